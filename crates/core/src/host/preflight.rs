@@ -1,0 +1,55 @@
+//! A plan held against the host's files, before anything is touched: what is missing is told with all other problems.
+
+use std::fs;
+use std::io::ErrorKind;
+
+use crate::error::{Code, Error};
+use crate::plan::Plan;
+use crate::plan::mount::Source;
+use crate::plan::root::Root;
+
+/// Every path of the plan that can't be used as it is.
+#[must_use]
+pub fn check(plan: &Plan) -> Vec<Error> {
+    let root = match &plan.root {
+        Root::Directory { path, .. } => check_root(path),
+        Root::Shared | Root::Host(_) => None,
+    };
+    let sources = plan.mounts.iter().filter_map(|mount| match &mount.source {
+        Source::Bind { path, .. } => check_source(path, &mount.option, false),
+        Source::Overlay { lower } => check_source(lower, &mount.option, true),
+        Source::Tmpfs { .. } => None,
+    });
+    root.into_iter().chain(sources).collect()
+}
+
+fn check_root(path: &str) -> Option<Error> {
+    let bad = |why: &str| Error::invalid("--rootfs", path, why);
+    match fs::read_dir(path) {
+        // Only a directory in which a program can be is a root; an empty one is a mistyped path or a failed unpacking.
+        Ok(mut entries) => entries.next().is_none().then(|| {
+            bad("the directory is empty")
+                .hint("unpack a root file system there, for example with mmdebstrap or busybox --install")
+        }),
+        Err(error) => match error.kind() {
+            ErrorKind::NotFound => Some(bad("there is no such directory")),
+            ErrorKind::NotADirectory => Some(bad("it is no directory")),
+            // One that can be entered and not listed may still be a root.
+            _ => None,
+        },
+    }
+}
+
+fn check_source(path: &str, option: &str, directory: bool) -> Option<Error> {
+    let bad = |why: String| Error::new(Code::InvalidArgument, "invalid", why).on(option);
+    match fs::metadata(path) {
+        Ok(meta) if directory && !meta.is_dir() => Some(bad(format!("{path} is no directory"))),
+        Ok(_) => None,
+        Err(error) => match error.kind() {
+            ErrorKind::NotFound | ErrorKind::NotADirectory => {
+                Some(bad(format!("{path} does not exist")).hint("make it first: nsrs makes no directories on the host"))
+            }
+            _ => None,
+        },
+    }
+}

@@ -1,0 +1,215 @@
+//! Leases of addresses: one locked file for each IPv4 address.
+//!
+//! The kernel lets go of a lock with the process that holds it, so a killed process leaves a file and no lease. The next
+//! address is looked for behind the last one that was given out: an address rests before its next use, while neighbours
+//! and connection tracking still remember its last user.
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::error::{At, Code, Error, Result};
+use crate::net::bridge::Bridge;
+
+/// The addresses of one container, held until this is dropped or the process ends.
+#[derive(Debug)]
+pub struct Lease {
+    /// The IPv4 address.
+    pub v4: Ipv4Addr,
+    /// The IPv6 address; `None` where the bridge has no IPv6.
+    pub v6: Option<Ipv6Addr>,
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Lease {
+    /// Takes the addresses that were asked for, or the next free one.
+    ///
+    /// The IPv6 address has the number of the IPv4 address in its subnet. One that was asked for isn't checked against
+    /// other containers: nsrs gives none out that differs from that rule.
+    ///
+    /// # Errors
+    /// An address outside of the bridge's subnet, or one that isn't for hosts; `InUse` for one that is taken, or when all
+    /// are.
+    pub fn take(bridge: &Bridge, wanted_v4: Option<Ipv4Addr>, wanted_v6: Option<Ipv6Addr>) -> Result<Lease> {
+        let range = Range::of(bridge);
+        let v6 = wanted_v6.map(|wanted| check_v6(bridge, wanted)).transpose()?;
+        let folder = bridge.leases();
+        let (v4, lock) = match wanted_v4 {
+            Some(wanted) => {
+                range.check(wanted)?;
+                let lock = hold(&folder, wanted)?;
+                (wanted, lock.ok_or_else(|| taken(wanted))?)
+            }
+            None => next(&folder, &range)?,
+        };
+        let derived = bridge.v6.map(|v6| {
+            let number = u128::from(v4.to_bits() - range.network);
+            Ipv6Addr::from_bits(
+                u128::from_be_bytes(match v6.subnet.address {
+                    IpAddr::V6(network) => network.octets(),
+                    IpAddr::V4(_) => [0; 16],
+                }) | number,
+            )
+        });
+        Ok(Lease { v4, v6: v6.or(derived), path: folder.join(v4.to_string()), _lock: lock })
+    }
+}
+
+impl Drop for Lease {
+    /// The file goes while its lock is held, so that nobody can have locked it in between.
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// The addresses of a subnet that hosts may have.
+#[derive(Clone, Copy, Debug)]
+struct Range {
+    network: u32,
+    broadcast: u32,
+    gateway: u32,
+}
+
+impl Range {
+    fn of(bridge: &Bridge) -> Range {
+        let network = match bridge.v4.subnet.address {
+            IpAddr::V4(network) => network.to_bits(),
+            IpAddr::V6(_) => 0,
+        };
+        let hosts = u32::MAX.checked_shr(u32::from(bridge.v4.subnet.length)).unwrap_or(0);
+        Range { network, broadcast: network | hosts, gateway: bridge.v4.gateway.to_bits() }
+    }
+
+    fn check(&self, wanted: Ipv4Addr) -> Result<()> {
+        let why = match wanted.to_bits() {
+            bits if !(self.network..=self.broadcast).contains(&bits) => "outside of the bridge's subnet",
+            bits if bits == self.network => "the network's own address",
+            bits if bits == self.broadcast => "the broadcast address",
+            bits if bits == self.gateway => "the bridge's address",
+            _ => return Ok(()),
+        };
+        let range = format!("{} to {}", Ipv4Addr::from(self.network + 1), Ipv4Addr::from(self.broadcast - 1));
+        Err(Error::invalid("--ip", wanted, why).hint(format!("choose one from {range}")))
+    }
+
+    /// All of them, once, beginning behind `last`.
+    fn behind(&self, last: u32) -> impl Iterator<Item = u32> + use<> {
+        let Range { network, broadcast, gateway } = *self;
+        let count = broadcast.saturating_sub(network + 1);
+        let start = if (network..broadcast).contains(&last) { last - network } else { 0 };
+        (0..count).map(move |n| network + 1 + (start + n) % count).filter(move |bits| *bits != gateway)
+    }
+}
+
+fn check_v6(bridge: &Bridge, wanted: Ipv6Addr) -> Result<Ipv6Addr> {
+    let invalid = |why: &str| Err(Error::invalid("--ip6", wanted, why));
+    match bridge.v6 {
+        None => invalid("the bridge has no IPv6"),
+        Some(v6) if !v6.subnet.contains(wanted.into()) => invalid("outside of the bridge's subnet"),
+        Some(v6) if v6.gateway == wanted => invalid("the bridge's address"),
+        Some(v6) if v6.subnet.address == IpAddr::V6(wanted) => invalid("the network's own address"),
+        Some(_) => Ok(wanted),
+    }
+}
+
+fn taken(address: Ipv4Addr) -> Error {
+    Error::invalid("--ip", address, "another container has this address").code(Code::InUse)
+}
+
+/// Takes the next free address behind the last one given out, which `last` in the directory says. That file is a hint:
+/// two processes may read the same number, and the lock of the address decides.
+fn next(folder: &Path, range: &Range) -> Result<(Ipv4Addr, File)> {
+    let path = folder.join("last");
+    let mut hint = open(&path)?;
+    let mut bytes = [0; 4];
+    let last = if hint.read_exact(&mut bytes).is_ok() { u32::from_be_bytes(bytes) } else { range.network };
+    for bits in range.behind(last) {
+        let address = Ipv4Addr::from(bits);
+        if let Some(lock) = hold(folder, address)? {
+            let written = rustix::io::pwrite(&hint, &bits.to_be_bytes(), 0);
+            written.at("write", path.display())?;
+            return Ok((address, lock));
+        }
+    }
+    Err(Error::new(Code::InUse, "lease an address", "all addresses of the bridge's subnet are taken"))
+}
+
+/// Locks the file of an address; `None` when another process has it.
+fn hold(folder: &Path, address: Ipv4Addr) -> Result<Option<File>> {
+    let path = folder.join(address.to_string());
+    loop {
+        let file = open(&path)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+            result => result.at("lock", path.display())?,
+        }
+        // Its last holder may have removed the file after we opened it: then the name is free, or somebody else's.
+        if file.metadata().at("read the links of", path.display())?.nlink() > 0 {
+            return Ok(Some(file));
+        }
+    }
+}
+
+fn open(path: &Path) -> Result<File> {
+    File::options().create(true).truncate(false).read(true).write(true).open(path).at("open", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::testing::{StateDir, in_new_netns};
+
+    #[test]
+    fn addresses_rest_before_they_are_used_again() {
+        in_new_netns("addresses_rest", || {
+            let state = StateDir::new("rest");
+            let bridge = Bridge::ensure(state.path(), "nsrs0").unwrap();
+            let network = bridge.v4.gateway.to_bits() - 1;
+            let take = || Lease::take(&bridge, None, None).unwrap();
+            let first = take();
+            assert_eq!(first.v4.to_bits(), network + 2);
+            assert_eq!(first.v6.unwrap().segments()[7], 2);
+            drop(first);
+            let second = take();
+            assert_eq!(second.v4.to_bits(), network + 3);
+
+            let error = Lease::take(&bridge, Some(second.v4), None).unwrap_err();
+            assert_eq!(error.code, Code::InUse, "{error}");
+            let wanted = second.v4;
+            drop(second);
+            assert_eq!(Lease::take(&bridge, Some(wanted), None).unwrap().v4, wanted);
+            bridge.release().unwrap();
+        });
+    }
+
+    #[test]
+    fn an_address_that_is_not_for_hosts_is_refused() {
+        in_new_netns("an_address_that_is_not_for_hosts", || {
+            let state = StateDir::new("refused");
+            let bridge = Bridge::ensure(state.path(), "nsrs0").unwrap();
+            let Range { network, broadcast, gateway } = Range::of(&bridge);
+            for (bits, why) in [(network, "own"), (broadcast, "broadcast"), (gateway, "bridge's"), (1, "outside")] {
+                let error = Lease::take(&bridge, Some(bits.into()), None).unwrap_err();
+                assert!(error.detail.contains(why) && error.hint.contains("choose"), "{error}");
+            }
+            let gateway = bridge.v6.unwrap().gateway;
+            for wanted in ["2001:db8::1".parse().unwrap(), gateway] {
+                assert!(Lease::take(&bridge, None, Some(wanted)).is_err());
+            }
+        });
+    }
+
+    #[test]
+    fn a_small_subnet_runs_out_and_wraps() {
+        let range = Range { network: 0x0a00_0000, broadcast: 0x0a00_0007, gateway: 0x0a00_0001 };
+        let from = |last: u32| range.behind(0x0a00_0000 + last).map(|bits| bits & 0xff).collect::<Vec<_>>();
+        assert_eq!(from(0), [2, 3, 4, 5, 6]);
+        assert_eq!(from(4), [5, 6, 2, 3, 4]);
+        assert_eq!(from(6), [2, 3, 4, 5, 6]);
+    }
+}

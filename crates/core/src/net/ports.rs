@@ -1,0 +1,140 @@
+//! Holds the ports of the host that containers publish.
+//!
+//! A reserved port is a bound socket that nobody reads: "in use" is then the kernel's answer and not a guess, and no
+//! other program can take the port while the container runs. Traffic for the port is redirected by nftables before it
+//! reaches a socket, so the reservation neither answers nor swallows it; a TCP socket that doesn't listen answers with a
+//! reset, as a closed port does.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+
+use rustix::net::sockopt::{set_ipv6_v6only, set_socket_recv_buffer_size};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with};
+
+use crate::error::{At, Code, Errno, Result};
+use crate::net::publish::{Proto, Publish};
+
+/// A port of the host, held until this is dropped. The socket is closed on exec.
+#[derive(Debug)]
+pub struct Reserved {
+    /// What was reserved, with the port that the kernel chose where none was asked for.
+    pub publish: Publish,
+    /// The port.
+    pub port: u16,
+    _socket: OwnedFd,
+}
+
+impl Reserved {
+    /// Takes the port on the address that was asked for, or on all of both families.
+    ///
+    /// # Errors
+    /// `InUse` when another socket has it; the kernel's refusal for an address that the host does not have.
+    pub fn take(publish: Publish) -> Result<Reserved> {
+        let subject = publish.to_string();
+        let port = publish.host_port.unwrap_or(0);
+        let result = match publish.host_ip {
+            Some(ip) => bound(SocketAddr::new(ip, port), publish.proto, true),
+            // One dual-stack socket covers both families, and a host without IPv6 has the other one only.
+            None => bound(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port), publish.proto, false).or_else(|error| {
+                match error {
+                    rustix::io::Errno::AFNOSUPPORT | rustix::io::Errno::ADDRNOTAVAIL => {
+                        bound(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port), publish.proto, true)
+                    }
+                    other => Err(other),
+                }
+            }),
+        };
+        let socket = result.map_err(|errno| refusal(&subject, publish, errno))?;
+        let address = getsockname(&socket).at("read the port of", &subject)?;
+        let address = SocketAddr::try_from(address).at("read the port of", &subject)?;
+        let publish = Publish { host_port: Some(address.port()), ..publish };
+        Ok(Reserved { publish, port: address.port(), _socket: socket })
+    }
+}
+
+fn bound(address: SocketAddr, proto: Proto, one_family: bool) -> rustix::io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let kind = match proto {
+        Proto::Tcp => SocketType::STREAM,
+        Proto::Udp => SocketType::DGRAM,
+    };
+    let socket = socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
+    if address.is_ipv6() {
+        set_ipv6_v6only(&socket, one_family)?;
+    }
+    if proto == Proto::Udp {
+        // Nobody reads: keep as little as the kernel allows of what arrives before the redirection is in place.
+        set_socket_recv_buffer_size(&socket, 0)?;
+    }
+    // Without SO_REUSEADDR: with it, two sockets that don't listen may share a port.
+    bind(&socket, &address)?;
+    Ok(socket)
+}
+
+fn refusal(subject: &str, publish: Publish, errno: rustix::io::Errno) -> crate::error::Error {
+    let error = crate::error::Error::os("publish", subject, Errno::from(errno));
+    let port = publish.host_port.unwrap_or(0);
+    match errno {
+        rustix::io::Errno::ADDRINUSE => error
+            .code(Code::InUse)
+            .because(format!("port {port}/{} of the host is in use", publish.proto))
+            .hint(format!("choose another port, or find its user with: ss -lnp 'sport = :{port}'")),
+        rustix::io::Errno::ADDRNOTAVAIL => {
+            let ip = publish.host_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+            error.because(format!("the host has no address {ip}")).code(Code::InvalidArgument)
+        }
+        rustix::io::Errno::ACCESS => {
+            error.hint("ports below net.ipv4.ip_unprivileged_port_start (1024) need root or CAP_NET_BIND_SERVICE")
+        }
+        _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, UdpSocket};
+
+    use super::*;
+    use crate::net::publish::parse;
+
+    fn take(text: &str) -> Result<Reserved> {
+        Reserved::take(parse(text).unwrap()[0])
+    }
+
+    #[test]
+    fn a_reserved_port_is_in_use() {
+        let held = take("80").unwrap();
+        assert_ne!(held.port, 0);
+        for again in [format!("{}:80", held.port), format!("127.0.0.1:{}:80", held.port)] {
+            let error = take(&again).unwrap_err();
+            assert_eq!(error.code, Code::InUse, "{error}");
+            assert!(error.detail.contains(&held.port.to_string()) && !error.hint.is_empty(), "{error}");
+        }
+        assert!(TcpListener::bind(("127.0.0.1", held.port)).is_err());
+        let port = held.port;
+        drop(held);
+        take(&format!("{port}:80")).unwrap();
+    }
+
+    #[test]
+    fn a_listening_program_keeps_its_port() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        assert_eq!(take(&format!("{port}:80")).unwrap_err().code, Code::InUse);
+        assert_eq!(take(&format!("127.0.0.1:{port}:80")).unwrap_err().code, Code::InUse);
+    }
+
+    #[test]
+    fn tcp_and_udp_are_apart() {
+        let held = take("80/udp").unwrap();
+        assert!(UdpSocket::bind(("0.0.0.0", held.port)).is_err());
+        TcpListener::bind(("0.0.0.0", held.port)).unwrap();
+    }
+
+    #[test]
+    fn an_address_that_the_host_lacks_is_an_error() {
+        let error = take("192.0.2.200:8080:80").unwrap_err();
+        assert_eq!(error.code, Code::InvalidArgument, "{error}");
+        assert!(error.detail.contains("no address 192.0.2.200"), "{error}");
+    }
+}

@@ -1,0 +1,228 @@
+//! The command: what is executed, as whom, with which rights and limits.
+
+use serde::{Deserialize, Serialize};
+
+use super::capability::Capabilities;
+use super::limits::Rlimit;
+use super::{Problems, capability, env, limits};
+use crate::error::{Code, Error, Result};
+use crate::spec::Spec;
+
+/// A user or group as it was written; numbers are final, names are looked up in the container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Id {
+    /// A number.
+    Number(u32),
+    /// A name of the container's /etc/passwd or /etc/group.
+    Name(String),
+}
+
+/// As whom the command runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum User {
+    /// With the ids the caller has, on the host's own tree.
+    Caller,
+    /// As this user, looked up in the container.
+    #[serde(rename_all = "camelCase")]
+    Given {
+        /// The user.
+        user: Id,
+        /// The group; `None` is the user's own.
+        group: Option<Id>,
+    },
+}
+
+/// What the container's last step executes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Command {
+    /// Program and arguments.
+    pub args: Vec<String>,
+    /// The environment, `NAME=VALUE`.
+    pub env: Vec<String>,
+    /// Working directory in the container.
+    pub workdir: String,
+    /// As whom.
+    pub user: User,
+    /// Supplementary groups beside those of the user.
+    pub groups: Vec<Id>,
+    /// The command's capabilities, and the bounding set of all its descendants.
+    pub capabilities: Capabilities,
+    /// Those the caller added by name; a user who isn't root keeps these.
+    pub ambient: Capabilities,
+    /// Nothing it executes ever gets more rights (`PR_SET_NO_NEW_PRIVS`).
+    pub no_new_privileges: bool,
+    /// Resource limits.
+    pub rlimits: Vec<Rlimit>,
+    /// File mode creation mask; `None` keeps the caller's.
+    pub umask: Option<u32>,
+    /// Out-of-memory score; `None` keeps the caller's.
+    pub oom_score_adj: Option<i32>,
+    /// Numbers of the passed file descriptors beyond 0, 1, 2.
+    pub preserve_fds: Vec<i32>,
+}
+
+/// The kernel takes at most 32 pages for one argument (execve(2), `MAX_ARG_STRLEN`).
+const MOST_ONE: usize = 131_072;
+/// And at most three quarters of 8 MiB for all of them, with their pointers.
+const MOST_ALL: usize = 6 * 1024 * 1024;
+
+fn check_args(args: &[String], env: &[String], problems: &mut Problems) {
+    let bad = |why: &str| Error::new(Code::InvalidArgument, "run the command", why);
+    match args.first() {
+        None => problems.push(bad("no command is given").hint("nsrs run [options] COMMAND [ARG…]")),
+        Some(program) if program.is_empty() => problems.push(bad("the command is an empty word")),
+        Some(_) => {}
+    }
+    if args.iter().any(|arg| arg.contains('\0')) {
+        problems.push(bad("an argument holds a NUL byte"));
+    }
+    let too_long = |why: String| {
+        let mut error = bad(&why).hint("pass large data by a file or by standard input");
+        error.errno = Some(libc::E2BIG);
+        error
+    };
+    if let Some(arg) = args.iter().chain(env).find(|arg| arg.len() >= MOST_ONE) {
+        problems.push(too_long(format!(
+            "one argument or variable has {} bytes, the kernel takes {} at most",
+            arg.len(),
+            MOST_ONE - 1
+        )));
+    }
+    let all: usize = args.iter().chain(env).map(|arg| arg.len() + 1 + size_of::<usize>()).sum();
+    if all > MOST_ALL {
+        problems
+            .push(too_long(format!("arguments and environment have {all} bytes, the kernel takes {MOST_ALL} at most")));
+    }
+}
+
+/// Reads a user or group: only digits are a number, and it must fit; 4294967295 is no id.
+fn parse_id(option: &str, whole: &str, text: &str) -> Result<Id> {
+    let bad = |why: &str| Err(Error::invalid(option, whole, why));
+    if text.is_empty() {
+        return bad("a user or group is missing");
+    }
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return match text.parse::<u32>() {
+            Ok(number) if number < u32::MAX => Ok(Id::Number(number)),
+            _ => bad("ids go from 0 to 4294967294"),
+        };
+    }
+    if text.starts_with(['-', '+']) || text.contains(['\0', '\n', ':', '/']) || text.chars().any(char::is_whitespace) {
+        return bad("that is neither a number nor a name");
+    }
+    Ok(Id::Name(text.to_owned()))
+}
+
+fn parse_user(text: &str) -> Result<User> {
+    let (user, group) = match text.split_once(':') {
+        Some((user, group)) => (user, Some(group)),
+        None => (text, None),
+    };
+    Ok(User::Given {
+        user: parse_id("--user", text, user)?,
+        group: group.map(|group| parse_id("--user", text, group)).transpose()?,
+    })
+}
+
+/// Resolves the command.
+pub fn resolve(spec: &Spec, host_tree: bool, hostname: Option<&str>, problems: &mut Problems) -> Command {
+    let env: Vec<String> = env::resolve(spec, host_tree, hostname, problems)
+        .into_iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    check_args(&spec.args, &env, problems);
+    let user = match &spec.user {
+        Some(text) => problems.take(parse_user(text)).unwrap_or(User::Caller),
+        None if host_tree => User::Caller,
+        None => User::Given { user: Id::Number(0), group: None },
+    };
+    let workdir = match &spec.workdir {
+        Some(path) if !path.starts_with('/') || path.contains('\0') => {
+            problems.push(Error::invalid("--workdir", path, "give an absolute path in the container"));
+            String::new()
+        }
+        Some(path) => path.clone(),
+        None if host_tree => spec.caller.cwd.clone(),
+        None => "/".into(),
+    };
+    let capabilities = capability::resolve(&spec.cap_add, &spec.cap_drop, problems);
+    let added = capability::resolve(&spec.cap_add, &["ALL".into()], &mut Problems::default());
+    if let Some(fd) = spec.preserve_fds.iter().find(|fd| !(3..1024).contains(*fd)) {
+        problems.push(Error::invalid("--preserve-fd", fd, "give numbers from 3 to 1023"));
+    }
+    Command {
+        args: spec.args.clone(),
+        env,
+        workdir,
+        user,
+        groups: problems.all(spec.groups.iter().map(|text| parse_id("--group-add", text, text))),
+        capabilities,
+        ambient: Capabilities(added.0 & capabilities.0),
+        no_new_privileges: !spec.allow_new_privileges,
+        rlimits: problems.all(spec.ulimits.iter().map(|text| limits::parse_ulimit(text))),
+        umask: match &spec.umask {
+            Some(text) => problems.take(limits::parse_umask(text)),
+            None => (!host_tree).then_some(0o022),
+        },
+        oom_score_adj: spec.oom_score_adj.and_then(|score| problems.take(limits::check_oom_score(score))),
+        preserve_fds: spec.preserve_fds.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolved(spec: &Spec, host_tree: bool) -> std::result::Result<Command, Vec<Error>> {
+        let mut problems = Problems::default();
+        let command = resolve(spec, host_tree, None, &mut problems);
+        problems.finish(command)
+    }
+
+    fn run(user: &str) -> std::result::Result<Command, Vec<Error>> {
+        resolved(&Spec { args: vec!["true".into()], user: Some(user.into()), ..Spec::default() }, false)
+    }
+
+    #[test]
+    fn numbers_are_numbers_and_names_are_names() {
+        assert_eq!(run("1000:0").unwrap().user, User::Given { user: Id::Number(1000), group: Some(Id::Number(0)) });
+        assert_eq!(run("1000abc").unwrap().user, User::Given { user: Id::Name("1000abc".into()), group: None });
+        assert_eq!(run("0x0").unwrap().user, User::Given { user: Id::Name("0x0".into()), group: None });
+    }
+
+    #[test]
+    fn no_number_overflows_into_root() {
+        for user in [
+            "4294967295",
+            "4294967296",
+            "18446744073709551616",
+            "-1",
+            "+0",
+            " 0",
+            "",
+            ":0",
+            "0:",
+            "0:4294967296",
+            "a b",
+        ] {
+            assert!(run(user).is_err(), "{user:?}");
+        }
+    }
+
+    #[test]
+    fn arguments_beyond_the_kernels_limit_are_named_as_such() {
+        let errors =
+            resolved(&Spec { args: vec!["echo".into(), "x".repeat(1_000_000)], ..Spec::default() }, true).unwrap_err();
+        assert!(errors[0].to_string().contains("E2BIG"), "{}", errors[0]);
+        assert!(resolved(&Spec { args: vec!["x".repeat(100_000); 70], ..Spec::default() }, true).is_err());
+    }
+
+    #[test]
+    fn without_a_command_there_is_an_error() {
+        assert!(resolved(&Spec::default(), true).is_err());
+        assert!(resolved(&Spec { args: vec![String::new()], ..Spec::default() }, true).is_err());
+    }
+}

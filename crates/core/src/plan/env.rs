@@ -1,0 +1,117 @@
+//! The command's environment.
+
+use std::collections::BTreeMap;
+
+use super::Problems;
+use crate::error::{Code, Error};
+use crate::spec::Spec;
+
+/// What a program on the host's tree is given of the caller's environment: what it needs to run, and no token.
+pub const HOST_NAMES: [&str; 21] = [
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "TERM",
+    "TZ",
+    "LANG",
+    "LANGUAGE",
+    "LC_ALL",
+    "LC_ADDRESS",
+    "LC_COLLATE",
+    "LC_CTYPE",
+    "LC_IDENTIFICATION",
+    "LC_MEASUREMENT",
+    "LC_MESSAGES",
+    "LC_MONETARY",
+    "LC_NAME",
+    "LC_NUMERIC",
+    "LC_PAPER",
+    "LC_TIME",
+];
+
+/// The search path in another root, docker's.
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Resolves the environment. `HOME` is left out where only the container's own /etc/passwd knows it.
+pub fn resolve(
+    spec: &Spec,
+    host_tree: bool,
+    hostname: Option<&str>,
+    problems: &mut Problems,
+) -> BTreeMap<String, String> {
+    let mut env = BTreeMap::new();
+    if host_tree {
+        let own = HOST_NAMES.iter().filter_map(|name| spec.caller.env.get_key_value(*name));
+        env.extend(own.map(|(name, value)| (name.clone(), value.clone())));
+    } else if let Some(hostname) = hostname {
+        env.insert("HOSTNAME".into(), hostname.to_owned());
+    }
+    if spec.tty.is_some() {
+        env.entry("TERM".into()).or_insert_with(|| "xterm".into());
+    }
+    if spec.env_host {
+        env.extend(spec.caller.env.clone());
+    }
+    env.entry("PATH".into()).or_insert_with(|| DEFAULT_PATH.to_owned());
+    for (name, value) in &spec.env {
+        let bad = |why: &str| Error::new(Code::InvalidArgument, "invalid --env", why).on(format!("{name:?}"));
+        if name.is_empty() || name.contains('=') || name.contains('\0') {
+            problems.push(bad("a name is not empty and holds neither = nor NUL"));
+        } else if value.as_ref().is_some_and(|value| value.contains('\0')) {
+            problems.push(bad("the value holds a NUL byte"));
+        } else if let Some(value) = value.as_ref().or_else(|| spec.caller.env.get(name)) {
+            env.insert(name.clone(), value.clone());
+        }
+    }
+    env
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::Caller;
+
+    fn spec(caller: &[(&str, &str)]) -> Spec {
+        let env = caller.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Spec { caller: Caller { cwd: "/".into(), env }, ..Spec::default() }
+    }
+
+    fn resolved(spec: &Spec, host_tree: bool) -> BTreeMap<String, String> {
+        let mut problems = Problems::default();
+        let env = resolve(spec, host_tree, Some("box"), &mut problems);
+        problems.finish(env).unwrap()
+    }
+
+    #[test]
+    fn tokens_stay_outside() {
+        let spec = spec(&[("PATH", "/bin"), ("LANG", "C"), ("NPM_TOKEN", "secret"), ("HOME", "/root")]);
+        let env = resolved(&spec, true);
+        assert_eq!(env.keys().collect::<Vec<_>>(), ["HOME", "LANG", "PATH"]);
+    }
+
+    #[test]
+    fn another_root_gets_dockers_minimum() {
+        let env = resolved(&spec(&[("PATH", "/home/ann/bin"), ("LANG", "C")]), false);
+        assert_eq!(env["PATH"], DEFAULT_PATH);
+        assert_eq!(env.keys().collect::<Vec<_>>(), ["HOSTNAME", "PATH"]);
+    }
+
+    #[test]
+    fn a_name_alone_takes_the_callers_value_or_nothing() {
+        let mut spec = spec(&[("TOKEN", "x")]);
+        spec.env = vec![("TOKEN".into(), None), ("ABSENT".into(), None), ("A".into(), Some("b=c".into()))];
+        let env = resolved(&spec, false);
+        assert_eq!((env["TOKEN"].as_str(), env["A"].as_str(), env.get("ABSENT")), ("x", "b=c", None));
+    }
+
+    #[test]
+    fn bad_names_are_reported_together() {
+        let mut problems = Problems::default();
+        let mut spec = spec(&[]);
+        spec.env = vec![("A=B".into(), Some(String::new())), (String::new(), None), ("C".into(), Some("\0".into()))];
+        resolve(&spec, false, None, &mut problems);
+        assert_eq!(problems.finish(()).unwrap_err().len(), 3);
+    }
+}

@@ -1,0 +1,346 @@
+//! The caller's mounts: bind, tmpfs and overlay (mount(8), mount_setattr(2)).
+
+use serde::{Deserialize, Serialize};
+
+use super::size;
+use crate::error::{Error, Result};
+use crate::spec;
+
+/// What is mounted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "type")]
+pub enum Source {
+    /// A directory or file of the host.
+    Bind {
+        /// Absolute path on the host.
+        path: String,
+        /// With all mounts below it.
+        recursive: bool,
+    },
+    /// An empty file system in memory.
+    Tmpfs {
+        /// Most bytes it may hold; `None` is half of the host's memory.
+        size: Option<u64>,
+        /// Mode of its root directory.
+        mode: u32,
+        /// Owner of its root directory in the container.
+        uid: u32,
+        /// Group of its root directory in the container.
+        gid: u32,
+    },
+    /// A directory of the host, copy-on-write: changes go to memory and are thrown away.
+    Overlay {
+        /// Absolute path on the host.
+        lower: String,
+    },
+}
+
+/// How mount events travel between this mount and the host's (mount_namespaces(7)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Propagation {
+    /// Not at all.
+    #[default]
+    Private,
+    /// From the host to the container.
+    Slave,
+    /// Both ways.
+    Shared,
+    /// Not at all, and the mount can't be bound again.
+    Unbindable,
+}
+
+/// Per-mount restrictions, set on the whole tree of a mount in one mount_setattr(2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Attributes {
+    /// No writing.
+    pub read_only: bool,
+    /// Set-user-ID bits and file capabilities are ignored.
+    pub nosuid: bool,
+    /// Device nodes don't work.
+    pub nodev: bool,
+    /// Nothing can be executed.
+    pub noexec: bool,
+    /// Symbolic links are not followed.
+    pub nosymfollow: bool,
+}
+
+/// One mount of the caller.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Mount {
+    /// Absolute path in the container, resolved inside its root when the mount is made.
+    pub target: String,
+    /// What is mounted there.
+    pub source: Source,
+    /// Restrictions.
+    pub attributes: Attributes,
+    /// Propagation.
+    pub propagation: Propagation,
+    /// The option as it was written, for errors.
+    pub option: String,
+}
+
+/// A mount option taken apart so far.
+struct Draft<'a> {
+    option: String,
+    kind: &'a str,
+    source: String,
+    target: String,
+    options: Vec<&'a str>,
+}
+
+/// Reads `SOURCE:TARGET[:OPTIONS]`.
+///
+/// # Errors
+/// A part is missing or wrong; the error quotes the whole text.
+pub fn parse_volume(text: &str, cwd: &str, home: Option<&str>) -> Result<Mount> {
+    let bad = |why: &str| Error::invalid("--volume", text, why);
+    let parts: Vec<&str> = text.split(':').collect();
+    let (source, target, options) = match parts[..] {
+        [source, target] => (source, target, ""),
+        [source, target, options] => (source, target, options),
+        [only] if only.starts_with('/') => {
+            return Err(bad("a volume without a source").hint(format!("--tmpfs {only} gives an empty directory there")));
+        }
+        _ => {
+            return Err(bad("give SOURCE:TARGET[:OPTIONS]")
+                .hint("for a path that holds a colon use --mount type=bind,source=…,target=…"));
+        }
+    };
+    let looks_like_a_path = source.starts_with(['/', '.', '~']);
+    if !looks_like_a_path {
+        return Err(bad("named volumes don't exist here").hint(format!("write ./{source} for a directory")));
+    }
+    build(Draft {
+        option: format!("--volume {text:?}"),
+        kind: "bind",
+        source: absolute(source, cwd, home),
+        target: target.to_owned(),
+        options: options.split(',').filter(|option| !option.is_empty()).collect(),
+    })
+}
+
+/// Reads `TARGET[:OPTIONS]`.
+///
+/// # Errors
+/// The target is not absolute, or an option is unknown.
+pub fn parse_tmpfs(text: &str) -> Result<Mount> {
+    let (target, options) = text.split_once(':').unwrap_or((text, ""));
+    // What docker gives a tmpfs; an option takes each back.
+    let mut all = vec!["nosuid", "nodev", "noexec"];
+    all.extend(options.split(',').filter(|option| !option.is_empty()));
+    build(Draft {
+        option: format!("--tmpfs {text:?}"),
+        kind: "tmpfs",
+        source: String::new(),
+        target: target.to_owned(),
+        options: all,
+    })
+}
+
+/// Reads `type=bind,source=/src,target=/dst,readonly` or takes its typed form.
+///
+/// # Errors
+/// A key is unknown or missing, or a value is wrong.
+pub fn parse_mount(mount: &spec::Mount, cwd: &str, home: Option<&str>) -> Result<Mount> {
+    match mount {
+        spec::Mount::Typed { kind, source, target, options } => build(Draft {
+            option: format!("--mount type={kind},target={target}"),
+            kind,
+            source: if source.is_empty() { String::new() } else { absolute(source, cwd, home) },
+            target: target.clone(),
+            options: options.iter().map(String::as_str).collect(),
+        }),
+        spec::Mount::Text(text) => {
+            let mut draft = Draft {
+                option: format!("--mount {text:?}"),
+                kind: "bind",
+                source: String::new(),
+                target: String::new(),
+                options: vec![],
+            };
+            for part in text.split(',').filter(|part| !part.is_empty()) {
+                match part.split_once('=') {
+                    Some(("type", value)) => draft.kind = value,
+                    Some(("source" | "src" | "lower", value)) => draft.source = absolute(value, cwd, home),
+                    Some(("target" | "dst" | "destination", value)) => draft.target = value.to_owned(),
+                    Some(("bind-propagation", value)) => draft.options.push(value),
+                    Some(("readonly" | "ro", "true" | "1")) => draft.options.push("ro"),
+                    Some(("readonly" | "ro", "false" | "0")) => draft.options.push("rw"),
+                    Some(("tmpfs-size", _)) => draft.options.push(&part["tmpfs-".len()..]),
+                    Some(("tmpfs-mode", _)) => draft.options.push(&part["tmpfs-".len()..]),
+                    None if part == "readonly" => draft.options.push("ro"),
+                    _ => draft.options.push(part),
+                }
+            }
+            build(draft)
+        }
+    }
+}
+
+fn build(draft: Draft<'_>) -> Result<Mount> {
+    let bad = |why: String| Error::new(crate::error::Code::InvalidArgument, "invalid", why).on(draft.option.clone());
+    if !draft.target.starts_with('/') {
+        return Err(bad("the target is not an absolute path in the container".into()));
+    }
+    if draft.target.contains('\0') || draft.source.contains('\0') {
+        return Err(bad("a path can't hold a NUL byte".into()));
+    }
+    if draft.target.split('/').all(|part| part.is_empty() || part == ".") {
+        return Err(bad("the target is the root itself".into()).hint("use --rootfs for the root file system"));
+    }
+    if draft.source.is_empty() && draft.kind != "tmpfs" {
+        return Err(bad("the source is missing".into()));
+    }
+    if !draft.source.is_empty() && draft.kind == "tmpfs" {
+        return Err(bad("a tmpfs has no source".into()));
+    }
+    let source = match draft.kind {
+        "bind" => Source::Bind { path: draft.source.clone(), recursive: true },
+        "tmpfs" => Source::Tmpfs { size: None, mode: 0o1777, uid: 0, gid: 0 },
+        "overlay" => Source::Overlay { lower: draft.source.clone() },
+        other => return Err(bad(format!("no such type of mount: {other:?}")).hint("types: bind, tmpfs, overlay")),
+    };
+    let mut mount = Mount {
+        target: draft.target.clone(),
+        source,
+        attributes: Attributes::default(),
+        propagation: Propagation::default(),
+        option: draft.option.clone(),
+    };
+    for option in &draft.options {
+        if !set(&mut mount, option).map_err(|error| error.on(draft.option.clone()))? {
+            return Err(bad(format!("no such option of a {} mount: {option:?}", draft.kind)));
+        }
+    }
+    Ok(mount)
+}
+
+/// Applies one option; `false` if this kind of mount has none of that name.
+fn set(mount: &mut Mount, option: &str) -> Result<bool> {
+    let attributes = &mut mount.attributes;
+    match option {
+        "ro" | "readonly" => attributes.read_only = true,
+        "rw" => attributes.read_only = false,
+        "nosuid" => attributes.nosuid = true,
+        "suid" => attributes.nosuid = false,
+        "nodev" => attributes.nodev = true,
+        "dev" => attributes.nodev = false,
+        "noexec" => attributes.noexec = true,
+        "exec" => attributes.noexec = false,
+        "nosymfollow" => attributes.nosymfollow = true,
+        "symfollow" => attributes.nosymfollow = false,
+        _ => return set_of_kind(mount, option),
+    }
+    Ok(true)
+}
+
+fn set_of_kind(mount: &mut Mount, option: &str) -> Result<bool> {
+    let number = |value: &str, radix: u32, most: u32| {
+        u32::from_str_radix(value, radix).ok().filter(|number| *number <= most && !value.starts_with('+'))
+    };
+    let wrong = || Error::new(crate::error::Code::InvalidArgument, "invalid", format!("wrong value in {option:?}"));
+    match (&mut mount.source, option.split_once('=').unwrap_or((option, ""))) {
+        (Source::Bind { recursive, .. }, ("bind", "")) => *recursive = false,
+        (Source::Bind { recursive, .. }, ("rbind", "")) => *recursive = true,
+        (Source::Bind { .. }, ("private" | "rprivate", "")) => mount.propagation = Propagation::Private,
+        (Source::Bind { .. }, ("slave" | "rslave", "")) => mount.propagation = Propagation::Slave,
+        (Source::Bind { .. }, ("shared" | "rshared", "")) => mount.propagation = Propagation::Shared,
+        (Source::Bind { .. }, ("unbindable" | "runbindable", "")) => mount.propagation = Propagation::Unbindable,
+        (Source::Tmpfs { size, .. }, ("size", value)) => *size = Some(size::parse("size", value)?),
+        (Source::Tmpfs { mode, .. }, ("mode", value)) => *mode = number(value, 8, 0o7777).ok_or_else(wrong)?,
+        (Source::Tmpfs { uid, .. }, ("uid", value)) => *uid = number(value, 10, u32::MAX - 1).ok_or_else(wrong)?,
+        (Source::Tmpfs { gid, .. }, ("gid", value)) => *gid = number(value, 10, u32::MAX - 1).ok_or_else(wrong)?,
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+/// An absolute path on the host: relative to the caller's directory, `~/` to their home.
+#[must_use]
+pub fn absolute(path: &str, cwd: &str, home: Option<&str>) -> String {
+    match (path.strip_prefix('~'), home) {
+        (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => format!("{home}{rest}"),
+        _ if path.starts_with('/') => path.to_owned(),
+        _ => format!("{}/{path}", cwd.trim_end_matches('/')),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn volume(text: &str) -> Result<Mount> {
+        parse_volume(text, "/home/ann/work", Some("/home/ann"))
+    }
+
+    #[test]
+    fn a_volume_is_a_recursive_private_bind_mount() {
+        let mount = volume("/src:/dst:ro,nosuid").unwrap();
+        assert_eq!(mount.source, Source::Bind { path: "/src".into(), recursive: true });
+        assert!(mount.attributes.read_only && mount.attributes.nosuid && !mount.attributes.nodev);
+        assert_eq!(mount.propagation, Propagation::Private);
+    }
+
+    #[test]
+    fn relative_sources_belong_to_the_caller() {
+        for (text, path) in [(".:/w", "/home/ann/work/."), ("./a:/w", "/home/ann/work/./a"), ("~/b:/w", "/home/ann/b")]
+        {
+            assert_eq!(volume(text).unwrap().source, Source::Bind { path: path.into(), recursive: true });
+        }
+    }
+
+    #[test]
+    fn bad_volumes_name_what_is_wrong() {
+        for (text, why) in [
+            ("/src:dst", "not an absolute path"),
+            ("data:/dst", "named volumes"),
+            ("/only", "without a source"),
+            ("/a:/b:c:d", "SOURCE:TARGET"),
+            ("/a:/b:fast", "no such option"),
+            ("/a:/", "the root itself"),
+            ("/a:/b:size=1m", "no such option"),
+        ] {
+            let error = volume(text).unwrap_err().to_string();
+            assert!(error.contains(why) && error.contains(text), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_tmpfs_is_as_tight_as_dockers() {
+        let mount = parse_tmpfs("/tmp:size=64m,mode=700,exec").unwrap();
+        assert_eq!(mount.source, Source::Tmpfs { size: Some(64 << 20), mode: 0o700, uid: 0, gid: 0 });
+        assert!(mount.attributes.nosuid && mount.attributes.nodev && !mount.attributes.noexec);
+        for text in ["tmp", "/t:size=0", "/t:mode=9", "/t:rbind"] {
+            assert!(parse_tmpfs(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_mount_option_has_dockers_keys() {
+        let text = spec::Mount::Text("type=bind,src=/a,dst=/b,readonly,bind-propagation=rslave".into());
+        let mount = parse_mount(&text, "/", None).unwrap();
+        assert!(mount.attributes.read_only);
+        assert_eq!(mount.propagation, Propagation::Slave);
+        for text in ["type=bind,dst=/b", "type=tmpfs,src=/a,dst=/b", "type=nfs,src=/a,dst=/b", "type=bind,src=/a,dst=b"]
+        {
+            assert!(parse_mount(&spec::Mount::Text(text.into()), "/", None).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_typed_mount_may_hold_colons_and_commas() {
+        let typed = spec::Mount::Typed {
+            kind: "bind".into(),
+            source: "/a:b,c".into(),
+            target: "/d".into(),
+            options: vec!["ro".into()],
+        };
+        assert_eq!(
+            parse_mount(&typed, "/", None).unwrap().source,
+            Source::Bind { path: "/a:b,c".into(), recursive: true }
+        );
+    }
+}

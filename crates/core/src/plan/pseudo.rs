@@ -1,0 +1,138 @@
+//! /proc, /sys and /dev of a container.
+
+use serde::{Deserialize, Serialize};
+
+use super::namespace::{Kind, Namespaces};
+
+/// How /proc is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Proc {
+    /// A new one for the container's PID namespace.
+    Fresh,
+    /// The host's: a user namespace has no right to a new one for a PID namespace that isn't its own.
+    Host,
+}
+
+/// How /sys is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sys {
+    /// A new one for the container's network namespace, read-only.
+    Fresh,
+    /// None: a user namespace has no right to one for a network namespace that isn't its own.
+    Absent,
+}
+
+/// How the nodes in /dev come about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Nodes {
+    /// By mknod(2).
+    Made,
+    /// Bound from the host, node by node: a user namespace can't make any.
+    Bound,
+}
+
+/// /proc, /sys and /dev.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pseudo {
+    /// /proc.
+    pub proc: Proc,
+    /// /sys.
+    pub sys: Sys,
+    /// /dev.
+    pub nodes: Nodes,
+    /// Bytes that /dev/shm may hold.
+    pub shm_size: u64,
+    /// /dev/mqueue, for an IPC namespace of the container's own.
+    pub mqueue: bool,
+    /// Group that owns the terminals in /dev/pts (`tty`, 5), where that id exists in the container.
+    pub tty_group: Option<u32>,
+    /// Paths of which nothing can be read.
+    pub masked: Vec<String>,
+    /// Paths to which nothing can be written.
+    pub read_only: Vec<String>,
+}
+
+/// What podman masks: these tell of the host, or let a container act on it.
+const MASKED: [&str; 13] = [
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/dev/block",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+    "/sys/fs/selinux",
+];
+
+/// What podman makes read-only.
+const READ_ONLY: [&str; 6] = ["/proc/asound", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// Bytes of /dev/shm when nothing is said, as in docker and podman.
+pub const SHM_SIZE: u64 = 64 << 20;
+
+/// Resolves /proc, /sys and /dev; `None` where the mount namespace isn't new.
+#[must_use]
+pub fn resolve(
+    namespaces: &Namespaces,
+    user_private: bool,
+    privileged: bool,
+    shm_size: u64,
+    tty_group_mapped: bool,
+) -> Option<Pseudo> {
+    if !namespaces.makes(Kind::Mount) {
+        return None;
+    }
+    // The kernel asks for CAP_SYS_ADMIN over the user namespace that owns the PID namespace of a new procfs and the
+    // network namespace of a new sysfs.
+    let owns = |kind: Kind| namespaces.makes(kind) || (privileged && !user_private && !namespaces.joins(Kind::User));
+    let sys = if owns(Kind::Network) { Sys::Fresh } else { Sys::Absent };
+    let masked = MASKED.into_iter().filter(|path| path.starts_with("/proc") || sys == Sys::Fresh);
+    Some(Pseudo {
+        proc: if owns(Kind::Pid) { Proc::Fresh } else { Proc::Host },
+        sys,
+        nodes: if user_private || !privileged || namespaces.joins(Kind::User) { Nodes::Bound } else { Nodes::Made },
+        shm_size,
+        mqueue: namespaces.makes(Kind::Ipc),
+        tty_group: tty_group_mapped.then_some(5),
+        masked: masked.map(ToOwned::to_owned).collect(),
+        read_only: READ_ONLY.map(ToOwned::to_owned).to_vec(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own(kinds: &[Kind]) -> Namespaces {
+        Namespaces { private: kinds.to_vec(), ..Namespaces::default() }
+    }
+
+    #[test]
+    fn root_makes_everything_new() {
+        let pseudo = resolve(&own(&[Kind::Mount]), false, true, SHM_SIZE, true).unwrap();
+        assert_eq!((pseudo.proc, pseudo.sys, pseudo.nodes), (Proc::Fresh, Sys::Fresh, Nodes::Made));
+    }
+
+    #[test]
+    fn a_user_namespace_gets_what_its_own_namespaces_allow() {
+        let pseudo = resolve(&own(&[Kind::User, Kind::Mount, Kind::Pid]), true, false, SHM_SIZE, false).unwrap();
+        assert_eq!((pseudo.proc, pseudo.sys, pseudo.nodes), (Proc::Fresh, Sys::Absent, Nodes::Bound));
+        assert!(pseudo.masked.iter().all(|path| path.starts_with("/proc")));
+        let pseudo = resolve(&own(&[Kind::User, Kind::Mount, Kind::Network]), true, false, SHM_SIZE, false).unwrap();
+        assert_eq!((pseudo.proc, pseudo.sys), (Proc::Host, Sys::Fresh));
+    }
+
+    #[test]
+    fn a_shared_mount_namespace_is_left_alone() {
+        assert_eq!(resolve(&own(&[Kind::Pid]), false, true, SHM_SIZE, true), None);
+    }
+}

@@ -1,0 +1,181 @@
+//! Spec and facts in, plan or every problem out.
+
+use super::namespace::{ClockOffsets, Kind, Namespaces, Use};
+use super::{Plan, Problems, command, idmap, mount, namespace, network, pseudo, root, size, sysctl};
+use crate::error::{Code, Error};
+use crate::host::Host;
+use crate::host::tree::HostTree;
+use crate::spec::Spec;
+
+/// Turns a wish into a plan and tells every problem of the call, not only the first. Where there is a problem, the plan has
+/// a stand-in: it is good for finding more, and for nothing else.
+#[must_use]
+pub fn resolve(spec: &Spec, host: &Host, tree: &HostTree) -> (Plan, Problems) {
+    let mut problems = Problems::default();
+    let problems_ref = &mut problems;
+    let rootfs_is_host = spec.rootfs.as_deref().is_none_or(|text| text == "host");
+
+    let user_use = user_use(spec, host, problems_ref);
+    let user_namespace = idmap::resolve(spec, &user_use, rootfs_is_host, host, problems_ref);
+    let mut namespaces = namespaces(spec, user_use, problems_ref);
+    let network = network::resolve(spec, host, &mut namespaces, problems_ref);
+    namespaces.joined.sort_by_key(|join| join.kind);
+    namespaces.private.sort();
+
+    let root = root::resolve(spec, &namespaces, host, tree, problems_ref);
+    let host_tree = root.is_host_tree();
+    let (hostname, domainname) = host_names(spec, &namespaces, host_tree, problems_ref);
+    let own_mounts = namespaces.makes(Kind::Mount);
+    let names = network::names(spec, &network, host_tree, own_mounts, hostname.as_deref(), problems_ref);
+    let shm_size = match &spec.shm_size {
+        Some(text) => problems_ref.take(size::parse("--shm-size", text)).unwrap_or(pseudo::SHM_SIZE),
+        None => pseudo::SHM_SIZE,
+    };
+    let tty_mapped = match &user_namespace {
+        idmap::UserNamespace::Private { gids, .. } => {
+            gids.iter().any(|map| (map.inside..map.inside + map.count).contains(&5))
+        }
+        idmap::UserNamespace::Host => true,
+        // Nobody knows its maps before it is joined; the kernel refuses a group that it lacks.
+        idmap::UserNamespace::Joined => false,
+    };
+    let plan = Plan {
+        pseudo: pseudo::resolve(&namespaces, user_namespace.is_private(), host.privileged, shm_size, tty_mapped),
+        mounts: mounts(spec, host, problems_ref),
+        sysctls: sysctl::resolve(&spec.sysctls, &namespaces, &user_namespace, problems_ref),
+        command: command::resolve(spec, host_tree, hostname.as_deref(), problems_ref),
+        // Outside a PID namespace of its own somebody must end what the command leaves behind.
+        init: spec.init || !namespaces.makes(Kind::Pid),
+        tty: terminal(spec, &namespaces, problems_ref),
+        timeout_ms: spec.timeout_ms,
+        namespaces,
+        user_namespace,
+        root,
+        network,
+        names,
+        hostname,
+        domainname,
+    };
+    (plan, problems)
+}
+
+/// A new user namespace is automatic where nothing else would give the right to the other namespaces.
+fn user_use(spec: &Spec, host: &Host, problems: &mut Problems) -> Use {
+    match &spec.namespaces.user {
+        Some(text) => problems.take(namespace::parse(Kind::User, text)).unwrap_or(Use::Host),
+        None if !host.privileged || !spec.uid_maps.is_empty() || !spec.gid_maps.is_empty() => Use::Private,
+        None => Use::Host,
+    }
+}
+
+fn namespaces(spec: &Spec, user: Use, problems: &mut Problems) -> Namespaces {
+    let wanted = &spec.namespaces;
+    let mut namespaces = Namespaces::default();
+    namespaces.add(Kind::User, user);
+    for (kind, text) in [
+        (Kind::Mount, &wanted.mount),
+        (Kind::Pid, &wanted.pid),
+        (Kind::Uts, &wanted.uts),
+        (Kind::Ipc, &wanted.ipc),
+        (Kind::Cgroup, &wanted.cgroup),
+    ] {
+        let how = text.as_deref().map_or(Ok(Use::Private), |text| namespace::parse(kind, text));
+        namespaces.add(kind, problems.take(how).unwrap_or(Use::Private));
+    }
+    time(spec, &mut namespaces, problems);
+    namespaces
+}
+
+fn time(spec: &Spec, namespaces: &mut Namespaces, problems: &mut Problems) {
+    let offsets = spec.monotonic_offset.is_some() || spec.boottime_offset.is_some();
+    let how = match &spec.namespaces.time {
+        Some(text) => problems.take(namespace::parse(Kind::Time, text)).unwrap_or(Use::Host),
+        None if offsets => Use::Private,
+        None => Use::Host,
+    };
+    if offsets && how != Use::Private {
+        problems.push(
+            Error::new(
+                Code::InvalidArgument,
+                "combine --monotonic or --boottime",
+                "only a new time namespace takes offsets",
+            )
+            .on("with --timens")
+            .hint("use --timens private, or leave the offsets out"),
+        );
+    }
+    if offsets {
+        namespaces.clock = Some(ClockOffsets {
+            monotonic: spec.monotonic_offset.unwrap_or(0),
+            boottime: spec.boottime_offset.unwrap_or(0),
+        });
+    }
+    namespaces.add(Kind::Time, how);
+}
+
+/// The kernel's limit for host and domain name (`__NEW_UTS_LEN`, uname(2)).
+const LONGEST_NAME: usize = 64;
+
+fn check_host_name(option: &str, name: &str) -> Result<(), Error> {
+    let bad = |why: &str| Err(Error::invalid(option, name, why));
+    if name.is_empty() || name.len() > LONGEST_NAME {
+        return bad("a name has 1 to 64 bytes");
+    }
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    if !name.bytes().all(good) || name.starts_with(['-', '.']) || name.contains("..") {
+        return bad("a name has letters, digits, hyphens and dots");
+    }
+    Ok(())
+}
+
+fn host_names(
+    spec: &Spec,
+    namespaces: &Namespaces,
+    host_tree: bool,
+    problems: &mut Problems,
+) -> (Option<String>, Option<String>) {
+    for (option, name) in [("--hostname", &spec.hostname), ("--domainname", &spec.domainname)] {
+        let Some(name) = name else { continue };
+        problems.take(check_host_name(option, name));
+        if !namespaces.makes(Kind::Uts) {
+            problems.push(
+                Error::invalid(option, name, "the container has no host name of its own").hint("leave --uts private"),
+            );
+        }
+    }
+    // A program on the host's tree finds the host's name; a root of its own gets a name of its own.
+    let default = (namespaces.makes(Kind::Uts) && !host_tree).then(|| "nsrs".to_owned());
+    (spec.hostname.clone().or(default), spec.domainname.clone())
+}
+
+fn mounts(spec: &Spec, host: &Host, problems: &mut Problems) -> Vec<mount::Mount> {
+    let cwd = spec.caller.cwd.as_str();
+    let home = spec.caller.env.get("HOME").map(String::as_str).or(host.home.as_deref());
+    let volumes = spec.volumes.iter().map(|text| mount::parse_volume(text, cwd, home));
+    let mounts = spec.mounts.iter().map(|text| mount::parse_mount(text, cwd, home));
+    let tmpfs = spec.tmpfs.iter().map(|text| mount::parse_tmpfs(text));
+    let mut all = problems.all(volumes.chain(mounts).chain(tmpfs));
+    // Parents first, or a mount would cover one made before it.
+    all.sort_by_key(|mount| mount.target.split('/').filter(|part| !part.is_empty()).count());
+    for (index, second) in all.iter().enumerate() {
+        let path = |mount: &mount::Mount| mount.target.trim_end_matches('/').to_owned();
+        if all[..index].iter().any(|first| path(first) == path(second)) {
+            problems.push(
+                Error::new(Code::InvalidArgument, "mount twice", "two mounts have the same target")
+                    .on(format!("{:?}", second.target)),
+            );
+        }
+    }
+    all
+}
+
+fn terminal(spec: &Spec, namespaces: &Namespaces, problems: &mut Problems) -> Option<crate::spec::TerminalSize> {
+    if spec.tty.is_some() && !namespaces.makes(Kind::Mount) {
+        problems.push(
+            Error::new(Code::InvalidArgument, "combine --tty", "a terminal is made in the container's own /dev")
+                .on("with --mountns")
+                .hint("leave the mount namespace private"),
+        );
+    }
+    spec.tty
+}

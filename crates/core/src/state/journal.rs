@@ -1,0 +1,195 @@
+//! The journal of a supervisor: which processes it has, written before they can outlive it.
+//!
+//! The kernel ends almost everything with the supervisor: containers by their death signal, mounts and interfaces with
+//! their namespaces, leases and ports with their descriptors. A hostile first process can take its death signal off, and
+//! a helper program may lose it; those are written here, in fixed slots of a file that the supervisor holds locked. The
+//! next nsrs command that finds the file unlocked ends what is left and removes it.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::error::{At, Result};
+
+/// One process in one line of this length: `PID STARTED\n`, padded with spaces.
+const SLOT: usize = 32;
+/// The kernel counts start times in hundredths of a second (`USER_HZ`).
+const TICK_NS: u64 = 10_000_000;
+
+/// The journal of this supervisor.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    file: File,
+    free: Vec<usize>,
+    slots: usize,
+}
+
+/// A line of the journal.
+#[derive(Debug)]
+pub struct Slot(usize);
+
+/// Nanoseconds since boot.
+fn now() -> u64 {
+    let time = clock_gettime(ClockId::Boottime);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+impl Journal {
+    /// Opens a journal of its own in the state directory.
+    ///
+    /// # Errors
+    /// The file can't be made or locked.
+    pub fn open(state: &Path) -> Result<Journal> {
+        let step = "open the journal";
+        let directory = state.join("supervisors");
+        super::make_private(&directory, rustix::process::geteuid().as_raw())?;
+        let path = directory.join(format!("{}-{:x}", std::process::id(), now()));
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).at(step, path.display())?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive).at(step, path.display())?;
+        Ok(Journal { path, file, free: Vec::new(), slots: 0 })
+    }
+
+    /// Notes a process that was just made.
+    ///
+    /// # Errors
+    /// The disk is full.
+    pub fn note(&mut self, pid: Pid) -> Result<Slot> {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots += 1;
+            self.slots - 1
+        });
+        let line = format!("{:<width$}\n", format!("{} {}", pid.as_raw_nonzero(), now()), width = SLOT - 1);
+        self.file.write_all_at(line.as_bytes(), (slot * SLOT) as u64).at("write the journal", self.path.display())?;
+        Ok(Slot(slot))
+    }
+
+    /// Strikes out a process that has ended.
+    pub fn strike(&mut self, slot: Slot) {
+        // A line that stays names a process that is gone: its start time matches nothing.
+        let _ =
+            self.file.write_all_at(format!("{:<width$}\n", "-", width = SLOT - 1).as_bytes(), (slot.0 * SLOT) as u64);
+        self.free.push(slot.0);
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        // A child that failed before its exec has a copy of this value, but not of the right to remove the file: only
+        // the process that is named in it does.
+        if self
+            .path
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with(&format!("{}-", std::process::id())))
+        {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// When a process was started, in ticks since boot: field 22 of /proc/PID/stat, counted after the name in parentheses.
+fn started(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()
+}
+
+/// Ends the processes of supervisors that died without cleaning up. Returns how many there were.
+///
+/// # Errors
+/// The directory can't be read.
+pub fn collect(state: &Path) -> Result<usize> {
+    let mut ended = 0;
+    let directory = match fs::read_dir(state.join("supervisors")) {
+        Ok(directory) => directory,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(error).at("read the journals in", state.display()),
+    };
+    for entry in directory.flatten() {
+        let Ok(file) = File::open(entry.path()) else { continue };
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            continue;
+        }
+        let text = std::io::read_to_string(&file).unwrap_or_default();
+        for line in text.lines() {
+            let mut fields = line.split_whitespace();
+            if let (Some(Ok(pid)), Some(Ok(noted))) = (fields.next().map(str::parse), fields.next().map(str::parse)) {
+                ended += usize::from(end(pid, noted));
+                // The pipe by which its network was to tell that it is up.
+                let _ = fs::remove_file(state.join(format!("pasta-{pid}")));
+            }
+        }
+        let _ = fs::remove_file(entry.path());
+    }
+    Ok(ended)
+}
+
+/// Kills a process, if it still is the one that was noted and not another that got its number.
+fn end(pid: i32, noted_ns: u64) -> bool {
+    let same = || {
+        started(pid).is_some_and(|ticks| {
+            let started = ticks * TICK_NS;
+            // It was started before it was noted, and not long before.
+            started <= noted_ns + TICK_NS && noted_ns.saturating_sub(started) < 5_000_000_000
+        })
+    };
+    let Some(number) = Pid::from_raw(pid) else { return false };
+    // The descriptor is taken first: from here on the number can't pass to another process unnoticed.
+    let Ok(pidfd) = pidfd_open(number, PidfdFlags::empty()) else { return false };
+    same() && pidfd_send_signal(&pidfd, Signal::KILL).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    fn scratch(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("nsrs-journal-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir(&path).unwrap();
+        path
+    }
+
+    #[test]
+    fn what_a_dead_supervisor_left_is_ended() {
+        let state = scratch("left");
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let mut other = Command::new("sleep").arg("60").spawn().unwrap();
+        let mut journal = Journal::open(&state).unwrap();
+        journal.note(Pid::from_raw(child.id() as i32).unwrap()).unwrap();
+        let struck = journal.note(Pid::from_raw(other.id() as i32).unwrap()).unwrap();
+        journal.strike(struck);
+        // While it lives nothing is touched.
+        assert_eq!(collect(&state).unwrap(), 0);
+        let copy = fs::read(&journal.path).unwrap();
+        let path = journal.path.clone();
+        drop(journal);
+        assert!(!path.exists());
+        fs::write(&path, copy).unwrap();
+        assert_eq!(collect(&state).unwrap(), 1);
+        assert!(!child.wait().unwrap().success());
+        assert!(other.try_wait().unwrap().is_none());
+        other.kill().unwrap();
+        other.wait().unwrap();
+        assert!(!path.exists());
+        fs::remove_dir_all(&state).unwrap();
+    }
+
+    #[test]
+    fn a_number_that_passed_to_another_process_is_left_alone() {
+        let state = scratch("reused");
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        fs::create_dir(state.join("supervisors")).unwrap();
+        fs::write(state.join("supervisors/1-0"), format!("{} 12345\n", child.id())).unwrap();
+        assert_eq!(collect(&state).unwrap(), 0);
+        assert!(child.try_wait().unwrap().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        fs::remove_dir_all(&state).unwrap();
+    }
+}

@@ -1,0 +1,122 @@
+//! What a container's first process and the supervisor say to each other until the command is executed.
+//!
+//! The socket is closed on exec: its end tells the supervisor that the command runs, or, after a [`FromChild::Failed`],
+//! that it never will.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{At, Error, Result};
+use crate::sys::message;
+
+/// From the container to the supervisor.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromChild {
+    /// A step failed; nothing was executed.
+    Failed(Error),
+    /// The stage before the container has made it: the number of the process, with its pidfd.
+    Born(i32),
+    /// The stage is in a new user namespace and waits for [`ToChild::Mapped`].
+    NeedMaps,
+    /// Everything but the network stands; the process waits for [`ToChild::Connected`].
+    NeedNetwork,
+    /// The container's terminal, with its descriptor.
+    Terminal,
+    /// The init of a container in a shared PID namespace is about to start the command, and ends what comes of it.
+    InCharge,
+    /// The init executed the command.
+    Executed,
+    /// The init saw the command end; the status word of wait(2).
+    Ended(i32),
+}
+
+/// From the supervisor to the container.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToChild {
+    /// The id maps are written.
+    Mapped,
+    /// The host's side of the network is there.
+    Connected,
+}
+
+/// Largest message: an error with its texts.
+const MOST: usize = 16 * 1024;
+
+/// One end of the conversation; messages keep their borders (`SOCK_SEQPACKET`).
+#[derive(Debug)]
+pub struct Channel(OwnedFd);
+
+impl Channel {
+    /// Both ends.
+    ///
+    /// # Errors
+    /// No descriptors are left.
+    pub fn pair() -> Result<(Channel, Channel)> {
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .at("open the channel to the container", "")?;
+        Ok((Channel(ours), Channel(theirs)))
+    }
+
+    /// Sends a message, with a descriptor if it has one.
+    ///
+    /// # Errors
+    /// The other end is gone.
+    pub fn send(&self, message: &impl Serialize, fd: Option<BorrowedFd<'_>>) -> Result<()> {
+        let bytes = serde_json::to_vec(message).expect("messages are plain data");
+        message::send(&self.0, &bytes, fd.as_slice()).at("talk to the supervisor", "")?;
+        Ok(())
+    }
+
+    /// Waits for a message; `None` when the other end is gone.
+    ///
+    /// # Errors
+    /// The message is not one of this program's.
+    pub fn receive<T: DeserializeOwned>(&self) -> Result<Option<(T, Option<OwnedFd>)>> {
+        let mut bytes = vec![0; MOST];
+        let mut fds = Vec::new();
+        let length = loop {
+            match message::receive(&self.0, &mut bytes, &mut fds) {
+                // The other end closed without having read all of ours: told once, and what it sent can still be read.
+                Err(Errno::INTR | Errno::CONNRESET) => {}
+                other => break other.at("read from the channel of the container", "")?,
+            }
+        };
+        if length == 0 {
+            return Ok(None);
+        }
+        let message = serde_json::from_slice(&bytes[..length]).map_err(|error| {
+            Error::new(crate::error::Code::SetupFailed, "read from the channel of the container", error.to_string())
+        })?;
+        Ok(Some((message, fds.pop())))
+    }
+
+    /// The same end once more.
+    ///
+    /// # Errors
+    /// No descriptors are left.
+    pub fn try_clone(&self) -> Result<Channel> {
+        self.0.try_clone().map(Channel).at("hold the channel of the container", "")
+    }
+
+    /// The socket.
+    #[must_use]
+    pub fn into_fd(self) -> OwnedFd {
+        self.0
+    }
+
+    /// Wraps a socket that was handed over.
+    #[must_use]
+    pub fn from_fd(fd: OwnedFd) -> Channel {
+        Channel(fd)
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

@@ -1,0 +1,109 @@
+//! /etc/hosts, /etc/hostname and /etc/resolv.conf of the container, bound over those of its root.
+//!
+//! The files live in the container's own /dev file system, unlinked: their mounts are all that holds them. A mount goes
+//! onto the very name in /etc: where a link stands there, onto the link, so that it leads nowhere.
+
+use std::io::Write;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{AtFlags, Mode, OFlags, mkdirat, openat, unlinkat};
+use rustix::io::Errno;
+
+use super::mount_api::{attach, clone_tree};
+use super::pseudo::Mounted;
+use super::root_dir::RootDir;
+use crate::error::{At, Error, Result};
+
+/// What the files say; a file that is `None` stays the root's.
+#[derive(Clone, Debug, Default)]
+pub struct Files {
+    /// /etc/hosts.
+    pub hosts: Option<String>,
+    /// /etc/hostname.
+    pub hostname: Option<String>,
+    /// /etc/resolv.conf.
+    pub resolv_conf: Option<String>,
+}
+
+impl Files {
+    fn all(&self) -> impl Iterator<Item = (&'static str, &String)> {
+        [("hosts", &self.hosts), ("hostname", &self.hostname), ("resolv.conf", &self.resolv_conf)]
+            .into_iter()
+            .filter_map(|(name, text)| Some((name, text.as_ref()?)))
+    }
+}
+
+/// A root that can't be written to, or not by this user, and lacks the name.
+fn closed(errno: Errno) -> bool {
+    matches!(errno, Errno::ROFS | Errno::ACCESS | Errno::PERM | Errno::OVERFLOW)
+}
+
+/// The directory /etc of the root, made if it's missing; `None` where it can't be.
+fn directory(root: &RootDir) -> Result<Option<OwnedFd>> {
+    let open = || root.open("/etc", OFlags::PATH | OFlags::DIRECTORY);
+    match open() {
+        Err(Errno::NOENT) => {}
+        other => return other.map(Some).at("open", "/etc"),
+    }
+    match mkdirat(root, "etc", Mode::from(0o755)) {
+        Ok(()) => open().map(Some).at("open", "/etc"),
+        Err(errno) if closed(errno) => Ok(None),
+        // A link that leads nowhere: nothing is made through it.
+        Err(Errno::EXIST) => Ok(None),
+        Err(errno) => Err(Error::os("make", "/etc", errno)),
+    }
+}
+
+/// The name itself, whatever stands there; an empty file is made where nothing does. `None` where it can't be.
+fn place(etc: &OwnedFd, name: &str) -> Result<Option<OwnedFd>> {
+    let open = || openat(etc, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+    match open() {
+        Err(Errno::NOENT) => {}
+        other => return other.map(Some).at("open", format!("/etc/{name}")),
+    }
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
+    match openat(etc, name, flags, Mode::from(0o644)) {
+        Ok(_) => open().map(Some).at("open", format!("/etc/{name}")),
+        Err(errno) if closed(errno) => Ok(None),
+        Err(errno) => Err(Error::os("make", format!("/etc/{name}"), errno)),
+    }
+}
+
+/// Makes the mount points while the root can still be written to.
+///
+/// # Errors
+/// Something else than a file or link stands there.
+pub fn prepare(files: &Files, root: &RootDir) -> Result<()> {
+    if files.all().next().is_none() {
+        return Ok(());
+    }
+    if let Some(etc) = directory(root)? {
+        for (name, _) in files.all() {
+            place(&etc, name)?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes the files and binds them.
+///
+/// # Errors
+/// The kernel refuses a mount, for example onto a directory of that name.
+pub fn bind(files: &Files, root: &RootDir, mounted: &Mounted) -> Result<()> {
+    if files.all().next().is_none() {
+        return Ok(());
+    }
+    let Some(etc) = directory(root)? else { return Ok(()) };
+    for (name, text) in files.all() {
+        let Some(place) = place(&etc, name)? else { continue };
+        let path = format!("/etc/{name}");
+        let step = "write";
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        let file = openat(&mounted.dev, name, flags, Mode::from(0o644)).at(step, &path)?;
+        std::fs::File::from(file).write_all(text.as_bytes()).at(step, &path)?;
+        let mount = clone_tree(&mounted.dev, name, false).at(step, &path)?;
+        attach(mount, place, &path)?;
+        unlinkat(&mounted.dev, name, AtFlags::empty()).at(step, &path)?;
+    }
+    Ok(())
+}

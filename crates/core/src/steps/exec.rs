@@ -1,0 +1,197 @@
+//! The last step: the command takes the place of our program.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::AtFlags;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::unistd::{execve, execveat};
+use rustix::fs::{Mode, OFlags};
+
+use super::channel::Channel;
+use super::root_dir::RootDir;
+use crate::error::{At, Code, Error, Result};
+use crate::sys::fds::{close_on_exec_from, duplicate_above, place};
+use crate::sys::signal::set_default;
+
+/// The strings of an execve(2), made while the heap is ours.
+pub struct Image {
+    candidates: Vec<CString>,
+    args: Vec<CString>,
+    env: Vec<CString>,
+}
+
+fn c_string(text: &str) -> Result<CString> {
+    CString::new(text).map_err(|_| {
+        Error::new(Code::InvalidArgument, "run the command", "a text holds a NUL byte").on(format!("{text:?}"))
+    })
+}
+
+impl Image {
+    /// Prepares the command; a name without a slash is looked for in the container's `PATH`.
+    ///
+    /// # Errors
+    /// A text holds a NUL byte.
+    pub fn new(args: &[String], env: &[String]) -> Result<Image> {
+        let program = args.first().map_or("", String::as_str);
+        let path = env.iter().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or("");
+        let candidates = if program.contains('/') {
+            vec![c_string(program)?]
+        } else {
+            let directories = path.split(':').map(|directory| if directory.is_empty() { "." } else { directory });
+            directories.map(|directory| c_string(&format!("{directory}/{program}"))).collect::<Result<_>>()?
+        };
+        let all = |texts: &[String]| texts.iter().map(|text| c_string(text)).collect::<Result<Vec<_>>>();
+        Ok(Image { candidates, args: all(args)?, env: all(env)? })
+    }
+
+    /// Executes the command; returns only the reason why it could not.
+    #[must_use]
+    pub fn exec(&self) -> Error {
+        let name = self.args.first().map(|arg| arg.to_string_lossy().into_owned()).unwrap_or_default();
+        let mut denied = None;
+        for candidate in &self.candidates {
+            let Err(errno) = execve(candidate, &self.args, &self.env);
+            match errno {
+                Errno::ENOENT | Errno::ENOTDIR
+                    if std::path::Path::new(&*candidate.to_string_lossy()).symlink_metadata().is_err() => {}
+                Errno::EACCES => denied = denied.or(Some(candidate)),
+                _ => return explain(&candidate.to_string_lossy(), errno),
+            }
+        }
+        match denied {
+            Some(candidate) => explain(&candidate.to_string_lossy(), Errno::EACCES),
+            None if name.contains('/') => Error::os("run the command", name, Errno::ENOENT)
+                .code(Code::CommandNotFound)
+                .because("it is not in the container"),
+            None => {
+                Error::new(Code::CommandNotFound, "run the command", "it is in no directory of the container's PATH")
+                    .on(name)
+            }
+        }
+    }
+}
+
+/// Why the kernel would not execute a file that exists.
+fn explain(path: &str, errno: Errno) -> Error {
+    let error = Error::os("run the command", path, errno).code(Code::CommandNotExecutable);
+    match errno {
+        Errno::EACCES if std::path::Path::new(path).is_dir() => error.because("it is a directory"),
+        Errno::EACCES => error.because("it is not executable for this user, or lies on a mount with noexec"),
+        Errno::ENOEXEC => error
+            .because("it is no program for this machine")
+            .hint("a script needs a first line such as #!/bin/sh; a program must be of this processor"),
+        Errno::ENOENT => error.because(match interpreter(path) {
+            Some(interpreter) => format!("the interpreter it names, {interpreter}, is missing in the container"),
+            None => "the interpreter or loader it names is missing in the container".into(),
+        }),
+        Errno::E2BIG => error
+            .because("arguments and environment are too long")
+            .hint("pass large data by a file or by standard input"),
+        _ => error,
+    }
+}
+
+/// What the first line of a script names.
+fn interpreter(path: &str) -> Option<String> {
+    let mut start = [0; 256];
+    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty()).ok()?;
+    let length = rustix::io::read(&file, &mut start).ok()?;
+    let text = String::from_utf8_lossy(&start[..length]).into_owned();
+    text.strip_prefix("#!")?.lines().next()?.split_whitespace().next().map(ToOwned::to_owned)
+}
+
+/// Enters the working directory and makes sure that it lies inside the root: a descriptor that slipped through could
+/// lead elsewhere.
+///
+/// # Errors
+/// It is missing, no directory, closed to the user, or outside.
+pub fn enter_workdir(path: &str, root: &RootDir) -> Result<()> {
+    let step = "enter the working directory";
+    let fd = root.open(path, OFlags::PATH | OFlags::DIRECTORY).map_err(|errno| {
+        let error = Error::os(step, path, errno);
+        match errno {
+            rustix::io::Errno::NOENT => error
+                .code(Code::InvalidArgument)
+                .hint("make it in the root file system, or choose another with --workdir"),
+            rustix::io::Errno::LOOP => error.code(Code::InvalidArgument).because("it leads through a link of /proc"),
+            _ => error,
+        }
+    })?;
+    rustix::process::fchdir(&fd).at(step, path)?;
+    // The kernel writes "(unreachable)" before a path that the root doesn't lead to.
+    match rustix::process::getcwd(Vec::new()) {
+        Ok(cwd) if cwd.as_bytes().starts_with(b"/") => Ok(()),
+        _ => Err(Error::new(Code::SetupFailed, step, "it lies outside the root file system").on(path)),
+    }
+}
+
+/// Gives signals back their default action and unblocks all: the command starts as from a shell. An exec does that for
+/// handlers by itself; what our own program ignores is `SIGPIPE` alone (see [`forget_ignored_signals`]).
+///
+/// # Errors
+/// Never in practice.
+pub fn reset_signals() -> Result<()> {
+    set_default(Signal::SIGPIPE).at("reset the signal", Signal::SIGPIPE)?;
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).at("unblock signals", "")
+}
+
+/// At the start of our own program: what its caller had ignored is not for the commands.
+///
+/// # Errors
+/// Never in practice.
+pub fn forget_ignored_signals() -> Result<()> {
+    let fixed = [Signal::SIGKILL, Signal::SIGSTOP, Signal::SIGPIPE, Signal::SIGSEGV, Signal::SIGBUS];
+    for signal in Signal::iterator().filter(|signal| !fixed.contains(signal)) {
+        set_default(signal).at("reset the signal", signal)?;
+    }
+    Ok(())
+}
+
+/// Puts the passed descriptors at their numbers; everything else from 3 on is closed by the exec.
+///
+/// # Errors
+/// No descriptors are left.
+pub fn arrange_fds(numbers: &[i32], fds: Vec<OwnedFd>, channel: Channel) -> Result<Channel> {
+    let step = "pass the file descriptor";
+    let above = numbers.iter().max().map_or(3, |most| most + 1);
+    // First out of the way of each other, then each to its place.
+    let channel = Channel::from_fd(duplicate_above(channel.as_fd(), above).at(step, "")?);
+    // The originals are closed here: one of them may have the number that another is to get.
+    let moved = fds.into_iter().map(|fd| duplicate_above(&fd, above).at(step, "")).collect::<Result<Vec<_>>>()?;
+    close_on_exec_from(3).at("close all other file descriptors", "")?;
+    for (number, fd) in numbers.iter().zip(moved) {
+        place(fd, *number).at(step, number)?;
+    }
+    Ok(channel)
+}
+
+/// The command's environment with the home directory that the container's /etc/passwd names, if nothing else was said.
+#[must_use]
+pub fn with_home(env: &[String], home: Option<&str>) -> Vec<String> {
+    let mut env = env.to_vec();
+    if !env.iter().any(|entry| entry.starts_with("HOME=")) {
+        env.push(format!("HOME={}", home.unwrap_or("/")));
+    }
+    env
+}
+
+/// Executes our own program as the container's init, from sealed memory: no path of the container is involved, and
+/// nothing inside can write to it. The init gets the channel and, behind its number, the command.
+#[must_use]
+pub fn exec_init(program: &OwnedFd, channel: Channel, args: &[String], env: &[String]) -> Error {
+    let number = channel.as_fd().as_raw_fd();
+    let mut own = vec!["nsrs-runtime".to_owned(), "init".to_owned(), number.to_string()];
+    own.extend_from_slice(args);
+    let all = |texts: &[String]| texts.iter().map(|text| c_string(text)).collect::<Result<Vec<_>>>();
+    let (args, env) = match (all(&own), all(env)) {
+        (Ok(args), Ok(env)) => (args, env),
+        (Err(error), _) | (_, Err(error)) => return error,
+    };
+    if let Err(errno) = place(channel.into_fd(), number) {
+        return Error::os("hand the channel to the init", "", errno);
+    }
+    let Err(errno) = execveat(program, c"", &args, &env, AtFlags::AT_EMPTY_PATH);
+    Error::os("run the init", "", errno)
+}

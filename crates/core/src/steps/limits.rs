@@ -1,0 +1,70 @@
+//! Limits and scores of the process itself.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+
+use crate::error::{At, Code, Error, Result};
+use crate::plan::command::Command;
+use crate::plan::limits::Rlimit;
+
+fn resource(limit: &Rlimit) -> Option<Resource> {
+    Some(match limit.name.as_str() {
+        "as" => Resource::RLIMIT_AS,
+        "core" => Resource::RLIMIT_CORE,
+        "cpu" => Resource::RLIMIT_CPU,
+        "data" => Resource::RLIMIT_DATA,
+        "fsize" => Resource::RLIMIT_FSIZE,
+        "locks" => Resource::RLIMIT_LOCKS,
+        "memlock" => Resource::RLIMIT_MEMLOCK,
+        "msgqueue" => Resource::RLIMIT_MSGQUEUE,
+        "nice" => Resource::RLIMIT_NICE,
+        "nofile" => Resource::RLIMIT_NOFILE,
+        "nproc" => Resource::RLIMIT_NPROC,
+        "rss" => Resource::RLIMIT_RSS,
+        "rtprio" => Resource::RLIMIT_RTPRIO,
+        "rttime" => Resource::RLIMIT_RTTIME,
+        "sigpending" => Resource::RLIMIT_SIGPENDING,
+        "stack" => Resource::RLIMIT_STACK,
+        _ => return None,
+    })
+}
+
+/// Sets the resource limits, while the process still has the right to raise them.
+///
+/// # Errors
+/// `EPERM`: a hard limit above the caller's own.
+pub fn set(command: &Command) -> Result<()> {
+    for limit in &command.rlimits {
+        let resource = resource(limit)
+            .ok_or_else(|| Error::new(Code::InvalidArgument, "set the limit", "no such resource").on(&limit.name))?;
+        let number = |value: Option<u64>| value.unwrap_or(RLIM_INFINITY);
+        setrlimit(resource, number(limit.soft), number(limit.hard)).map_err(|errno| {
+            let error = Error::os("set the limit", &limit.name, errno);
+            match errno {
+                nix::errno::Errno::EPERM => {
+                    error.hint("only root may raise a hard limit; ask for at most the caller's (ulimit -H)")
+                }
+                _ => error,
+            }
+        })?;
+    }
+    Ok(())
+}
+
+/// Sets the out-of-memory score through the host's /proc, before it is left.
+///
+/// # Errors
+/// `EACCES`: a score below the caller's own, without the right.
+pub fn set_oom_score(command: &Command) -> Result<()> {
+    let Some(score) = command.oom_score_adj else { return Ok(()) };
+    let step = "set the out-of-memory score";
+    let file = OpenOptions::new().write(true).open("/proc/self/oom_score_adj");
+    file.and_then(|mut file| file.write_all(score.to_string().as_bytes())).at(step, score).map_err(|error| match error
+        .errno
+    {
+        Some(libc::EACCES) => error.hint("only root may go below the caller's own score"),
+        _ => error,
+    })
+}

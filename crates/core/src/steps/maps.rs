@@ -1,0 +1,98 @@
+//! The id maps of a new user namespace, written by the new process itself, and becoming an id that is mapped.
+
+use rustix::process::{Gid, Uid};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+
+use crate::error::{At, Code, Error, Result};
+use crate::plan::idmap::{IdMap, MapWriter, UserNamespace};
+
+/// Text of a map for /proc/PID/uid_map (user_namespaces(7)).
+#[must_use]
+pub fn text(maps: &[IdMap]) -> String {
+    maps.iter().map(|map| format!("{} {} {}\n", map.inside, map.outside, map.count)).collect()
+}
+
+/// Writes the maps of a process from the side that has the right to.
+///
+/// # Errors
+/// The kernel refuses a map; the error names the file.
+pub fn write(process: &str, uids: &[IdMap], gids: &[IdMap], deny_setgroups: bool) -> Result<()> {
+    let put = |file: &str, text: &str| {
+        let path = format!("/proc/{process}/{file}");
+        // One write(2): the kernel takes a map whole or not at all.
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .and_then(|mut file| std::io::Write::write_all(&mut file, text.as_bytes()))
+            .at("write the id map", path)
+    };
+    if deny_setgroups {
+        put("setgroups", "deny")?;
+    }
+    put("gid_map", &text(gids))?;
+    put("uid_map", &text(uids))
+}
+
+/// The new process's own part: writes the map of its own id, if that is how it is done.
+///
+/// # Errors
+/// Those of [`write`].
+pub fn write_own(user: &UserNamespace) -> Result<()> {
+    match user {
+        UserNamespace::Private { uids, gids, writer: MapWriter::Process, deny_setgroups } => {
+            write("self", uids, gids, *deny_setgroups).map_err(|error| match error.errno {
+                Some(libc::EPERM | libc::EACCES) => error.code(Code::Unsupported).hint(
+                    "something on this host restricts user namespaces: AppArmor on Ubuntu 24.04 (sysctl \
+                     kernel.apparmor_restrict_unprivileged_userns=0, or a profile for nsrs), or an outer container's seccomp profile",
+                ),
+                _ => error,
+            })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Becomes an id of the new user namespace: without one, every file that is made would belong to nobody.
+///
+/// # Errors
+/// The kernel refuses the change.
+pub fn become_mapped(user: &UserNamespace) -> Result<()> {
+    let UserNamespace::Private { uids, gids, writer, deny_setgroups } = user else { return Ok(()) };
+    if *writer == MapWriter::Process {
+        return Ok(());
+    }
+    let first = |maps: &[IdMap]| match maps.iter().any(|map| map.inside == 0) {
+        true => 0,
+        false => maps.first().map_or(0, |map| map.inside),
+    };
+    let (uid, gid) = (Uid::from_raw(first(uids)), Gid::from_raw(first(gids)));
+    if !deny_setgroups {
+        set_thread_groups(&[]).at("drop the supplementary groups", "")?;
+    }
+    set_thread_res_gid(gid, gid, gid).at("become the group", gid.as_raw())?;
+    set_thread_res_uid(uid, uid, uid).at("become the user", uid.as_raw())
+}
+
+/// Has newuidmap(1) or newgidmap(1) write a map.
+///
+/// # Errors
+/// The program is missing, or refuses; its own words are in the error.
+pub fn run_helper(program: &str, process: &str, maps: &[IdMap]) -> Result<()> {
+    let step = format!("write the id map with {program}");
+    let numbers = maps.iter().flat_map(|map| [map.inside, map.outside, map.count]).map(|number| number.to_string());
+    let output = std::process::Command::new(program)
+        .arg(process)
+        .args(numbers)
+        .stdin(std::process::Stdio::null())
+        .output()
+        .at(&step, "")
+        .map_err(|error| {
+            error.code(Code::Unsupported).hint("install newuidmap and newgidmap (Debian: apt-get install uidmap)")
+        })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(Error::new(Code::Unsupported, step, said)
+        .hint("the ranges must be listed for this user in /etc/subuid and /etc/subgid"))
+}

@@ -1,0 +1,208 @@
+//! What happens inside the new process, one file per act.
+//!
+//! [`run`] is the order of acts; the reason for each place stands beside it.
+
+pub mod channel;
+pub mod etc;
+pub mod exec;
+pub(crate) mod host_root;
+mod host_split;
+mod identity;
+mod limits;
+pub mod maps;
+pub(crate) mod mount_api;
+mod mounts;
+mod names;
+mod pseudo;
+pub(crate) mod root;
+mod root_dir;
+mod sources;
+pub mod stage;
+pub mod terminal;
+
+use std::convert::Infallible;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::Mode;
+use rustix::process::{Signal, setsid, umask};
+
+use self::channel::{Channel, FromChild, ToChild};
+use self::etc::Files;
+use crate::error::{At, Code, Error, Result};
+use crate::net::inside::{self, Address, Inside};
+use crate::plan::Plan;
+use crate::plan::idmap::{MapWriter, UserNamespace};
+use crate::plan::namespace::Kind;
+use crate::plan::network::{INTERFACE, Network};
+use crate::sys::fds::place;
+use crate::sys::process::exit_now;
+use crate::sys::seccomp;
+
+/// What the supervisor hands to the new process beside the plan.
+pub struct Inputs {
+    /// Standard input, output and error; `None` leaves the process those it has.
+    pub stdio: Option<[OwnedFd; 3]>,
+    /// Further descriptors, in the order of the plan's `preserve_fds`.
+    pub fds: Vec<OwnedFd>,
+    /// Our own executable in sealed memory, for the init.
+    pub program: OwnedFd,
+    /// The way back to the supervisor.
+    pub channel: Channel,
+    /// The supervisor itself (pidfd_open(2)).
+    pub supervisor: OwnedFd,
+    /// The container's addresses on its interface.
+    pub addresses: Vec<Address>,
+    /// What its files in /etc say.
+    pub files: Files,
+    /// The supervisor has installed the system call filter, for itself and all its children.
+    pub filtered: bool,
+    /// The user namespace was made, and mapped, by the stage.
+    pub mapped: bool,
+}
+
+/// Turns the new process into the container's command. Comes back only if a step failed, after the supervisor was told.
+pub fn run(plan: &Plan, inputs: Inputs) -> ! {
+    let reporter = inputs.channel.try_clone();
+    let Err(error) = walk(plan, inputs);
+    if let Ok(channel) = reporter {
+        let _ = channel.send(&FromChild::Failed(error), None);
+    }
+    // Nothing of the supervisor's, whose copy this process is, may run on the way out.
+    exit_now(125)
+}
+
+fn walk(plan: &Plan, mut inputs: Inputs) -> Result<Infallible> {
+    // A session of its own: no signal of the caller's terminal reaches it, and TIOCSTI can't type into that terminal.
+    setsid().at("start a session", "")?;
+    take_stdio(inputs.stdio.take())?;
+    // What is made below gets exactly the mode it is made with.
+    let callers_mask = umask(Mode::empty());
+    limits::set_oom_score(&plan.command)?;
+    // Sources are the caller's own paths: opened while this process still is the caller.
+    let mut sources = sources::collect(plan)?;
+    enter_user_namespace(plan, &inputs)?;
+
+    let mounted = if plan.namespaces.makes(Kind::Mount) {
+        root::make_private()?;
+        let mut scratch = host_root::Scratch::for_plan(plan)?;
+        sources.overlay(plan, scratch.as_mut())?;
+        let root = root::enter(plan, &inputs.files, scratch.as_mut())?;
+        let mounted = match &plan.pseudo {
+            Some(pseudo) => Some(pseudo::mount(pseudo, &mut sources, &root)?),
+            None => None,
+        };
+        if let Some(mounted) = &mounted {
+            etc::bind(&inputs.files, &root, mounted)?;
+        }
+        mounts::make(plan, &mut sources, &root)?;
+        mounted
+    } else {
+        None
+    };
+    drop(sources);
+    names::set(plan)?;
+    connect(plan, &inputs, mounted.as_ref())?;
+    if let (Some(mounted), Some(pseudo)) = (&mounted, &plan.pseudo) {
+        names::set_sysctls(plan, mounted)?;
+        // After the last write of ours to /proc/sys.
+        pseudo::restrict(pseudo, mounted)?;
+        if let Some(size) = plan.tty {
+            terminal::open(size, mounted, &inputs.channel)?;
+        }
+    }
+    drop(mounted);
+    umask(plan.command.umask.map_or(callers_mask, Mode::from_raw_mode));
+    become_command(plan, inputs)
+}
+
+fn take_stdio(stdio: Option<[OwnedFd; 3]>) -> Result<()> {
+    let Some(stdio) = stdio else { return Ok(()) };
+    for (number, fd) in (0..).zip(stdio) {
+        place(fd, number).at("take standard input and output", number)?;
+    }
+    Ok(())
+}
+
+fn enter_user_namespace(plan: &Plan, inputs: &Inputs) -> Result<()> {
+    let UserNamespace::Private { writer, .. } = &plan.user_namespace else { return Ok(()) };
+    if !inputs.mapped {
+        if *writer == MapWriter::Process {
+            maps::write_own(&plan.user_namespace)?;
+        } else {
+            wait_for(&inputs.channel, "wait for the id maps", |message| matches!(message, ToChild::Mapped))?;
+        }
+    }
+    maps::become_mapped(&plan.user_namespace)
+}
+
+fn wait_for(channel: &Channel, step: &str, wanted: impl Fn(&ToChild) -> bool) -> Result<()> {
+    match channel.receive::<ToChild>()? {
+        Some((message, _)) if wanted(&message) => Ok(()),
+        _ => Err(Error::new(Code::SupervisorLost, step, "the supervisor is gone")),
+    }
+}
+
+/// The container's side of its network.
+fn connect(plan: &Plan, inputs: &Inputs, mounted: Option<&pseudo::Mounted>) -> Result<()> {
+    let connected = |message: &ToChild| matches!(message, ToChild::Connected);
+    match &plan.network {
+        Network::Host | Network::Joined => Ok(()),
+        Network::None => inside::loopback_up(),
+        Network::Pasta { .. } => {
+            inputs.channel.send(&FromChild::NeedNetwork, None)?;
+            inside::loopback_up()?;
+            wait_for(&inputs.channel, "wait for the network", connected)
+        }
+        Network::Bridge(_) => {
+            wait_for(&inputs.channel, "wait for the network", connected)?;
+            let of = |v4: bool| inputs.addresses.iter().find(|address| address.address.is_ipv4() == v4).copied();
+            let inside = Inside { interface: INTERFACE, v4: of(true), v6: of(false) };
+            match mounted {
+                Some(mounted) => inside::configure(&inside, mounted.proc.as_fd()),
+                // Without a mount namespace of its own the container has the host's /proc, and so have we.
+                None => inside::configure(&inside, std::fs::File::open("/proc").at("open", "/proc")?.as_fd()),
+            }
+        }
+    }
+}
+
+/// From here on the process gives up its rights; the last acts are those that need none.
+fn become_command(plan: &Plan, inputs: Inputs) -> Result<Infallible> {
+    let command = &plan.command;
+    let root = root::current()?;
+    // Limits may be raised only with a right that is given up next.
+    limits::set(command)?;
+    let identity = identity::resolve(plan, &root)?;
+    let env = exec::with_home(&command.env, identity.home.as_deref());
+    let image = exec::Image::new(&command.args, &env)?;
+    if !inputs.filtered {
+        // While the process has the right to: without no_new_privs a filter takes CAP_SYS_ADMIN. It forbids nothing that
+        // the acts below need.
+        seccomp::install().at("install the system call filter", "")?;
+    }
+    identity::assume(plan, &identity)?;
+    // As the user: a directory that is closed to them is an error here, not a surprise in the command.
+    exec::enter_workdir(&command.workdir, &root)?;
+    identity::limit_rights(plan, &identity)?;
+    exec::reset_signals()?;
+    // The signal at the supervisor's death is lost with every change of credentials, so it comes after the last one.
+    die_with_supervisor(&inputs.supervisor)?;
+    let channel = exec::arrange_fds(&command.preserve_fds, inputs.fds, inputs.channel)?;
+    if plan.init {
+        return Err(exec::exec_init(&inputs.program, channel, &command.args, &env));
+    }
+    Err(image.exec())
+}
+
+fn die_with_supervisor(supervisor: &OwnedFd) -> Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).at("die with the supervisor", "")?;
+    // The supervisor may have died before the line above. Its end of the channel would not tell: containers that are just
+    // being made have copies of it.
+    let mut poll = [rustix::event::PollFd::new(supervisor, rustix::event::PollFlags::IN)];
+    let ready = rustix::event::poll(&mut poll, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 }))
+        .at("look for the supervisor", "")?;
+    if ready > 0 {
+        return Err(Error::new(Code::SupervisorLost, "look for the supervisor", "it is gone"));
+    }
+    Ok(())
+}

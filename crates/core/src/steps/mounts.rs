@@ -1,0 +1,73 @@
+//! The caller's mounts, made inside the container's root.
+
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{FileType, fstat};
+use rustix::mount::MountAttrFlags;
+
+use super::mount_api::{Draft, attach, restrict, tmpfs};
+use super::root_dir::{Missing, RootDir};
+use super::sources::Sources;
+use crate::error::{At, Code, Error, Result};
+use crate::plan::Plan;
+use crate::plan::mount::{Mount, Source};
+
+/// Magic number of sysfs (linux/magic.h).
+const SYSFS_MAGIC: i64 = 0x6265_6572;
+
+/// Makes each mount in its order, targets resolved inside the root.
+///
+/// # Errors
+/// A target leads outside, can't be made, or the kernel refuses the mount; the error names the option.
+pub fn make(plan: &Plan, sources: &mut Sources, root: &RootDir) -> Result<()> {
+    for (mount, source) in plan.mounts.iter().zip(&mut sources.mounts) {
+        one(mount, source.take(), root).map_err(|error| match error.detail.is_empty() {
+            true => error.because(format!("wanted by {}", mount.option)),
+            false => Error { detail: format!("{} (wanted by {})", error.detail, mount.option), ..error },
+        })?;
+    }
+    Ok(())
+}
+
+fn one(mount: &Mount, source: Option<OwnedFd>, root: &RootDir) -> Result<()> {
+    let (tree, missing) = match &mount.source {
+        Source::Bind { .. } => {
+            let tree = source
+                .ok_or_else(|| Error::new(Code::SetupFailed, "mount", "the source was not opened").on(&mount.target))?;
+            let directory =
+                FileType::from_raw_mode(fstat(&tree).at("look at the mount source", &mount.target)?.st_mode).is_dir();
+            (tree, if directory { Missing::Directory } else { Missing::File })
+        }
+        Source::Tmpfs { size, mode, uid, gid } => {
+            let tree = match (uid, gid) {
+                (0, 0) => tmpfs(*mode, *size, MountAttrFlags::empty())?,
+                _ => {
+                    let mut draft = Draft::new("tmpfs")?
+                        .set("mode", &format!("{mode:o}"))?
+                        .set("uid", &uid.to_string())?
+                        .set("gid", &gid.to_string())?;
+                    if let Some(size) = size {
+                        draft = draft.set("size", &size.to_string())?;
+                    }
+                    draft.mount(MountAttrFlags::empty())?
+                }
+            };
+            (tree, Missing::Directory)
+        }
+        Source::Overlay { .. } => {
+            let tree = source
+                .ok_or_else(|| Error::new(Code::SetupFailed, "mount", "the overlay was not made").on(&mount.target))?;
+            (tree, Missing::Directory)
+        }
+    };
+    let target = root.target(&mount.target, missing)?;
+    let kind = rustix::fs::fstatfs(&target).at("look at the mount target", &mount.target)?.f_type;
+    if [rustix::fs::PROC_SUPER_MAGIC, SYSFS_MAGIC].contains(&kind) {
+        // Whoever covers a file of /proc decides what programs believe of the kernel.
+        return Err(
+            Error::new(Code::InvalidArgument, "mount onto", "the target lies in /proc or /sys").on(&mount.target)
+        );
+    }
+    restrict(&tree, mount.attributes, mount.propagation, &mount.target)?;
+    attach(&tree, &target, &mount.target)
+}

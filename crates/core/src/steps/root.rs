@@ -1,0 +1,123 @@
+//! The container's file tree: assembled, entered, the host's left behind (pivot_root(2)).
+
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{CWD, Mode, OFlags, open};
+use rustix::io::Errno;
+use rustix::mount::{UnmountFlags, unmount};
+use rustix::process::{chdir, fchdir, pivot_root};
+
+use super::etc::{self, Files};
+use super::host_root;
+use super::host_root::Scratch;
+use super::mount_api::{attach, clone_tree, make_read_only};
+use super::root_dir::{Missing, RootDir};
+use crate::error::{At, Code, Error, Result};
+use crate::plan::Plan;
+use crate::plan::mount::Source;
+use crate::plan::root::Root;
+use crate::sys::mount::{Change, set_attributes};
+
+/// Cuts this mount namespace off from the one it was copied from: nothing mounted from here on is seen outside.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn make_private() -> Result<()> {
+    let change = Change { propagation: libc::MS_PRIVATE, ..Change::default() };
+    set_attributes(CWD, c"/", true, change).at("make all mounts private", "/")
+}
+
+/// Assembles the root and enters it. Afterwards nothing of the host's tree can be reached by any path.
+///
+/// # Errors
+/// The root is missing, no directory or empty, or a mount is refused.
+pub fn enter(plan: &Plan, files: &Files, scratch: Option<&mut Scratch>) -> Result<RootDir> {
+    let tree = match &plan.root {
+        Root::Shared => return current(),
+        Root::Directory { path, read_only } => {
+            let tree = directory(path)?;
+            if *read_only {
+                lock(plan, files, &tree)?;
+            }
+            tree
+        }
+        Root::Host(root) => {
+            let scratch = scratch.ok_or_else(|| {
+                Error::new(Code::SetupFailed, "overlay the host's tree", "no writable layer was made")
+            })?;
+            let assembled = host_root::assemble(root, scratch)?;
+            if root.read_only {
+                lock(plan, files, &assembled.tree)?;
+            }
+            let tree = hold(&assembled.tree)?;
+            assembled.cover(root, scratch, &RootDir::new(hold(&tree)?))?;
+            tree
+        }
+    };
+    fchdir(&tree).at("enter the root file system", "")?;
+    // With both names "." the old root ends up stacked on the new one, and needs no directory to be put in.
+    pivot_root(".", ".").map_err(|errno| {
+        let error = Error::os("make it the root", "", errno);
+        match errno {
+            Errno::INVAL => {
+                error.hint("the host's root is a ramfs (an initramfs): nsrs needs a real mount as the root")
+            }
+            _ => error,
+        }
+    })?;
+    unmount(".", UnmountFlags::DETACH).at("leave the host's tree", "")?;
+    chdir("/").at("enter the root file system", "/")?;
+    current()
+}
+
+/// The root of this process, as a bound for paths.
+///
+/// # Errors
+/// It can't be opened.
+pub fn current() -> Result<RootDir> {
+    Ok(RootDir::new(
+        open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).at("open the root", "/")?,
+    ))
+}
+
+/// A directory of the host as the root.
+fn directory(path: &str) -> Result<OwnedFd> {
+    let step = "open the root file system";
+    let tree = clone_tree(CWD, path, true).at(step, path)?;
+    let target = open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).at(step, path)?;
+    attach(&tree, &target, path)?;
+    Ok(tree)
+}
+
+fn hold(tree: &OwnedFd) -> Result<OwnedFd> {
+    tree.try_clone().at("hold the root", "/")
+}
+
+/// Makes a tree read-only, and before that every mount point in it: later none can be made.
+fn lock(plan: &Plan, files: &Files, tree: &OwnedFd) -> Result<()> {
+    prepare(plan, files, &RootDir::new(hold(tree)?))?;
+    make_read_only(tree, true, "/")
+}
+
+/// Makes every mount point that the later steps will look for.
+fn prepare(plan: &Plan, files: &Files, root: &RootDir) -> Result<()> {
+    for path in ["/proc", "/sys", "/dev"] {
+        root.own_directory(path)?;
+    }
+    etc::prepare(files, root)?;
+    for mount in &plan.mounts {
+        let nested = plan
+            .mounts
+            .iter()
+            .any(|outer| mount.target.starts_with(&format!("{}/", outer.target.trim_end_matches('/'))));
+        if nested {
+            continue;
+        }
+        let missing = match &mount.source {
+            Source::Bind { path, .. } if !std::path::Path::new(path).is_dir() => Missing::File,
+            _ => Missing::Directory,
+        };
+        root.target(&mount.target, missing)?;
+    }
+    Ok(())
+}

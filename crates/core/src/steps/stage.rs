@@ -1,0 +1,126 @@
+//! The stage before a container that joins namespaces or sets clocks.
+//!
+//! A namespace is joined by a process, and its children live in it; a clock offset must be written before the first
+//! process enters the new time namespace. So a short-lived process does both and then makes the container as its own
+//! sibling (`CLONE_PARENT`): the supervisor is the parent of both.
+
+use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+
+use nix::sched::{CloneFlags, setns, unshare};
+use rustix::fs::{Mode, OFlags, open};
+
+use super::channel::{Channel, FromChild, ToChild};
+use super::maps;
+use crate::error::{At, Code, Error, Result};
+use crate::plan::Plan;
+use crate::plan::idmap::MapWriter;
+use crate::plan::idmap::UserNamespace;
+use crate::plan::namespace::{ClockOffsets, Join, Kind};
+use crate::sys::namespace;
+
+/// Does this plan need a stage?
+#[must_use]
+pub fn needed(plan: &Plan) -> bool {
+    !plan.namespaces.joined.is_empty() || plan.namespaces.clock.is_some()
+}
+
+/// Opens a namespace and makes sure of its kind.
+fn open_namespace(join: &Join) -> Result<File> {
+    let step = format!("open the {} namespace", join.kind.file());
+    let fd =
+        open(join.path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY, Mode::empty())
+            .map_err(|errno| {
+            let error = Error::os(&step, &join.path, errno);
+            match errno {
+                rustix::io::Errno::NOENT if join.path.starts_with("/proc/") => {
+                    error.code(Code::InvalidArgument).because("there is no such process")
+                }
+                rustix::io::Errno::NOENT => error.code(Code::InvalidArgument),
+                rustix::io::Errno::ACCESS | rustix::io::Errno::PERM => {
+                    error.hint("the namespaces of another user's process take root to open")
+                }
+                _ => error,
+            }
+        })?;
+    match namespace::kind(&fd) {
+        Ok(flag) if flag == join.kind.flag() => Ok(File::from(fd)),
+        Ok(_) => Err(Error::new(Code::InvalidArgument, step, "it is a namespace of another kind").on(&join.path)),
+        Err(_) => Err(Error::new(Code::InvalidArgument, step, "it is no namespace").on(&join.path)),
+    }
+}
+
+/// Joins, sets clocks, and leaves the `CLONE_NEW*` flags that remain for the container itself.
+///
+/// # Errors
+/// A namespace can't be joined, or an offset is refused.
+pub fn prepare(plan: &Plan, channel: &Channel) -> Result<u64> {
+    let namespaces = &plan.namespaces;
+    let mut flags = namespaces.flags();
+    let mut offsets = match namespaces.clock {
+        // Opened now: a joined mount namespace may have another /proc.
+        Some(clock) => Some((
+            clock,
+            OpenOptions::new().write(true).open("/proc/self/timens_offsets").at("set the clock offsets", "")?,
+        )),
+        None => None,
+    };
+    // All are opened before the first is joined, for a joined mount namespace has other paths.
+    let files = namespaces.joined.iter().map(|join| Ok((join, open_namespace(join)?))).collect::<Result<Vec<_>>>()?;
+    if !files.is_empty() {
+        // From here on a hostile process may be in the same namespaces: it must not look into this one.
+        nix::sys::prctl::set_dumpable(false).at("hide from other processes", "")?;
+    }
+    for (join, file) in &files {
+        setns(file, CloneFlags::from_bits_retain(join.kind.flag() as i32)).map_err(|errno| {
+            let error = Error::os(format!("join the {} namespace", join.kind.file()), &join.path, errno);
+            match errno {
+                nix::errno::Errno::EPERM => error
+                    .hint("joining takes rights over the user namespace that owns it: join that one too, or be root"),
+                _ => error,
+            }
+        })?;
+    }
+    if let Some((clock, file)) = &mut offsets {
+        if let UserNamespace::Private { writer, .. } = &plan.user_namespace {
+            unshare(CloneFlags::CLONE_NEWUSER).at("make the user namespace", "")?;
+            flags &= !Kind::User.flag();
+            if *writer == MapWriter::Process {
+                maps::write_own(&plan.user_namespace)?;
+            } else {
+                channel.send(&FromChild::NeedMaps, None)?;
+                match channel.receive::<ToChild>()? {
+                    Some((ToChild::Mapped, _)) => {}
+                    _ => {
+                        return Err(Error::new(Code::SupervisorLost, "wait for the id maps", "the supervisor is gone"));
+                    }
+                }
+            }
+        }
+        unshare(CloneFlags::from_bits_retain(Kind::Time.flag() as i32)).at("make the time namespace", "")?;
+        flags &= !Kind::Time.flag();
+        write_offsets(*clock, file)?;
+    }
+    Ok(flags)
+}
+
+fn write_offsets(clock: ClockOffsets, file: &mut File) -> Result<()> {
+    let mut text = String::new();
+    for (name, seconds) in [("monotonic", clock.monotonic), ("boottime", clock.boottime)] {
+        let _ = writeln!(text, "{name} {seconds} 0");
+    }
+    file.write_all(text.as_bytes()).map_err(|error| {
+        let record = Error::os(
+            "set the clock offsets",
+            format!("monotonic {}, boottime {}", clock.monotonic, clock.boottime),
+            &error,
+        );
+        match record.errno {
+            Some(libc::ERANGE) => {
+                record.code(Code::InvalidArgument).because("a clock can't show a time before zero or after 146 years")
+            }
+            _ => record,
+        }
+    })
+}

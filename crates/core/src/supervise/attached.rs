@@ -1,0 +1,130 @@
+//! The supervisor of a Node process: requests and events over a socket, and when that closes, for whatever reason, the
+//! end of every container.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::event::epoll::EventFlags;
+use rustix::io::Errno;
+
+use super::engine::{Engine, Order};
+use super::protocol::{self, Event, Filled, Reader, Request, VERSION};
+use super::token::Token;
+use crate::error::{At, Code, Error, Result};
+use crate::sys::message;
+
+const SOCKET: Token = Token::Own(0);
+
+/// Frames on their way to Node, which may be slow to read.
+#[derive(Default)]
+struct Outbox {
+    frames: VecDeque<(Vec<u8>, usize, Option<OwnedFd>)>,
+}
+
+impl Outbox {
+    fn push(&mut self, event: &Event, fd: Option<OwnedFd>) {
+        self.frames.push_back((protocol::encode(event, usize::from(fd.is_some())), 0, fd));
+    }
+
+    /// Sends what the socket takes; `false` when the other end is gone.
+    fn flush(&mut self, socket: &OwnedFd) -> bool {
+        while let Some((bytes, sent, fd)) = self.frames.front_mut() {
+            let fds: Vec<_> = fd.iter().filter(|_| *sent == 0).map(AsFd::as_fd).collect();
+            match message::send(socket, &bytes[*sent..], &fds) {
+                Ok(count) => *sent += count,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return true,
+                Err(_) => return false,
+            }
+            if *sent == bytes.len() {
+                self.frames.pop_front();
+            }
+        }
+        true
+    }
+}
+
+/// Serves a socket until it closes and the last container is gone.
+///
+/// # Errors
+/// The event loop itself fails.
+pub fn serve(socket: OwnedFd, program: OwnedFd) -> Result<()> {
+    rustix::io::ioctl_fionbio(&socket, true).at("set up the socket", "")?;
+    let mut engine = Engine::new(program)?;
+    let mut reader = Reader::default();
+    let mut outbox = Outbox::default();
+    engine.watch(&socket, SOCKET, EventFlags::IN)?;
+    outbox.push(&Event::Hello { version: VERSION.into() }, None);
+    let mut open = outbox.flush(&socket);
+    let mut waiting = false;
+    while open || !engine.is_idle() {
+        for token in engine.wait()? {
+            match token {
+                Token::Container(key, source) => engine.handle(key, source),
+                Token::Own(_) if open => open = read(&socket, &mut reader, &mut engine),
+                Token::Own(_) => {}
+            }
+        }
+        for (event, fd) in engine.take_events() {
+            outbox.push(&event, fd);
+        }
+        if open {
+            open = outbox.flush(&socket);
+            if waiting == outbox.frames.is_empty() {
+                waiting = !waiting;
+                let out = if waiting { EventFlags::OUT } else { EventFlags::empty() };
+                engine.rewatch(&socket, SOCKET, EventFlags::IN | out)?;
+            }
+            if !open {
+                // Node is gone: so is every reason for its containers.
+                engine.unwatch(&socket);
+                engine.kill_all();
+            }
+        }
+    }
+    engine.release()
+}
+
+/// Takes what has arrived; `false` when the other end is gone or speaks nonsense.
+fn read(socket: &OwnedFd, reader: &mut Reader, engine: &mut Engine) -> bool {
+    match reader.fill(socket) {
+        Ok(Filled::Some) => {}
+        Ok(Filled::Empty) => return true,
+        Ok(Filled::End) | Err(_) => return stop(engine, socket),
+    }
+    loop {
+        match reader.take::<Request>() {
+            Ok(Some((request, fds))) => serve_request(engine, request, fds),
+            Ok(None) => return true,
+            Err(_) => return stop(engine, socket),
+        }
+    }
+}
+
+fn stop(engine: &mut Engine, socket: &OwnedFd) -> bool {
+    engine.unwatch(socket);
+    engine.kill_all();
+    false
+}
+
+fn serve_request(engine: &mut Engine, request: Request, mut fds: Vec<OwnedFd>) {
+    match request {
+        Request::Run { id, spec, announce } => {
+            let rest = fds.split_off(fds.len().min(3));
+            match <[OwnedFd; 3]>::try_from(fds) {
+                Ok(stdio) => engine.start(Order { id, spec: &spec, stdio: Some(stdio), fds: rest, announce }),
+                Err(_) => engine.fail(
+                    id,
+                    Error::new(
+                        Code::InvalidArgument,
+                        "start the container",
+                        "standard input, output and error are missing",
+                    ),
+                ),
+            }
+        }
+        Request::Kill { id, signal } => engine.kill(id, signal),
+        Request::Explain { id, spec } => engine.explain(id, &spec),
+        Request::Examine { id } => engine.examine(id),
+    }
+}

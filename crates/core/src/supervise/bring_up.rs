@@ -1,0 +1,163 @@
+//! How a container comes about: its process, its id maps, its network.
+
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use rustix::event::epoll;
+use rustix::process::Pid;
+
+use super::container::{Container, Process};
+use super::engine::{Engine, Order};
+use super::launch::{self, Files};
+use super::protocol::Report;
+use super::token::{Source, Token};
+use super::user_network::UserNetwork;
+use crate::error::{At, Result};
+use crate::net::pasta::Pasta;
+use crate::plan::Plan;
+use crate::plan::network::Network;
+use crate::steps::channel::ToChild;
+
+impl Engine {
+    pub(super) fn launch(&mut self, order: Order<'_>, plan: Plan, since: Instant) -> Result<()> {
+        let Order { id, stdio, fds, announce, .. } = order;
+        let state = self.ground()?.state.clone();
+        let wire = self.wiring.reserve(&plan, &state)?;
+        let program = self.program.try_clone().at("hold the executable", "")?;
+        let (addresses, etc) = (wire.addresses.clone(), wire.files.clone());
+        let launched = launch::start(&plan, &self.host, Files { stdio, fds, program, addresses, etc })?;
+        let key = self.next;
+        self.next += 1;
+        let pid = launched.process.pid;
+        let is_stage = launched.is_stage;
+        let (stage, first) = if is_stage { (Some(launched.process), None) } else { (None, Some(launched.process)) };
+        let report = Report {
+            pid: if is_stage { 0 } else { pid.as_raw_nonzero().get() },
+            network: plan.network.name().into(),
+            addresses: wire.addresses.iter().map(|address| format!("{}/{}", address.address, address.length)).collect(),
+            ports: wire.port_texts(),
+            notes: wire.notes.clone(),
+        };
+        let container = Container {
+            id,
+            plan,
+            stage,
+            first,
+            wire,
+            user_network: None,
+            channel: Some(launched.channel),
+            announce,
+            init_in_charge: false,
+            running: false,
+            failure: None,
+            ended: None,
+            killed_for: None,
+            timed_out: false,
+            since,
+            report,
+            exit: None,
+        };
+        self.containers.insert(key, container);
+        // From here on the process exists: whatever fails is a failure of the container, which is then ended.
+        let source = if is_stage { Source::Stage } else { Source::First };
+        let watched = self.watch_new(key, source, pid);
+        let begun = watched.and_then(|()| if is_stage { Ok(()) } else { self.begin(key, pid, true) });
+        if let Err(error) = begun {
+            self.give_up(key, error);
+        }
+        Ok(())
+    }
+
+    /// Writes a process of a container into the journal and watches it and its channel.
+    pub(super) fn watch_new(&mut self, key: u64, source: Source, pid: Pid) -> Result<()> {
+        let slot = self.ground()?.journal.note(pid)?;
+        let Some(container) = self.containers.get_mut(&key) else { return Ok(()) };
+        let process = if source == Source::Stage { &mut container.stage } else { &mut container.first };
+        if let Some(process) = process {
+            process.slot = Some(slot);
+            epoll::add(&self.epoll, &process.pidfd, Token::Container(key, source).data(), epoll::EventFlags::IN)
+                .at("watch the container", "")?;
+        }
+        match &container.channel {
+            // The channel of a stage goes on to the container it makes.
+            Some(channel) if container.is_heard() && (source == Source::Stage || container.stage.is_none()) => {
+                epoll::add(&self.epoll, channel, Token::Container(key, Source::Channel).data(), epoll::EventFlags::IN)
+                    .at("watch the container", "")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The host's part in the set-up of a container that exists: its id maps, its cable.
+    pub(super) fn begin(&mut self, key: u64, pid: Pid, map: bool) -> Result<()> {
+        let state = self.ground()?.state.clone();
+        let Some(container) = self.containers.get(&key) else { return Ok(()) };
+        let Some(channel) = &container.channel else { return Ok(()) };
+        if map {
+            launch::map_ids(&container.plan, pid, channel)?;
+        }
+        if matches!(container.plan.network, Network::Bridge(_)) {
+            self.wiring.connect(&container.wire, pid.as_raw_nonzero().get(), &state)?;
+            // A process that is gone by now says why on its own channel.
+            let _ = channel.send(&ToChild::Connected, None);
+        }
+        Ok(())
+    }
+
+    /// The stage has made the container's first process.
+    pub(super) fn born(&mut self, key: u64, pid: Pid, pidfd: OwnedFd) {
+        let Some(container) = self.containers.get_mut(&key) else { return };
+        container.first = Some(Process { pid, pidfd, slot: None });
+        // With clock offsets the stage made the user namespace, and had it mapped.
+        let map = container.plan.namespaces.clock.is_none();
+        let begun = self.watch_new(key, Source::First, pid).and_then(|()| self.begin(key, pid, map));
+        if let Err(error) = begun {
+            self.give_up(key, error);
+        }
+    }
+
+    /// Starts the program that connects a container.
+    pub(super) fn start_user_network(&mut self, key: u64) -> Result<()> {
+        let state = self.ground()?.state.clone();
+        let Some(container) = self.containers.get_mut(&key) else { return Ok(()) };
+        let (Network::Pasta { program, publish }, Some(first)) = (&container.plan.network, &container.first) else {
+            return Ok(());
+        };
+        if self.pasta.is_none() {
+            let directory = std::path::Path::new(program).parent().unwrap_or(std::path::Path::new("/"));
+            self.pasta = Some(Pasta::probe(directory.as_os_str())?);
+        }
+        let Some(pasta) = &self.pasta else { return Ok(()) };
+        let userns = container.plan.user_namespace.is_private();
+        let mut network = UserNetwork::start(pasta, first.pid.as_raw_nonzero().get(), userns, publish, &state)?;
+        if let (Some(ground), Some(pid)) = (&mut self.ground, network.pid()) {
+            network.slot = ground.journal.note(pid).ok();
+        }
+        for (fd, source) in [(&network.pidfd, Source::NetworkEnded), (&network.ready, Source::NetworkReady)] {
+            epoll::add(&self.epoll, fd, Token::Container(key, source).data(), epoll::EventFlags::IN)
+                .at("watch pasta", "")?;
+        }
+        container.user_network = Some(network);
+        Ok(())
+    }
+
+    pub(super) fn network_ready(&mut self, key: u64) {
+        let Some(container) = self.containers.get_mut(&key) else { return };
+        if let (Some(network), Some(channel)) = (&container.user_network, &container.channel) {
+            let _ = epoll::delete(&self.epoll, &network.ready);
+            // A process that is gone has said why, or will.
+            let _ = channel.send(&ToChild::Connected, None);
+        }
+    }
+
+    pub(super) fn network_ended(&mut self, key: u64) {
+        let Some(container) = self.containers.get_mut(&key) else { return };
+        let Some(mut network) = container.user_network.take() else { return };
+        self.strike(network.slot.take());
+        let error = network.reap();
+        let Some(container) = self.containers.get(&key) else { return };
+        if container.first.is_some() && !container.running {
+            self.give_up(key, error);
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! One container, as its supervisor sees it.
+
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::process::Pid;
+
+use super::protocol::{Exit, Report};
+use super::signals::{Delivery, delivery};
+use super::user_network::UserNetwork;
+use super::wiring::Wire;
+use crate::error::Error;
+use crate::plan::Plan;
+use crate::plan::namespace::Kind;
+use crate::plan::network::Network;
+use crate::state::journal::Slot;
+use crate::steps::channel::Channel;
+use crate::sys::process::send_signal;
+use crate::sys::wait::Status;
+
+/// A process of ours and its pidfd.
+#[derive(Debug)]
+pub struct Process {
+    /// Its number, ours until it is reaped.
+    pub pid: Pid,
+    /// Readable when it has ended.
+    pub pidfd: OwnedFd,
+    /// Its line in the journal.
+    pub slot: Option<Slot>,
+}
+
+/// A container from its request to its end.
+#[derive(Debug)]
+pub struct Container {
+    /// The caller's number.
+    pub id: u64,
+    /// What is being done.
+    pub plan: Plan,
+    /// The stage before it, until it is reaped.
+    pub stage: Option<Process>,
+    /// The container's first process; none while only the stage exists.
+    pub first: Option<Process>,
+    /// What it holds of the host's network.
+    pub wire: Wire,
+    /// The program that connects it, where it is not the kernel.
+    pub user_network: Option<UserNetwork>,
+    /// Open until the command is executed, or to the end where an init reports through it.
+    pub channel: Option<Channel>,
+    /// The caller wants to know when the command runs.
+    pub announce: bool,
+    /// In a shared PID namespace: its init ends what comes of the command.
+    pub init_in_charge: bool,
+    /// The command runs.
+    pub running: bool,
+    /// Why it never will.
+    pub failure: Option<Error>,
+    /// How the command ended, as its init saw it.
+    pub ended: Option<Status>,
+    /// The signal in whose place `SIGKILL` was sent.
+    pub killed_for: Option<i32>,
+    /// The time limit killed it.
+    pub timed_out: bool,
+    /// When the request came.
+    pub since: Instant,
+    /// What the caller is told of it.
+    pub report: Report,
+    /// How it ended, to be told when nothing of it is left.
+    pub exit: Option<Exit>,
+}
+
+impl Container {
+    /// When the time limit is reached.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        let limit = self.plan.timeout_ms.filter(|_| !self.timed_out)?;
+        self.since.checked_add(Duration::from_millis(limit))
+    }
+
+    /// Must its channel be listened to while it runs? If not, what it said is read at its end.
+    #[must_use]
+    pub fn is_heard(&self) -> bool {
+        let asks = matches!(self.plan.network, Network::Pasta { .. }) || self.plan.tty.is_some() || self.plan.init;
+        self.announce || asks || self.stage.is_some()
+    }
+
+    /// Nothing of it runs any more.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.stage.is_none() && self.first.is_none() && self.user_network.is_none()
+    }
+
+    /// Kills what there is of it; the kernel takes the rest of its PID namespace along.
+    pub fn end(&mut self) {
+        if !self.ask_init_to_end() {
+            for process in self.first.iter().chain(&self.stage) {
+                send_signal(&process.pidfd, libc::SIGKILL);
+            }
+        }
+        if let (None, None, Some(network)) = (&self.first, &self.stage, &mut self.user_network) {
+            network.end();
+        }
+    }
+
+    /// In a PID namespace that others share the kernel ends nobody with the init: it ends its descendants itself when our
+    /// end of the channel closes, and then dies.
+    fn ask_init_to_end(&self) -> bool {
+        let (true, Some(channel), Some(first)) = (self.init_in_charge, &self.channel, &self.first) else {
+            return false;
+        };
+        if rustix::net::shutdown(channel, rustix::net::Shutdown::Write).is_err() {
+            return false;
+        }
+        for signal in [libc::SIGHUP, libc::SIGCONT] {
+            send_signal(&first.pidfd, signal);
+        }
+        true
+    }
+
+    /// Sends a signal to its command; see [`super::signals`] for what the kernel would not do to a PID 1.
+    pub fn signal(&mut self, signal: i32) {
+        if signal == libc::SIGKILL && self.ask_init_to_end() {
+            return;
+        }
+        let Some(first) = &self.first else { return self.end() };
+        let pid_one = self.plan.namespaces.makes(Kind::Pid) && !self.plan.init;
+        let delivery = if pid_one && signal != libc::SIGKILL {
+            let status =
+                std::fs::read_to_string(format!("/proc/{}/status", first.pid.as_raw_nonzero())).unwrap_or_default();
+            delivery(signal, &status)
+        } else {
+            Delivery::AsIs
+        };
+        let sent = match delivery {
+            Delivery::AsIs => signal,
+            Delivery::Stop => libc::SIGSTOP,
+            Delivery::Kill => {
+                self.killed_for = self.killed_for.or(Some(signal));
+                libc::SIGKILL
+            }
+        };
+        send_signal(&first.pidfd, sent);
+    }
+}

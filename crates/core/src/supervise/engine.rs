@@ -1,0 +1,259 @@
+//! The containers of one supervisor and the events that move them.
+//!
+//! Single-threaded: everything is told by readiness of descriptors in one epoll(7). What the outside is to hear is left
+//! in [`Engine::take_events`]; who listens is not this module's business. How a container comes about is in `bring_up`,
+//! what it tells and how it ends in `hear_out`.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::Instant;
+
+use rustix::event::epoll;
+
+use super::container::Container;
+use super::protocol::Event;
+use super::token::{Source, Token};
+use super::wiring::{self, Wiring};
+use crate::error::{At, Error, Result};
+use crate::host::tree::HostTree;
+use crate::host::{Host, preflight};
+use crate::net::pasta::Pasta;
+use crate::plan::{self, Plan};
+use crate::spec::Spec;
+use crate::state::{self, journal};
+use crate::steps::exec::forget_ignored_signals;
+use crate::sys::seccomp;
+
+/// Where a supervisor keeps its state, opened with its first container.
+pub(super) struct Ground {
+    pub(super) state: PathBuf,
+    pub(super) journal: journal::Journal,
+}
+
+/// A container that is asked for.
+pub struct Order<'a> {
+    /// The caller's number for it.
+    pub id: u64,
+    /// What is wanted.
+    pub spec: &'a Spec,
+    /// Standard input, output and error; `None` hands on the supervisor's own.
+    pub stdio: Option<[OwnedFd; 3]>,
+    /// Descriptors for the plan's `preserve_fds`.
+    pub fds: Vec<OwnedFd>,
+    /// Tell when the command runs.
+    pub announce: bool,
+}
+
+/// The containers of one supervisor.
+pub struct Engine {
+    pub(super) epoll: OwnedFd,
+    pub(super) host: Host,
+    pub(super) program: OwnedFd,
+    pub(super) ground: Option<Ground>,
+    pub(super) wiring: Wiring,
+    pub(super) pasta: Option<Pasta>,
+    pub(super) containers: HashMap<u64, Container>,
+    /// Containers by number of ours: the caller's numbers are theirs to choose.
+    pub(super) next: u64,
+    pub(super) events: Vec<(Event, Option<OwnedFd>)>,
+}
+
+impl Engine {
+    /// An engine without containers.
+    ///
+    /// # Errors
+    /// No descriptors are left.
+    pub fn new(program: OwnedFd) -> Result<Engine> {
+        forget_ignored_signals()?;
+        let host = Host::probe();
+        if host.privileged {
+            // Once, for all containers: a filter is inherited, and nothing here needs what it refuses. Without the right
+            // to, each container installs its own: no_new_privs on the supervisor would disarm newuidmap.
+            seccomp::install().at("install the system call filter", "")?;
+        }
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).at("make the event loop", "")?;
+        Ok(Engine {
+            epoll,
+            host,
+            program,
+            ground: None,
+            wiring: Wiring::default(),
+            pasta: None,
+            containers: HashMap::new(),
+            next: 1,
+            events: Vec::new(),
+        })
+    }
+
+    /// Watches a descriptor of the front end.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    pub fn watch(&self, fd: impl AsFd, token: Token, flags: epoll::EventFlags) -> Result<()> {
+        epoll::add(&self.epoll, fd, token.data(), flags).at("watch a file descriptor", "")
+    }
+
+    /// Changes what a watched descriptor is watched for.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    pub fn rewatch(&self, fd: impl AsFd, token: Token, flags: epoll::EventFlags) -> Result<()> {
+        epoll::modify(&self.epoll, fd, token.data(), flags).at("watch a file descriptor", "")
+    }
+
+    /// Stops watching a descriptor.
+    pub fn unwatch(&self, fd: impl AsFd) {
+        let _ = epoll::delete(&self.epoll, fd);
+    }
+
+    /// Waits for something to happen, containers' time limits included, and returns what is ready.
+    ///
+    /// # Errors
+    /// Those of epoll_wait(2).
+    pub fn wait(&mut self) -> Result<Vec<Token>> {
+        let mut ready: Vec<epoll::Event> = Vec::with_capacity(64);
+        let timeout = self.containers.values().filter_map(Container::deadline).min().map(|deadline| {
+            let left = deadline.saturating_duration_since(Instant::now());
+            rustix::event::Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
+        });
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut ready), timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno).at("wait for events", ""),
+        }
+        self.enforce_deadlines();
+        Ok(ready.iter().map(|event| Token::from_data(event.data)).collect())
+    }
+
+    /// What the outside is to hear, oldest first, with descriptors that go along.
+    pub fn take_events(&mut self) -> Vec<(Event, Option<OwnedFd>)> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// No container is left.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.containers.is_empty()
+    }
+
+    /// Resolves a wish against this host.
+    ///
+    /// # Errors
+    /// Every problem of the call.
+    pub fn resolve(&self, spec: &Spec) -> Result<Plan, Vec<Error>> {
+        let host_tree = spec.rootfs.as_deref().is_none_or(|rootfs| rootfs == "host");
+        let tree = if host_tree { HostTree::read() } else { HostTree::default() };
+        let (plan, mut problems) = plan::resolve(spec, &self.host, &tree);
+        problems.extend(preflight::check(&plan));
+        problems.finish(plan)
+    }
+
+    /// Starts a container. Whatever comes of it is told in events.
+    pub fn start(&mut self, order: Order<'_>) {
+        let (id, since) = (order.id, Instant::now());
+        let launched = self.resolve(order.spec).and_then(|plan| self.launch(order, plan, since).map_err(Vec::from));
+        if let Err(errors) = launched {
+            self.events.push((Event::Failed { id, errors }, None));
+        }
+    }
+
+    /// Tells that a request came to nothing.
+    pub fn fail(&mut self, id: u64, error: Error) {
+        self.events.push((Event::Failed { id, errors: vec![error] }, None));
+    }
+
+    /// Resolves a plan and tells it.
+    pub fn explain(&mut self, id: u64, spec: &Spec) {
+        let event = match self.resolve(spec) {
+            Ok(plan) => Event::Explained { id, plan: Box::new(plan) },
+            Err(errors) => Event::Failed { id, errors },
+        };
+        self.events.push((event, None));
+    }
+
+    /// Examines the host and tells the findings.
+    pub fn examine(&mut self, id: u64) {
+        let findings = crate::host::doctor::examine(&self.host);
+        self.events.push((Event::Examined { id, findings }, None));
+    }
+
+    /// Handles a ready descriptor of a container.
+    pub fn handle(&mut self, key: u64, source: Source) {
+        match source {
+            Source::Channel => self.hear(key),
+            Source::First => self.reap_first(key),
+            Source::Stage => self.reap_stage(key),
+            Source::NetworkReady => self.network_ready(key),
+            Source::NetworkEnded => self.network_ended(key),
+        }
+        self.finish_if_over(key);
+    }
+
+    /// Sends a signal to a container's command.
+    pub fn kill(&mut self, id: u64, signal: i32) {
+        let key = self.containers.iter().find(|(_, container)| container.id == id).map(|(key, _)| *key);
+        let Some(key) = key else { return };
+        // How a container is ended depends on how far it has come.
+        self.drain(key);
+        if let Some(container) = self.containers.get_mut(&key) {
+            container.signal(signal);
+        }
+    }
+
+    /// Ends every container.
+    pub fn kill_all(&mut self) {
+        let keys: Vec<u64> = self.containers.keys().copied().collect();
+        for key in keys {
+            self.drain(key);
+            self.containers.entry(key).and_modify(Container::end);
+        }
+    }
+
+    fn enforce_deadlines(&mut self) {
+        let now = Instant::now();
+        let late = |container: &Container| container.deadline().is_some_and(|deadline| deadline <= now);
+        let keys: Vec<u64> =
+            self.containers.iter().filter(|(_, container)| late(container)).map(|(key, _)| *key).collect();
+        for key in keys {
+            self.drain(key);
+            if let Some(container) = self.containers.get_mut(&key) {
+                container.timed_out = true;
+                container.end();
+            }
+        }
+    }
+
+    /// The state directory and the journal; what dead supervisors left is collected on the way.
+    pub(super) fn ground(&mut self) -> Result<&mut Ground> {
+        if self.ground.is_none() {
+            let state = state::open(&self.host)?;
+            journal::collect(&state)?;
+            if self.host.net_admin {
+                wiring::collect(&state)?;
+            }
+            let journal = journal::Journal::open(&state)?;
+            self.ground = Some(Ground { state, journal });
+        }
+        self.ground.as_mut().ok_or_else(|| Error::os("open the state directory", "", libc::ENOENT))
+    }
+
+    pub(super) fn strike(&mut self, slot: Option<journal::Slot>) {
+        if let (Some(ground), Some(slot)) = (&mut self.ground, slot) {
+            ground.journal.strike(slot);
+        }
+    }
+
+    /// There is something of the host's to give back, which takes a moment.
+    #[must_use]
+    pub fn holds_network(&self) -> bool {
+        self.wiring.is_used()
+    }
+
+    /// Gives back what containers shared, when the last of them is gone.
+    ///
+    /// # Errors
+    /// The kernel refuses to remove the bridge.
+    pub fn release(&mut self) -> Result<()> {
+        self.wiring.release()
+    }
+}

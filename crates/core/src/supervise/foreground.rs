@@ -1,0 +1,142 @@
+//! A container in the caller's own terminal: this process took the place of the one the caller started, so that signals,
+//! terminal and exit code need no relay but the container's own.
+
+use std::os::fd::OwnedFd;
+
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::epoll::EventFlags;
+
+use super::engine::{Engine, Order};
+use super::outlet::{self, Outlet, Reader};
+use super::protocol::{Event, Exit};
+use super::relay::{self, Relay};
+use super::token::Token;
+use crate::error::{At, Error, Result};
+use crate::spec::Spec;
+use crate::sys::clone::{Side, clone3};
+use crate::sys::fds::place;
+use crate::sys::process::exit_now;
+
+const SIGNALS: Token = Token::Own(1);
+/// The only container's number.
+const ONLY: u64 = 1;
+
+/// Signals that are the supervisor's own: `SIGCHLD` of its children, and those about its terminal output.
+const OWN: [Signal; 6] =
+    [Signal::SIGCHLD, Signal::SIGPIPE, Signal::SIGTTIN, Signal::SIGTTOU, Signal::SIGKILL, Signal::SIGSTOP];
+/// Signals that tell of a fault of this very process.
+const FAULTS: [Signal; 6] =
+    [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL, Signal::SIGTRAP, Signal::SIGSYS];
+
+fn forwarded() -> SigSet {
+    Signal::iterator().filter(|signal| !OWN.contains(signal) && !FAULTS.contains(signal)).collect()
+}
+
+/// Runs one container and returns how it ended.
+///
+/// # Errors
+/// Every reason why there was none.
+pub fn run(mut spec: Spec, fds: Vec<OwnedFd>, program: OwnedFd) -> Result<Exit, Vec<Error>> {
+    let mut engine = Engine::new(program)?;
+    let set = forwarded();
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None).at("block signals", "")?;
+    let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).at("watch signals", "")?;
+    engine.watch(&signals, SIGNALS, EventFlags::IN)?;
+    if spec.tty.is_some() {
+        spec.tty = relay::caller_size().or(spec.tty);
+    }
+    // Only a command that is PID 1 is spared by SIGPIPE, and a terminal is relayed anyway.
+    let is_pid_one = spec.tty.is_none() && !spec.init;
+    let (stdio, outlets) = if is_pid_one {
+        outlet::open(&engine).map(|(stdio, outlets)| (Some(stdio), outlets))?
+    } else {
+        (None, Vec::new())
+    };
+    engine.start(Order { id: ONLY, spec: &spec, stdio, fds, announce: false });
+    let result = supervise(&mut engine, &signals, outlets);
+    give_back(&mut engine);
+    result
+}
+
+/// Removes the bridge behind the caller's back: the kernel takes some 40 ms for it, and the caller waits for an exit code.
+fn give_back(engine: &mut Engine) {
+    if !engine.holds_network() {
+        return;
+    }
+    match clone3(0) {
+        Ok(Side::Parent(..)) => {}
+        Ok(Side::Child) => {
+            let _ = rustix::process::setsid();
+            // Whoever reads the caller's pipes must see their end now.
+            if let Ok(null) = std::fs::File::options().read(true).write(true).open("/dev/null") {
+                for number in 0..=2 {
+                    let _ = null.try_clone().map(|null| place(null.into(), number));
+                }
+            }
+            // What fails here is found by the next nsrs command, which collects what nobody uses.
+            let _ = engine.release();
+            exit_now(0)
+        }
+        Err(_) => drop(engine.release()),
+    }
+}
+
+fn supervise(engine: &mut Engine, signals: &SignalFd, mut outlets: Vec<Outlet>) -> Result<Exit, Vec<Error>> {
+    let mut relay: Option<Relay> = None;
+    loop {
+        for (event, fd) in engine.take_events() {
+            match (event, fd) {
+                (Event::Terminal { .. }, Some(master)) => relay = Some(Relay::start(master, engine)?),
+                (Event::Failed { errors, .. }, _) => return Err(errors),
+                (Event::Exited { exit, .. }, _) => {
+                    if let Some(relay) = &mut relay {
+                        relay.drain();
+                    }
+                    outlets.iter_mut().for_each(Outlet::drain);
+                    return Ok(exit);
+                }
+                _ => {}
+            }
+        }
+        for token in engine.wait()? {
+            if let Some(outlet) = outlets.iter_mut().find(|outlet| outlet.token() == token) {
+                if outlet.ready(engine)? == Reader::Gone {
+                    engine.kill(ONLY, libc::SIGPIPE);
+                    outlets.retain(|outlet| outlet.token() != token);
+                }
+                continue;
+            }
+            match (token, &mut relay) {
+                (Token::Container(key, source), _) => engine.handle(key, source),
+                (SIGNALS, relay) => take_signals(engine, signals, relay.as_ref()),
+                (token, Some(relay)) => relay.ready(token, engine)?,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Hands on every signal that has come.
+fn take_signals(engine: &mut Engine, signals: &SignalFd, relay: Option<&Relay>) {
+    while let Ok(Some(info)) = signals.read_signal() {
+        let number = info.ssi_signo as i32;
+        match (Signal::try_from(number), relay) {
+            (Ok(Signal::SIGWINCH), Some(relay)) => relay.follow_size(),
+            (Ok(Signal::SIGCONT), Some(relay)) => {
+                relay.raw();
+                relay.follow_size();
+                engine.kill(ONLY, number);
+            }
+            (Ok(Signal::SIGTSTP), relay) => {
+                // As a shell's job: the command stops, then the process that the shell waits for.
+                engine.kill(ONLY, number);
+                if let Some(relay) = relay {
+                    relay.restore();
+                }
+                let _ = nix::sys::signal::raise(Signal::SIGSTOP);
+            }
+            _ => engine.kill(ONLY, number),
+        }
+    }
+}

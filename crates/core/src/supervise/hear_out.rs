@@ -1,0 +1,169 @@
+//! What a container tells on its way, and how it ends.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::process::Pid;
+
+use super::container::Container;
+use super::engine::Engine;
+use super::launch;
+use super::protocol::{Event, Exit};
+use crate::error::{Code, Error};
+use crate::steps::channel::FromChild;
+use crate::sys::wait::{Status, Usage, reap};
+
+impl Engine {
+    /// Reads one message of a container's first process.
+    pub(super) fn hear(&mut self, key: u64) {
+        let Some(container) = self.containers.get_mut(&key) else { return };
+        let Some(channel) = &container.channel else { return };
+        match channel.receive::<FromChild>() {
+            Ok(Some((message, fd))) => self.heard(key, message, fd),
+            Ok(None) => {
+                container.channel = None;
+                // With an init the end of the channel is the init's own end.
+                if container.failure.is_none() && !container.plan.init {
+                    self.started(key);
+                }
+            }
+            Err(error) => {
+                container.channel = None;
+                self.give_up(key, error);
+            }
+        }
+    }
+
+    pub(super) fn heard(&mut self, key: u64, message: FromChild, fd: Option<OwnedFd>) {
+        let Some(container) = self.containers.get_mut(&key) else { return };
+        let id = container.id;
+        // From its start on the command may get at the init's end of the channel, where it has the right to trace it: of
+        // what comes then only the end is believed, and nobody is taken for a container's first process twice.
+        let believed = match message {
+            FromChild::Ended(_) => true,
+            FromChild::Born(_) => !container.running && container.first.is_none(),
+            _ => !container.running,
+        };
+        if !believed {
+            return;
+        }
+        match message {
+            FromChild::Failed(error) => container.failure = container.failure.take().or(Some(error)),
+            FromChild::Terminal => self.events.push((Event::Terminal { id }, fd)),
+            FromChild::InCharge => container.init_in_charge = true,
+            FromChild::Executed => self.started(key),
+            FromChild::Ended(status) => container.ended = Some(Status::from_raw(status)),
+            FromChild::NeedNetwork => {
+                if let Err(error) = self.start_user_network(key) {
+                    self.give_up(key, error);
+                }
+            }
+            FromChild::NeedMaps => {
+                let stage = container.stage.as_ref().map(|stage| stage.pid);
+                if let (Some(pid), Some(channel)) = (stage, &container.channel)
+                    && let Err(error) = launch::map_ids(&container.plan, pid, channel)
+                {
+                    self.give_up(key, error);
+                }
+            }
+            FromChild::Born(pid) => match (Pid::from_raw(pid), fd) {
+                (Some(pid), Some(pidfd)) => self.born(key, pid, pidfd),
+                _ => self.give_up(
+                    key,
+                    Error::new(Code::SetupFailed, "take over the container", "it came without a process"),
+                ),
+            },
+        }
+    }
+
+    pub(super) fn started(&mut self, key: u64) {
+        let Some(container) = self.containers.get_mut(&key) else { return };
+        let Some(first) = &container.first else { return };
+        container.running = true;
+        container.report.pid = first.pid.as_raw_nonzero().get();
+        if container.announce {
+            self.events.push((Event::Started { id: container.id, report: container.report.clone() }, None));
+        }
+    }
+
+    /// Notes why a container can't be, and ends what there is of it.
+    pub(super) fn give_up(&mut self, key: u64, error: Error) {
+        // What the process itself has to say comes first: our error may only be that it is gone.
+        self.drain(key);
+        if let Some(container) = self.containers.get_mut(&key) {
+            container.failure = container.failure.take().or(Some(error));
+            container.end();
+        }
+    }
+
+    pub(super) fn reap_stage(&mut self, key: u64) {
+        // What it said last counts before its end.
+        self.drain(key);
+        let Some(container) = self.containers.get_mut(&key) else { return };
+        let Some(stage) = container.stage.take() else { return };
+        if matches!(reap(stage.pid), Ok(None)) {
+            container.stage = Some(stage);
+            return;
+        }
+        if container.first.is_none() && container.failure.is_none() {
+            container.failure =
+                Some(Error::new(Code::SetupFailed, "make the container", "its stage ended without a word"));
+        }
+        self.strike(stage.slot);
+    }
+
+    pub(super) fn reap_first(&mut self, key: u64) {
+        self.drain(key);
+        let Some(container) = self.containers.get_mut(&key) else { return };
+        let Some(first) = container.first.take() else { return };
+        let (status, usage) = match reap(first.pid) {
+            Ok(Some(end)) => end,
+            Ok(None) => {
+                container.first = Some(first);
+                return;
+            }
+            Err(_) => (Status::Signaled(libc::SIGKILL), Usage::default()),
+        };
+        let by_us = container.killed_for.filter(|_| status == Status::Signaled(libc::SIGKILL));
+        let status = container.ended.or(by_us.map(Status::Signaled)).unwrap_or(status);
+        let (timed_out, duration_us) = (container.timed_out, container.since.elapsed().as_micros() as u64);
+        container.exit = Some(Exit { status, usage, timed_out, duration_us });
+        if let Some(network) = &mut container.user_network {
+            network.end();
+        }
+        if let Err(error) = self.wiring.disconnect(&container.wire) {
+            container.report.notes.push(error.to_string());
+        }
+        self.strike(first.slot);
+    }
+
+    /// Reads what a process said before it ended.
+    pub(super) fn drain(&mut self, key: u64) {
+        while self.containers.get(&key).is_some_and(|container| container.channel.as_ref().is_some_and(readable)) {
+            self.hear(key);
+        }
+    }
+
+    /// Tells the end of a container of which nothing is left.
+    pub(super) fn finish_if_over(&mut self, key: u64) {
+        if !self.containers.get(&key).is_some_and(Container::is_over) {
+            return;
+        }
+        let Some(container) = self.containers.remove(&key) else { return };
+        let id = container.id;
+        match (container.failure, container.exit) {
+            (Some(error), _) => self.events.push((Event::Failed { id, errors: vec![error] }, None)),
+            (None, Some(exit)) => {
+                let report = (!container.announce).then_some(container.report);
+                self.events.push((Event::Exited { id, exit, report }, None));
+            }
+            (None, None) => {}
+        }
+    }
+}
+
+fn readable(channel: &impl AsFd) -> bool {
+    let mut poll = [rustix::event::PollFd::new(channel, rustix::event::PollFlags::IN)];
+    let now = rustix::event::Timespec::try_from(Duration::ZERO).ok();
+    rustix::event::poll(&mut poll, now.as_ref()).is_ok_and(|ready| ready > 0)
+}

@@ -1,0 +1,298 @@
+//! What Node and the supervisor say to each other: length-bounded JSON frames over a socketpair, descriptors by
+//! `SCM_RIGHTS`.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{At, Code, Error, Result};
+use crate::plan::Plan;
+use crate::spec::Spec;
+use crate::sys::message;
+use crate::sys::wait::{Status, Usage};
+
+/// The two sides must be of one build: they travel in one package.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// From Node to the supervisor.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Request {
+    /// Start a container. Its descriptors: standard input, output and error, then those of `preserve_fds`.
+    Run {
+        /// The caller's number for it.
+        id: u64,
+        /// What is wanted.
+        spec: Box<Spec>,
+        /// Tell when the command runs; else its report comes with its end, and the supervisor wakes once less.
+        announce: bool,
+    },
+    /// Send a signal to the command.
+    Kill {
+        /// Which container.
+        id: u64,
+        /// The signal's number.
+        signal: i32,
+    },
+    /// Resolve a plan and touch nothing.
+    Explain {
+        /// The caller's number for the answer.
+        id: u64,
+        /// What is wanted.
+        spec: Box<Spec>,
+    },
+    /// Find out what this host can do, by doing it.
+    Examine {
+        /// The caller's number for the answer.
+        id: u64,
+    },
+}
+
+/// What a running container was given; the caller's handle shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Process id of the container's first process, as the host sees it.
+    pub pid: i32,
+    /// `none`, `host`, `bridge`, `pasta` or `joined`.
+    pub network: String,
+    /// Addresses of the container on the bridge.
+    pub addresses: Vec<String>,
+    /// Published ports, as `HOST:PORT -> PORT/PROTOCOL`.
+    pub ports: Vec<String>,
+    /// What was switched on for it on the host, in words.
+    pub notes: Vec<String>,
+}
+
+/// How a container ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Exit {
+    /// How the command ended.
+    pub status: Status,
+    /// What it used.
+    pub usage: Usage,
+    /// It was killed for its time limit.
+    pub timed_out: bool,
+    /// Microseconds from the request to the end.
+    pub duration_us: u64,
+}
+
+/// From the supervisor to Node.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Event {
+    /// First of all: who speaks.
+    Hello {
+        /// [`VERSION`] of the executable.
+        version: String,
+    },
+    /// The command runs.
+    Started {
+        /// Which container.
+        id: u64,
+        /// What it was given.
+        report: Report,
+    },
+    /// The container's terminal; its descriptor comes with the frame.
+    Terminal {
+        /// Which container.
+        id: u64,
+    },
+    /// The command has ended, and nothing of the container is left.
+    Exited {
+        /// Which container.
+        id: u64,
+        /// How.
+        exit: Exit,
+        /// What it was given, where that was not announced.
+        report: Option<Report>,
+    },
+    /// There is no container, and nothing of it is left.
+    Failed {
+        /// Which container, or which question.
+        id: u64,
+        /// Every reason.
+        errors: Vec<Error>,
+    },
+    /// A resolved plan.
+    Explained {
+        /// Which question.
+        id: u64,
+        /// The plan.
+        plan: Box<Plan>,
+    },
+    /// What the host can do.
+    Examined {
+        /// Which question.
+        id: u64,
+        /// The verdicts.
+        findings: Vec<crate::host::doctor::Finding>,
+    },
+}
+
+/// Largest frame: the kernel's 6 MiB of arguments, escaped, with room to spare.
+pub const MOST: usize = 64 << 20;
+/// A frame's head: length of the body and number of descriptors, both little-endian.
+const HEAD: usize = 8;
+
+/// A frame as it goes over the wire.
+#[must_use]
+pub fn encode(message: &impl Serialize, fds: usize) -> Vec<u8> {
+    let mut bytes = vec![0; HEAD];
+    serde_json::to_writer(&mut bytes, message).expect("messages are plain data");
+    let length = (bytes.len() - HEAD) as u32;
+    bytes[..4].copy_from_slice(&length.to_le_bytes());
+    bytes[4..HEAD].copy_from_slice(&(fds as u32).to_le_bytes());
+    bytes
+}
+
+/// Sends a whole frame on a blocking socket.
+///
+/// # Errors
+/// The other end is gone, or the frame is larger than [`MOST`].
+pub fn send(socket: impl AsFd, message: &impl Serialize, fds: &[BorrowedFd<'_>]) -> Result<()> {
+    let bytes = encode(message, fds.len());
+    let step = "talk to the supervisor";
+    if bytes.len() > MOST {
+        return Err(Error::os(step, "", Errno::TOOBIG).code(Code::InvalidArgument).because("the request is too large"));
+    }
+    let mut sent = 0;
+    while sent < bytes.len() {
+        let first = if sent == 0 { fds } else { &[] };
+        match message::send(&socket, &bytes[sent..], first) {
+            Ok(count) => sent += count,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(Error::os(step, "", errno).code(Code::SupervisorLost)),
+        }
+    }
+    Ok(())
+}
+
+/// Puts frames together from what arrives.
+#[derive(Debug, Default)]
+pub struct Reader {
+    bytes: Vec<u8>,
+    fds: Vec<OwnedFd>,
+}
+
+/// What one [`Reader::fill`] met.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Filled {
+    /// Something arrived.
+    Some,
+    /// Nothing to read now.
+    Empty,
+    /// The other end is closed.
+    End,
+}
+
+impl Reader {
+    /// Reads once what the socket has.
+    ///
+    /// # Errors
+    /// Those of recvmsg(2).
+    pub fn fill(&mut self, socket: impl AsFd) -> Result<Filled> {
+        let mut chunk = [0; 16 * 1024];
+        match message::receive(socket, &mut chunk, &mut self.fds) {
+            Ok(0) => Ok(Filled::End),
+            Ok(length) => {
+                self.bytes.extend_from_slice(&chunk[..length]);
+                Ok(Filled::Some)
+            }
+            // After a reset, which is told once, what the other end sent before can still be read.
+            Err(Errno::AGAIN | Errno::INTR | Errno::CONNRESET) => Ok(Filled::Empty),
+            Err(errno) => Err(errno).at("read a request", ""),
+        }
+    }
+
+    /// The next whole frame with its descriptors.
+    ///
+    /// # Errors
+    /// The frame is too long, is not one of this program's, or lacks its descriptors.
+    pub fn take<T: DeserializeOwned>(&mut self) -> Result<Option<(T, Vec<OwnedFd>)>> {
+        let bad = |why: String| Error::new(Code::SupervisorLost, "read a frame", why);
+        let Some(head) = self.bytes.get(..HEAD) else { return Ok(None) };
+        let number = |bytes: &[u8]| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize;
+        let (length, count) = (number(&head[..4]), number(&head[4..]));
+        if length > MOST || count > message::MOST_FDS {
+            return Err(bad(format!("{length} bytes with {count} descriptors are more than a frame may have")));
+        }
+        let Some(body) = self.bytes.get(HEAD..HEAD + length) else { return Ok(None) };
+        if count > self.fds.len() {
+            return Err(bad("its file descriptors did not arrive".into()));
+        }
+        let message = serde_json::from_slice(body).map_err(|error| bad(error.to_string()))?;
+        self.bytes.drain(..HEAD + length);
+        // A large request must not stay in memory for good.
+        if self.bytes.is_empty() && self.bytes.capacity() > 64 * 1024 {
+            self.bytes = Vec::new();
+        }
+        Ok(Some((message, self.fds.drain(..count).collect())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    use super::*;
+
+    fn pair() -> (OwnedFd, OwnedFd) {
+        socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap()
+    }
+
+    #[test]
+    fn frames_arrive_whole_with_their_descriptors() {
+        let (a, b) = pair();
+        let file = std::fs::File::open("/dev/null").unwrap();
+        send(&a, &Request::Kill { id: 7, signal: 15 }, &[file.as_fd()]).unwrap();
+        send(&a, &Request::Examine { id: 8 }, &[]).unwrap();
+        let mut reader = Reader::default();
+        let mut got = Vec::new();
+        while got.len() < 2 {
+            reader.fill(&b).unwrap();
+            while let Some(frame) = reader.take::<Request>().unwrap() {
+                got.push(frame);
+            }
+        }
+        assert!(matches!(got[0].0, Request::Kill { id: 7, signal: 15 }));
+        assert_eq!((got[0].1.len(), got[1].1.len()), (1, 0));
+    }
+
+    #[test]
+    fn a_frame_of_another_program_is_an_error() {
+        for bytes in [
+            &b"GET / HTTP/1.1\r\n\r\n"[..],
+            &[255; 32][..],
+            &[2, 0, 0, 0, 0, 0, 0, 0, b'{', b'}'][..],
+            &[2, 0, 0, 0, 1, 0, 0, 0, b'{', b'}'][..],
+        ] {
+            let (a, b) = pair();
+            rustix::io::write(&a, bytes).unwrap();
+            let mut reader = Reader::default();
+            reader.fill(&b).unwrap();
+            assert!(reader.take::<Request>().is_err(), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn half_a_frame_waits() {
+        let (a, b) = pair();
+        let bytes = encode(&Request::Examine { id: 1 }, 0);
+        rustix::io::write(&a, &bytes[..10]).unwrap();
+        let mut reader = Reader::default();
+        reader.fill(&b).unwrap();
+        assert!(reader.take::<Request>().unwrap().is_none());
+        rustix::io::write(&a, &bytes[10..]).unwrap();
+        reader.fill(&b).unwrap();
+        assert!(reader.take::<Request>().unwrap().is_some());
+    }
+
+    #[test]
+    fn the_end_is_the_end() {
+        let (a, b) = pair();
+        drop(a);
+        assert_eq!(Reader::default().fill(&b).unwrap(), Filled::End);
+    }
+}

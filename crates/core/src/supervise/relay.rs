@@ -1,0 +1,237 @@
+//! Bytes between the caller's terminal and the container's.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::epoll::EventFlags;
+use rustix::io::{Errno, read, write};
+use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
+
+use super::engine::Engine;
+use super::token::Token;
+use crate::error::Result;
+use crate::spec::TerminalSize;
+use crate::steps::terminal::resize;
+use crate::sys::fds::stdio;
+
+/// Standard input has something.
+pub const INPUT: Token = Token::Own(10);
+/// Standard output takes something.
+pub const OUTPUT: Token = Token::Own(11);
+/// The container's terminal has or takes something.
+pub const MASTER: Token = Token::Own(12);
+
+/// What a pipe takes without blocking once it is writable (`PIPE_BUF`).
+const CHUNK: usize = 4096;
+/// End of input to a terminal in its usual mode: Ctrl-D.
+const END_OF_INPUT: u8 = 4;
+
+/// The relay of one terminal. Dropping it gives the caller's terminal its mode back.
+pub struct Relay {
+    master: OwnedFd,
+    saved: Option<Termios>,
+    to_master: Vec<u8>,
+    to_output: Vec<u8>,
+    input_open: bool,
+    /// The container's side is closed and drained.
+    pub ended: bool,
+    output_polled: bool,
+}
+
+fn input() -> BorrowedFd<'static> {
+    stdio()[0]
+}
+
+fn output() -> BorrowedFd<'static> {
+    stdio()[1]
+}
+
+/// The size of the caller's terminal, from whichever of the three is one.
+#[must_use]
+pub fn caller_size() -> Option<TerminalSize> {
+    let size = stdio().into_iter().find_map(|fd| tcgetwinsize(fd).ok())?;
+    (size.ws_col > 0 && size.ws_row > 0).then_some(TerminalSize { cols: size.ws_col, rows: size.ws_row })
+}
+
+impl Relay {
+    /// Starts relaying; the caller's terminal becomes raw, so that every key reaches the container.
+    ///
+    /// # Errors
+    /// Those of the event loop.
+    pub fn start(master: OwnedFd, engine: &Engine) -> Result<Relay> {
+        let _ = rustix::io::ioctl_fionbio(&master, true);
+        let saved = if isatty(input()) { tcgetattr(input()).ok() } else { None };
+        let mut relay = Relay {
+            master,
+            saved,
+            to_master: Vec::new(),
+            to_output: Vec::new(),
+            input_open: true,
+            ended: false,
+            output_polled: true,
+        };
+        relay.raw();
+        relay.follow_size();
+        engine.watch(&relay.master, MASTER, EventFlags::IN)?;
+        // A regular file can't be polled and never blocks; for one that is polled nothing is wanted yet.
+        if engine.watch(input(), INPUT, EventFlags::IN).is_err() {
+            relay.read_input_file(engine);
+        }
+        relay.output_polled = engine.watch(output(), OUTPUT, EventFlags::empty()).is_ok();
+        Ok(relay)
+    }
+
+    /// Sets the caller's terminal to raw mode.
+    pub fn raw(&self) {
+        if let Some(saved) = &self.saved {
+            let mut raw = saved.clone();
+            raw.make_raw();
+            let _ = tcsetattr(input(), OptionalActions::Now, &raw);
+        }
+    }
+
+    /// Gives the caller's terminal its mode back.
+    pub fn restore(&self) {
+        if let Some(saved) = &self.saved {
+            let _ = tcsetattr(input(), OptionalActions::Drain, saved);
+        }
+    }
+
+    /// Gives the container's terminal the size of the caller's.
+    pub fn follow_size(&self) {
+        if let Some(size) = caller_size() {
+            let _ = resize(&self.master, size);
+        }
+    }
+
+    /// Input from a file: all of it is there.
+    fn read_input_file(&mut self, engine: &Engine) {
+        let mut chunk = [0; CHUNK];
+        while let Ok(count @ 1..) = read(input(), &mut chunk) {
+            self.to_master.extend_from_slice(&chunk[..count]);
+        }
+        self.close_input(engine);
+    }
+
+    fn close_input(&mut self, engine: &Engine) {
+        if std::mem::take(&mut self.input_open) {
+            engine.unwatch(input());
+            self.to_master.push(END_OF_INPUT);
+        }
+    }
+
+    /// Moves what can be moved after one of the descriptors is ready.
+    ///
+    /// # Errors
+    /// Those of the event loop.
+    pub fn ready(&mut self, token: Token, engine: &Engine) -> Result<()> {
+        match token {
+            INPUT => self.read_input(engine),
+            MASTER => self.read_master(),
+            _ => {}
+        }
+        self.write_master();
+        self.write_output(token == OUTPUT);
+        self.watch(engine)
+    }
+
+    fn read_input(&mut self, engine: &Engine) {
+        let mut chunk = [0; CHUNK];
+        match read(input(), &mut chunk) {
+            Ok(0) => self.close_input(engine),
+            Ok(count) => self.to_master.extend_from_slice(&chunk[..count]),
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(_) => self.close_input(engine),
+        }
+    }
+
+    fn read_master(&mut self) {
+        let mut chunk = [0; CHUNK];
+        match read(&self.master, &mut chunk) {
+            Ok(count @ 1..) => self.to_output.extend_from_slice(&chunk[..count]),
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            // EIO: the last program on the terminal has closed it.
+            Ok(0) | Err(_) => self.ended = true,
+        }
+    }
+
+    fn write_master(&mut self) {
+        while !self.to_master.is_empty() {
+            match write(&self.master, &self.to_master) {
+                Ok(count) => drop(self.to_master.drain(..count)),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return,
+                Err(_) => return self.to_master.clear(),
+            }
+        }
+    }
+
+    fn write_output(&mut self, writable: bool) {
+        if self.to_output.is_empty() || (self.output_polled && !writable) {
+            return;
+        }
+        let most = if self.output_polled { self.to_output.len().min(CHUNK) } else { self.to_output.len() };
+        match write(output(), &self.to_output[..most]) {
+            Ok(count) => drop(self.to_output.drain(..count)),
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            // Nobody reads any more; the container goes on, as it would with a closed window.
+            Err(_) => self.to_output.clear(),
+        }
+    }
+
+    /// Watches each descriptor only for what can be done with it, so that a full side stops its source.
+    fn watch(&self, engine: &Engine) -> Result<()> {
+        if !self.ended {
+            let read = if self.to_output.is_empty() { EventFlags::IN } else { EventFlags::empty() };
+            let write = if self.to_master.is_empty() { EventFlags::empty() } else { EventFlags::OUT };
+            engine.rewatch(&self.master, MASTER, read | write)?;
+        }
+        if self.input_open {
+            engine.rewatch(
+                input(),
+                INPUT,
+                if self.to_master.is_empty() { EventFlags::IN } else { EventFlags::empty() },
+            )?;
+        }
+        if self.output_polled {
+            let wanted = if self.to_output.is_empty() { EventFlags::empty() } else { EventFlags::OUT };
+            engine.rewatch(output(), OUTPUT, wanted)?;
+        }
+        Ok(())
+    }
+
+    /// After the container's end: everything it wrote last, whatever it takes.
+    pub fn drain(&mut self) {
+        while !self.ended {
+            let before = self.to_output.len();
+            self.read_master();
+            if self.to_output.len() == before && !self.ended {
+                break;
+            }
+        }
+        while !self.to_output.is_empty() {
+            match write(output(), &self.to_output) {
+                Ok(count) => drop(self.to_output.drain(..count)),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    let _ = rustix::event::poll(
+                        &mut [rustix::event::PollFd::from_borrowed_fd(output(), rustix::event::PollFlags::OUT)],
+                        None,
+                    );
+                }
+                Err(_) => break,
+            }
+        }
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.restore();
+    }
+}
+
+impl AsFd for Relay {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.master.as_fd()
+    }
+}

@@ -1,0 +1,145 @@
+//! A small system call filter (seccomp(2)) for what no namespace holds back.
+//!
+//! - Sockets of `AF_VSOCK` reach the hypervisor and its other guests from every network namespace (before Linux 7.0), and
+//!   `AF_ALG` has been a way into the kernel (CVE-2026-31431): neither can be made.
+//! - `TIOCSTI` and `TIOCLINUX` type into a terminal in its owner's place (CVE-2017-5226).
+//!
+//! A 32-bit program on x86 can still make sockets by socketcall(2), whose arguments a filter can't see.
+
+use nix::errno::Errno;
+
+/// The families that can't be had.
+const FAMILIES: [i32; 2] = [libc::AF_ALG, libc::AF_VSOCK];
+/// The terminal requests that can't be made.
+const REQUESTS: [u32; 2] = [libc::TIOCSTI as u32, 0x541c];
+
+/// Offsets in `struct seccomp_data`.
+const NUMBER: u32 = 0;
+const ARCH: u32 = 4;
+const fn argument(index: u32) -> u32 {
+    // Little-endian: the low half, which is all the kernel looks at of a family or a terminal request.
+    16 + 8 * index
+}
+
+/// An architecture of this machine: its audit number and the numbers of socket(2) and ioctl(2).
+struct Arch {
+    audit: u32,
+    socket: u32,
+    ioctl: u32,
+}
+
+#[cfg(target_arch = "x86_64")]
+const ARCHES: [Arch; 2] =
+    [Arch { audit: 0xc000_003e, socket: 41, ioctl: 16 }, Arch { audit: 0x4000_0003, socket: 359, ioctl: 54 }];
+#[cfg(target_arch = "aarch64")]
+const ARCHES: [Arch; 2] =
+    [Arch { audit: 0xc000_00b7, socket: 198, ioctl: 29 }, Arch { audit: 0x4000_0028, socket: 281, ioctl: 54 }];
+
+/// x32 calls carry this bit in their number; it is a third ABI that nobody uses and filters forget.
+#[cfg(target_arch = "x86_64")]
+const X32: Option<u32> = Some(0x4000_0000);
+#[cfg(not(target_arch = "x86_64"))]
+const X32: Option<u32> = None;
+
+fn load(offset: u32) -> libc::sock_filter {
+    libc::sock_filter { code: (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16, jt: 0, jf: 0, k: offset }
+}
+
+fn jump(test: u32, value: u32, yes: u8, no: u8) -> libc::sock_filter {
+    libc::sock_filter { code: (libc::BPF_JMP | test | libc::BPF_K) as u16, jt: yes, jf: no, k: value }
+}
+
+fn end(action: u32) -> libc::sock_filter {
+    libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: action }
+}
+
+/// The filter: per architecture a block that ends in allow or deny; an architecture that isn't known gets nothing.
+fn program() -> Vec<libc::sock_filter> {
+    let (allow, deny) = (libc::SECCOMP_RET_ALLOW, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
+    let mut program = vec![];
+    for arch in ARCHES {
+        let mut block = vec![load(NUMBER)];
+        if let Some(bit) = X32 {
+            block.extend([jump(libc::BPF_JSET, bit, 0, 1), end(libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32)]);
+        }
+        for (call, index, values) in [(arch.socket, 0, FAMILIES.map(|family| family as u32)), (arch.ioctl, 1, REQUESTS)]
+        {
+            // Not this call: over its load, its two tests and its two ends.
+            block.extend([jump(libc::BPF_JEQ, call, 0, 5), load(argument(index))]);
+            block.extend([
+                jump(libc::BPF_JEQ, values[0], 1, 0),
+                jump(libc::BPF_JEQ, values[1], 0, 1),
+                end(deny),
+                end(allow),
+            ]);
+        }
+        block.push(end(allow));
+        let over = block.len() as u8;
+        program.extend([load(ARCH), jump(libc::BPF_JEQ, arch.audit, 0, over)]);
+        program.extend(block);
+    }
+    program.push(end(libc::SECCOMP_RET_KILL_PROCESS));
+    program
+}
+
+/// Installs the filter for this process and everything it will execute. Needs `no_new_privs` or `CAP_SYS_ADMIN` in the
+/// user namespace.
+///
+/// # Errors
+/// `EACCES`: neither is there; `EINVAL`: the kernel has no filters.
+pub fn install() -> Result<(), Errno> {
+    let mut filter = program();
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: the program and its instructions live across the call, and the kernel copies them.
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
+    Errno::result(result).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::clone::{Side, clone3};
+    use crate::sys::process::exit_now;
+    use crate::sys::wait::{Status, reap};
+
+    /// Runs checks under the filter in a child; the index of the first that fails is its exit code.
+    fn under_filter(checks: &[fn() -> bool]) -> Status {
+        match clone3(0).unwrap() {
+            Side::Child => {
+                let ready = nix::sys::prctl::set_no_new_privs().is_ok() && install().is_ok();
+                let failed = checks.iter().position(|check| !check());
+                exit_now(if ready { failed.map_or(0, |index| index as i32 + 1) } else { 99 })
+            }
+            Side::Parent(pid, pidfd) => {
+                let mut poll = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+                rustix::event::poll(&mut poll, None).unwrap();
+                reap(pid).unwrap().unwrap().0
+            }
+        }
+    }
+
+    fn socket(family: i32) -> Result<(), Errno> {
+        // SAFETY: makes a descriptor in a child that ends right after.
+        Errno::result(unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) }).map(drop)
+    }
+
+    fn terminal(request: u64) -> Result<(), Errno> {
+        let byte = b'x';
+        // SAFETY: the byte lives across the call.
+        Errno::result(unsafe { libc::syscall(libc::SYS_ioctl, 0, request, &raw const byte) }).map(drop)
+    }
+
+    #[test]
+    fn what_no_namespace_holds_back_is_refused() {
+        let checks: [fn() -> bool; 6] = [
+            || socket(libc::AF_VSOCK) == Err(Errno::EPERM),
+            || socket(libc::AF_ALG) == Err(Errno::EPERM),
+            || terminal(u64::from(REQUESTS[0])) == Err(Errno::EPERM),
+            // Upper bits that the kernel ignores must not slip through.
+            || terminal(u64::from(REQUESTS[0]) | 1 << 40) == Err(Errno::EPERM),
+            || socket(libc::AF_INET).is_ok() && socket(libc::AF_UNIX).is_ok(),
+            || terminal(0x5413) != Err(Errno::EPERM),
+        ];
+        assert_eq!(under_filter(&checks), Status::Exited(0));
+    }
+}

@@ -1,0 +1,70 @@
+//! wait4(2): the end of a child with what it used.
+
+use nix::errno::Errno;
+use rustix::process::Pid;
+use serde::{Deserialize, Serialize};
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Status {
+    /// By itself, with this code.
+    Exited(i32),
+    /// By this signal.
+    Signaled(i32),
+}
+
+impl Status {
+    /// The exit code of a shell for this end: the code, or 128 and the signal's number.
+    #[must_use]
+    pub fn code(self) -> i32 {
+        match self {
+            Status::Exited(code) => code,
+            Status::Signaled(signal) => 128 + signal,
+        }
+    }
+
+    /// Reads the status word of wait(2).
+    #[must_use]
+    pub fn from_raw(status: i32) -> Status {
+        if libc::WIFSIGNALED(status) {
+            Status::Signaled(libc::WTERMSIG(status))
+        } else {
+            Status::Exited(libc::WEXITSTATUS(status))
+        }
+    }
+}
+
+/// What a process and the descendants it waited for used (getrusage(2)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Usage {
+    /// Microseconds of processor time in the program.
+    pub user_us: u64,
+    /// Microseconds of processor time in the kernel.
+    pub system_us: u64,
+    /// Most memory one process held, in bytes.
+    pub max_rss: u64,
+}
+
+/// Takes the status of a child that has ended; `None` while it has not.
+///
+/// # Errors
+/// `ECHILD`: no such child.
+pub fn reap(pid: Pid) -> Result<Option<(Status, Usage)>, Errno> {
+    let mut status = 0;
+    // SAFETY: rusage is plain numbers, for which all zeroes are a value.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: both pointers live across the call.
+    let result = unsafe { libc::wait4(pid.as_raw_nonzero().get(), &raw mut status, libc::WNOHANG, &raw mut usage) };
+    if Errno::result(result)? == 0 {
+        return Ok(None);
+    }
+    let micros = |time: libc::timeval| time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64;
+    let usage = Usage {
+        user_us: micros(usage.ru_utime),
+        system_us: micros(usage.ru_stime),
+        max_rss: usage.ru_maxrss as u64 * 1024,
+    };
+    Ok(Some((Status::from_raw(status), usage)))
+}

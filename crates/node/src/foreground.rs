@@ -1,0 +1,82 @@
+//! A container in the foreground: the executable takes the place of this very process.
+
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use napi::bindgen_prelude::*;
+use napi_derive::napi;
+use nsrs_core::error::{At, Code, Error};
+use nsrs_core::spec::TerminalSize as SpecSize;
+use nsrs_core::steps::terminal;
+use nsrs_core::supervise::protocol::VERSION;
+use nsrs_core::sys::fds::{duplicate, place, stdio};
+use rustix::fs::{MemfdFlags, SeekFrom, memfd_create, seek};
+
+use crate::caller::CallerInfo;
+use crate::events::ErrorRecord;
+use crate::options::{ContainerOptions, TerminalSize};
+
+/// Runs a container in the place of this process: signals, terminal and exit code are the container's own. Returns only
+/// the reason why it could not. `preserve_fds` are open descriptors that the command keeps under their numbers.
+#[napi]
+pub fn run_in_place(
+    executable: String,
+    args: Vec<String>,
+    options: ContainerOptions,
+    caller: CallerInfo,
+    preserve_fds: Vec<i32>,
+) -> ErrorRecord {
+    let spec = options.into_spec(args, caller.into(), preserve_fds);
+    match replace(&executable, &spec) {
+        Ok(never) => match never {},
+        Err(error) => error.into(),
+    }
+}
+
+fn replace(executable: &str, spec: &nsrs_core::spec::Spec) -> nsrs_core::error::Result<std::convert::Infallible> {
+    let step = "start nsrs-runtime";
+    // The request goes by descriptor: what stands in arguments or environment, every user of the host can read.
+    let request = memfd_create("nsrs-request", MemfdFlags::CLOEXEC).at(step, "")?;
+    let text = serde_json::to_vec(spec).map_err(|error| Error::new(Code::SetupFailed, step, error.to_string()))?;
+    std::io::Write::write_all(&mut std::fs::File::from(request.try_clone().at(step, "")?), &text).at(step, "")?;
+    seek(&request, SeekFrom::Start(0)).at(step, "")?;
+    let number = request.as_raw_fd();
+    let kept = spec.preserve_fds.iter().map(|fd| {
+        let copy = duplicate(*fd)
+            .map_err(|_| Error::invalid("--preserve-fd", fd, "the caller has no such open file descriptor"))?;
+        Ok((*fd, copy))
+    });
+    let kept: Vec<(i32, OwnedFd)> = kept.collect::<nsrs_core::error::Result<_>>()?;
+    for (fd, copy) in kept {
+        place(copy, fd).at("pass the file descriptor", fd)?;
+    }
+    place(request, number).at(step, "")?;
+    // Node marks its standard streams as closed on exec; those that it was started without are none of ours.
+    for stream in stdio() {
+        let _ = nix::fcntl::fcntl(stream, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()));
+    }
+    let c_string = |text: &str| CString::new(text).at(step, executable);
+    let (program, version, number) = (c_string(executable)?, c_string(VERSION)?, c_string(&number.to_string())?);
+    let env: Vec<CString> = std::env::vars_os()
+        .filter_map(|(name, value)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok())
+        .collect();
+    let Err(errno) = nix::unistd::execve(&program, &[program.as_c_str(), c"run", &version, &number], &env);
+    let error = Error::os(step, executable, errno).code(Code::SupervisorLost);
+    Err(if errno == nix::errno::Errno::ENOENT {
+        error.hint(
+            "reinstall nsrs: its package for this platform brings the executable; from a checkout run npm run build",
+        )
+    } else {
+        error
+    })
+}
+
+/// Sets the size that programs on a container's terminal see.
+#[napi]
+pub fn resize_terminal(fd: i32, size: TerminalSize) -> Result<()> {
+    let TerminalSize { cols, rows } = size;
+    let to_js = |error: Error| napi::Error::from_reason(error.to_string());
+    let fd = duplicate(fd).at("set the terminal's size", fd).map_err(to_js)?;
+    terminal::resize(&fd, SpecSize { cols, rows }).map_err(to_js)
+}

@@ -1,0 +1,248 @@
+//! What a caller can ask of a container.
+
+use std::collections::HashMap;
+
+use napi_derive::napi;
+use nsrs_core::spec::{self, Spec};
+
+/// Size of a terminal in characters.
+#[napi(object)]
+#[derive(Clone, Debug)]
+pub struct TerminalSize {
+    /// Columns, 1 to 65535.
+    pub cols: u16,
+    /// Rows, 1 to 65535.
+    pub rows: u16,
+}
+
+/// A mount taken apart, for paths that hold colons or commas.
+#[napi(object)]
+#[derive(Clone, Debug)]
+pub struct MountOptions {
+    /// `bind`, `tmpfs` or `overlay`.
+    #[napi(js_name = "type", ts_type = "'bind' | 'tmpfs' | 'overlay'")]
+    pub kind: String,
+    /// Path on the host (`bind`), lower directory (`overlay`); none for `tmpfs`. Relative to the caller's directory.
+    pub source: Option<String>,
+    /// Absolute path in the container.
+    pub target: String,
+    /// `ro`, `nosuid`, `nodev`, `noexec`, `rslave`, `size=64m`, `mode=1777`, …
+    pub options: Option<Vec<String>>,
+}
+
+/// How a container is made. Names and text forms are docker's and podman's where those have the option.
+#[napi(object)]
+#[derive(Clone, Debug, Default)]
+pub struct ContainerOptions {
+    /// The root file system: `host`, the host's own tree copy-on-write, or a directory. Default `host`.
+    pub rootfs: Option<String>,
+    /// Mount the root file system read-only. Default false.
+    pub read_only: Option<bool>,
+    /// Further paths of the host's tree to hide (`~/` is the home directory), beside the well-known secret places.
+    pub hide: Option<Vec<String>>,
+    /// Bind mounts, `SOURCE:TARGET[:OPTIONS]`.
+    pub volumes: Option<Vec<String>>,
+    /// Mounts as `type=bind,source=…,target=…[,readonly]`, or taken apart.
+    #[napi(ts_type = "Array<string | MountOptions>")]
+    pub mounts: Option<Vec<napi::Either<String, MountOptions>>>,
+    /// Temporary file systems, `TARGET[:OPTIONS]`.
+    pub tmpfs: Option<Vec<String>>,
+    /// Size of /dev/shm, such as `64m`. Default `64m`.
+    pub shm_size: Option<String>,
+
+    /// The network: `none`, `host`, `bridge`, `pasta`, or `ns:NAME|PATH|PID`. Default `bridge` for root, else `pasta` if
+    /// it is installed, else `none`.
+    pub network: Option<String>,
+    /// IPv4 address on the bridge.
+    pub ip: Option<String>,
+    /// IPv6 address on the bridge.
+    pub ip6: Option<String>,
+    /// Hardware address.
+    pub mac: Option<String>,
+    /// Published ports, `[IP:][HOST:]CONTAINER[/udp]`.
+    pub publish: Option<Vec<String>>,
+    /// Name servers.
+    pub dns: Option<Vec<String>>,
+    /// Search domains of the resolver.
+    pub dns_search: Option<Vec<String>>,
+    /// Options of the resolver.
+    pub dns_options: Option<Vec<String>>,
+    /// Lines for /etc/hosts, `NAME:IP`; the address `host-gateway` is the host.
+    pub add_hosts: Option<Vec<String>>,
+
+    /// User namespace: `private`, `host`, a path, or `ns:PID`. Default `host` for root, `private` for everybody else.
+    pub userns: Option<String>,
+    /// User ids, `INSIDE:OUTSIDE:COUNT`.
+    pub uid_maps: Option<Vec<String>>,
+    /// Group ids, `INSIDE:OUTSIDE:COUNT`. Default: as the user ids.
+    pub gid_maps: Option<Vec<String>>,
+    /// PID namespace: `private`, `host`, a path, or `ns:PID`. Default `private`.
+    pub pid: Option<String>,
+    /// IPC namespace: `private`, `host`, a path, or `ns:PID`. Default `private`.
+    pub ipc: Option<String>,
+    /// UTS namespace: `private`, `host`, a path, or `ns:PID`. Default `private`.
+    pub uts: Option<String>,
+    /// Cgroup namespace: `private`, `host`, a path, or `ns:PID`. Default `private`.
+    pub cgroupns: Option<String>,
+    /// Mount namespace: `private`, `host`, a path, or `ns:PID`. Default `private`.
+    pub mountns: Option<String>,
+    /// Time namespace: `private`, `host`, a path, or `ns:PID`. Default `host`, or `private` with an offset.
+    pub timens: Option<String>,
+    /// Offset of the monotonic clock in seconds.
+    pub monotonic: Option<i64>,
+    /// Offset of the boot-time clock in seconds.
+    pub boottime: Option<i64>,
+
+    /// Variables of the command. A name with the value `undefined` takes the caller's.
+    #[napi(ts_type = "Record<string, string | undefined>")]
+    pub env: Option<HashMap<String, Option<String>>>,
+    /// Give the command every variable of the caller. Default false: on the host's tree only what programs need to run
+    /// (`PATH`, `HOME`, `LANG`, …), elsewhere docker's minimum.
+    pub env_host: Option<bool>,
+    /// Working directory in the container. Default: the caller's on the host's tree, else `/`.
+    pub workdir: Option<String>,
+    /// `USER[:GROUP]`, names of the container or numbers. Default: the caller on the host's tree, else root.
+    pub user: Option<String>,
+    /// Supplementary groups.
+    pub groups: Option<Vec<String>>,
+    /// Host name.
+    pub hostname: Option<String>,
+    /// NIS domain name.
+    pub domainname: Option<String>,
+    /// Resource limits, `NAME=SOFT[:HARD]`.
+    pub ulimits: Option<Vec<String>>,
+    /// Kernel parameters of the container's own namespaces.
+    pub sysctls: Option<HashMap<String, String>>,
+    /// File mode creation mask, octal. Default: the caller's on the host's tree, else `0022`.
+    pub umask: Option<String>,
+    /// Out-of-memory score, -1000 to 1000.
+    pub oom_score_adj: Option<i32>,
+    /// Capabilities beyond podman's default set, with or without `CAP_`, or `ALL`.
+    pub cap_add: Option<Vec<String>>,
+    /// Capabilities to take away, or `ALL`.
+    pub cap_drop: Option<Vec<String>>,
+    /// Let set-user-ID programs and file capabilities give more rights. Default false (`no_new_privs` is on).
+    pub allow_new_privileges: Option<bool>,
+    /// Run a small init as PID 1, which reaps orphans and forwards signals. Default false: the command is PID 1.
+    pub init: Option<bool>,
+    /// Give the command a terminal of its own, of this size.
+    pub tty: Option<TerminalSize>,
+    /// Kill the container after this many milliseconds. Default: never.
+    pub timeout: Option<i64>,
+}
+
+impl ContainerOptions {
+    /// The same wish as the core's plain data. Destructured without a rest: a new option does not compile until it is
+    /// mapped here.
+    pub fn into_spec(self, args: Vec<String>, caller: spec::Caller, preserve_fds: Vec<i32>) -> Spec {
+        let ContainerOptions {
+            rootfs,
+            read_only,
+            hide,
+            volumes,
+            mounts,
+            tmpfs,
+            shm_size,
+            network,
+            ip,
+            ip6,
+            mac,
+            publish,
+            dns,
+            dns_search,
+            dns_options,
+            add_hosts,
+            userns,
+            uid_maps,
+            gid_maps,
+            pid,
+            ipc,
+            uts,
+            cgroupns,
+            mountns,
+            timens,
+            monotonic,
+            boottime,
+            env,
+            env_host,
+            workdir,
+            user,
+            groups,
+            hostname,
+            domainname,
+            ulimits,
+            sysctls,
+            umask,
+            oom_score_adj,
+            cap_add,
+            cap_drop,
+            allow_new_privileges,
+            init,
+            tty,
+            timeout,
+        } = self;
+        Spec {
+            args,
+            caller,
+            rootfs,
+            read_only: read_only.unwrap_or_default(),
+            hide: hide.unwrap_or_default(),
+            volumes: volumes.unwrap_or_default(),
+            mounts: mounts.unwrap_or_default().into_iter().map(mount).collect(),
+            tmpfs: tmpfs.unwrap_or_default(),
+            shm_size,
+            namespaces: spec::Namespaces {
+                mount: mountns,
+                pid,
+                uts,
+                ipc,
+                user: userns,
+                cgroup: cgroupns,
+                time: timens,
+            },
+            uid_maps: uid_maps.unwrap_or_default(),
+            gid_maps: gid_maps.unwrap_or_default(),
+            monotonic_offset: monotonic,
+            boottime_offset: boottime,
+            network,
+            ip,
+            ip6,
+            mac,
+            dns: dns.unwrap_or_default(),
+            dns_search: dns_search.unwrap_or_default(),
+            dns_options: dns_options.unwrap_or_default(),
+            add_hosts: add_hosts.unwrap_or_default(),
+            publish: publish.unwrap_or_default(),
+            env: env.unwrap_or_default().into_iter().collect(),
+            env_host: env_host.unwrap_or_default(),
+            workdir,
+            user,
+            groups: groups.unwrap_or_default(),
+            hostname,
+            domainname,
+            ulimits: ulimits.unwrap_or_default(),
+            sysctls: sysctls.unwrap_or_default().into_iter().collect(),
+            umask,
+            oom_score_adj,
+            cap_add: cap_add.unwrap_or_default(),
+            cap_drop: cap_drop.unwrap_or_default(),
+            allow_new_privileges: allow_new_privileges.unwrap_or_default(),
+            init: init.unwrap_or_default(),
+            tty: tty.map(|TerminalSize { cols, rows }| spec::TerminalSize { cols, rows }),
+            timeout_ms: timeout.map(|timeout| u64::try_from(timeout).unwrap_or(0)),
+            preserve_fds,
+        }
+    }
+}
+
+fn mount(mount: napi::Either<String, MountOptions>) -> spec::Mount {
+    match mount {
+        napi::Either::A(text) => spec::Mount::Text(text),
+        napi::Either::B(MountOptions { kind, source, target, options }) => spec::Mount::Typed {
+            kind,
+            source: source.unwrap_or_default(),
+            target,
+            options: options.unwrap_or_default(),
+        },
+    }
+}

@@ -1,0 +1,98 @@
+//! The static executable of nsrs: supervisor of a Node process, container in the foreground, init of a container.
+
+mod seal;
+
+use std::fs::File;
+use std::process::ExitCode;
+
+use nsrs_core::error::{At, Code, Error, Result};
+use nsrs_core::spec::Spec;
+use nsrs_core::supervise::protocol::{Exit, VERSION};
+use nsrs_core::supervise::{attached, foreground};
+use nsrs_core::sys::fds;
+use nsrs_core::{error, init};
+
+/// Where the addon puts the socket to the supervisor.
+const SOCKET: i32 = 3;
+
+fn main() -> ExitCode {
+    // Descriptors 0 to 2 are open from here on: the standard library opens /dev/null for those that are missing.
+    let args: Vec<String> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    match args.iter().skip(1).map(String::as_str).collect::<Vec<_>>()[..] {
+        ["supervise", version] => finish(check(version).and_then(|()| supervise()).map(|()| 0).map_err(Vec::from)),
+        ["run", version, request] => {
+            finish(check(version).map_err(Vec::from).and_then(|()| run(request)).map(|exit| exit.status.code()))
+        }
+        ["init", channel, ..] => {
+            match number(channel).and_then(|fd| fds::inherited(fd).at("take over the channel", fd)) {
+                Ok(channel) => ExitCode::from(init::run(channel, &args[3..])),
+                Err(error) => finish(Err(error.into())),
+            }
+        }
+        ["--version"] => {
+            println!("nsrs-runtime {VERSION}");
+            ExitCode::SUCCESS
+        }
+        _ => finish(Err(Error::new(
+            Code::InvalidArgument,
+            "start nsrs-runtime",
+            "it is a part of nsrs and not meant to be run by hand",
+        )
+        .hint("npx nsrs --help")
+        .into())),
+    }
+}
+
+/// The exit code for a result; errors are written out, each with its hint.
+fn finish(result: Result<i32, Vec<Error>>) -> ExitCode {
+    match result {
+        Ok(code) => ExitCode::from(code as u8),
+        Err(errors) => {
+            eprint!("{}", error::report(&errors));
+            ExitCode::from(error::exit_code(&errors))
+        }
+    }
+}
+
+fn number(text: &str) -> Result<i32> {
+    text.parse()
+        .map_err(|_| Error::new(Code::InvalidArgument, "start nsrs-runtime", "a file descriptor is a number").on(text))
+}
+
+/// Addon and executable travel in one package; of two builds the one would misread the other.
+fn check(version: &str) -> Result<()> {
+    if version == VERSION {
+        return Ok(());
+    }
+    Err(Error::new(
+        Code::SupervisorLost,
+        "start the supervisor",
+        format!("the addon is of version {version}, nsrs-runtime of {VERSION}"),
+    )
+    .hint("install nsrs again, so that both come from one package"))
+}
+
+/// Serves a Node process until its end of the socket closes.
+fn supervise() -> Result<()> {
+    let program = seal::program()?;
+    let socket = fds::inherited(SOCKET).at("take over the socket", SOCKET)?;
+    // Away from the caller's terminal: Ctrl-C is for Node to handle, and Node's end is ours.
+    rustix::process::setsid().at("leave the caller's session", "")?;
+    rustix::process::chdir("/").at("leave the caller's directory", "/")?;
+    attached::serve(socket, program)
+}
+
+/// Runs the one container that the handed request asks for.
+fn run(request: &str) -> Result<Exit, Vec<Error>> {
+    let program = seal::program()?;
+    let request = number(request).and_then(|fd| fds::inherited(fd).at("take over the request", fd))?;
+    let text = std::io::read_to_string(File::from(request)).at("read the request", "")?;
+    let spec: Spec = serde_json::from_str(&text)
+        .map_err(|error| Error::new(Code::SupervisorLost, "read the request", error.to_string()))?;
+    let passed = spec.preserve_fds.iter().map(|fd| {
+        fds::inherited(*fd)
+            .map_err(|_| Error::invalid("--preserve-fd", fd, "the caller has no such open file descriptor"))
+    });
+    let passed = passed.collect::<Result<_>>()?;
+    foreground::run(spec, passed, program)
+}
