@@ -1,0 +1,31 @@
+import { release } from 'node:os'
+import { Command, Option } from 'commander'
+import { native } from '../ts/native.ts'
+import { say } from './report.ts'
+import { version } from './version.ts'
+
+/** `nsrs info`. */
+export function infoCommand(): Command {
+  return new Command('info')
+    .description('Tell which nsrs this is, where its parts are, and what the host has.')
+    .addOption(new Option('--format <FORMAT>', 'text or json').choices(['text', 'json']).default('text'))
+    .action(async ({ format }: { format: string }) => {
+      const { directory, executable } = native()
+      const facts = {
+        version,
+        node: process.versions.node,
+        platform: `${process.platform}-${process.arch}`,
+        kernel: release(),
+        user: process.getuid?.() ?? null,
+        addon: `${directory}/nsrs.node`,
+        executable,
+      }
+      const host = await (await import('../ts/host.ts')).checkHost()
+      if (format === 'json') {
+        say(`${JSON.stringify({ ...facts, host }, null, 2)}\n`)
+        return
+      }
+      for (const [name, value] of Object.entries(facts)) say(`${name.padEnd(10)}  ${value}\n`)
+      for (const { name, verdict, detail } of host) say(`${name.padEnd(10)}  ${verdict}: ${detail}\n`)
+    })
+}

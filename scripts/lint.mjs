@@ -1,0 +1,28 @@
+// Everything that reads the code and runs none of it. Tells all that is wrong, not the first thing only.
+
+import { spawnSync } from 'node:child_process'
+import { publint } from 'publint'
+import { formatMessage } from 'publint/utils'
+
+const checks = [
+  ['cargo', 'fmt', '--check'],
+  ['cargo', 'clippy', '--workspace', '--all-targets', '--quiet', '--', '-D', 'warnings'],
+  ['npx', 'biome', 'check', '--error-on-warnings', '.'],
+  ['npx', 'tsc', '-p', '.'],
+  ['npx', 'attw', '--pack', '.', '--profile', 'esm-only'],
+]
+
+let failed = 0
+for (const [command, ...args] of checks) {
+  console.log(`── ${[command, ...args].join(' ')}`)
+  if (spawnSync(command, args, { stdio: 'inherit' }).status !== 0) failed++
+}
+
+console.log('── publint')
+const { messages, pkg } = await publint({ strict: true })
+// It wants Node named in the first line; the CLI's is a shell's, which tsup.config.ts gives the reason for.
+for (const message of messages.filter(({ code }) => code !== 'BIN_FILE_NOT_EXECUTABLE')) {
+  console.log(formatMessage(message, pkg))
+  failed++
+}
+process.exit(failed === 0 ? 0 : 1)

@@ -1,0 +1,34 @@
+import { split } from './arguments.ts'
+import { caller } from './caller.ts'
+import { toNative } from './launch.ts'
+import type { ContainerOptions } from './options.ts'
+import { question } from './question.ts'
+import { checkCommand, checkOptions } from './validate.ts'
+
+/** A plan that was resolved and not carried out. */
+export interface Explanation {
+  /** For people. */
+  text: string
+  /** The whole plan. Its shape may change from version to version. */
+  plan: unknown
+}
+
+/**
+ * Resolves what {@link run} would do with the same arguments, and does nothing.
+ *
+ * @throws {@link NsrsError} with every problem of the call.
+ */
+export async function explain(
+  command: string,
+  second?: readonly string[] | ContainerOptions,
+  third?: ContainerOptions,
+): Promise<Explanation> {
+  const [args, options] = split(second, third)
+  checkCommand(command, args)
+  checkOptions(options)
+  const { text, json } = await question(
+    (supervisor) => supervisor.explain([command, ...args], toNative(options), caller(options)),
+    (event) => event.explained,
+  )
+  return { text, plan: JSON.parse(json) }
+}

@@ -1,0 +1,26 @@
+import type { HostFinding } from './binding.d.ts'
+import { native } from './native.ts'
+import { question } from './question.ts'
+
+export type { HostFinding }
+
+/**
+ * Finds out, by trying, what containers can do on this host. A finding with the verdict `failure` means that they can't
+ * run; each that is not `ok` says what to do.
+ */
+export function checkHost(): Promise<HostFinding[]> {
+  return question(
+    (supervisor) => supervisor.examine(),
+    (event) => event.examined,
+  )
+}
+
+/** Whether this platform has what nsrs needs to be called at all: Linux, and the addon. {@link checkHost} tells more. */
+export function isSupported(): boolean {
+  try {
+    native()
+    return true
+  } catch {
+    return false
+  }
+}

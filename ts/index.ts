@@ -1,0 +1,11 @@
+/** Linux containers without a daemon. */
+export type { ContainerReport, ErrorRecord, MountOptions, ResourceUsage, TerminalSize } from './binding.d.ts'
+export { ExitError, NsrsError } from './errors.ts'
+export { type Explanation, explain } from './explain.ts'
+export { checkHost, type HostFinding, isSupported } from './host.ts'
+export type { ContainerOptions, ProcessOptions, RunOptions, SpawnOptions, Stdio } from './options.ts'
+export { Process, type ProcessEvents } from './process.ts'
+export type { Exit, Result } from './result.ts'
+export { run } from './run.ts'
+export { spawn } from './spawn.ts'
+export { Terminal } from './terminal.ts'

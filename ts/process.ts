@@ -1,0 +1,239 @@
+import { EventEmitter } from 'node:events'
+import type { Readable, Writable } from 'node:stream'
+import type { ContainerReport, NativeEvent, TerminalSize } from './binding.d.ts'
+import { Canceler } from './canceler.ts'
+import { fromRecords, type NsrsError } from './errors.ts'
+import { type Launched, launch } from './launch.ts'
+import { lines, merge } from './lines.ts'
+import type { SpawnOptions } from './options.ts'
+import { type Exit, toExit } from './result.ts'
+import { signalNumber } from './signals.ts'
+import { close, readable, writable } from './streams.ts'
+import { connect, hold, release } from './supervisor.ts'
+import { Terminal } from './terminal.ts'
+import { wrongType } from './validate.ts'
+
+/** A promise that is made only when somebody asks for it, so that nobody has to handle it. */
+class Later<T> {
+  #promise: Promise<T> | undefined
+  #settle: ((resolve: (value: T) => void, reject: (error: Error) => void) => void) | undefined
+  #waiting: [(value: T) => void, (error: Error) => void] | undefined
+
+  get isAsked(): boolean {
+    return this.#promise !== undefined
+  }
+
+  get promise(): Promise<T> {
+    this.#promise ??= new Promise((resolve, reject) => {
+      if (this.#settle) this.#settle(resolve, reject)
+      else this.#waiting = [resolve, reject]
+    })
+    return this.#promise
+  }
+
+  settle(how: (resolve: (value: T) => void, reject: (error: Error) => void) => void): void {
+    if (this.#settle) return
+    this.#settle = how
+    if (this.#waiting) how(...this.#waiting)
+  }
+}
+
+/** This side's end of a pipe: a stream when somebody wants it, else a descriptor that is closed at the end. */
+class End<Stream extends Readable | Writable> {
+  stream: Stream | undefined
+
+  constructor(
+    private fd: number,
+    private readonly open: (fd: number) => Stream,
+  ) {}
+
+  get(): Stream | null {
+    if (this.stream === undefined && this.fd >= 0) {
+      this.stream = this.open(this.fd)
+      this.fd = -1
+    }
+    return this.stream ?? null
+  }
+
+  close(): void {
+    if (this.fd >= 0) close(this.fd)
+    this.fd = -1
+  }
+}
+
+/** The events of a {@link Process}. */
+export interface ProcessEvents {
+  /** The command runs. */
+  spawn: [report: ContainerReport]
+  /** The command has ended, and nothing of the container is left. Output may still be on its way. */
+  exit: [exit: Exit]
+  /** There is no container, and nothing of it is left. */
+  error: [error: NsrsError]
+}
+
+/** A command in a container of its own, while it runs. */
+export class Process extends EventEmitter<ProcessEvents> implements AsyncDisposable {
+  /** The command's terminal, if it was given one with `tty`. */
+  readonly terminal: Terminal | null
+  readonly #launched: Launched
+  readonly #stdin: End<Writable>
+  readonly #stdout: End<Readable>
+  readonly #stderr: End<Readable>
+  readonly #canceler: Canceler | undefined
+  readonly #killSignal: number
+  readonly #ready = new Later<ContainerReport>()
+  readonly #exit = new Later<Exit>()
+  #report: ContainerReport | undefined
+  #isOver = false
+  #isKilled = false
+
+  /** @internal Made by {@link spawn}. */
+  constructor(command: string, args: readonly string[], options: SpawnOptions) {
+    super()
+    this.#killSignal = signalNumber(options.killSignal ?? 'SIGTERM', 'killSignal')
+    this.terminal = options.tty ? new Terminal(options.tty) : null
+    const stdio = [options.stdin ?? 'pipe', options.stdout ?? 'pipe', options.stderr ?? 'pipe'] as const
+    this.#launched = launch(command, args, options, stdio, (event) => this.#hear(event), true)
+    const { id, stdin, stdout, stderr } = this.#launched
+    this.#stdin = new End(stdin, writable)
+    this.#stdout = new End(stdout, readable)
+    this.#stderr = new End(stderr, readable)
+    if (options.signal) this.#canceler = new Canceler(id, options.signal, options)
+  }
+
+  /** The command's standard input, or its terminal; `null` where it is not a pipe. */
+  get stdin(): Writable | null {
+    return this.terminal ?? this.#stdin.get()
+  }
+
+  /** The command's standard output, or its terminal; `null` where it is not a pipe. */
+  get stdout(): Readable | null {
+    return this.terminal ?? this.#stdout.get()
+  }
+
+  /** The command's standard error; `null` where it is not a pipe, or with a terminal. */
+  get stderr(): Readable | null {
+    return this.#stderr.get()
+  }
+
+  /** Process id of the container's first process, as the host sees it; `undefined` until the command runs. */
+  get pid(): number | undefined {
+    return this.#report?.pid
+  }
+
+  /** What the container was given, when the command runs. Rejects where there is no container. */
+  get ready(): Promise<ContainerReport> {
+    return this.#ready.promise
+  }
+
+  /** `kill()` has been called. */
+  get killed(): boolean {
+    return this.#isKilled
+  }
+
+  /** How the command ended, whatever its exit code. Rejects where there is no container. */
+  wait(): Promise<Exit> {
+    return this.#exit.promise
+  }
+
+  /** Sends a signal to the command, by default `killSignal`. Returns false if the container is gone. */
+  kill(signal?: string | number): boolean {
+    const number = signal === undefined ? this.#killSignal : signalNumber(signal)
+    if (this.#isOver) return false
+    connect().kill(this.#launched.id, number)
+    this.#isKilled = true
+    return true
+  }
+
+  /** Changes the size of the command's terminal. */
+  resize(size: TerminalSize): void {
+    if (this.terminal === null) throw wrongType('option tty', 'set for resize()', undefined)
+    this.terminal.resize(size)
+  }
+
+  /**
+   * The lines of the command's output, as they come. Throws at the end where there was no container; leaving the loop
+   * early closes the streams.
+   */
+  async *lines(options: { from?: 'stdout' | 'stderr' | 'all' } = {}): AsyncGenerator<string, void, undefined> {
+    const from = options.from ?? 'stdout'
+    const streams = [from === 'stderr' ? null : this.stdout, from === 'stdout' ? null : this.stderr]
+    const open = streams.filter((stream) => stream !== null)
+    const exit = this.wait()
+    // Whoever iterates is told of a failure when the lines are over.
+    exit.catch(() => {})
+    try {
+      yield* open.length === 1 ? lines(open[0] as Readable) : merge(open.map(lines))
+    } finally {
+      for (const stream of open) stream.destroy()
+    }
+    await exit
+  }
+
+  /** The lines of standard output. */
+  [Symbol.asyncIterator](): AsyncGenerator<string, void, undefined> {
+    return this.lines()
+  }
+
+  /** The event loop stays alive until the container ends; this is the default. */
+  ref(): this {
+    hold(this.#launched.id)
+    return this
+  }
+
+  /** The event loop may end before the container, which ends with this process. Open streams keep it alive as well. */
+  unref(): this {
+    release(this.#launched.id)
+    return this
+  }
+
+  /** Kills the container and waits until nothing of it is left. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.kill('SIGKILL')
+    await this.wait().catch(() => {})
+  }
+
+  #hear(event: NativeEvent): void {
+    if (event.started !== undefined) {
+      const report = event.started
+      this.#report = report
+      this.#ready.settle((resolve) => resolve(report))
+      this.emit('spawn', report)
+    } else if (event.terminal !== undefined) {
+      this.terminal?.attach(event.terminal)
+    } else {
+      this.#isOver = true
+      this.#canceler?.stop()
+      if (event.exited !== undefined) this.#ended(toExit(event.exited, this.#canceler?.isCanceled === true))
+      else this.#failed(fromRecords(event.failed ?? []))
+      this.terminal?.over()
+      // Whoever waits for the end may still reach for a stream; what nobody has wanted by then is let go.
+      setImmediate(() => this.#letGo())
+    }
+  }
+
+  #ended(exit: Exit): void {
+    // A command can end before it was told to run only where its start was not heard of.
+    this.#exit.settle((resolve) => resolve(exit))
+    this.emit('exit', exit)
+  }
+
+  #failed(error: NsrsError): void {
+    const isHeard = this.#ready.isAsked || this.#exit.isAsked
+    this.#ready.settle((_, reject) => reject(error))
+    this.#exit.settle((_, reject) => reject(error))
+    // An error that nobody looks for must not be lost.
+    if (this.listenerCount('error') > 0 || !isHeard) this.emit('error', error)
+  }
+
+  #letGo(): void {
+    this.#stdin.close()
+    this.#stdin.stream?.destroy()
+    for (const end of [this.#stdout, this.#stderr]) {
+      end.close()
+      // As child_process does: what was asked for and is read by nobody would stay open for good.
+      const stream = end.stream
+      if (stream && stream.readableFlowing === null && stream.listenerCount('readable') === 0) stream.resume()
+    }
+  }
+}

@@ -1,0 +1,121 @@
+import { createReadStream, createWriteStream } from 'node:fs'
+import { Duplex } from 'node:stream'
+import { ReadStream } from 'node:tty'
+import type { TerminalSize } from './binding.d.ts'
+import { native } from './native.ts'
+import { close, isBun } from './streams.ts'
+
+/** Ctrl-D, by which a terminal tells its program that no more input comes. */
+const END_OF_INPUT = '\x04'
+
+/**
+ * This side of a container's terminal: what is written, the command reads as typed; what it writes, is read here.
+ *
+ * It exists before the terminal does; what is written meanwhile waits. It ends when the last program of the container
+ * has closed its end. `end()` types Ctrl-D.
+ */
+export class Terminal extends Duplex {
+  #fd = -1
+  #input: NodeJS.WritableStream | undefined
+  #output: NodeJS.ReadableStream | undefined
+  #isOver = false
+  #waiting: (() => void) | undefined
+  #size: TerminalSize
+
+  /** @internal */
+  constructor(size: TerminalSize) {
+    super({ allowHalfOpen: true })
+    this.#size = size
+  }
+
+  /** Columns. */
+  get cols(): number {
+    return this.#size.cols
+  }
+
+  /** Rows. */
+  get rows(): number {
+    return this.#size.rows
+  }
+
+  /** Changes the size that programs see; they are told by SIGWINCH. */
+  resize(size: TerminalSize): void {
+    this.#size = { cols: size.cols, rows: size.rows }
+    if (this.#fd >= 0) native().binding.resizeTerminal(this.#fd, this.#size)
+  }
+
+  /** @internal The container has made its terminal. */
+  attach(fd: number): void {
+    if (this.destroyed) {
+      close(fd)
+      return
+    }
+    this.#fd = fd
+    if (isBun) {
+      this.#input = createWriteStream('', { fd, autoClose: false })
+      this.#output = createReadStream('', { fd, autoClose: true })
+    } else {
+      const both = new ReadStream(fd)
+      this.#input = both
+      this.#output = both
+    }
+    const output = this.#output
+    output.on('data', (chunk: Buffer) => {
+      if (!this.push(chunk)) output.pause()
+    })
+    // The kernel tells a hang-up as EIO; whatever it is, nothing more comes.
+    output.on('error', () => this.finish())
+    output.on('end', () => this.finish())
+    output.on('close', () => this.finish())
+    this.#input.on('error', () => {})
+    native().binding.resizeTerminal(fd, this.#size)
+    this.#waiting?.()
+  }
+
+  /** @internal No terminal, or no more of it. */
+  finish(): void {
+    if (this.#isOver) return
+    this.#isOver = true
+    this.#fd = -1
+    this.push(null)
+    this.#waiting?.()
+    const [input, output] = [this.#input, this.#output]
+    for (const stream of new Set([input, output])) (stream as Duplex | undefined)?.destroy()
+  }
+
+  /** @internal The container is gone. */
+  over(): void {
+    if (this.#fd < 0) this.finish()
+  }
+
+  #write(chunk: Buffer | string, done: (error?: Error | null) => void): void {
+    if (this.#isOver) done()
+    else if (this.#input === undefined) {
+      this.#waiting = () => {
+        this.#waiting = undefined
+        this.#write(chunk, done)
+      }
+    } else {
+      const input = this.#input
+      if (input.write(chunk)) done()
+      else input.once('drain', () => done())
+    }
+  }
+
+  override _write(chunk: Buffer, _encoding: string, done: (error?: Error | null) => void): void {
+    this.#write(chunk, done)
+  }
+
+  override _final(done: (error?: Error | null) => void): void {
+    this.#write(END_OF_INPUT, done)
+  }
+
+  override _read(): void {
+    this.#output?.resume()
+  }
+
+  override _destroy(error: Error | null, done: (error?: Error | null) => void): void {
+    this.finish()
+    done(error)
+  }
+}

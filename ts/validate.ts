@@ -1,0 +1,188 @@
+import { OptionTypeError } from './errors.ts'
+import { nearest } from './nearest.ts'
+import type { AnyOptions } from './options.ts'
+
+/** What a value must be, and how that is said. */
+type Kind = keyof typeof kinds
+
+const isRecord = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
+const isStrings = (value: unknown) => Array.isArray(value) && value.every((item) => typeof item === 'string')
+const isCount = (value: unknown, most: number) =>
+  Number.isInteger(value) && (value as number) >= 1 && (value as number) <= most
+
+const kinds = {
+  string: ['a string', (value: unknown) => typeof value === 'string'],
+  boolean: ['a boolean', (value: unknown) => typeof value === 'boolean'],
+  integer: ['an integer', (value: unknown) => Number.isSafeInteger(value)],
+  positive: ['a positive number', (value: unknown) => typeof value === 'number' && value > 0],
+  milliseconds: [
+    'a number of milliseconds',
+    (value: unknown) => typeof value === 'number' && value >= 0 && value < 2 ** 53,
+  ],
+  wait: [
+    'a number of milliseconds or false',
+    (value: unknown) => value === false || (typeof value === 'number' && value >= 0),
+  ],
+  strings: ['an array of strings', isStrings],
+  texts: ['an object of strings', (value: unknown) => isRecord(value) && isStrings(Object.values(value))],
+  env: [
+    'an object of strings',
+    (value: unknown) => isRecord(value) && isStrings(Object.values(value).filter((item) => item !== undefined)),
+  ],
+  rootfs: [
+    "'host', a directory or { dir }",
+    (value: unknown) => typeof value === 'string' || (isRecord(value) && typeof value.dir === 'string'),
+  ],
+  mounts: [
+    'an array of strings and { type, source, target, options }',
+    (value: unknown) => Array.isArray(value) && value.every(isMount),
+  ],
+  size: [
+    '{ cols, rows }, each 1 to 65535',
+    (value: unknown) => isRecord(value) && isCount(value.cols, 65535) && isCount(value.rows, 65535),
+  ],
+  stdio: ["'pipe', 'inherit', 'ignore' or a file descriptor", isStdio],
+  descriptors: ['an object of file descriptors by number, 3 or more', isDescriptors],
+  abort: ['an AbortSignal', (value: unknown) => typeof AbortSignal !== 'undefined' && value instanceof AbortSignal],
+  name: ["a signal's name or number", (value: unknown) => typeof value === 'string' || typeof value === 'number'],
+  encoding: ["'utf8' or 'buffer'", (value: unknown) => value === 'utf8' || value === 'buffer'],
+  input: [
+    'a string, a Uint8Array or a Readable',
+    (value: unknown) =>
+      typeof value === 'string' || value instanceof Uint8Array || (isRecord(value) && typeof value.pipe === 'function'),
+  ],
+} as const satisfies Record<string, readonly [string, (value: unknown) => boolean]>
+
+function isMount(value: unknown): boolean {
+  if (typeof value === 'string') return true
+  if (!isRecord(value) || typeof value.target !== 'string' || typeof value.type !== 'string') return false
+  return (
+    (value.source === undefined || typeof value.source === 'string') &&
+    (value.options === undefined || isStrings(value.options))
+  )
+}
+
+function isStdio(value: unknown): boolean {
+  return value === 'pipe' || value === 'inherit' || value === 'ignore' || isDescriptor(value)
+}
+
+function isDescriptor(value: unknown): boolean {
+  return Number.isInteger(value) && (value as number) >= 0 && (value as number) < 2 ** 31
+}
+
+function isDescriptors(value: unknown): boolean {
+  return (
+    isRecord(value) &&
+    Object.entries(value).every(
+      ([number, fd]) => Number(number) >= 3 && isDescriptor(Number(number)) && isDescriptor(fd),
+    )
+  )
+}
+
+/** Each option with what it must be; a new option does not compile until it stands here. */
+const table: Record<keyof AnyOptions, Kind> = {
+  rootfs: 'rootfs',
+  readOnly: 'boolean',
+  hide: 'strings',
+  volumes: 'strings',
+  mounts: 'mounts',
+  tmpfs: 'strings',
+  shmSize: 'string',
+  network: 'string',
+  ip: 'string',
+  ip6: 'string',
+  mac: 'string',
+  publish: 'strings',
+  dns: 'strings',
+  dnsSearch: 'strings',
+  dnsOptions: 'strings',
+  addHosts: 'strings',
+  userns: 'string',
+  uidMaps: 'strings',
+  gidMaps: 'strings',
+  pid: 'string',
+  ipc: 'string',
+  uts: 'string',
+  cgroupns: 'string',
+  mountns: 'string',
+  timens: 'string',
+  monotonic: 'integer',
+  boottime: 'integer',
+  env: 'env',
+  envHost: 'boolean',
+  workdir: 'string',
+  user: 'string',
+  groups: 'strings',
+  hostname: 'string',
+  domainname: 'string',
+  ulimits: 'strings',
+  sysctls: 'texts',
+  umask: 'string',
+  oomScoreAdj: 'integer',
+  capAdd: 'strings',
+  capDrop: 'strings',
+  allowNewPrivileges: 'boolean',
+  init: 'boolean',
+  tty: 'size',
+  timeout: 'milliseconds',
+  stdin: 'stdio',
+  stdout: 'stdio',
+  stderr: 'stdio',
+  fds: 'descriptors',
+  signal: 'abort',
+  killSignal: 'name',
+  forceKillAfter: 'wait',
+  input: 'input',
+  reject: 'boolean',
+  encoding: 'encoding',
+  maxBuffer: 'positive',
+  stripFinalNewline: 'boolean',
+}
+
+/** A value as it is quoted in an error. */
+function quote(value: unknown): string {
+  if (typeof value === 'function') return 'a function'
+  if (typeof value === 'bigint') return `${value}n`
+  if (typeof value === 'object' && value !== null) {
+    try {
+      const text = JSON.stringify(value)
+      return text.length > 80 ? `${text.slice(0, 77)}...` : text
+    } catch {
+      return 'an object'
+    }
+  }
+  return typeof value === 'string' ? JSON.stringify(value) : String(value)
+}
+
+/** The type error for a value that stands at a place. */
+export function wrongType(place: string, must: string, value: unknown): OptionTypeError {
+  return new OptionTypeError(`${place} must be ${must}, got ${quote(value)}`)
+}
+
+/** Command and arguments are strings. */
+export function checkCommand(command: unknown, args: unknown): void {
+  if (typeof command !== 'string' || command === '') throw wrongType('command', 'a string that is not empty', command)
+  if (!Array.isArray(args)) throw wrongType('args', 'an array of strings', args)
+  for (let index = 0; index < args.length; index++) {
+    if (typeof args[index] !== 'string') throw wrongType(`args[${index}]`, 'a string', args[index])
+  }
+}
+
+/** Every option is known and of its type; what is wrong is told together. */
+export function checkOptions(options: unknown): void {
+  if (!isRecord(options)) throw wrongType('options', 'an object', options)
+  let problems: string[] | undefined
+  for (const key in options) {
+    const value = options[key]
+    const kind = Object.hasOwn(table, key) ? table[key as keyof AnyOptions] : undefined
+    if (kind === undefined) {
+      problems ??= []
+      problems.push(`there is no option ${key}${nearest(key, Object.keys(table))}`)
+    } else if (value !== undefined && !kinds[kind][1](value)) {
+      problems ??= []
+      problems.push(`option ${key} must be ${kinds[kind][0]}, got ${quote(value)}`)
+    }
+  }
+  if (problems !== undefined) throw new OptionTypeError(problems.join('\n'))
+}
