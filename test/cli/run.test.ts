@@ -1,0 +1,198 @@
+import { spawn, spawnSync } from 'node:child_process'
+import { closeSync, openSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import test from 'ava'
+import { cli, nsrs } from '../helpers/cli.ts'
+import { busybox, temporary } from '../helpers/host.ts'
+
+const root = busybox()
+const box = ['run', '--rootfs', root, '--network', 'none']
+
+test("output, error output and exit code are the command's own", (t) => {
+  t.deepEqual(nsrs([...box, '--', 'sh', '-c', 'echo out; echo err >&2; exit 3']), {
+    stdout: 'out\n',
+    stderr: 'err\n',
+    status: 3,
+    signal: null,
+  })
+})
+
+test("the double hyphen may be left out, and the command's own options stay its own", (t) => {
+  t.is(nsrs([...box, 'echo', '-e', 'a', '--', '--help']).stdout, 'a -- --help\n')
+  t.is(nsrs([...box, '--', 'echo', '--', 'a']).stdout, '-- a\n')
+})
+
+test('standard input is connected', (t) => {
+  t.is(nsrs([...box, '--', 'cat'], { input: 'through' }).stdout, 'through')
+  t.is(nsrs([...box, '-i', 'cat'], { input: 'through' }).stdout, 'through')
+})
+
+test('standard streams are the very files of the caller', (t) => {
+  const directory = temporary()
+  writeFileSync(join(directory, 'in'), 'first second')
+  const [input, output] = [openSync(join(directory, 'in'), 'r'), openSync(join(directory, 'out'), 'w')]
+  nsrs([...box, '--', 'head', '-c', '6'], { stdio: [input, output, 'inherit'] })
+  closeSync(output)
+  t.is(readFileSync(join(directory, 'out'), 'utf8'), 'first ')
+  closeSync(input)
+})
+
+test('a pipe that is closed early ends the command as it would without nsrs', (t) => {
+  const line = `${cli} ${box.join(' ')} -- yes | head -n 1; echo "\${PIPESTATUS[0]}"`
+  const { stdout } = spawnSync('bash', ['-c', line], { encoding: 'utf8', timeout: 20_000 })
+  t.is(stdout, 'y\n141\n')
+})
+
+test('the exit code for a signal is 128 and its number', (t) => {
+  t.is(
+    nsrs([...box, '--', 'sh', '-c', 'kill -9 $$; sh -c "kill -9 1"; exit 5']).status,
+    5,
+    'PID 1 is safe from its own',
+  )
+  t.is(nsrs([...box, '--init', '--', 'sh', '-c', 'kill -15 $$']).status, 143)
+  t.is(nsrs([...box, '--timeout', '0.1', '--', 'sleep', '60']).status, 137)
+})
+
+for (const [signal, status] of [
+  ['SIGTERM', 143],
+  ['SIGINT', 130],
+  ['SIGHUP', 129],
+] as const) {
+  test(`${signal} reaches the command`, async (t) => {
+    const child = spawn(cli, [...box, '--', 'sh', '-c', 'echo up; sleep 60'], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
+    await new Promise((resolve) => child.stdout.once('data', resolve))
+    child.kill(signal)
+    const ended = await new Promise((resolve) => child.once('exit', (code, name) => resolve(code ?? name)))
+    t.true(ended === status || ended === signal, String(ended))
+  })
+}
+
+test("a command that is not there: 127; one that can't be executed: 126", (t) => {
+  for (const [command, status] of [
+    ['/bin/nope', 127],
+    ['nope', 127],
+    ['/etc/passwd', 126],
+    ['/etc', 126],
+  ] as const) {
+    const result = nsrs([...box, '--', command])
+    t.is(result.status, status, command)
+    t.regex(result.stderr, /^nsrs: /)
+  }
+})
+
+test("variables: given, from a file, and the caller's", (t) => {
+  const file = join(temporary(), 'env')
+  writeFileSync(file, '# comment\n\nA=from file\nB=x=y \nTOKEN\n')
+  const print = ['--', 'sh', '-c', 'echo "$A|$B|$TOKEN|$C"']
+  const env = { ...process.env, TOKEN: 'token', C: 'c' }
+  t.is(nsrs([...box, '--env-file', file, ...print], { env }).stdout, 'from file|x=y |token|\n')
+  t.is(nsrs([...box, '-e', 'A=given', '--env-file', file, '-e', 'C', ...print], { env }).stdout, 'given|x=y |token|c\n')
+  t.is(nsrs([...box, '--env-host', ...print], { env }).stdout, '||token|c\n')
+})
+
+test('an option of every kind arrives', (t) => {
+  const many = [
+    '-h',
+    'box',
+    '-w',
+    '/tmp',
+    '-u',
+    'ann',
+    '--umask',
+    '0027',
+    '--ulimit',
+    'nofile=100:200',
+    '--tmpfs',
+    '/tmp:mode=1777',
+    '--read-only',
+  ]
+  const { stdout, stderr } = nsrs([
+    ...box,
+    ...many,
+    '--',
+    'sh',
+    '-c',
+    'cat /proc/sys/kernel/hostname; pwd; id -un; umask; ulimit -n; touch /tmp/x && touch /x',
+  ])
+  t.deepEqual(stdout.split('\n'), ['box', '/tmp', 'ann', '0027', '100', ''])
+  t.regex(stderr, /Read-only/)
+})
+
+test('open file descriptors cross only by name', (t) => {
+  const bash = (args: string) =>
+    spawnSync('bash', ['-c', `exec 5</etc/hostname 6</etc/hostname; ${cli} ${box.join(' ')} ${args}`], {
+      encoding: 'utf8',
+    })
+  t.is(bash('-- ls /proc/self/fd').stdout, '0\n1\n2\n3\n')
+  t.is(bash('--preserve-fd 5-6 -- ls /proc/self/fd').stdout, '0\n1\n2\n3\n5\n6\n')
+  const missing = bash('--preserve-fd 99 -- true')
+  t.is(missing.status, 125)
+  t.regex(missing.stderr, /--preserve-fd "99"/)
+})
+
+for (const [what, args, text] of [
+  ['an unknown option', ['--hostnam', 'x', 'true'], /unknown option '--hostnam'.*--hostname/],
+  ['no command', [], /missing required argument 'command'/],
+  ['a number that is none', ['--oom-score-adj', 'much', 'true'], /invalid --oom-score-adj "much"/],
+  ['a time that is none', ['--timeout', '-1', 'true'], /invalid --timeout "-1"/],
+  ['descriptors that are none', ['--preserve-fd', '1', 'true'], /invalid --preserve-fd "1"/],
+  ['a file that is missing', ['--env-file', '/nope', 'true'], /invalid --env-file "\/nope": ENOENT/],
+  ['a sysctl without a value', ['--sysctl', 'net.x', 'true'], /invalid --sysctl "net.x"/],
+  ['a root that is missing', ['--rootfs', '/nope', 'true'], /\/nope/],
+] as const) {
+  test(`${what} is said, and exits with 125`, (t) => {
+    const { status, stderr, stdout } = nsrs(['run', '--network', 'none', ...args])
+    t.deepEqual([status, stdout], [125, ''])
+    t.regex(stderr, text)
+    t.regex(stderr, /^nsrs: /)
+  })
+}
+
+test('mistakes of the command line and of the plan are told together', (t) => {
+  const { status, stderr } = nsrs([
+    ...box,
+    '--oom-score-adj',
+    'x',
+    '--timeout',
+    'y',
+    '--hostname',
+    'a b',
+    '--umask',
+    '9',
+    '--',
+    'true',
+  ])
+  t.is(status, 125)
+  const lines = stderr.split('\n').filter((line) => line.startsWith('nsrs: '))
+  for (const [index, option] of ['--oom-score-adj', '--timeout', '--hostname', '--umask'].entries()) {
+    t.true(
+      lines.some((line) => line.startsWith(`nsrs: invalid ${option} `)),
+      `${index}: ${stderr}`,
+    )
+  }
+})
+
+test('control characters do not reach the terminal', (t) => {
+  const { stderr } = nsrs(['run', '--timeout', '\x1b]0;title\x07', 'true'])
+  t.false(/\x1b|\x07/.test(stderr), JSON.stringify(stderr))
+})
+
+test('--explain prints the plan and does nothing', (t) => {
+  const path = join(temporary(), 'made')
+  const { stdout, status } = nsrs([...box, '--explain', '--', 'touch', path])
+  t.is(status, 0)
+  t.regex(stdout, /touch/)
+  const json = nsrs([...box, '--explain', '--format', 'json', '--', 'true']).stdout
+  t.is(typeof JSON.parse(json), 'object')
+})
+
+test('the help has every option, and a screen of it examples', (t) => {
+  const { stdout, status } = nsrs(['run', '--help'])
+  t.is(status, 0)
+  for (const word of ['--rootfs', '--publish', '--cap-add', '--uidmap', '--explain', 'Examples:'])
+    t.true(stdout.includes(word), word)
+  const short = nsrs(['--help']).stdout.split('\n')
+  t.true(short.length <= 24 && short.every((line) => line.length <= 80), short.join('\n'))
+})

@@ -1,0 +1,77 @@
+import { spawn } from 'node:child_process'
+import test from 'ava'
+import { cli } from '../helpers/cli.ts'
+import { busybox } from '../helpers/host.ts'
+
+const root = busybox()
+
+/** Runs a command line on a real terminal; `script` is a list of texts to wait for, each with what is typed then. */
+async function onTerminal(args: readonly string[], script: readonly (readonly [string, string])[]) {
+  const program = `
+import json, os, pty, select, sys, termios, fcntl, struct, time
+args, script = json.loads(sys.argv[1])
+pid, fd = pty.fork()
+if pid == 0:
+    os.execvp(args[0], args)
+fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack('HHHH', 33, 99, 0, 0))
+before = termios.tcgetattr(fd)
+text = b''; seen = 0; end = time.time() + 20
+while time.time() < end:
+    if script and script[0][0].encode() in text[seen:]:
+        seen = len(text)
+        os.write(fd, script.pop(0)[1].encode())
+    ready, _, _ = select.select([fd], [], [], 0.1)
+    if ready:
+        try:
+            chunk = os.read(fd, 4096)
+        except OSError:
+            break
+        if not chunk: break
+        text += chunk
+after = None
+_, status = os.waitpid(pid, 0)
+print(json.dumps({'text': text.decode(), 'status': os.waitstatus_to_exitcode(status), 'left': script}))
+`
+  const child = spawn('python3', ['-c', program, JSON.stringify([args, script])], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  let text = ''
+  for await (const chunk of child.stdout) text += chunk
+  return JSON.parse(text) as { text: string; status: number; left: unknown[] }
+}
+
+const box = [cli, 'run', '--rootfs', root, '--network', 'none']
+
+test('a shell on a terminal of its own', async (t) => {
+  const { text, status, left } = await onTerminal(
+    [...box, '-it', 'sh'],
+    [
+      ['#', 'tty; stty size; echo $((40 + 2))\n'],
+      ['42\r\n', 'exit 7\n'],
+    ],
+  )
+  t.deepEqual(left, [], text)
+  t.true(text.includes('/dev/pts/0') && text.includes('33 99'), text)
+  t.is(status, 7)
+})
+
+test("Ctrl-C reaches the command, on its own terminal and on the caller's", async (t) => {
+  for (const options of [['-it'], []]) {
+    const { text, status } = await onTerminal(
+      [...box, ...options, 'sh', '-c', 'trap "echo caught; exit 9" INT; echo up; while :; do sleep 0.1; done'],
+      [['up', '\x03']],
+    )
+    t.true(text.includes('caught'), text)
+    t.is(status, 9)
+  }
+})
+
+test("the caller's terminal is as it was, on every way out", async (t) => {
+  const inner = [...box, '-it', 'sh', '-c', 'kill -9 $$; exit 3']
+    .map((word) => `'${word.replaceAll("'", "'\\''")}'`)
+    .join(' ')
+  const { text } = await onTerminal(['sh', '-c', `stty -g; ${inner}; stty -g`], [])
+  const [before, after] = text.split('\r\n').filter((line) => /^[0-9a-f:]+$/.test(line))
+  t.truthy(before)
+  t.is(before, after)
+})

@@ -1,0 +1,71 @@
+import { execFileSync } from 'node:child_process'
+import {
+  chmodSync,
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import process from 'node:process'
+
+/** The tests run as root, and again as an ordinary user. */
+export const isRoot = process.getuid?.() === 0
+
+/** A directory that is gone when the tests of this file are over. */
+export function temporary(prefix = 'nsrs-test-'): string {
+  const path = mkdtempSync(join(tmpdir(), prefix))
+  process.on('exit', () => rmSync(path, { recursive: true, force: true }))
+  return path
+}
+
+/** Each test file has a state directory of its own, so that files can't disturb each other or the host. */
+process.env.NSRS_STATE_DIR = join(temporary('nsrs-state-'), 'state')
+
+const APPLETS =
+  'sh cat echo false head id kill ls mount printf ps pwd readlink seq sleep stty touch true tty umount wc yes'
+
+/** A root file system of its own with BusyBox and nothing else. */
+export function busybox(): string {
+  const root = temporary('nsrs-root-')
+  chmodSync(root, 0o755)
+  for (const name of ['bin', 'etc', 'proc', 'sys', 'dev', 'tmp', 'root']) mkdirSync(join(root, name))
+  copyFileSync('/bin/busybox', join(root, 'bin/busybox'))
+  for (const name of APPLETS.split(' ')) symlinkSync('busybox', join(root, 'bin', name))
+  writeFileSync(join(root, 'etc/passwd'), 'root:x:0:0:root:/root:/bin/sh\nann:x:1000:1000:Ann:/home/ann:/bin/sh\n')
+  writeFileSync(join(root, 'etc/group'), 'root:x:0:\nann:x:1000:\nusers:x:100:ann\n')
+  return root
+}
+
+/** Open file descriptors of this process. */
+export function openFiles(): number {
+  return readdirSync('/proc/self/fd').length
+}
+
+/** Processes that are children of the supervisor of this process: its containers. */
+export function containers(): string[] {
+  const children = (pid: string | number) => {
+    const args = ['-o', 'pid=,comm=', '--ppid', String(pid)]
+    try {
+      return execFileSync('ps', args, { encoding: 'utf8' }).trim().split('\n').filter(Boolean)
+    } catch {
+      return []
+    }
+  }
+  const supervisors = children(process.pid).filter((line) => !/ ps$/.test(line))
+  return supervisors.flatMap((line) => children(line.trim().split(' ')[0] ?? ''))
+}
+
+/** Waits until something is so. */
+export async function until(isSo: () => boolean, milliseconds = 5000): Promise<boolean> {
+  const end = Date.now() + milliseconds
+  while (!isSo()) {
+    if (Date.now() > end) return false
+    await new Promise((resolve) => setTimeout(resolve, 10))
+  }
+  return true
+}

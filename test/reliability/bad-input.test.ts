@@ -1,0 +1,316 @@
+// Bad input: a clear error that names the option or path and the reason, the right exit code, and nothing left behind.
+
+import { chmodSync, copyFileSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { snapshot } from '../helpers/canary.ts'
+import { asEach, asRoot, asUser, cli, type ExecOptions, exec, type Place, project, unless } from '../helpers/product.ts'
+import { busyboxRoot, noBusybox } from '../helpers/roots.ts'
+
+interface Mistake {
+  args: string[]
+  /** What the message has to hold: option or path, and reason. */
+  says: RegExp[]
+  code?: number
+  options?: ExecOptions
+}
+
+/** State that a mistake may not change. */
+function remains(place: Place): string[] {
+  const state = () => {
+    try {
+      return readdirSync(place.state, { recursive: true, withFileTypes: true })
+        .filter((entry) => !entry.isDirectory())
+        .map(({ name }) => name)
+    } catch {
+      return []
+    }
+  }
+  return [...snapshot(join(place.dir, 'root')), ...state()]
+}
+
+function mistakes(place: Place, rootfs: string): Record<string, Mistake> {
+  const at = (name: string) => join(place.dir, name)
+  const inRoot = ['--rootfs', rootfs]
+  return {
+    'the rootfs is missing': {
+      args: ['--rootfs', at('nowhere'), 'true'],
+      says: [/--rootfs ".*nowhere"/, /no such directory/],
+    },
+    'the rootfs is a file': { args: ['--rootfs', at('file'), 'true'], says: [/--rootfs ".*file"/, /no directory/] },
+    'the rootfs is empty': {
+      args: ['--rootfs', at('empty'), 'true'],
+      says: [/--rootfs ".*empty"/, /is empty/, /hint:/],
+    },
+    'the command does not exist': {
+      args: [...inRoot, 'no-such-command'],
+      says: [/no-such-command/, /PATH/],
+      code: 127,
+    },
+    'the path of the command does not exist': {
+      args: [...inRoot, '/no/such/command'],
+      says: [/\/no\/such\/command/, /ENOENT/],
+      code: 127,
+    },
+    'the command is not executable': {
+      args: [...inRoot, '/plain'],
+      says: [/\/plain/, /not executable/, /EACCES/],
+      code: 126,
+    },
+    'the command is of the wrong format': {
+      args: [...inRoot, '/garbage'],
+      says: [/\/garbage/, /ENOEXEC/, /no program/],
+      code: 126,
+    },
+    'the command is a directory': { args: [...inRoot, '/etc'], says: [/\/etc/, /directory/], code: 126 },
+    'the interpreter is missing': { args: [...inRoot, '/script'], says: [/\/script/, /\/no\/interpreter/], code: 126 },
+    'the command is empty': { args: [...inRoot, ''], says: [/command/, /empty/] },
+    'the user is unknown': {
+      args: [...inRoot, '-u', 'nobody-here', 'true'],
+      says: [/user "nobody-here"/, /\/etc\/passwd/],
+    },
+    'the group is unknown': {
+      args: [...inRoot, '-u', '0:nobody-here', 'true'],
+      says: [/group "nobody-here"/, /\/etc\/group/],
+    },
+    'the user is too large': {
+      args: [...inRoot, '-u', '4294967296', 'true'],
+      says: [/--user "4294967296"/, /4294967294/],
+    },
+    'a map is no map': {
+      args: [...inRoot, '--uidmap', '0:x:1', '--userns', 'private', 'true'],
+      says: [/--uidmap "0:x:1"/, /three numbers/],
+    },
+    'a map is empty': {
+      args: [...inRoot, '--uidmap', '0:0:0', '--userns', 'private', 'true'],
+      says: [/--uidmap "0:0:0"/, /no ids/],
+    },
+    'maps overlap': {
+      args: [...inRoot, '--uidmap', '0:100000:10', '--uidmap', '5:200000:10', '--userns', 'private', 'true'],
+      says: [/--uidmap "5:200000:10"/, /overlaps 0:100000:10/],
+    },
+    'a map without a user namespace': {
+      args: [...inRoot, '--uidmap', '0:0:1', '--userns', 'host', 'true'],
+      says: [/--uidmap/, /--userns/],
+    },
+    'port 0': { args: [...inRoot, '--network', 'bridge', '-p', '8080:0', 'true'], says: [/--publish "8080:0"/] },
+    'port 70000': {
+      args: [...inRoot, '--network', 'bridge', '-p', '70000:80', 'true'],
+      says: [/--publish "70000:80"/, /65535/],
+    },
+    'the same port twice': {
+      args: [...inRoot, '--network', 'bridge', '-p', '8080:80', '-p', '8080:81', 'true'],
+      says: [/--publish "8080:81\/tcp"/, /also asked for by "8080:80\/tcp"/],
+    },
+    'a published port without a network for it': {
+      args: [...inRoot, '--network', 'none', '-p', '8080:80', 'true'],
+      says: [/--publish/, /--network none/],
+    },
+    'the source of a mount is missing': {
+      args: [...inRoot, '-v', `${at('nowhere')}:/mnt`, 'true'],
+      says: [/--volume ".*nowhere:\/mnt"/, /does not exist/],
+    },
+    'the target of a mount leads outside': {
+      args: [...inRoot, '-v', `${at('volume')}:/outside/x`, 'true'],
+      says: [/\/outside\/x/, /--volume/, /outside|doesn't exist inside/],
+    },
+    'the target of a mount is relative': {
+      args: [...inRoot, '-v', `${at('volume')}:mnt`, 'true'],
+      says: [/--volume ".*:mnt"/, /absolute/],
+    },
+    'the target of a mount is the root': {
+      args: [...inRoot, '-v', `${at('volume')}:/`, 'true'],
+      says: [/--volume/, /root/],
+    },
+    'an unknown option of a mount': {
+      args: [...inRoot, '-v', `${at('volume')}:/mnt:wat`, 'true'],
+      says: [/--volume/, /"wat"/],
+    },
+    'an unknown type of mount': {
+      args: [...inRoot, '--mount', 'type=nfs,source=/x,target=/mnt', 'true'],
+      says: [/--mount/, /"nfs"/, /bind, tmpfs, overlay/],
+    },
+    'a volume with a name': {
+      args: [...inRoot, '-v', 'data:/mnt', 'true'],
+      says: [/--volume "data:\/mnt"/, /named volumes/],
+    },
+    'an unknown capability': {
+      args: [...inRoot, '--cap-add', 'NET_RAWW', 'true'],
+      says: [/--cap-add "NET_RAWW"/, /did you mean NET_RAW/],
+    },
+    'an unknown resource': { args: [...inRoot, '--ulimit', 'files=1', 'true'], says: [/--ulimit "files=1"/, /nofile/] },
+    'a limit upside down': {
+      args: [...inRoot, '--ulimit', 'nofile=9:8', 'true'],
+      says: [/--ulimit "nofile=9:8"/, /above the hard/],
+    },
+    'a kernel parameter of the host': {
+      args: [...inRoot, '--sysctl', 'kernel.core_pattern=x', 'true'],
+      says: [/--sysctl "kernel.core_pattern=x"/, /whole host/],
+    },
+    'an unknown kernel parameter': {
+      args: [...inRoot, '--sysctl', 'net.no.such=1', 'true'],
+      says: [/net[./]no[./]such/, /ENOENT|no such/],
+    },
+    'a host name that is too long': {
+      args: [...inRoot, '-h', 'x'.repeat(65), 'true'],
+      says: [/--hostname "x+"/, /6[34]/],
+    },
+    'a host name with a space': { args: [...inRoot, '-h', 'a b', 'true'], says: [/--hostname "a b"/] },
+    'an address without a bridge': { args: [...inRoot, '--ip', '10.0.0.2', 'true'], says: [/--ip/, /--network none/] },
+    'the namespace of a dead process': {
+      args: [...inRoot, '--ipc', 'ns:4194300', 'true'],
+      says: [/\/proc\/4194300\/ns\/ipc/, /no such process/],
+    },
+    'a namespace of another kind': {
+      args: [...inRoot, '--ipc', '/proc/self/ns/uts', 'true'],
+      says: [/\/proc\/self\/ns\/uts/, /another kind/],
+    },
+    'a file that is no namespace': {
+      args: [...inRoot, '--ipc', '/etc/passwd', 'true'],
+      says: [/\/etc\/passwd/, /no namespace/],
+    },
+    'a network that does not exist': {
+      args: [...inRoot, '--network', 'wat', 'true'],
+      says: [/--network "wat"/, /none, host, bridge, pasta/],
+    },
+    'a named network namespace that does not exist': {
+      args: [...inRoot, '--network', 'ns:nowhere', 'true'],
+      says: [/\/run\/netns\/nowhere/, /ENOENT/],
+    },
+    'a variable without a name': { args: [...inRoot, '-e', '=x', 'true'], says: [/--env/, /name/] },
+    'an argument of 1 MB': { args: [...inRoot, '--explain', 'true'], says: [], code: 0 },
+    'a working directory that is missing': {
+      args: [...inRoot, '-w', '/no/where', 'true'],
+      says: [/working directory \/no\/where/, /ENOENT/],
+    },
+    'a relative working directory': { args: [...inRoot, '-w', 'here', 'true'], says: [/--workdir "here"/, /absolute/] },
+    'an umask': { args: [...inRoot, '--umask', '999', 'true'], says: [/--umask "999"/, /octal/] },
+    'an out-of-memory score': {
+      args: [...inRoot, '--oom-score-adj', '2000', 'true'],
+      says: [/--oom-score-adj/, /1000/],
+    },
+    'a size': { args: [...inRoot, '--shm-size', 'much', 'true'], says: [/--shm-size "much"/, /64m/] },
+    'a descriptor that is not open': {
+      args: [...inRoot, '--preserve-fd', '77', 'true'],
+      says: [/--preserve-fd/, /77/],
+    },
+    'an unknown option': { args: [...inRoot, '--hostnam', 'x', 'true'], says: [/--hostnam/, /--hostname/] },
+    'no command': { args: inRoot, says: [/command/] },
+  }
+}
+
+unless(noBusybox(), asEach, 'every mistake is named, with its reason, and leaves nothing behind', async (t, place) => {
+  const rootfs = busyboxRoot(place)
+  for (const name of ['empty', 'volume']) place.make(name)
+  writeFileSync(join(place.dir, 'file'), '')
+  writeFileSync(join(rootfs, 'plain'), '#!/bin/sh\n')
+  writeFileSync(join(rootfs, 'garbage'), '\x7fwat\n')
+  writeFileSync(join(rootfs, 'script'), '#!/no/interpreter\n')
+  chmodSync(join(rootfs, 'garbage'), 0o755)
+  chmodSync(join(rootfs, 'script'), 0o755)
+  symlinkSync('/nowhere/on/the/host', join(rootfs, 'outside'))
+  // What a container makes in its root, an error may have found made.
+  await place.output(['--rootfs', rootfs, 'true'])
+  const before = remains(place)
+  for (const [name, { args, says, code = 125, options }] of Object.entries(mistakes(place, rootfs))) {
+    const outcome = await place.run(args, options)
+    t.is(outcome.code, code, `${name}: ${outcome.stderr}`)
+    for (const pattern of says) t.regex(outcome.stderr, pattern, name)
+    if (code !== 0) t.is(outcome.stdout, '', name)
+    t.notRegex(outcome.stderr, /panicked|at .*:\d+:\d+|undefined/, name)
+  }
+  t.deepEqual(remains(place), before)
+})
+
+unless(noBusybox(), asEach, 'mistakes are reported together', async (t, place) => {
+  const { code, stderr } = await place.run([
+    '--rootfs',
+    '/no/where',
+    '--cap-add',
+    'WAT',
+    '--hostname',
+    'a b',
+    '-v',
+    '/no/source:/mnt',
+    '--ulimit',
+    'wat=1',
+    '-u',
+    '-1',
+    '-w',
+    'here',
+    'true',
+  ])
+  t.is(code, 125)
+  for (const part of ['/no/where', 'WAT', 'a b', '/no/source', 'wat=1', '"-1"', '"here"'])
+    t.true(stderr.includes(part), `${part} is missing in ${stderr}`)
+})
+
+asEach('arguments of 1 MB are named as such', async (t, place) => {
+  const [one, many, nul, name] = await place.batch([
+    { command: 'echo', args: ['x'.repeat(1 << 20)] },
+    { command: 'echo', args: Array.from({ length: 80 }, () => 'x'.repeat(100_000)) },
+    { command: 'echo', args: ['a\0b'] },
+    { command: 'echo', options: { env: { 'A=B': 'x' } } },
+  ])
+  t.regex(one?.message ?? '', /E2BIG/)
+  t.regex(many?.message ?? '', /E2BIG/)
+  t.regex(nul?.message ?? '', /NUL/)
+  t.regex(name?.message ?? '', /env.*A=B|A=B.*env/s)
+})
+
+asUser('no rights for a bridge', async (t, place) => {
+  const { code, stderr } = await place.run(['--network', 'bridge', 'true'])
+  t.is(code, 125)
+  t.regex(stderr, /--network bridge.*root[\s\S]*hint: .*pasta/)
+})
+
+asUser('the helper executable is missing or of another version', async (t, place) => {
+  const native = place.make('native')
+  const source = readdirSync(join(project, 'npm'))
+    .map((name) => join(project, 'npm', name))
+    .find((path) => readdirSync(path).includes('nsrs.node'))
+  if (!source) return t.fail('the addon is not built')
+  copyFileSync(join(source, 'nsrs.node'), join(native, 'nsrs.node'))
+  const env = { NSRS_NATIVE_DIR: native }
+  const missing = await place.run(['true'], { env })
+  t.is(missing.code, 125)
+  t.regex(missing.stderr, /nsrs-runtime.*ENOENT/)
+  t.regex(missing.stderr, /hint: /)
+  writeFileSync(join(native, 'nsrs-runtime'), '#!/bin/sh\nexit 1\n')
+  const plain = await place.run(['true'], { env })
+  t.is(plain.code, 125)
+  t.regex(plain.stderr, /nsrs-runtime.*EACCES/)
+})
+
+asUser('user namespaces switched off are named, with the remedy', async (t, place) => {
+  // The switch is one of each user namespace: in one of its own nothing of the host is changed.
+  const script = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"'
+  const run = [process.execPath, cli, 'run', '--network', 'none', '--userns', 'private', 'true']
+  const { code, stderr } = await place.exec('unshare', ['--user', '--map-root-user', 'sh', '-c', script, 'sh', ...run])
+  t.is(code, 125, stderr)
+  t.regex(stderr, /user namespaces/)
+  t.regex(stderr, /hint: .*max_user_namespaces/)
+})
+
+asRoot('a container that could not start leaves no bridge', async (t, place) => {
+  const { code, stdout, stderr } = await exec(
+    'unshare',
+    [
+      '--net',
+      'sh',
+      '-c',
+      `"$@"; code=$?; sleep 0.3; ip -o link | cut -d: -f2; nft list ruleset; exit $code`,
+      'sh',
+      process.execPath,
+      cli,
+      'run',
+      '--network',
+      'bridge',
+      '-p',
+      '8080:80',
+      'no-such-command',
+    ],
+    place.options(),
+  )
+  t.is(code, 127, stderr)
+  t.is(stdout.trim(), 'lo')
+})

@@ -1,0 +1,66 @@
+// kill -9 at random moments: of Node, of its supervisor, of both, of a container in the foreground.
+
+import { execSync } from 'node:child_process'
+import { chmodSync, copyFileSync } from 'node:fs'
+import { join } from 'node:path'
+import test, { type ExecutionContext } from 'ava'
+import { exec, has, isRoot, type Place, place, root, skip, user } from '../helpers/product.ts'
+
+/** Starts in all tests together; NSRS_CRASH_ROUNDS=300 for each is the real thing. */
+const given = process.env.NSRS_CRASH_ROUNDS
+/** An interface for pasta to copy; nothing is behind it. */
+const OUTSIDE =
+  'ip link set lo up; ip link add up0 type veth peer name up1; ip link set up1 up; ip addr add 192.0.2.1/24 dev up0; ip link set up0 up; ip route add default via 192.0.2.9'
+const driver = join(import.meta.dirname, '../helpers/crash-driver.mjs')
+
+async function crash(t: ExecutionContext, at: Place, network: string, rounds: number): Promise<void> {
+  t.timeout(60_000 + rounds * 2000)
+  copyFileSync(execSync('command -v ping', { encoding: 'utf8' }).trim(), join(at.dir, 'ping'))
+  chmodSync(at.dir, 0o755)
+  const other = at.as.uid === 0 ? [] : ['setpriv', `--reuid=${at.as.uid}`, `--regid=${at.as.gid}`, '--init-groups']
+  // Nothing but nsrs is in there, so that everything can be counted.
+  const inside = [
+    '--net',
+    '--mount',
+    '--pid',
+    '--fork',
+    '--mount-proc',
+    '--',
+    'sh',
+    '-c',
+    `${OUTSIDE}; exec "$@"`,
+    'sh',
+    ...other,
+  ]
+  const env = { NSRS_STATE_DIR: at.state }
+  const { code, stdout, stderr } = await exec(
+    'unshare',
+    [...inside, process.execPath, driver, String(rounds), network, at.state],
+    { cwd: at.dir, env, as: root, timeout: 60_000 + rounds * 2000 },
+  )
+  t.is(code, 0, stderr)
+  const { before, after } = JSON.parse(stdout) as Record<'before' | 'after', Record<string, unknown>>
+  for (const what of Object.keys(before)) t.deepEqual(after[what], before[what], `left behind: ${what}`)
+  t.log(`${rounds} starts`, JSON.stringify({ ...after, nft: undefined, routes: undefined }))
+}
+
+function crashes(network: string, as: typeof root, rounds: number, missing?: string): void {
+  const title = `after kill -9 at random moments nothing is left, with the network ${network} (as ${as.uid === 0 ? 'root' : 'an ordinary user'})`
+  const why = !isRoot
+    ? 'needs root to make namespaces to count in'
+    : has('ping') && has('nft')
+      ? missing
+      : 'ping or nft is missing (Debian: iputils-ping, nftables)'
+  if (why) {
+    skip(title, why)
+    return
+  }
+  test.serial(title, async (t) => crash(t, place(t, as), network, Number(given ?? rounds)))
+}
+
+crashes('none', root, 8)
+// On a busy machine these take longer than their time limits allow for: run on purpose, on an idle one.
+const idle = given ? undefined : 'NSRS_CRASH_ROUNDS is not set'
+crashes('bridge', root, 16, idle)
+crashes('none', user, 8)
+crashes('pasta', user, 8, has('pasta') ? idle : 'pasta is missing (Debian: passt)')

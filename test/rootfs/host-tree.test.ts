@@ -1,0 +1,87 @@
+// The host's own tree, copy-on-write.
+
+import { chmodSync, mkdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { snapshot } from '../helpers/canary.ts'
+import { asEach, asRoot, asUser, isRoot, type Place } from '../helpers/product.ts'
+
+function project(place: Place, name: string): string {
+  const dir = place.make(name)
+  for (const sub of ['src', 'node_modules']) place.make(`${name}/${sub}`)
+  for (const file of ['package.json', 'src/index.js', 'node_modules/.lock']) {
+    writeFileSync(join(dir, file), '{}')
+    place.own(join(dir, file))
+  }
+  return dir
+}
+
+/** What npm does to a directory, and worse. */
+const WRITES =
+  'mkdir -p node_modules/a && echo x > node_modules/a/index.js && echo y >> package.json && mv src/index.js src/main.js && rm node_modules/.lock && chmod 700 src && ln -s src link && echo done'
+
+asEach("what a command writes into the caller's directory is gone afterwards", async (t, place) => {
+  const dir = project(place, 'project')
+  const before = snapshot(dir)
+  t.is(await place.output(['sh', '-c', `${WRITES}; cat node_modules/a/index.js`], { cwd: dir }), 'done\nx')
+  t.deepEqual(snapshot(dir), before)
+})
+
+asRoot("what a command writes anywhere on the host's tree is gone afterwards", async (t, place) => {
+  const paths = ['/etc', '/root', '/usr/local/bin', '/var/tmp']
+  const names = () => paths.map((path) => snapshot(path).length)
+  const before = names()
+  const script = `for path in ${paths.join(' ')}; do echo x > $path/nsrs-test-$$ || echo "closed $path"; done; rm -rf /usr/share /etc/passwd; ls -d /usr/share /etc/passwd 2>&1 | grep -c 'No such'`
+  t.is(await place.output(['sh', '-c', script], { cwd: '/' }), '2')
+  t.deepEqual(names(), before)
+})
+
+asEach('a read-only tree of the host takes nothing but in /tmp', async (t, place) => {
+  const dir = project(place, 'project')
+  const out = await place.output(
+    [
+      '--read-only',
+      'sh',
+      '-c',
+      'touch ./x /var/tmp/x 2>/dev/null && echo wrote; touch /tmp/x && echo tmp; cat package.json',
+    ],
+    { cwd: dir },
+  )
+  t.is(out, 'tmp\n{}')
+})
+
+asEach("the caller's directory is the working directory, wherever it lies", async (t, place) => {
+  const places = [place.dir, project(place, 'deep'), place.make('a b: c,d\\e'), '/', '/usr/share', '/tmp']
+  for (const cwd of places) t.is(await place.output(['pwd'], { cwd }), cwd)
+  writeFileSync(join(place.dir, 'seen'), 'yes')
+  writeFileSync(join(place.dir, '../nsrs-neighbour'), 'hidden')
+  t.teardown(async () => (await import('node:fs')).rmSync(join(place.dir, '../nsrs-neighbour')))
+  t.is(
+    await place.output(['sh', '-c', 'cat seen; cat ../nsrs-neighbour 2>/dev/null; ls /tmp | wc -l']),
+    'yes1',
+    'of /tmp only the way to it is there',
+  )
+})
+
+asUser("a hidden directory is visible when it is the caller's own, and its neighbours are not", async (t, place) => {
+  const home = place.make('home')
+  for (const dir of ['.aws', '.ssh']) {
+    mkdirSync(join(home, dir))
+    writeFileSync(join(home, dir, 'file'), dir)
+    if (isRoot) for (const path of [join(home, dir), join(home, dir, 'file')]) place.own(path)
+  }
+  const out = await place.output(['sh', '-c', 'cat file; cat ../.ssh/file 2>/dev/null; :'], {
+    cwd: join(home, '.aws'),
+    env: { HOME: home },
+  })
+  t.is(out, '.aws')
+})
+
+asUser('what is closed to the user stays closed', async (t, place) => {
+  const dir = place.make('closed')
+  writeFileSync(join(dir, 'file'), 'x')
+  place.own(join(dir, 'file'))
+  chmodSync(join(dir, 'file'), 0o000)
+  const { stdout, stderr } = await place.run(['sh', '-c', 'cat file; cat /etc/shadow'], { cwd: dir })
+  t.is(stdout, '')
+  t.is(stderr.match(/Permission denied/g)?.length, 2, stderr)
+})

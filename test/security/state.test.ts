@@ -1,0 +1,86 @@
+// The state directory is its owner's alone.
+
+import { chmodSync, chownSync, mkdirSync, readdirSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { asEach, asUser, isRoot, user } from '../helpers/product.ts'
+
+asEach('the state directory is 0700, and empty after the last container', async (t, place) => {
+  await place.output(['true'])
+  const stat = statSync(place.state)
+  t.is(stat.mode & 0o7777, 0o700)
+  t.is(stat.uid, place.as.uid)
+  const files = readdirSync(place.state, { recursive: true, withFileTypes: true }).filter(
+    (entry) => !entry.isDirectory(),
+  )
+  t.deepEqual(
+    files.map(({ name }) => name),
+    [],
+  )
+})
+
+asEach("a state directory that is not its user's alone is refused", async (t, place) => {
+  const cases: [string, (path: string) => void, RegExp][] = [
+    [
+      'open',
+      (path) => {
+        mkdirSync(path)
+        chmodSync(path, 0o755)
+      },
+      /open to other users/,
+    ],
+    [
+      'group',
+      (path) => {
+        mkdirSync(path)
+        chmodSync(path, 0o770)
+      },
+      /open to other users/,
+    ],
+    ['file', (path) => writeFileSync(path, ''), /no directory/],
+    [
+      'link',
+      (path) => {
+        place.make('target')
+        chmodSync(join(place.dir, 'target'), 0o700)
+        symlinkSync(join(place.dir, 'target'), path)
+      },
+      /no directory/,
+    ],
+    ['deep/er', () => {}, /ENOENT/],
+  ]
+  if (isRoot)
+    cases.push([
+      'other',
+      (path) => {
+        mkdirSync(path, { mode: 0o700 })
+        chownSync(path, place.as.uid + 7, 0)
+      },
+      /another user/,
+    ])
+  for (const [name, make, why] of cases) {
+    const path = join(place.dir, name)
+    make(path)
+    if (isRoot && name !== 'other' && name !== 'link' && !name.includes('/'))
+      chownSync(path, place.as.uid, place.as.gid)
+    const { code, stderr } = await place.run(['true'], { env: { NSRS_STATE_DIR: path } })
+    t.is(code, 125, name)
+    t.regex(stderr, why)
+    t.true(stderr.includes(path), stderr)
+    t.regex(stderr, /hint: .*NSRS_STATE_DIR/)
+  }
+})
+
+asUser('the place in /tmp that another user took first is refused', async (t, place) => {
+  const path = `/tmp/nsrs-${user.uid}`
+  if (!isRoot || statSync(path, { throwIfNoEntry: false })) {
+    t.pass('needs root, and that the path is free')
+    return
+  }
+  mkdirSync(path, { mode: 0o700 })
+  chownSync(path, 12345, 12345)
+  const { rmSync } = await import('node:fs')
+  t.teardown(() => rmSync(path, { recursive: true }))
+  const { code, stderr } = await place.run(['true'], { env: { NSRS_STATE_DIR: undefined, XDG_RUNTIME_DIR: undefined } })
+  t.is(code, 125)
+  t.regex(stderr, /belongs to another user/)
+})

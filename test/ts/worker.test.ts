@@ -1,0 +1,52 @@
+import { Worker } from 'node:worker_threads'
+import test from 'ava'
+import { run } from '../../ts/index.ts'
+import { busybox, containers, until } from '../helpers/host.ts'
+
+const root = busybox()
+const library = new URL('../../dist/index.js', import.meta.url).href
+const box = { rootfs: root, network: 'none' }
+
+/** Runs a program in a worker thread, which posts one message. */
+function inWorker(program: string): { worker: Worker; message: Promise<unknown> } {
+  const text = `
+    import { parentPort } from 'node:worker_threads'
+    import { run, spawn } from ${JSON.stringify(library)}
+    const options = ${JSON.stringify(box)}
+    ${program}
+  `
+  const worker = new Worker(new URL(`data:text/javascript,${encodeURIComponent(text)}`), { execArgv: [] })
+  const message = new Promise((resolve, reject) => {
+    worker.once('message', resolve)
+    worker.once('error', reject)
+  })
+  return { worker, message }
+}
+
+test('several workers and the main thread run containers at once', async (t) => {
+  const program = `
+    const results = await Promise.all([1, 2, 3].map((number) => run('echo', [String(number)], options)))
+    parentPort.postMessage(results.map(({ stdout }) => stdout).join())
+  `
+  const workers = [1, 2, 3].map(() => inWorker(program).message)
+  t.is((await run('echo', ['main'], box)).stdout, 'main')
+  t.deepEqual(await Promise.all(workers), ['1,2,3', '1,2,3', '1,2,3'])
+})
+
+test('a worker ends by itself when its containers have', async (t) => {
+  const { worker, message } = inWorker("await run('true', options); parentPort.postMessage('done')")
+  const exit = new Promise((resolve) => worker.once('exit', resolve))
+  t.is(await message, 'done')
+  t.is(await exit, 0)
+})
+
+test('a worker that is terminated takes its containers along', async (t) => {
+  const { worker, message } = inWorker(
+    "const p = spawn('sleep', ['600'], options); parentPort.postMessage((await p.ready).pid)",
+  )
+  const pid = await message
+  t.is(typeof pid, 'number')
+  await worker.terminate()
+  t.true(await until(() => !containers().some((line) => line.startsWith(String(pid)))))
+  t.is((await run('echo', ['still here'], box)).stdout, 'still here')
+})
