@@ -5,6 +5,7 @@ import { chownSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
+import { skip } from './skips.ts'
 
 export const project = join(import.meta.dirname, '../..')
 export const cli = join(project, 'dist/cli.cjs')
@@ -214,11 +215,6 @@ export function place(t: ExecutionContext, as: Identity, netns?: string): Place 
 }
 
 type Body = (t: ExecutionContext, place: Place) => Promise<unknown>
-
-/** A test that is left out, with the reason in its title, which the reporter prints. */
-export function skip(title: string, why: string): void {
-  test.skip(`${title} [skipped: ${why}]`, (t) => t.pass())
-}
 
 /** A test as root. */
 export function asRoot(title: string, body: Body): void {

@@ -5,7 +5,8 @@ import { chmodSync, copyFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { HOST, HOST6, type Hostnet, hostnet, noHostnet, SERVER, SERVER6 } from '../helpers/hostnet.ts'
-import { cli, exec, has, type Outcome, ok, type Place, place, root, skip } from '../helpers/product.ts'
+import { cli, exec, has, type Outcome, ok, type Place, place, root } from '../helpers/product.ts'
+import { skip } from '../helpers/skips.ts'
 
 interface World extends Hostnet {
   box: Place

@@ -4,7 +4,8 @@ import { execSync } from 'node:child_process'
 import { chmodSync, copyFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
-import { exec, has, isRoot, type Place, place, root, skip, user } from '../helpers/product.ts'
+import { exec, has, isRoot, type Place, place, root, user } from '../helpers/product.ts'
+import { skip } from '../helpers/skips.ts'
 
 /** Starts in all tests together; NSRS_CRASH_ROUNDS=300 for each is the real thing. */
 const given = process.env.NSRS_CRASH_ROUNDS
@@ -47,7 +48,7 @@ async function crash(t: ExecutionContext, at: Place, network: string, rounds: nu
 function crashes(network: string, as: typeof root, rounds: number, missing?: string): void {
   const title = `after kill -9 at random moments nothing is left, with the network ${network} (as ${as.uid === 0 ? 'root' : 'an ordinary user'})`
   const why = !isRoot
-    ? 'needs root to make namespaces to count in'
+    ? 'needs root'
     : has('ping') && has('nft')
       ? missing
       : 'ping or nft is missing (Debian: iputils-ping, nftables)'

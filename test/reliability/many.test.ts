@@ -2,7 +2,8 @@
 
 import { join } from 'node:path'
 import test from 'ava'
-import { exec, isRoot, place, root, skip, user } from '../helpers/product.ts'
+import { exec, isRoot, place, root, user } from '../helpers/product.ts'
+import { skip } from '../helpers/skips.ts'
 
 const script = join(import.meta.dirname, '../helpers/many.mjs')
 const TOGETHER = 200

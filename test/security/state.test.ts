@@ -1,8 +1,8 @@
 // The state directory is its owner's alone.
 
-import { chmodSync, chownSync, mkdirSync, readdirSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
+import { chmodSync, chownSync, mkdirSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { asEach, asUser, isRoot, user } from '../helpers/product.ts'
+import { asEach, asRoot, cli, isRoot } from '../helpers/product.ts'
 
 asEach('the state directory is 0700, and empty after the last container', async (t, place) => {
   await place.output(['true'])
@@ -70,17 +70,18 @@ asEach("a state directory that is not its user's alone is refused", async (t, pl
   }
 })
 
-asUser('the place in /tmp that another user took first is refused', async (t, place) => {
-  const path = `/tmp/nsrs-${user.uid}`
-  if (!isRoot || statSync(path, { throwIfNoEntry: false })) {
-    t.pass('needs root, and that the path is free')
-    return
-  }
+asRoot('the place in /tmp that another user took first is refused', async (t, place) => {
+  // An id that is nobody's: the place of whoever runs the tests may be in use.
+  const uid = '54321'
+  const path = `/tmp/nsrs-${uid}`
+  t.teardown(() => rmSync(path, { recursive: true }))
   mkdirSync(path, { mode: 0o700 })
   chownSync(path, 12345, 12345)
-  const { rmSync } = await import('node:fs')
-  t.teardown(() => rmSync(path, { recursive: true }))
-  const { code, stderr } = await place.run(['true'], { env: { NSRS_STATE_DIR: undefined, XDG_RUNTIME_DIR: undefined } })
-  t.is(code, 125)
+  const env = { NSRS_STATE_DIR: undefined, XDG_RUNTIME_DIR: undefined }
+  const nobody = [`--reuid=${uid}`, `--regid=${uid}`, '--clear-groups', '--']
+  const run = [process.execPath, cli, 'run', '--network', 'none', 'true']
+  const { code, stderr } = await place.exec('setpriv', [...nobody, ...run], { env, cwd: '/' })
+  t.is(code, 125, stderr)
   t.regex(stderr, /belongs to another user/)
+  t.true(stderr.includes(path), stderr)
 })

@@ -1,8 +1,7 @@
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync } from 'node:fs'
 import test from 'ava'
 import { checkHost, explain, isSupported, NsrsError } from '../../ts/index.ts'
-import '../helpers/host.ts'
+import { temporary } from '../helpers/host.ts'
 
 test('this platform is supported', (t) => {
   t.true(isSupported())
@@ -34,7 +33,7 @@ test('where the addon is missing, only calls throw, and say what to do', (t) => 
     console.log(isSupported())
     await run('true').catch((error) => console.log(error.code, error.message))
   `
-  const env = { ...process.env, NSRS_NATIVE_DIR: mkdtempSync('/tmp/nsrs-test-') }
+  const env = { ...process.env, NSRS_NATIVE_DIR: temporary() }
   const { stdout } = spawnSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8', env })
   t.regex(
     stdout,
