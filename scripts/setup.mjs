@@ -1,8 +1,10 @@
-// Sets up everything that build, tests and demo need: Debian packages, npm packages, and the build if it is stale.
+// Sets up everything that build, tests and demo need: Debian packages, npm packages, other runtimes of JavaScript, and the
+// build if it is stale.
 
 import { execFileSync, spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
+import { installRuntimes } from './runtimes.mjs'
 
 /** Debian packages, each with a file that shows that it is there. */
 const packages = {
@@ -77,4 +79,6 @@ installPackages()
 makeTester()
 if (!existsSync('node_modules/.bin/tsup'))
   execFileSync('npm', ['install', '--ignore-scripts', '--no-save'], { stdio: 'inherit' })
+// Half a gigabyte that a demonstration has no use for.
+if (process.argv[2] !== 'demo') installRuntimes('.runtimes')
 buildIfStale()

@@ -1,6 +1,7 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
-import { delimiter, join } from 'node:path'
+import { delimiter, resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import test from 'ava'
 import { busybox } from '../helpers/host.ts'
 import { skip } from '../helpers/skips.ts'
@@ -10,6 +11,7 @@ const library = new URL('../../dist/index.js', import.meta.url).href
 
 /** The same program in every runtime of JavaScript that is installed; it prints what it saw. */
 const PROGRAM = `
+  import process from 'node:process'
   import { run, spawn } from ${JSON.stringify(library)}
   const box = ${JSON.stringify({ rootfs: root, network: 'none' })}
   const { stdout, stderr } = await run('sh', ['-c', 'cat; echo err >&2'], { ...box, input: 'in' })
@@ -22,27 +24,35 @@ const PROGRAM = `
   for await (const line of shell) lines.push(line)
   const many = await Promise.all(Array.from({ length: 20 }, (_, index) => run('echo', [String(index)], box)))
   const code = await run('/bin/nope', box).catch((error) => error.code)
-  console.log(JSON.stringify([stdout, stderr, long.stdout.length, lines, many.length, code]))
+  const version = process.versions.bun ?? process.versions.deno ?? process.versions.node
+  console.log(JSON.stringify([version, stdout, stderr, long.stdout.length, lines, many.length, code]))
 `
 
-const runtimes = {
-  node: [process.execPath, '--input-type=module', '-e', PROGRAM],
-  bun: ['bun', '-e', PROGRAM],
-  deno: ['deno', 'eval', PROGRAM],
+const installed = fileURLToPath(new URL('../../.runtimes/bin', import.meta.url))
+
+/** Each with the start of its version. */
+const runtimes: Record<string, [version: string, program: string, ...args: string[]]> = {
+  node: [process.versions.node, process.execPath, '--input-type=module', '-e', PROGRAM],
+  node22: ['22.', 'node22', '--input-type=module', '-e', PROGRAM],
+  node24: ['24.', 'node24', '--input-type=module', '-e', PROGRAM],
+  bun: ['1.', 'bun', '-e', PROGRAM],
+  deno: ['2.', 'deno', 'eval', PROGRAM],
 }
 
-const isInstalled = (program: string) =>
-  program.startsWith('/') || (process.env.PATH ?? '').split(delimiter).some((path) => existsSync(join(path, program)))
-
-for (const [name, [program = '', ...args]] of Object.entries(runtimes)) {
+for (const [name, [version, program, ...args]] of Object.entries(runtimes)) {
+  const path = [installed, ...(process.env.PATH ?? '').split(delimiter)]
+    .map((directory) => resolve(directory, program))
+    .find((file) => existsSync(file))
   const title = `the library works in ${name}`
-  if (!isInstalled(program)) {
+  if (path === undefined) {
     skip(title, `${name} is not installed`)
     continue
   }
   test(title, (t) => {
-    const { stdout, stderr } = spawnSync(program, args, { encoding: 'utf8', timeout: 60_000 })
-    const expected = ['in', 'err', 1e6, ['a', 'b', '/dev/pts/0'], 20, 'ERR_NSRS_COMMAND_NOT_FOUND']
-    t.is(stdout, `${JSON.stringify(expected)}\n`, stderr)
+    const { stdout, stderr } = spawnSync(path, args, { encoding: 'utf8', timeout: 60_000 })
+    const [running, ...seen] = stdout === '' ? [] : (JSON.parse(stdout) as [string, ...unknown[]])
+    t.deepEqual(seen, ['in', 'err', 1e6, ['a', 'b', '/dev/pts/0'], 20, 'ERR_NSRS_COMMAND_NOT_FOUND'], stderr)
+    t.true(running?.startsWith(version), running)
+    t.log(`${name} ${running}`)
   })
 }
