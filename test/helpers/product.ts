@@ -85,9 +85,17 @@ export const user: Identity = isRoot
 
 /** The environment of a caller: little, and nothing of the one who runs the tests. */
 function environment(identity: Identity, extra: Record<string, string | undefined> = {}): NodeJS.ProcessEnv {
-  const { PATH, NSRS_NATIVE_DIR } = process.env
+  const { PATH, NSRS_NATIVE_DIR, NSRS_TEST_RUN } = process.env
   const path = `${PATH}:/usr/sbin:/sbin`
-  return { PATH: path, HOME: identity.home, USER: identity.name, LANG: 'C.UTF-8', NSRS_NATIVE_DIR, ...extra }
+  return {
+    PATH: path,
+    HOME: identity.home,
+    USER: identity.name,
+    LANG: 'C.UTF-8',
+    NSRS_NATIVE_DIR,
+    NSRS_TEST_RUN,
+    ...extra,
+  }
 }
 
 /** The command line that runs a program as somebody else, in another network namespace. */

@@ -39,7 +39,7 @@ function resident(
 ): Promise<string> {
   const child = spawn('nsenter', [`--net=/run/netns/${netns}`, file, ...args], {
     stdio: ['ignore', 'pipe', 'pipe'],
-    env: { PATH: process.env.PATH, ...env },
+    env: { PATH: process.env.PATH, NSRS_TEST_RUN: process.env.NSRS_TEST_RUN, ...env },
     cwd: '/',
   })
   t.teardown(

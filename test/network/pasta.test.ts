@@ -44,7 +44,12 @@ unless(noPasta(), asUser, 'pasta publishes ports', async (t, place) => {
       'echo up; exec socat TCP-LISTEN:80,fork,reuseaddr SYSTEM:"echo pasta"',
     ],
     {
-      env: { PATH: process.env.PATH, HOME: place.as.home, NSRS_STATE_DIR: place.state },
+      env: {
+        PATH: process.env.PATH,
+        HOME: place.as.home,
+        NSRS_STATE_DIR: place.state,
+        NSRS_TEST_RUN: process.env.NSRS_TEST_RUN,
+      },
       cwd: '/',
       stdio: ['ignore', 'pipe', 'inherit'],
     },
