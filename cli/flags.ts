@@ -40,8 +40,13 @@ export const groups = {
 
 const namespace = (letter: string) => `${letter} namespace: private, host, a path, or ns:PID`
 
+type Ungrouped = Exclude<keyof ContainerOptions, (typeof groups)[keyof typeof groups][number]>
+
+/** Nothing can be of this type while an option stands in no group. */
+type Flags = [Ungrouped] extends [never] ? Record<keyof ContainerOptions, Flag> : never
+
 /** Every option with its flag; a new option does not compile until it stands here and in a group. */
-export const flags: Record<keyof ContainerOptions, Flag> = {
+export const flags: Flags = {
   rootfs: {
     flags: '--rootfs <DIR>',
     help: "root file system: a directory, or host (default): the host's tree, copy-on-write",
@@ -119,7 +124,3 @@ export const flags: Record<keyof ContainerOptions, Flag> = {
     value: milliseconds,
   },
 }
-
-/** The options that stand in no group: none, or this does not compile. */
-type Ungrouped = Exclude<keyof ContainerOptions, (typeof groups)[keyof typeof groups][number]>
-export const ungrouped: Ungrouped[] extends never[] ? true : never = true

@@ -9,6 +9,7 @@ const checks = [
   ['cargo', 'clippy', '--workspace', '--all-targets', '--quiet', '--', '-D', 'warnings'],
   ['npx', 'biome', 'check', '--error-on-warnings', '.'],
   ['npx', 'tsc', '-p', '.'],
+  ['npx', 'knip'],
   ['npx', 'attw', '--pack', '.', '--profile', 'esm-only'],
 ]
 

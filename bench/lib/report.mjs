@@ -3,7 +3,7 @@ import { interval, median, summarize } from './stats.mjs'
 const digits = (value) => value.toFixed(value >= 100 ? 0 : value >= 10 ? 1 : 2)
 
 /** A table of text columns; numbers are told apart by standing to the right. */
-export function table(head, rows) {
+function table(head, rows) {
   const widths = head.map((title, column) => Math.max(title.length, ...rows.map((row) => row[column].length)))
   const line = (row) =>
     row.map((cell, column) => (column === 0 ? cell.padEnd(widths[column]) : cell.padStart(widths[column]))).join('  ')

@@ -12,7 +12,7 @@ export function summarize(samples) {
 }
 
 /** A quantile of sorted numbers, between neighbours by weight. */
-export function quantile(sorted, part) {
+function quantile(sorted, part) {
   const place = (sorted.length - 1) * part
   const below = Math.floor(place)
   const next = sorted[Math.min(below + 1, sorted.length - 1)]

@@ -13,9 +13,6 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import process from 'node:process'
 
-/** The tests run as root, and again as an ordinary user. */
-export const isRoot = process.getuid?.() === 0
-
 /** A directory that is gone when the tests of this file are over. */
 export function temporary(prefix = 'nsrs-test-'): string {
   const path = mkdtempSync(join(tmpdir(), prefix))
