@@ -5,7 +5,10 @@ import { busybox } from '../helpers/host.ts'
 
 const root = busybox()
 
-/** Runs a command line on a real terminal; `script` is a list of texts to wait for, each with what is typed then. */
+/**
+ * Runs a command line on a real terminal; `script` is a list of texts to wait for, each with what is typed then. A text is
+ * looked for behind what was there when the one before was found.
+ */
 async function onTerminal(args: readonly string[], script: readonly (readonly [string, string])[]) {
   const program = `
 import json, os, pty, select, sys, termios, fcntl, struct, time
@@ -15,7 +18,7 @@ if pid == 0:
     os.execvp(args[0], args)
 fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack('HHHH', 33, 99, 0, 0))
 before = termios.tcgetattr(fd)
-text = b''; seen = 0; end = time.time() + 20
+text = b''; seen = 0; end = time.time() + 60
 while time.time() < end:
     if script and script[0][0].encode() in text[seen:]:
         seen = len(text)
@@ -28,7 +31,8 @@ while time.time() < end:
             break
         if not chunk: break
         text += chunk
-after = None
+else:
+    os.kill(pid, 9)
 _, status = os.waitpid(pid, 0)
 print(json.dumps({'text': text.decode(), 'status': os.waitstatus_to_exitcode(status), 'left': script}))
 `
@@ -74,4 +78,30 @@ test("the caller's terminal is as it was, on every way out", async (t) => {
   const [before, after] = text.split('\r\n').filter((line) => /^[0-9a-f:]+$/.test(line))
   t.truthy(before)
   t.is(before, after)
+})
+
+test('Ctrl-Z stops nsrs and the command, and fg goes on', async (t) => {
+  const command = [...box, 'sh', '-c', 'while sleep 0.1; do echo tick; done'].map((word) => `'${word}'`).join(' ')
+  // What was on its way when the command was stopped may come a little later.
+  const shell = `set -m
+    ${command}
+    echo "stopped with $?"
+    pid=$(jobs -p)
+    for process in $pid $(cat /proc/$pid/task/$pid/children); do echo "state $(cut -d' ' -f3 /proc/$process/stat)"; done
+    sleep 0.5; echo quiet; sleep 1; echo still
+    fg
+    echo "ended with $?"`
+  const { text, left } = await onTerminal(
+    ['bash', '-c', shell],
+    [
+      ['tick', '\x1a'],
+      ['still', ''],
+      ['tick\r', '\x03'],
+    ],
+  )
+  t.deepEqual(left, [], text)
+  t.regex(text, /stopped with 14[78]\r/)
+  t.deepEqual(text.match(/state \w/g), ['state T', 'state T'], text)
+  t.notRegex(text.split('quiet')[1]?.split('still')[0] ?? 'tick', /tick/, text)
+  t.regex(text, /ended with 130\r/)
 })
