@@ -60,26 +60,34 @@ function resident(
   })
 }
 
-/** A container on the bridge that runs until the test ends: tells its addresses, then runs the script. */
+/** Waits beside the rest of a script until its shell, or what takes its place, listens on so many more sockets. */
+const listening = (count: number, tell: string) =>
+  `old=$(ss -Htuln | wc -l); (while kill -0 $$ && [ $(ss -Htuln | wc -l) -lt $((old + ${count})) ]; do sleep 0.05; done; ${tell}) &`
+
+/** A container on the bridge that runs until the test ends: tells its addresses once so many sockets listen. */
 async function neighbour(
   t: ExecutionContext,
   world: World,
   options: string[],
   script: string,
+  sockets = 0,
 ): Promise<{ v4: string; v6: string }> {
   const tell = 'ip -o addr show dev eth0 scope global | tr -s " " | cut -d" " -f4 | cut -d/ -f1 | tr "\\n" " "; echo'
-  const args = [cli, 'run', '--network', 'bridge', ...options, '--', 'sh', '-c', `${tell}; ${script}`]
+  const whole = `${listening(sockets, tell)} ${script}`
+  const args = [cli, 'run', '--network', 'bridge', ...options, '--', 'sh', '-c', whole]
   const [v4 = '', v6 = ''] = (
     await resident(t, world.host, process.execPath, args, { NSRS_STATE_DIR: world.box.state })
   ).split(' ')
-  await new Promise((resolve) => setTimeout(resolve, 200))
   return { v4, v6 }
 }
 
+/** What answers: it reads the question first, for socat gives up a program that can't be written to. */
+const answer = (text: string) => `SYSTEM:"read -r question; echo ${text}"`
+
 /** A server that answers with the address it sees. */
 async function server(t: ExecutionContext, netns: string, listen: string): Promise<void> {
-  await resident(t, netns, 'sh', ['-c', `echo up; exec socat -t5 ${listen},fork 'SYSTEM:echo $SOCAT_PEERADDR'`])
-  await new Promise((resolve) => setTimeout(resolve, 200))
+  const socat = `exec socat -t5 ${listen},fork '${answer('$SOCAT_PEERADDR')}'`
+  await resident(t, netns, 'sh', ['-c', `${listening(1, 'echo up')} ${socat}`])
 }
 
 const ask = (address: string) => `echo | socat -t5 -T8 - ${address} 2>&1`
@@ -103,7 +111,7 @@ networked("containers reach the internet with the host's address", async (t, wor
       'bridge',
       'sh',
       '-c',
-      `./ping -c1 -W2 ${SERVER} >/dev/null && ./ping -c1 -W2 ${SERVER6} > /dev/null && echo pong`,
+      `./ping -c1 -W10 ${SERVER} >/dev/null && ./ping -c1 -W10 ${SERVER6} > /dev/null && echo pong`,
     ]),
     'pong',
   )
@@ -112,7 +120,7 @@ networked("containers reach the internet with the host's address", async (t, wor
 networked('two containers ping each other, by IPv4 and IPv6, without a capability', async (t, world) => {
   const other = await neighbour(t, world, [], 'exec sleep 60')
   t.regex(other.v6, /^fd/)
-  const ping = `./ping -c1 -W2 ${other.v4} >/dev/null && ./ping -c1 -W2 ${other.v6} >/dev/null && echo pong`
+  const ping = `./ping -c1 -W10 ${other.v4} >/dev/null && ./ping -c1 -W10 ${other.v6} >/dev/null && echo pong`
   t.is(
     await world.box.output(['--network', 'bridge', '--cap-drop', 'ALL', '-u', '65534:65534', 'sh', '-c', ping]),
     'pong',
@@ -126,7 +134,8 @@ networked(
       t,
       world,
       ['-p', '8080:80', '-p', '8081:81/udp'],
-      'socat -t5 TCP6-LISTEN:80,ipv6only=0,fork,reuseaddr SYSTEM:"echo tcp" & exec socat -t5 UDP6-LISTEN:81,ipv6only=0,fork SYSTEM:"echo udp"',
+      `socat -t5 TCP6-LISTEN:80,ipv6only=0,fork,reuseaddr '${answer('tcp')}' & exec socat -t5 UDP6-LISTEN:81,ipv6only=0,fork '${answer('udp')}'`,
+      2,
     )
     const places: [string, string, string][] = [
       [world.internet, `TCP:${HOST}:8080`, 'tcp'],
@@ -156,7 +165,8 @@ networked('a port published on loopback alone answers nowhere else', async (t, w
     t,
     world,
     ['-p', '127.0.0.1:8080:80'],
-    'exec socat -t5 TCP-LISTEN:80,fork,reuseaddr SYSTEM:"echo tcp"',
+    `exec socat -t5 TCP-LISTEN:80,fork,reuseaddr '${answer('tcp')}'`,
+    1,
   )
   t.is((await from(world.host, 'TCP:127.0.0.1:8080')).stdout.trim(), 'tcp')
   t.regex((await from(world.internet, `TCP:${HOST}:8080,connect-timeout=2`)).stdout, /refused|timed out/)
@@ -260,7 +270,7 @@ networked('network none has loopback, up, and nothing else', async (t, world) =>
     'none',
     'sh',
     '-c',
-    'ls /sys/class/net; ./ping -c1 -W1 127.0.0.1 >/dev/null && ./ping -c1 -W1 ::1 >/dev/null && echo pong',
+    'ls /sys/class/net; ./ping -c1 -W10 127.0.0.1 >/dev/null && ./ping -c1 -W10 ::1 >/dev/null && echo pong',
   ])
   t.is(text, 'lo\npong')
 })
@@ -272,7 +282,7 @@ networked('nothing of the network is left behind', async (t, world) => {
   for (let round = 0; round < 3; round++)
     await world.box.output(['--network', 'bridge', '-p', `808${round}:80`, 'true'])
   // The bridge is removed behind the caller's back.
-  for (let wait = 0; wait < 40 && (await count()) !== before; wait++)
+  for (const end = Date.now() + 20_000; Date.now() < end && (await count()) !== before; )
     await new Promise((resolve) => setTimeout(resolve, 50))
   t.is(await count(), before)
 })
