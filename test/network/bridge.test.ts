@@ -173,6 +173,22 @@ networked('a port published on loopback alone answers nowhere else', async (t, w
   t.regex((await from(world.host, `TCP:${HOST}:8080,connect-timeout=2`)).stdout, /refused/)
 })
 
+networked("a port on the host's IPv6 loopback is refused, for no packet leaves it by a bridge", async (t, world) => {
+  await neighbour(
+    t,
+    world,
+    ['-p', '8080:80'],
+    `exec socat -t5 TCP6-LISTEN:80,ipv6only=0,fork,reuseaddr '${answer('tcp')}'`,
+    1,
+  )
+  t.is((await from(world.host, `TCP6:[${HOST6}]:8080`)).stdout.trim(), 'tcp')
+  t.regex((await from(world.host, 'TCP6:[::1]:8080,connect-timeout=20')).stdout, /refused/, 'localhost goes on to IPv4')
+  const { code, stderr } = await world.box.run(['--network', 'bridge', '-p', '[::1]:8081:80', 'true'])
+  t.is(code, 125, stderr)
+  t.regex(stderr, /--publish "\[::1\]:8081:80/)
+  t.regex(stderr, /hint: .*127\.0\.0\.1/)
+})
+
 networked('a wanted address and hardware address are given, and taken ones are refused', async (t, world) => {
   const first = await neighbour(t, world, [], 'exec sleep 60')
   const wanted = first.v4.replace(/\.\d+$/, '.77')

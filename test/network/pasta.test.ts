@@ -41,7 +41,8 @@ unless(noPasta(), asUser, 'pasta publishes ports', async (t, place) => {
       '--',
       'sh',
       '-c',
-      'echo up; exec socat TCP-LISTEN:80,fork,reuseaddr SYSTEM:"echo pasta"',
+      `(until ss -Htln | grep -q :80; do sleep 0.05; done; echo up) &
+      exec socat -t5 TCP6-LISTEN:80,ipv6only=0,fork,reuseaddr 'SYSTEM:"read -r question; echo pasta"'`,
     ],
     {
       env: {
@@ -56,7 +57,8 @@ unless(noPasta(), asUser, 'pasta publishes ports', async (t, place) => {
   )
   t.teardown(() => child.kill())
   await new Promise((resolve) => child.stdout.once('data', resolve))
-  await new Promise((resolve) => setTimeout(resolve, 300))
-  const { stdout } = await place.exec('sh', ['-c', `echo | socat -t2 -T4 - TCP:127.0.0.1:${port} 2>&1`])
-  t.is(stdout.trim(), 'pasta')
+  for (const address of [`TCP:127.0.0.1:${port}`, `TCP6:[::1]:${port}`]) {
+    const { stdout } = await place.exec('sh', ['-c', `echo | socat -t20 -T20 - ${address} 2>&1`])
+    t.is(stdout.trim(), 'pasta', address)
+  }
 })

@@ -194,7 +194,14 @@ fn bridge(spec: &Spec, host: &Host, problems: &mut Problems) -> Bridge {
         None => None,
     };
     let mac = spec.mac.as_ref().and_then(|text| problems.take(parse_mac(text)));
-    Bridge { name: BRIDGE.into(), ip, ip6, mac, publish: published(spec, problems) }
+    let publish = published(spec, problems);
+    if let Some(port) = publish.iter().find(|port| port.host_ip == Some(Ipv6Addr::LOCALHOST.into())) {
+        problems.push(
+            Error::invalid("--publish", port, "the kernel passes nothing between ::1 and a bridge")
+                .hint("publish on 127.0.0.1"),
+        );
+    }
+    Bridge { name: BRIDGE.into(), ip, ip6, mac, publish }
 }
 
 /// Reads a hardware address, `02:00:00:00:00:01`.
@@ -350,10 +357,10 @@ mod tests {
             ip: Some("fd00::1".into()),
             ip6: Some("x".into()),
             mac: Some("01:00:00:00:00:00".into()),
-            publish: vec!["0:80".into(), "80:80".into(), "80:81".into()],
+            publish: vec!["0:80".into(), "80:80".into(), "80:81".into(), "[::1]:82:82".into()],
             ..on("bridge")
         };
-        assert_eq!(resolved(&spec, &Host::root()).unwrap_err().len(), 5);
+        assert_eq!(resolved(&spec, &Host::root()).unwrap_err().len(), 6);
     }
 
     #[test]

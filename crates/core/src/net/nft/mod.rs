@@ -227,7 +227,7 @@ mod tests {
                 "dnat ip to ip daddr . meta l4proto . th dport map @host4",
                 "dnat ip to meta l4proto . th dport map @any4",
                 "dnat ip6 to ip6 daddr . meta l4proto . th dport map @host6",
-                "dnat ip6 to meta l4proto . th dport map @any6",
+                "ip6 daddr != ::1 dnat ip6 to meta l4proto . th dport map @any6",
                 "type nat hook postrouting priority srcnat; policy accept;",
                 "ip saddr 10.118.0.0/16 oifname != \"nsrs0\" masquerade",
                 "ip saddr 10.118.0.0/16 ip daddr 10.118.0.0/16 ct status dnat masquerade",

@@ -8,7 +8,7 @@
 //!   chain guard       { type filter hook prerouting priority raw;   iif != lo, ip daddr 127.0.0.0/8 drop }
 //!   chain prerouting  { type nat hook prerouting priority dstnat;   fib daddr type local jump published }
 //!   chain output      { type nat hook output priority dstnat;       fib daddr type local jump published }
-//!   chain published   { dnat to the value in host4, any4, host6, any6 }
+//!   chain published   { dnat to the value in host4, any4, host6, and, but for ::1, any6 }
 //!   chain postrouting { type nat hook postrouting priority srcnat;  masquerade:
 //!                       from the bridge's subnet, leaving by another interface;
 //!                       from the subnet to the subnet, after dnat (a container that uses the host's address);
@@ -20,7 +20,7 @@
 //! another program's firewall (docker's and firewalld's forward policies). Whoever runs such a firewall has to let the
 //! bridge pass there.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use netlink_bindings::nftables::{
     ChainFlags, MetaKeys, Nfgenmsg, OpNewchainDo, OpNewruleDo, OpNewsetDo, OpNewtableDo, SetFlags, TableFlags,
@@ -110,6 +110,16 @@ impl Family {
 
     fn is(&self) -> [Expr<'static>; 2] {
         [Expr::Meta(MetaKeys::Nfproto, 0), Expr::Is(vec![self.nfproto])]
+    }
+
+    /// The destination is none that would be rewritten in vain: IPv6 has no `route_localnet`, so what a container answers
+    /// to ::1 is never delivered. Left alone such a connection is refused at once, and `localhost` goes on to 127.0.0.1.
+    fn not_stranded(&self) -> Vec<Expr<'static>> {
+        if self.nfproto == NFPROTO_IPV4 {
+            return Vec::new();
+        }
+        let load = Expr::Network { offset: self.destination, len: self.address_len, register: 0 };
+        vec![load, Expr::IsNot(octets(Ipv6Addr::LOCALHOST.into()))]
     }
 
     /// The address at `offset` of the header lies in `subnet`.
@@ -261,7 +271,7 @@ impl<'a> Transaction<'a> {
         let dnat = |map| [Expr::Map(map), Expr::Dnat { family: family.family, port_register: words }];
         let (host, any) = (dnat(family.host), dnat(family.any));
         self.rule(b"published", chain_of([&family.is()[..], &[address], &protocol_and_port(words), &host]));
-        self.rule(b"published", chain_of([&family.is()[..], &protocol_and_port(0), &any]));
+        self.rule(b"published", chain_of([&family.is()[..], &family.not_stranded(), &protocol_and_port(0), &any]));
     }
 
     fn masquerades(&mut self, bridge: &str, subnet: &Prefix) {
