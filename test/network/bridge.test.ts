@@ -189,6 +189,57 @@ networked("a port on the host's IPv6 loopback is refused, for no packet leaves i
   t.regex(stderr, /hint: .*127\.0\.0\.1/)
 })
 
+/** Deletes a chain's rules from a table that belongs to a process, over that process's own socket. */
+const ROBBER = `
+import ctypes, os, socket, struct, sys
+pid, table, chain = int(sys.argv[1]), sys.argv[2].encode(), sys.argv[3].encode()
+with open(f'/proc/{pid}/net/netlink') as lines:
+    netfilter = {line.split()[9] for line in lines if line.split()[1] == '12'}
+owned = [fd for fd in os.listdir(f'/proc/{pid}/fd') if os.readlink(f'/proc/{pid}/fd/{fd}')[8:-1] in netfilter]
+PIDFD_GETFD = 438
+fd = ctypes.CDLL(None).syscall(PIDFD_GETFD, os.pidfd_open(pid), int(owned[0]), 0)
+sock = socket.socket(fileno=fd)
+def message(kind, flags, body): return struct.pack('=IHHII', 16 + len(body), kind, flags, 0, 0) + body
+def text(kind, value):
+    value += b'\\0'
+    return struct.pack('=HH', 4 + len(value), kind) + value + b'\\0' * (-len(value) % 4)
+NFT, BEGIN, END, DELRULE, REQUEST, ACK = 10, 16, 17, 8, 1, 4
+edge = struct.pack('>BBH', 0, 0, NFT)
+sock.send(message(BEGIN, REQUEST, edge)
+    + message(NFT << 8 | DELRULE, REQUEST | ACK, struct.pack('>BBH', 1, 0, 0) + text(1, table) + text(2, chain))
+    + message(END, REQUEST, edge))
+error = struct.unpack('=i', sock.recv(4096)[16:20])[0]
+sys.exit(os.strerror(-error) if error else 0)
+`
+
+networked("nobody on the bridge reaches the host's own loopback, which the guard alone prevents", async (t, world) => {
+  await neighbour(t, world, ['-p', '127.0.0.1:8080:80'], 'exec sleep 60')
+  await server(t, world.host, 'TCP-LISTEN:9000,bind=127.0.0.1,reuseaddr')
+  t.is((await from(world.host, 'TCP:127.0.0.1:9000')).stdout.trim(), '127.0.0.1')
+
+  const foe = `${world.host}-foe`
+  await ok('ip', ['netns', 'add', foe])
+  t.teardown(() => ok('ip', ['netns', 'del', foe]))
+  const gateway = /inet ([\d.]+)/.exec(await ok('ip', ['-n', world.host, '-4', 'addr', 'show', 'nsrs0']))?.[1] ?? 'none'
+  // Its own loopback is down, so that 127.0.0.1 is for it an address like any other.
+  const steps = [
+    ['-n', world.host, 'link', 'add', 'foe0', 'master', 'nsrs0', 'type', 'veth', 'peer', 'name', 'eth0', 'netns', foe],
+    ['-n', world.host, 'link', 'set', 'foe0', 'up'],
+    ['-n', foe, 'addr', 'add', gateway.replace(/\.\d+$/, '.66/16'), 'dev', 'eth0'],
+    ['-n', foe, 'link', 'set', 'eth0', 'up'],
+    ['-n', foe, 'route', 'add', '127.0.0.1', 'via', gateway],
+  ]
+  for (const step of steps) await ok('ip', step)
+  await ok('sh', ['-c', 'echo 1 > /proc/sys/net/ipv4/conf/eth0/route_localnet'], { netns: foe, as: root })
+
+  const attack = (seconds: number) => from(foe, `TCP:127.0.0.1:9000,connect-timeout=${seconds}`)
+  t.regex((await attack(2)).stdout, /timed out/)
+
+  const table = /nsrs-(\d+)/.exec(await ok('nft', ['list', 'tables'], { netns: world.host, as: root }))
+  await ok('python3', ['-c', ROBBER, table?.[1] ?? '', table?.[0] ?? '', 'guard'])
+  t.regex((await attack(20)).stdout, /^10\.118\.\d+\.66$/m)
+})
+
 networked('a wanted address and hardware address are given, and taken ones are refused', async (t, world) => {
   const first = await neighbour(t, world, [], 'exec sleep 60')
   const wanted = first.v4.replace(/\.\d+$/, '.77')
