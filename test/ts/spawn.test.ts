@@ -119,6 +119,14 @@ test('streams to files, and further descriptors', async (t) => {
   t.deepEqual(readFileSync(join(directory, 'out'), 'utf8').split('\n'), ['from a file0', '1', '2', '3', '7', ''])
 })
 
+test('a descriptor that is not open is named', async (t) => {
+  for (const streams of [{ stdin: 9999 }, { stdout: 9999 }, { stderr: 9999 }, { fds: { 3: 9999 } }]) {
+    const error = await t.throwsAsync(spawn('true', { ...box, ...streams }).wait(), { instanceOf: NsrsError })
+    t.is(error.code, 'ERR_NSRS_INVALID_ARGUMENT')
+    t.is(error.message, 'pass the file descriptor 9999: it is not open: bad file number (EBADF)')
+  }
+})
+
 test('a terminal: size, input, resize, hang-up', async (t) => {
   const p = spawn(
     'sh',

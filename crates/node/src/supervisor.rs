@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use napi::bindgen_prelude::*;
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi_derive::napi;
-use nsrs_core::error::At;
+use nsrs_core::error::{At, Code};
 use nsrs_core::supervise::protocol::{Event, Request};
 use nsrs_core::sys::fds::duplicate;
 use rustix::fs::{Mode, OFlags, open};
@@ -75,12 +75,23 @@ fn stdio(wanted: &[i32]) -> nsrs_core::error::Result<Stdio> {
                 if number == 0 { (read, Some(write)) } else { (write, Some(read)) }
             }
             IGNORE => (open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).at("open", "/dev/null")?, None),
-            fd => (duplicate(fd).at("pass the file descriptor", fd)?, None),
+            fd => (passed(fd)?, None),
         };
         stdio.theirs.push(theirs);
         stdio.ours.push(ours);
     }
     Ok(stdio)
+}
+
+/// A copy of a descriptor that the caller named.
+fn passed(fd: i32) -> nsrs_core::error::Result<OwnedFd> {
+    duplicate(fd).at("pass the file descriptor", fd).map_err(|error| {
+        if error.errno == Some(nix::errno::Errno::EBADF as i32) {
+            error.code(Code::InvalidArgument).because("it is not open")
+        } else {
+            error
+        }
+    })
 }
 
 #[napi]
@@ -137,10 +148,7 @@ impl Supervisor {
         pass: &[i32],
     ) -> nsrs_core::error::Result<Vec<Option<OwnedFd>>> {
         let stdio = stdio(wanted)?;
-        let passed = pass
-            .iter()
-            .map(|fd| duplicate(*fd).at("pass the file descriptor", fd))
-            .collect::<nsrs_core::error::Result<Vec<_>>>()?;
+        let passed = pass.iter().copied().map(passed).collect::<nsrs_core::error::Result<Vec<_>>>()?;
         let fds: Vec<BorrowedFd<'_>> = stdio.theirs.iter().chain(&passed).map(AsFd::as_fd).collect();
         let connection = connection::current(&self.executable)?;
         lock(&self.open).insert(id);
