@@ -21,9 +21,25 @@ const slim: Record<string, string> = {
 /**
  * A shell script and JavaScript at once. The shell puts the double hyphen before the file's name: Node 20 takes an
  * --env-file wherever it stands for its own, even after the name of the program.
+ *
+ * And where descriptors are to be handed on, it takes down which the caller has: Node opens more, and marks all of them as
+ * closed on exec. Those with that mark (02000000) are the shell's own, for none is inherited with it.
  */
 const shebang = `#!/bin/sh
-':' //; exec node -- "$0" "$@"`
+':' /*
+case "$*" in *--preserve-fd*)
+  NSRS_CALLER_FDS=
+  for fd in /proc/$$/fd/*; do
+    fd=\${fd#/proc/$$/fd/}
+    [ -e /proc/$$/fdinfo/$fd ] || continue
+    while read -r key value; do
+      [ "$key" = flags: ] && [ $((value & 02000000)) = 0 ] && NSRS_CALLER_FDS="$NSRS_CALLER_FDS $fd"
+    done </proc/$$/fdinfo/$fd
+  done
+  export NSRS_CALLER_FDS
+esac
+exec node -- "$0" "$@"
+*/`
 
 /**
  * The CLI is one file with everything inside. CommonJS, because Node loads it some milliseconds sooner than a module,

@@ -4,6 +4,7 @@ import { caller } from '../ts/caller.ts'
 import { toNative } from '../ts/launch.ts'
 import { native } from '../ts/native.ts'
 import { type Flag, flags, groups } from './flags.ts'
+import { inherited } from './inherited.ts'
 import { FAILED, type Problem, report, reportError, say } from './report.ts'
 import { descriptors, envFile, securityOption, ValueError } from './values.ts'
 
@@ -117,6 +118,9 @@ function understand(given: Record<string, unknown>): Wish {
   if (fromFiles.length > 0) options.env = { ...Object.fromEntries(fromFiles), ...(options.env as object | undefined) }
   for (const allow of parseAll('--security-opt', own.securityOpt, securityOption)) options.allowNewPrivileges = allow
   const preserveFds = [...new Set(parseAll('--preserve-fd', own.preserveFd, descriptors).flat())]
+  const open = inherited()
+  for (const fd of preserveFds.filter((fd) => open?.has(fd) === false))
+    problems.push({ message: `invalid --preserve-fd "${fd}": the caller has no such open file descriptor` })
   return { options: options as ContainerOptions, preserveFds, problems }
 }
 

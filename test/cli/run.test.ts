@@ -129,7 +129,27 @@ test('open file descriptors cross only by name', (t) => {
   t.is(bash('--preserve-fd 5-6 -- ls /proc/self/fd').stdout, '0\n1\n2\n3\n5\n6\n')
   const missing = bash('--preserve-fd 99 -- true')
   t.is(missing.status, 125)
-  t.regex(missing.stderr, /--preserve-fd "99"/)
+  t.regex(missing.stderr, /--preserve-fd "99": the caller has no such open file descriptor/)
+})
+
+test("descriptors of Node, and of the shell that starts it, are not the caller's", (t) => {
+  const ours = Array.from({ length: 22 }, (_, index) => index + 3).filter((fd) => ![5, 11, 16].includes(fd))
+  for (const [start, numbers] of [
+    [cli, [...ours, 255]],
+    [`bash ${cli}`, [3, 10, 255]],
+    [`busybox sh ${cli}`, [3, 10, 255]],
+  ] as const) {
+    const line = `exec 5</etc/hostname 11</etc/hostname 16</etc/hostname; exec ${start} ${box.join(' ')} "$@"`
+    const run = (fds: string) =>
+      spawnSync('bash', ['-c', line, 'bash', '--preserve-fd', fds, '--', 'ls', '/proc/self/fd'], { encoding: 'utf8' })
+    const { stdout, stderr } = run('5,11,16')
+    t.is(stdout, '0\n1\n11\n16\n2\n3\n5\n', stderr)
+    for (const fd of numbers) {
+      const { status, stderr } = run(`${fd}`)
+      t.is(status, 125, `${start}: ${fd}`)
+      t.is(stderr, `nsrs: invalid --preserve-fd "${fd}": the caller has no such open file descriptor\n`)
+    }
+  }
 })
 
 for (const [what, args, text] of [
