@@ -39,7 +39,7 @@ test('standard streams are the very files of the caller', (t) => {
 
 test('a pipe that is closed early ends the command as it would without nsrs', (t) => {
   const line = `${cli} ${box.join(' ')} -- yes | head -n 1; echo "\${PIPESTATUS[0]}"`
-  const { stdout } = spawnSync('bash', ['-c', line], { encoding: 'utf8', timeout: 20_000 })
+  const { stdout } = spawnSync('bash', ['-c', line], { encoding: 'utf8', timeout: 60_000 })
   t.is(stdout, 'y\n141\n')
 })
 
@@ -59,7 +59,7 @@ for (const [signal, status] of [
   ['SIGHUP', 129],
 ] as const) {
   test(`${signal} reaches the command`, async (t) => {
-    const child = spawn(cli, [...box, '--', 'sh', '-c', 'echo up; sleep 60'], {
+    const child = spawn(cli, [...box, '--', 'sh', '-c', 'echo up; sleep 600'], {
       stdio: ['ignore', 'pipe', 'inherit'],
     })
     await new Promise((resolve) => child.stdout.once('data', resolve))

@@ -8,7 +8,7 @@ export const cli = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 /** Runs `nsrs` to its end. */
 export function nsrs(args: readonly string[], options: Partial<SpawnSyncOptionsWithStringEncoding> = {}) {
   const { stdout, stderr, status, signal } = spawnSync(cli, args, {
-    timeout: 30_000,
+    timeout: 60_000,
     ...options,
     encoding: 'utf8',
   })

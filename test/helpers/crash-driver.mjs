@@ -60,7 +60,7 @@ function census() {
 
 /** One nsrs command in good health, which collects what is left; true if its network works. */
 function command() {
-  const script = network === 'bridge' ? './ping -c1 -W2 $(ip -4 route show default | cut -d" " -f3)' : 'true'
+  const script = network === 'bridge' ? './ping -c1 -W10 $(ip -4 route show default | cut -d" " -f3)' : 'true'
   const { status, stderr } = spawnSync(process.execPath, [cli, 'run', '--network', network, '--', 'sh', '-c', script], {
     env,
     encoding: 'utf8',
@@ -69,9 +69,9 @@ function command() {
 }
 
 /** The census once it stands still: the kernel takes namespaces down in its own time. */
-async function settled(wanted) {
+async function settled(wanted, milliseconds) {
   let now = census()
-  for (let wait = 0; wait < 60 && JSON.stringify(now) !== wanted; wait++) {
+  for (const end = Date.now() + milliseconds; Date.now() < end && JSON.stringify(now) !== wanted; ) {
     await sleep(50)
     now = census()
   }
@@ -103,7 +103,7 @@ async function attached(round, moment) {
   // Too early for a supervisor: then Node is the one.
   if (kind !== 1 || victims.length === 0) kill(child.pid)
   // A Node process that lost its supervisor tells it to its callers, and ends.
-  await Promise.race([ended, sleep(15_000).then(() => kill(child.pid))])
+  await Promise.race([ended, sleep(60_000).then(() => kill(child.pid))])
   await ended
   if (kind === 1 && victims.length > 0 && child.signalCode)
     throw new Error(`Node did not notice that its supervisor was killed: ${child.signalCode}`)
@@ -122,13 +122,13 @@ async function foreground(_round, moment) {
 
 command()
 await sleep(300)
-const before = await settled('')
+const before = await settled('', 3000)
 for (let round = 0; round < rounds; round++) {
   const moment = Math.random() * 60
   await (round % 4 === 3 ? foreground : attached)(round, moment)
 }
 await sleep(100)
 command()
-const after = await settled(JSON.stringify(before))
+const after = await settled(JSON.stringify(before), 20_000)
 command()
 process.stdout.write(JSON.stringify({ before, after }))

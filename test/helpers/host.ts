@@ -57,8 +57,8 @@ export function containers(): string[] {
   return supervisors.flatMap((line) => children(line.trim().split(' ')[0] ?? ''))
 }
 
-/** Waits until something is so. */
-export async function until(isSo: () => boolean, milliseconds = 5000): Promise<boolean> {
+/** Waits until something is so; false if it isn't within a time that a slow machine needs too. */
+export async function until(isSo: () => boolean, milliseconds = 30_000): Promise<boolean> {
   const end = Date.now() + milliseconds
   while (!isSo()) {
     if (Date.now() > end) return false

@@ -40,6 +40,8 @@ export interface ExecOptions {
   timeout?: number
   /** Called with the process once it is started. */
   started?: (pid: number) => void
+  /** Called with the process once it has written something. */
+  wrote?: (pid: number) => void
 }
 
 /** A call of the library: what `run()` is given. */
@@ -113,7 +115,7 @@ export function exec(file: string, args: string[] = [], options: ExecOptions = {
     cwd: options.cwd ?? '/',
     env: environment(as, options.env),
     stdio: ['pipe', 'pipe', 'pipe', ...(options.fds ?? [])],
-    timeout: options.timeout ?? 60_000,
+    timeout: options.timeout ?? 240_000,
     killSignal: 'SIGKILL',
   }
   return new Promise((resolve, reject) => {
@@ -125,6 +127,7 @@ export function exec(file: string, args: string[] = [], options: ExecOptions = {
     child.stderr?.setEncoding('utf8').on('data', (text: string) => {
       chunks.stderr += text
     })
+    child.stdout?.once('data', () => options.wrote?.(child.pid ?? -1))
     child.stdin?.on('error', () => {}).end(options.input ?? '')
     child.on('spawn', () => options.started?.(child.pid ?? -1))
     child.on('error', reject)

@@ -71,7 +71,7 @@ asEach("private is what it says, for those that are the host's by default too", 
 
 /** A process with namespaces of its own, to be joined; its number as the host sees it. */
 async function target(t: ExecutionContext, flags: string[]): Promise<number> {
-  const child = spawn('unshare', [...flags, '--fork', '--kill-child', 'sh', '-c', 'echo up; exec sleep 60'], {
+  const child = spawn('unshare', [...flags, '--fork', '--kill-child', 'sh', '-c', 'echo up; exec sleep 600'], {
     stdio: ['ignore', 'pipe', 'inherit'],
   })
   t.teardown(() => {

@@ -118,7 +118,7 @@ networked("containers reach the internet with the host's address", async (t, wor
 })
 
 networked('two containers ping each other, by IPv4 and IPv6, without a capability', async (t, world) => {
-  const other = await neighbour(t, world, [], 'exec sleep 60')
+  const other = await neighbour(t, world, [], 'exec sleep 600')
   t.regex(other.v6, /^fd/)
   const ping = `./ping -c1 -W10 ${other.v4} >/dev/null && ./ping -c1 -W10 ${other.v6} >/dev/null && echo pong`
   t.is(
@@ -213,7 +213,7 @@ sys.exit(os.strerror(-error) if error else 0)
 `
 
 networked("nobody on the bridge reaches the host's own loopback, which the guard alone prevents", async (t, world) => {
-  await neighbour(t, world, ['-p', '127.0.0.1:8080:80'], 'exec sleep 60')
+  await neighbour(t, world, ['-p', '127.0.0.1:8080:80'], 'exec sleep 600')
   await server(t, world.host, 'TCP-LISTEN:9000,bind=127.0.0.1,reuseaddr')
   t.is((await from(world.host, 'TCP:127.0.0.1:9000')).stdout.trim(), '127.0.0.1')
 
@@ -241,7 +241,7 @@ networked("nobody on the bridge reaches the host's own loopback, which the guard
 })
 
 networked('a wanted address and hardware address are given, and taken ones are refused', async (t, world) => {
-  const first = await neighbour(t, world, [], 'exec sleep 60')
+  const first = await neighbour(t, world, [], 'exec sleep 600')
   const wanted = first.v4.replace(/\.\d+$/, '.77')
   const facts = await world.box.output([
     '--network',
@@ -273,7 +273,7 @@ networked('a wanted address and hardware address are given, and taken ones are r
 
 networked('a port that somebody has is refused, and named', async (t, world) => {
   await server(t, world.host, 'TCP-LISTEN:9000,reuseaddr')
-  await neighbour(t, world, ['-p', '9001:80'], 'exec sleep 60')
+  await neighbour(t, world, ['-p', '9001:80'], 'exec sleep 600')
   for (const port of ['9000:80', '9001:81', '127.0.0.1:9000:80']) {
     const { code, stderr } = await world.box.run(['--network', 'bridge', '-p', port, 'true'])
     t.is(code, 125, `${port} ${stderr}`)

@@ -298,7 +298,10 @@ asRoot('a container that could not start leaves no bridge', async (t, place) => 
       '--net',
       'sh',
       '-c',
-      `"$@"; code=$?; sleep 0.3; ip -o link | cut -d: -f2; nft list ruleset; exit $code`,
+      // The bridge is removed behind the caller's back.
+      `"$@"; code=$?
+      for i in $(seq 200); do [ "$(ip -o link | wc -l)" = 1 ] && break; sleep 0.1; done
+      ip -o link | cut -d: -f2; nft list ruleset; exit $code`,
       'sh',
       process.execPath,
       cli,

@@ -15,7 +15,8 @@ const OUTSIDE =
 const driver = join(import.meta.dirname, '../helpers/crash-driver.mjs')
 
 async function crash(t: ExecutionContext, at: Place, network: string, rounds: number): Promise<void> {
-  t.timeout(60_000 + rounds * 2000)
+  const limit = 120_000 + rounds * 10_000
+  t.timeout(limit)
   copyFileSync(execSync('command -v ping', { encoding: 'utf8' }).trim(), join(at.dir, 'ping'))
   chmodSync(at.dir, 0o755)
   const other = at.as.uid === 0 ? [] : ['setpriv', `--reuid=${at.as.uid}`, `--regid=${at.as.gid}`, '--init-groups']
@@ -37,7 +38,7 @@ async function crash(t: ExecutionContext, at: Place, network: string, rounds: nu
   const { code, stdout, stderr } = await exec(
     'unshare',
     [...inside, process.execPath, driver, String(rounds), network, at.state],
-    { cwd: at.dir, env, as: root, timeout: 60_000 + rounds * 2000 },
+    { cwd: at.dir, env, as: root, timeout: limit },
   )
   t.is(code, 0, stderr)
   const { before, after } = JSON.parse(stdout) as Record<'before' | 'after', Record<string, unknown>>

@@ -58,7 +58,7 @@ function debian(place: Place): string | undefined {
     const mode = isRoot ? 'root' : 'unshare'
     const suite = /VERSION_CODENAME=(\w+)/.exec(readFileSync('/etc/os-release', 'utf8'))?.[1] ?? 'stable'
     const args = [`--mode=${mode}`, '--variant=essential', '--format=tar', suite, `${tar}.new`]
-    const { status, stderr } = spawnSync('mmdebstrap', args, { encoding: 'utf8', timeout: 120_000 })
+    const { status, stderr } = spawnSync('mmdebstrap', args, { encoding: 'utf8', timeout: 500_000 })
     if (status !== 0) {
       console.log(`mmdebstrap: ${stderr.split('\n').slice(-3).join(' ')}`)
       return undefined
@@ -79,7 +79,7 @@ function debian(place: Place): string | undefined {
 }
 
 unless(has('mmdebstrap') ? undefined : 'mmdebstrap is missing', asEach, 'Debian runs as a root', async (t, place) => {
-  t.timeout(150_000)
+  t.timeout(600_000)
   const rootfs = debian(place)
   if (!rootfs) return giveUp(t, 'mmdebstrap could not make a root (no mirror?)')
   const script =

@@ -126,11 +126,13 @@ unless(
     for (const name of ['late', 'out']) mkdirSync(join(volume, name))
     const log = (mode: string) => join(place.dir, `log-${mode}`)
     const tail =
-      'sleep 0.5; mount -t tmpfs inside /v/out 2>/dev/null; grep -c " /v/late " /proc/self/mountinfo; grep " /v " /proc/self/mountinfo | grep -o "master\\|shared"'
+      'touch /v/up; until [ -e /v/go ]; do sleep 0.05; done; mount -t tmpfs inside /v/out 2>/dev/null; grep -c " /v/late " /proc/self/mountinfo; grep " /v " /proc/self/mountinfo | grep -o "master\\|shared"'
     const script = `mount --bind ${volume} ${volume} && mount --make-shared ${volume}
     for mode in private rslave; do
       "$@" -v ${volume}:/v:$mode --cap-add SYS_ADMIN sh -c '${tail}' > ${place.dir}/log-$mode & pid=$!
-      sleep 0.3; mount -t tmpfs late ${volume}/late; wait $pid; umount ${volume}/late
+      while kill -0 $pid && [ ! -e ${volume}/up ]; do sleep 0.05; done
+      mount -t tmpfs late ${volume}/late; touch ${volume}/go; wait $pid; umount ${volume}/late
+      rm ${volume}/up ${volume}/go
       grep " ${volume}/out " /proc/self/mountinfo && echo leaked
     done; true`
     const { stdout, stderr } = await exec(

@@ -25,7 +25,7 @@ async function as(place: Place, rootfs: string, users: string[], options: object
     users.map((user) => ({
       command: 'cat',
       args: ['/proc/self/status'],
-      options: { rootfs: { dir: rootfs }, user, timeout: 20_000, ...options },
+      options: { rootfs: { dir: rootfs }, user, timeout: 60_000, ...options },
     })),
   )
 }

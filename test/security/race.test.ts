@@ -36,7 +36,7 @@ unless(
     const loop = `$SIG{TERM} = sub { print $n; exit }; while (1) { for (qw(${SWAPPED.join(' ')})) { $n++ if 0 == syscall(${RENAMEAT2}, -100, "/shared/$_", -100, "/shared/$_-", 2); } }`
     const controller = new AbortController()
     const neighbours = [0, 1].map(() =>
-      place.run(['-v', `${rootfs}:/shared`, '-w', '/', '--timeout', String(SECONDS + 20), '--', 'perl', '-e', loop], {
+      place.run(['-v', `${rootfs}:/shared`, '-w', '/', '--timeout', String(SECONDS + 100), '--', 'perl', '-e', loop], {
         started: (pid) => controller.signal.addEventListener('abort', () => process.kill(pid, 'SIGTERM')),
       }),
     )
@@ -52,7 +52,7 @@ unless(
         addHosts: ['a:192.0.2.1'],
         volumes: [`${join(place.dir, 'volume')}:/mnt/volume/deep`],
         tmpfs: ['/work/tmp'],
-        timeout: 10_000,
+        timeout: 60_000,
       },
     }
     const until = Date.now() + SECONDS * 1000
@@ -61,7 +61,7 @@ unless(
       done.push(
         ...(await place.batch(
           Array.from({ length: 40 }, () => job),
-          { together: 2, timeout: 60_000 },
+          { together: 2 },
         )),
       )
     controller.abort()

@@ -103,7 +103,7 @@ function prepare(place: Place, canary: string, seed: string, path: string, name:
     volumes: [`${volume}:/mnt/volume`, `${join(volume, 'file')}:/mnt/file`, `${volume}:/mnt/deep/target/made`],
     tmpfs: ['/mnt/tmpfs'],
     tty: { cols: 80, rows: 24 },
-    timeout: 10_000,
+    timeout: 60_000,
   }
   return { path, name, job: { command: '/bin/sh', args: ['-c', `exec 2>&1; ${probe}`], options } }
 }
@@ -141,10 +141,7 @@ unless(noBusybox(), asEach, 'no path that set-up prepares leads out of the root 
   if (isRoot) spawnSync('chown', ['-hR', `${place.as.uid}:${place.as.gid}`, join(place.dir, 'cases')])
   const before = snapshot(canary)
   // Descriptors that lead to the canary are open in the caller, from 3 on.
-  const done = await place.batch(
-    cases.map(({ job }) => job),
-    { timeout: 120_000 },
-  )
+  const done = await place.batch(cases.map(({ job }) => job))
   for (const [index, one] of cases.entries()) check(t, one, done[index] as Done)
   t.deepEqual(snapshot(canary), before)
   const ran = done.filter(({ message }) => message === undefined).length

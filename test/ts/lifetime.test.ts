@@ -13,7 +13,7 @@ const prelude = `
 const arguments_ = (program: string) => ['--input-type=module', '-e', prelude + program]
 
 function node(program: string) {
-  return spawnSync(process.execPath, arguments_(program), { encoding: 'utf8', timeout: 20_000 })
+  return spawnSync(process.execPath, arguments_(program), { encoding: 'utf8', timeout: 60_000 })
 }
 
 test('a container keeps Node alive, and its end lets it go', (t) => {
@@ -24,12 +24,10 @@ test('a container keeps Node alive, and its end lets it go', (t) => {
 })
 
 test('a container that is not referenced does not', (t) => {
-  const since = Date.now()
   const { status } = node(
-    "spawn('sleep', ['15'], { ...options, stdin: 'ignore', stdout: 'ignore', stderr: 'ignore' }).unref()",
+    "spawn('sleep', ['600'], { ...options, stdin: 'ignore', stdout: 'ignore', stderr: 'ignore' }).unref()",
   )
-  t.is(status, 0)
-  t.true(Date.now() - since < 10_000)
+  t.is(status, 0, 'else it is ended by the time limit of this test')
 })
 
 test('importing the package does nothing', (t) => {

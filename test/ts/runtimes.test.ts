@@ -49,7 +49,7 @@ for (const [name, [version, program, ...args]] of Object.entries(runtimes)) {
     continue
   }
   test(title, (t) => {
-    const { stdout, stderr } = spawnSync(path, args, { encoding: 'utf8', timeout: 60_000 })
+    const { stdout, stderr } = spawnSync(path, args, { encoding: 'utf8', timeout: 120_000 })
     const [running, ...seen] = stdout === '' ? [] : (JSON.parse(stdout) as [string, ...unknown[]])
     t.deepEqual(seen, ['in', 'err', 1e6, ['a', 'b', '/dev/pts/0'], 20, 'ERR_NSRS_COMMAND_NOT_FOUND'], stderr)
     t.true(running?.startsWith(version), running)

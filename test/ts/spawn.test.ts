@@ -59,7 +59,7 @@ test('a signal by name and by number', async (t) => {
     ['TERM', 'SIGTERM'],
     [9, 'SIGKILL'],
   ] as const) {
-    const p = spawn('sleep', ['60'], box)
+    const p = spawn('sleep', ['600'], box)
     await p.ready
     t.true(p.kill(signal))
     t.is((await p.wait()).signal, name)
@@ -92,7 +92,7 @@ test('an error that somebody listens to', async (t) => {
 test('disposal kills and waits', async (t) => {
   let kept: Process
   {
-    await using p = spawn('sleep', ['60'], box)
+    await using p = spawn('sleep', ['600'], box)
     kept = p
     await p.ready
   }
@@ -100,7 +100,10 @@ test('disposal kills and waits', async (t) => {
 })
 
 test('an abort', async (t) => {
-  const p = spawn('sleep', ['60'], { ...box, signal: AbortSignal.timeout(50) })
+  const controller = new AbortController()
+  const p = spawn('sleep', ['600'], { ...box, signal: controller.signal })
+  await p.ready
+  controller.abort()
   t.like(await p.wait(), { isCanceled: true, signal: 'SIGTERM' })
 })
 

@@ -134,7 +134,7 @@ mod tests {
                 }
             });
             assert_eq!(error.unwrap_err().to_string(), "try it: no answer within 100ms");
-            assert!(since.elapsed() < Duration::from_secs(2), "{:?}", since.elapsed());
+            assert!(since.elapsed() < Duration::from_secs(30), "{:?}", since.elapsed());
             let left = rustix::process::wait(rustix::process::WaitOptions::NOHANG).map(drop);
             assert_eq!(left, Err(Errno::CHILD), "it is reaped");
         });
