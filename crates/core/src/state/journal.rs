@@ -123,8 +123,21 @@ pub fn collect(state: &Path) -> Result<usize> {
             }
         }
         let _ = fs::remove_file(entry.path());
+        remove_stray_pipes(state);
     }
     Ok(ended)
+}
+
+/// A container is struck out when it has ended, and its pipe lives until pasta has ended too: a supervisor that was killed
+/// in between left a pipe that no journal tells of.
+fn remove_stray_pipes(state: &Path) {
+    for entry in fs::read_dir(state).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix("pasta-")?.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Kills a process, if it still is the one that was noted and not another that got its number.
@@ -164,6 +177,11 @@ mod tests {
         journal.note(Pid::from_raw(child.id() as i32).unwrap()).unwrap();
         let struck = journal.note(Pid::from_raw(other.id() as i32).unwrap()).unwrap();
         journal.strike(struck);
+        // Its container was struck out, and it was killed before it removed the pipe.
+        let stray = state.join(format!("pasta-{}", i32::MAX));
+        let used = state.join(format!("pasta-{}", std::process::id()));
+        fs::write(&stray, "").unwrap();
+        fs::write(&used, "").unwrap();
         // While it lives nothing is touched.
         assert_eq!(collect(&state).unwrap(), 0);
         let copy = fs::read(&journal.path).unwrap();
@@ -171,7 +189,9 @@ mod tests {
         drop(journal);
         assert!(!path.exists());
         fs::write(&path, copy).unwrap();
+        assert!(stray.exists());
         assert_eq!(collect(&state).unwrap(), 1);
+        assert!(!stray.exists() && used.exists());
         assert!(!child.wait().unwrap().success());
         assert!(other.try_wait().unwrap().is_none());
         other.kill().unwrap();
