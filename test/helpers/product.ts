@@ -2,7 +2,7 @@
 
 import { type SpawnOptions, spawn, spawnSync } from 'node:child_process'
 import { chownSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { tmpdir, userInfo } from 'node:os'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { skip } from './skips.ts'
@@ -83,7 +83,7 @@ export const root: Identity = { name: 'root', uid: 0, gid: 0, home: '/root' }
 /** `tester`, or whoever runs the tests without being root. */
 export const user: Identity = isRoot
   ? ordinaryUser()
-  : { name: 'user', uid: process.getuid?.() ?? -1, gid: process.getgid?.() ?? -1, home: process.env.HOME ?? '/' }
+  : { ...userInfo(), name: userInfo().username, home: userInfo().homedir }
 
 /** The environment of a caller: little, and nothing of the one who runs the tests. */
 function environment(identity: Identity, extra: Record<string, string | undefined> = {}): NodeJS.ProcessEnv {
