@@ -2,7 +2,7 @@
 // living process that is not of this run is theirs, and what is gone within two seconds was on its way.
 
 import { spawnSync } from 'node:child_process'
-import { readdirSync, readFileSync } from 'node:fs'
+import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
@@ -21,6 +21,10 @@ function read(path) {
   } catch {
     return ''
   }
+}
+
+function inode(path) {
+  return statSync(path, { throwIfNoEntry: false })?.ino
 }
 
 const pids = () => list('/proc').filter((name) => /^\d+$/.test(name))
@@ -50,13 +54,17 @@ function census(run) {
   const tables = spawnSync('/usr/sbin/nft', ['list', 'tables'], { encoding: 'utf8' }).stdout ?? ''
   const uids = ['root', 'tester'].map((name) => spawnSync('id', ['-u', name], { encoding: 'utf8' }).stdout.trim())
   const states = ['/run/nsrs', ...[...uids, process.getuid()].map((uid) => `/tmp/nsrs-${uid}`)]
+  // Whoever uses the bridge of the host holds locks; then its links and addresses are not known to be ours.
+  const held = read('/proc/locks').matchAll(/ (\d+) \S+:(\d+) \d+ EOF$/gm)
+  const theirLocks = new Set([...held].flatMap(([, pid, inode]) => (isOfThisRun(pid) ? [] : [Number(inode)])))
+  const bridgeIsTheirs = filesBelow('/run/nsrs/net').some((path) => theirLocks.has(inode(path)))
   // An init has the environment of its container, and never another parent than a supervisor that lives.
   const isOrphan = (pid) => {
     const parent = /^PPid:\t(\d+)/m.exec(read(`/proc/${pid}/status`))?.[1]
     return isRuntime(pid) && read(`/proc/${pid}/cmdline`).includes('\0init\0') && !isRuntime(parent)
   }
   return {
-    links: list('/sys/class/net').filter((name) => /nsrs|veth/.test(name) && name !== 'nsrs0'),
+    links: list('/sys/class/net').filter((name) => /nsrs|veth|^ns[0-9a-f]{8}$/.test(name) && !bridgeIsTheirs),
     mounts: read('/proc/self/mountinfo')
       .split('\n')
       .filter((line) => line.includes('nsrs') && !line.includes(' /run/netns/')),
@@ -71,7 +79,8 @@ function census(run) {
     // The lock of the bridges can't be removed without a race, and stays.
     'files of the state directory': states
       .flatMap(filesBelow)
-      .filter((path) => !path.endsWith('/net/lock') && !isTheirs(path.split('/').at(-1))),
+      .filter((path) => !(path.endsWith('/net/lock') || (path.startsWith('/run/nsrs/net/') && bridgeIsTheirs)))
+      .filter((path) => !isTheirs(path.split('/').at(-1))),
     cgroups: cgroups().filter((path) => path.includes('nsrs')),
     // tsx keeps what it compiled.
     'temporary files': list(run, { recursive: true }).filter((path) => path.startsWith('nsrs-')),
