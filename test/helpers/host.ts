@@ -13,10 +13,15 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import process from 'node:process'
 
+const directories: string[] = []
+process.on('exit', () => {
+  for (const path of directories) rmSync(path, { recursive: true, force: true })
+})
+
 /** A directory that is gone when the tests of this file are over. */
 export function temporary(prefix = 'nsrs-test-'): string {
   const path = mkdtempSync(join(tmpdir(), prefix))
-  process.on('exit', () => rmSync(path, { recursive: true, force: true }))
+  directories.push(path)
   return path
 }
 
@@ -24,7 +29,7 @@ export function temporary(prefix = 'nsrs-test-'): string {
 process.env.NSRS_STATE_DIR = join(temporary('nsrs-state-'), 'state')
 
 const APPLETS =
-  'sh cat echo false head id kill ls mount printf ps pwd readlink seq sleep stty touch true tty umount wc yes'
+  'sh cat echo env false grep head id ip kill ls mount printf ps pwd readlink seq sleep stty touch true tty umount wc yes'
 
 /** A root file system of its own with BusyBox and nothing else. */
 export function busybox(): string {
@@ -45,6 +50,17 @@ export function openFiles(): number {
 
 /** Processes that are children of the supervisor of this process: its containers. */
 export function containers(): string[] {
+  return ofSupervisor().filter((line) => !line.endsWith(SPARE))
+}
+
+/** The processes of containers made ahead. */
+export function spares(): string[] {
+  return ofSupervisor().filter((line) => line.endsWith(SPARE))
+}
+
+const SPARE = ' nsrs-spare'
+
+function ofSupervisor(): string[] {
   const children = (pid: string | number) => {
     const args = ['-o', 'pid=,comm=', '--ppid', String(pid)]
     try {

@@ -26,7 +26,7 @@ pub fn run(channel: OwnedFd, args: &[String]) -> u8 {
         Ok(code) => code,
         Err(error) => {
             let code = error.code.exit_code();
-            let _ = channel.send(&FromChild::Failed(error), None);
+            let _ = channel.send(&FromChild::Failed(error), &[]);
             code
         }
     }
@@ -43,7 +43,7 @@ fn supervise(channel: &Channel, args: &[String]) -> Result<u8> {
         // a signal that can be acted upon.
         let told = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::HUP));
         told.at("hear of the supervisor's death", "")?;
-        channel.send(&FromChild::InCharge, None)?;
+        channel.send(&FromChild::InCharge, &[])?;
     }
     let env: Vec<String> = std::env::vars_os()
         .map(|(name, value)| format!("{}={}", name.to_string_lossy(), value.to_string_lossy()))
@@ -64,7 +64,7 @@ fn supervise(channel: &Channel, args: &[String]) -> Result<u8> {
     match serde_json::from_slice::<Error>(&reason) {
         Ok(error) => return Err(error),
         Err(_) => {
-            if let Err(error) = channel.send(&FromChild::Executed, None) {
+            if let Err(error) = channel.send(&FromChild::Executed, &[]) {
                 end_orphans();
                 return Err(error);
             }
@@ -135,7 +135,7 @@ fn reap(channel: &Channel, child: Pid) -> Option<u8> {
             Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return None,
             _ => continue,
         };
-        let _ = channel.send(&FromChild::Ended(raw), None);
+        let _ = channel.send(&FromChild::Ended(raw), &[]);
         return Some(code as u8);
     }
 }

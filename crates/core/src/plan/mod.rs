@@ -60,6 +60,42 @@ pub struct Plan {
     pub timeout_ms: Option<u64>,
 }
 
+impl Plan {
+    /// Do two plans differ in nothing but what is done last? Then a container made ahead for the one serves the other.
+    #[must_use]
+    pub fn same_ground(&self, other: &Plan) -> bool {
+        let Plan {
+            namespaces,
+            user_namespace,
+            root,
+            pseudo,
+            mounts,
+            network,
+            names,
+            hostname,
+            domainname,
+            sysctls,
+            command,
+            init,
+            tty,
+            timeout_ms: _,
+        } = self;
+        *root == other.root
+            && *mounts == other.mounts
+            && *network == other.network
+            && *namespaces == other.namespaces
+            && *user_namespace == other.user_namespace
+            && *pseudo == other.pseudo
+            && *names == other.names
+            && *hostname == other.hostname
+            && *domainname == other.domainname
+            && *sysctls == other.sysctls
+            && command.oom_score_adj == other.command.oom_score_adj
+            && *init == other.init
+            && *tty == other.tty
+    }
+}
+
 /// Collects every problem of a call, so that all are reported together.
 #[derive(Debug, Default)]
 pub struct Problems(Vec<Error>);

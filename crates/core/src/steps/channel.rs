@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{At, Error, Result};
+use crate::plan::command::Command;
 use crate::sys::message;
 
 /// From the container to the supervisor.
@@ -32,6 +33,8 @@ pub enum FromChild {
     Executed,
     /// The init saw the command end; the status word of wait(2).
     Ended(i32),
+    /// A container made ahead stands and waits for [`ToChild::Command`].
+    Ready,
 }
 
 /// From the supervisor to the container.
@@ -41,9 +44,12 @@ pub enum ToChild {
     Mapped,
     /// The host's side of the network is there.
     Connected,
+    /// To a container made ahead: what to execute in it. Its descriptors: standard input, output and error, then those of
+    /// `preserve_fds`.
+    Command(Box<Command>),
 }
 
-/// Largest message: an error with its texts.
+/// Largest message: an error with its texts, a command with an environment of the usual size.
 const MOST: usize = 16 * 1024;
 
 /// One end of the conversation; messages keep their borders (`SOCK_SEQPACKET`).
@@ -61,13 +67,17 @@ impl Channel {
         Ok((Channel(ours), Channel(theirs)))
     }
 
-    /// Sends a message, with a descriptor if it has one.
+    /// Sends a message with its descriptors.
     ///
     /// # Errors
-    /// The other end is gone.
-    pub fn send(&self, message: &impl Serialize, fd: Option<BorrowedFd<'_>>) -> Result<()> {
+    /// The other end is gone, or the message is too large for it.
+    pub fn send(&self, message: &impl Serialize, fds: &[BorrowedFd<'_>]) -> Result<()> {
+        let step = "talk over the channel of the container";
         let bytes = serde_json::to_vec(message).expect("messages are plain data");
-        message::send(&self.0, &bytes, fd.as_slice()).at("talk to the supervisor", "")?;
+        if bytes.len() > MOST {
+            return Err(Error::os(step, "", Errno::MSGSIZE));
+        }
+        message::send(&self.0, &bytes, fds).at(step, "")?;
         Ok(())
     }
 
@@ -75,7 +85,7 @@ impl Channel {
     ///
     /// # Errors
     /// The message is not one of this program's.
-    pub fn receive<T: DeserializeOwned>(&self) -> Result<Option<(T, Option<OwnedFd>)>> {
+    pub fn receive<T: DeserializeOwned>(&self) -> Result<Option<(T, Vec<OwnedFd>)>> {
         let mut bytes = vec![0; MOST];
         let mut fds = Vec::new();
         let length = loop {
@@ -91,7 +101,7 @@ impl Channel {
         let message = serde_json::from_slice(&bytes[..length]).map_err(|error| {
             Error::new(crate::error::Code::SetupFailed, "read from the channel of the container", error.to_string())
         })?;
-        Ok(Some((message, fds.pop())))
+        Ok(Some((message, fds)))
     }
 
     /// The same end once more.

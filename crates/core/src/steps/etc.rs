@@ -15,7 +15,7 @@ use super::root_dir::RootDir;
 use crate::error::{At, Error, Result};
 
 /// What the files say; a file that is `None` stays the root's.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Files {
     /// /etc/hosts.
     pub hosts: Option<String>,

@@ -1,6 +1,7 @@
 //! What happens inside the new process, one file per act.
 //!
-//! [`run`] is the order of acts; the reason for each place stands beside it.
+//! [`prepare`] and [`complete`] are the order of acts; the reason for each place stands beside it. [`run`] does both in
+//! one go, [`run_ahead`] does the first before anybody has asked and the second when somebody does.
 
 pub mod channel;
 pub mod etc;
@@ -34,7 +35,7 @@ use crate::plan::Plan;
 use crate::plan::idmap::{MapWriter, UserNamespace};
 use crate::plan::namespace::Kind;
 use crate::plan::network::{INTERFACE, Network};
-use crate::sys::fds::place;
+use crate::sys::fds::{close_others, place};
 use crate::sys::process::exit_now;
 use crate::sys::seccomp;
 
@@ -60,27 +61,62 @@ pub struct Inputs {
     pub mapped: bool,
 }
 
-/// Turns the new process into the container's command. Comes back only if a step failed, after the supervisor was told.
+/// Turns the new process into the container's command. Does not come back: if a step failed, the supervisor was told.
 pub fn run(plan: &Plan, inputs: Inputs) -> ! {
+    finish_with(inputs, |mut inputs| {
+        let ground = prepare(plan, &mut inputs)?;
+        complete(plan, ground, inputs)
+    })
+}
+
+/// Prepares a container whose command is not known yet, waits for it, and becomes it. The plan's own command is a stand-in.
+pub fn run_ahead(plan: &Plan, inputs: Inputs) -> ! {
+    // This process lives on beside others: what is the supervisor's, above all its connection to Node, must end with the
+    // supervisor alone.
+    let closed = close_others(&[inputs.program.as_fd(), inputs.channel.as_fd(), inputs.supervisor.as_fd()]);
+    finish_with(inputs, |mut inputs| {
+        closed.at("close all other file descriptors", "")?;
+        // For whoever looks at the host's processes and wonders; gone with the exec.
+        rustix::thread::set_name(c"nsrs-spare").at("name the process", "")?;
+        let ground = prepare(plan, &mut inputs)?;
+        die_with_supervisor(&inputs.supervisor)?;
+        inputs.channel.send(&FromChild::Ready, &[])?;
+        let (command, mut stdio) = match inputs.channel.receive::<ToChild>()? {
+            Some((ToChild::Command(command), fds)) => (*command, fds),
+            _ => exit_now(0),
+        };
+        inputs.fds = stdio.split_off(stdio.len().min(3));
+        inputs.stdio = <[OwnedFd; 3]>::try_from(stdio).ok();
+        complete(&Plan { command, ..plan.clone() }, ground, inputs)
+    })
+}
+
+fn finish_with(inputs: Inputs, steps: impl FnOnce(Inputs) -> Result<Infallible>) -> ! {
     let reporter = inputs.channel.try_clone();
-    let Err(error) = walk(plan, inputs);
+    let Err(error) = steps(inputs);
     if let Ok(channel) = reporter {
-        let _ = channel.send(&FromChild::Failed(error), None);
+        let _ = channel.send(&FromChild::Failed(error), &[]);
     }
     // Nothing of the supervisor's, whose copy this process is, may run on the way out.
     exit_now(125)
 }
 
-fn walk(plan: &Plan, mut inputs: Inputs) -> Result<Infallible> {
+/// Everything of a container but its command.
+struct Ground {
+    mounted: Option<pseudo::Mounted>,
+    callers_mask: Mode,
+}
+
+/// The acts that take nothing from the plan's command but its out-of-memory score: see [`Plan::same_ground`].
+fn prepare(plan: &Plan, inputs: &mut Inputs) -> Result<Ground> {
     // A session of its own: no signal of the caller's terminal reaches it, and TIOCSTI can't type into that terminal.
     setsid().at("start a session", "")?;
-    take_stdio(inputs.stdio.take())?;
     // What is made below gets exactly the mode it is made with.
     let callers_mask = umask(Mode::empty());
     limits::set_oom_score(&plan.command)?;
     // Sources are the caller's own paths: opened while this process still is the caller.
     let mut sources = sources::collect(plan)?;
-    enter_user_namespace(plan, &inputs)?;
+    enter_user_namespace(plan, inputs)?;
 
     let mounted = if plan.namespaces.makes(Kind::Mount) {
         root::make_private()?;
@@ -101,17 +137,23 @@ fn walk(plan: &Plan, mut inputs: Inputs) -> Result<Infallible> {
     };
     drop(sources);
     names::set(plan)?;
-    connect(plan, &inputs, mounted.as_ref())?;
+    connect(plan, inputs, mounted.as_ref())?;
     if let (Some(mounted), Some(pseudo)) = (&mounted, &plan.pseudo) {
         names::set_sysctls(plan, mounted)?;
         // After the last write of ours to /proc/sys.
         pseudo::restrict(pseudo, mounted)?;
-        if let Some(size) = plan.tty {
-            terminal::open(size, mounted, &inputs.channel)?;
-        }
     }
-    drop(mounted);
-    umask(plan.command.umask.map_or(callers_mask, Mode::from_raw_mode));
+    Ok(Ground { mounted, callers_mask })
+}
+
+/// The acts that are the command's own.
+fn complete(plan: &Plan, ground: Ground, mut inputs: Inputs) -> Result<Infallible> {
+    take_stdio(inputs.stdio.take())?;
+    if let (Some(mounted), Some(size)) = (&ground.mounted, plan.tty) {
+        terminal::open(size, mounted, &inputs.channel)?;
+    }
+    drop(ground.mounted);
+    umask(plan.command.umask.map_or(ground.callers_mask, Mode::from_raw_mode));
     become_command(plan, inputs)
 }
 
@@ -149,7 +191,7 @@ fn connect(plan: &Plan, inputs: &Inputs, mounted: Option<&pseudo::Mounted>) -> R
         Network::Host | Network::Joined => Ok(()),
         Network::None => inside::loopback_up(),
         Network::Pasta { .. } => {
-            inputs.channel.send(&FromChild::NeedNetwork, None)?;
+            inputs.channel.send(&FromChild::NeedNetwork, &[])?;
             inside::loopback_up()?;
             wait_for(&inputs.channel, "wait for the network", connected)
         }

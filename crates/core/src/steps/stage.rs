@@ -89,7 +89,7 @@ pub fn prepare(plan: &Plan, channel: &Channel) -> Result<u64> {
             if *writer == MapWriter::Process {
                 maps::write_own(&plan.user_namespace)?;
             } else {
-                channel.send(&FromChild::NeedMaps, None)?;
+                channel.send(&FromChild::NeedMaps, &[])?;
                 match channel.receive::<ToChild>()? {
                     Some((ToChild::Mapped, _)) => {}
                     _ => {

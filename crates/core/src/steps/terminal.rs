@@ -39,7 +39,7 @@ pub fn open(size: TerminalSize, mounted: &Mounted, channel: &Channel) -> Result<
     resize(&master, size)?;
     console(&slave, mounted)?;
     ioctl_tiocsctty(&slave).at("make it the controlling terminal", "")?;
-    channel.send(&FromChild::Terminal, Some(master.as_fd()))?;
+    channel.send(&FromChild::Terminal, &[master.as_fd()])?;
     for number in 0..=2 {
         let copy: OwnedFd = slave.try_clone().at(step, "")?;
         place(copy, number).at(step, number)?;

@@ -51,6 +51,7 @@ impl Outbox {
 pub fn serve(socket: OwnedFd, program: OwnedFd) -> Result<()> {
     rustix::io::ioctl_fionbio(&socket, true).at("set up the socket", "")?;
     let mut engine = Engine::new(program)?;
+    engine.keep_spares()?;
     let mut reader = Reader::default();
     let mut outbox = Outbox::default();
     engine.watch(&socket, SOCKET, EventFlags::IN)?;

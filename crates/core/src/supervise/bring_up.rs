@@ -19,13 +19,32 @@ use crate::plan::network::Network;
 use crate::steps::channel::ToChild;
 
 impl Engine {
+    /// Makes the container that was asked for.
     pub(super) fn launch(&mut self, order: Order<'_>, plan: Plan, since: Instant) -> Result<()> {
         let Order { id, stdio, fds, announce, .. } = order;
+        self.make(Some(id), stdio, fds, announce, plan, since).map(drop)
+    }
+
+    /// Makes a container that nobody has asked for yet, and returns our number for it.
+    pub(super) fn launch_ahead(&mut self, plan: Plan) -> Result<u64> {
+        self.make(None, None, Vec::new(), false, plan, Instant::now())
+    }
+
+    fn make(
+        &mut self,
+        id: Option<u64>,
+        stdio: Option<[OwnedFd; 3]>,
+        fds: Vec<OwnedFd>,
+        announce: bool,
+        plan: Plan,
+        since: Instant,
+    ) -> Result<u64> {
         let state = self.ground()?.state.clone();
         let wire = self.wiring.reserve(&plan, &state)?;
         let program = self.program.try_clone().at("hold the executable", "")?;
         let (addresses, etc) = (wire.addresses.clone(), wire.files.clone());
-        let launched = launch::start(&plan, &self.host, Files { stdio, fds, program, addresses, etc })?;
+        let files = Files { stdio, fds, program, addresses, etc };
+        let launched = launch::start(&plan, &self.host, files, id.is_none())?;
         let key = self.next;
         self.next += 1;
         let pid = launched.process.pid;
@@ -48,6 +67,7 @@ impl Engine {
             channel: Some(launched.channel),
             announce,
             init_in_charge: false,
+            ready: false,
             running: false,
             failure: None,
             ended: None,
@@ -65,7 +85,7 @@ impl Engine {
         if let Err(error) = begun {
             self.give_up(key, error);
         }
-        Ok(())
+        Ok(key)
     }
 
     /// Writes a process of a container into the journal and watches it and its channel.
@@ -99,7 +119,7 @@ impl Engine {
         if matches!(container.plan.network, Network::Bridge(_)) {
             self.wiring.connect(&container.wire, pid.as_raw_nonzero().get(), &state)?;
             // A process that is gone by now says why on its own channel.
-            let _ = channel.send(&ToChild::Connected, None);
+            let _ = channel.send(&ToChild::Connected, &[]);
         }
         Ok(())
     }
@@ -146,7 +166,7 @@ impl Engine {
         if let (Some(network), Some(channel)) = (&container.user_network, &container.channel) {
             let _ = epoll::delete(&self.epoll, &network.ready);
             // A process that is gone has said why, or will.
-            let _ = channel.send(&ToChild::Connected, None);
+            let _ = channel.send(&ToChild::Connected, &[]);
         }
     }
 

@@ -32,8 +32,8 @@ pub struct Process {
 /// A container from its request to its end.
 #[derive(Debug)]
 pub struct Container {
-    /// The caller's number.
-    pub id: u64,
+    /// The caller's number; none for a spare, which nobody has asked for yet.
+    pub id: Option<u64>,
     /// What is being done.
     pub plan: Plan,
     /// The stage before it, until it is reaped.
@@ -50,6 +50,8 @@ pub struct Container {
     pub announce: bool,
     /// In a shared PID namespace: its init ends what comes of the command.
     pub init_in_charge: bool,
+    /// A spare that stands and waits for its command.
+    pub ready: bool,
     /// The command runs.
     pub running: bool,
     /// Why it never will.
@@ -80,7 +82,7 @@ impl Container {
     #[must_use]
     pub fn is_heard(&self) -> bool {
         let asks = matches!(self.plan.network, Network::Pasta { .. }) || self.plan.tty.is_some() || self.plan.init;
-        self.announce || asks || self.stage.is_some()
+        self.announce || asks || self.stage.is_some() || self.id.is_none()
     }
 
     /// Nothing of it runs any more.

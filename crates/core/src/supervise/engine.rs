@@ -13,6 +13,7 @@ use rustix::event::epoll;
 
 use super::container::Container;
 use super::protocol::Event;
+use super::spare::Spares;
 use super::token::{Source, Token};
 use super::wiring::{self, Wiring};
 use crate::error::{At, Error, Result};
@@ -57,6 +58,8 @@ pub struct Engine {
     /// Containers by number of ours: the caller's numbers are theirs to choose.
     pub(super) next: u64,
     pub(super) events: Vec<(Event, Option<OwnedFd>)>,
+    /// None where one order is all there is.
+    pub(super) spares: Option<Spares>,
 }
 
 impl Engine {
@@ -83,6 +86,7 @@ impl Engine {
             containers: HashMap::new(),
             next: 1,
             events: Vec::new(),
+            spares: None,
         })
     }
 
@@ -113,7 +117,9 @@ impl Engine {
     /// Those of epoll_wait(2).
     pub fn wait(&mut self) -> Result<Vec<Token>> {
         let mut ready: Vec<epoll::Event> = Vec::with_capacity(64);
-        let timeout = self.containers.values().filter_map(Container::deadline).min().map(|deadline| {
+        let deadlines = self.containers.values().filter_map(Container::deadline);
+        let spares_due = self.spares_due();
+        let timeout = deadlines.chain(spares_due).min().map(|deadline| {
             let left = deadline.saturating_duration_since(Instant::now());
             rustix::event::Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
         });
@@ -122,7 +128,15 @@ impl Engine {
             Err(errno) => return Err(errno).at("wait for events", ""),
         }
         self.enforce_deadlines();
-        Ok(ready.iter().map(|event| Token::from_data(event.data)).collect())
+        if ready.is_empty() && spares_due.is_some_and(|due| due <= Instant::now()) {
+            self.tend_spares();
+        }
+        let mut tokens: Vec<Token> = ready.iter().map(|event| Token::from_data(event.data)).collect();
+        if tokens.contains(&Token::MOUNTS) {
+            self.mounts_changed();
+            tokens.retain(|token| *token != Token::MOUNTS);
+        }
+        Ok(tokens)
     }
 
     /// What the outside is to hear, oldest first, with descriptors that go along.
@@ -151,7 +165,13 @@ impl Engine {
     /// Starts a container. Whatever comes of it is told in events.
     pub fn start(&mut self, order: Order<'_>) {
         let (id, since) = (order.id, Instant::now());
-        let launched = self.resolve(order.spec).and_then(|plan| self.launch(order, plan, since).map_err(Vec::from));
+        let launched = self.resolve(order.spec).and_then(|plan| match self.hand_over(&order, &plan) {
+            Some(spare) => {
+                self.adopt(spare, &order, plan, since);
+                Ok(())
+            }
+            None => self.launch(order, plan, since).map_err(Vec::from),
+        });
         if let Err(errors) = launched {
             self.events.push((Event::Failed { id, errors }, None));
         }
@@ -180,7 +200,8 @@ impl Engine {
     /// Handles a ready descriptor of a container.
     pub fn handle(&mut self, key: u64, source: Source) {
         match source {
-            Source::Channel => self.hear(key),
+            // What is ready may have been read meanwhile, and another read would wait.
+            Source::Channel => self.drain(key),
             Source::First => self.reap_first(key),
             Source::Stage => self.reap_stage(key),
             Source::NetworkReady => self.network_ready(key),
@@ -191,7 +212,7 @@ impl Engine {
 
     /// Sends a signal to a container's command.
     pub fn kill(&mut self, id: u64, signal: i32) {
-        let key = self.containers.iter().find(|(_, container)| container.id == id).map(|(key, _)| *key);
+        let key = self.containers.iter().find(|(_, container)| container.id == Some(id)).map(|(key, _)| *key);
         let Some(key) = key else { return };
         // How a container is ended depends on how far it has come.
         self.drain(key);

@@ -19,7 +19,7 @@ impl Engine {
         let Some(container) = self.containers.get_mut(&key) else { return };
         let Some(channel) = &container.channel else { return };
         match channel.receive::<FromChild>() {
-            Ok(Some((message, fd))) => self.heard(key, message, fd),
+            Ok(Some((message, fds))) => self.heard(key, message, fds),
             Ok(None) => {
                 container.channel = None;
                 // With an init the end of the channel is the init's own end.
@@ -34,9 +34,8 @@ impl Engine {
         }
     }
 
-    pub(super) fn heard(&mut self, key: u64, message: FromChild, fd: Option<OwnedFd>) {
+    pub(super) fn heard(&mut self, key: u64, message: FromChild, mut fds: Vec<OwnedFd>) {
         let Some(container) = self.containers.get_mut(&key) else { return };
-        let id = container.id;
         // From its start on the command may get at the init's end of the channel, where it has the right to trace it: of
         // what comes then only the end is believed, and nobody is taken for a container's first process twice.
         let believed = match message {
@@ -49,7 +48,12 @@ impl Engine {
         }
         match message {
             FromChild::Failed(error) => container.failure = container.failure.take().or(Some(error)),
-            FromChild::Terminal => self.events.push((Event::Terminal { id }, fd)),
+            FromChild::Terminal => {
+                if let Some(id) = container.id {
+                    self.events.push((Event::Terminal { id }, fds.pop()));
+                }
+            }
+            FromChild::Ready => container.ready = true,
             FromChild::InCharge => container.init_in_charge = true,
             FromChild::Executed => self.started(key),
             FromChild::Ended(status) => container.ended = Some(Status::from_raw(status)),
@@ -66,7 +70,7 @@ impl Engine {
                     self.give_up(key, error);
                 }
             }
-            FromChild::Born(pid) => match (Pid::from_raw(pid), fd) {
+            FromChild::Born(pid) => match (Pid::from_raw(pid), fds.pop()) {
                 (Some(pid), Some(pidfd)) => self.born(key, pid, pidfd),
                 _ => self.give_up(
                     key,
@@ -81,8 +85,8 @@ impl Engine {
         let Some(first) = &container.first else { return };
         container.running = true;
         container.report.pid = first.pid.as_raw_nonzero().get();
-        if container.announce {
-            self.events.push((Event::Started { id: container.id, report: container.report.clone() }, None));
+        if let (true, Some(id)) = (container.announce, container.id) {
+            self.events.push((Event::Started { id, report: container.report.clone() }, None));
         }
     }
 
@@ -150,7 +154,7 @@ impl Engine {
             return;
         }
         let Some(container) = self.containers.remove(&key) else { return };
-        let id = container.id;
+        let Some(id) = container.id else { return self.forget_spare(key) };
         match (container.failure, container.exit) {
             (Some(error), _) => self.events.push((Event::Failed { id, errors: vec![error] }, None)),
             (None, Some(exit)) => {

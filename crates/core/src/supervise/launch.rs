@@ -39,11 +39,11 @@ pub struct Launched {
     pub channel: Channel,
 }
 
-/// Makes the first process of a container, or its stage.
+/// Makes the first process of a container, or its stage; `ahead` of its command if that comes later.
 ///
 /// # Errors
 /// The kernel refuses a process or a namespace.
-pub fn start(plan: &Plan, host: &Host, files: Files) -> Result<Launched> {
+pub fn start(plan: &Plan, host: &Host, files: Files, ahead: bool) -> Result<Launched> {
     let (ours, theirs) = Channel::pair()?;
     let supervisor = pidfd_open(getpid(), PidfdFlags::empty()).at("hold the supervisor", "")?;
     let is_stage = stage::needed(plan);
@@ -66,7 +66,11 @@ pub fn start(plan: &Plan, host: &Host, files: Files) -> Result<Launched> {
                 filtered: host.privileged,
                 mapped: false,
             };
-            if is_stage { run_stage(plan, host, inputs) } else { steps::run(plan, inputs) }
+            match (is_stage, ahead) {
+                (true, _) => run_stage(plan, host, inputs),
+                (false, true) => steps::run_ahead(plan, inputs),
+                (false, false) => steps::run(plan, inputs),
+            }
         }
     }
 }
@@ -78,13 +82,13 @@ fn run_stage(plan: &Plan, host: &Host, mut inputs: Inputs) -> ! {
         match clone3(flags | libc::CLONE_PARENT as u64).map_err(|errno| refused(plan, host, errno))? {
             Side::Parent(pid, pidfd) => {
                 let born = FromChild::Born(pid.as_raw_nonzero().get());
-                inputs.channel.send(&born, Some(std::os::fd::AsFd::as_fd(&pidfd)))
+                inputs.channel.send(&born, &[std::os::fd::AsFd::as_fd(&pidfd)])
             }
             Side::Child => steps::run(plan, inputs_of(&mut inputs)),
         }
     });
     if let Err(error) = result {
-        let _ = inputs.channel.send(&FromChild::Failed(error), None);
+        let _ = inputs.channel.send(&FromChild::Failed(error), &[]);
     }
     exit_now(0)
 }
@@ -143,6 +147,6 @@ pub fn map_ids(plan: &Plan, pid: rustix::process::Pid, channel: &Channel) -> Res
         }
     }
     // A process that is gone by now says why on its own channel.
-    let _ = channel.send(&ToChild::Mapped, None);
+    let _ = channel.send(&ToChild::Mapped, &[]);
     Ok(())
 }

@@ -14,6 +14,7 @@ mod outlet;
 pub mod protocol;
 mod relay;
 mod signals;
+mod spare;
 pub mod token;
 mod user_network;
 mod wiring;

@@ -33,6 +33,9 @@ pub enum Token {
 }
 
 impl Token {
+    /// The table of the caller's mounts.
+    pub(super) const MOUNTS: Token = Token::Own(u64::MAX >> SOURCE_BITS);
+
     /// As epoll carries it.
     #[must_use]
     pub fn data(self) -> epoll::EventData {

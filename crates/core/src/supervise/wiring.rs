@@ -191,7 +191,10 @@ fn targets(publish: &Publish, host_port: u16, addresses: &[Address]) -> Vec<Publ
 }
 
 /// The text of the container's files in /etc.
-fn files(plan: &Plan, wire: &Wire) -> Result<Files> {
+///
+/// # Errors
+/// A line that was asked for is none.
+pub fn files(plan: &Plan, wire: &Wire) -> Result<Files> {
     let names = &plan.names;
     let addresses: Vec<IpAddr> = wire.addresses.iter().map(|address| address.address).collect();
     let gateway = wire.addresses.first().and_then(|address| address.gateway);

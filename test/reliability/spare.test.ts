@@ -1,0 +1,167 @@
+// Containers made ahead of their orders: nobody may notice them but by the time they save.
+
+import { execFile, spawn as spawnBare } from 'node:child_process'
+import { readdirSync, readFileSync, readlinkSync, renameSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import test from 'ava'
+import { type RunOptions, run } from '../../ts/index.ts'
+import { busybox, containers, spares, until } from '../helpers/host.ts'
+import { isRoot, skip } from '../helpers/product.ts'
+
+const driver = join(import.meta.dirname, '../helpers/spare-driver.mjs')
+const number = (line: string | undefined) => Number(line?.trim().split(' ')[0])
+
+/** Asks for a container often enough that the next one is made ahead, and returns that one's process. */
+async function ahead(options: RunOptions): Promise<number> {
+  const before = spares().map(number)
+  for (let times = 0; times < 2; times++) await run('true', options)
+  let own: number | undefined
+  await until(() => {
+    own = spares()
+      .map(number)
+      .find((pid) => !before.includes(pid))
+    // It stands when it waits for its command.
+    return own !== undefined && readFileSync(`/proc/${own}/wchan`, 'utf8').includes('wait_for_more_packets')
+  })
+  return own ?? 0
+}
+
+const fresh = () => ({ rootfs: busybox(), network: 'none' }) as const
+
+test.serial('a container that is asked for again and again is made ahead, once', async (t) => {
+  const box = fresh()
+  const pid = await ahead(box)
+  const { stdout, container } = await run('sh', ['-c', 'echo $$'], box)
+  t.is(container?.pid, pid)
+  t.is(stdout, '1')
+  t.true(await until(() => spares().length > 0))
+  t.true(await until(() => containers().length === 0), containers().join())
+})
+
+test.serial('it gets what the order says, and nothing of orders before', async (t) => {
+  const box = fresh()
+  const secret = { env: { SECRET: 'before' }, input: 'before', user: 'ann', umask: '077' }
+  const pid = await ahead({ ...box, ...secret })
+  const look = 'id -u; pwd; umask; ulimit -n; cat; env; ls /proc/self/fd | wc -l; grep NoNewPrivs /proc/self/status'
+  const own = { env: { OWN: 'now' }, input: 'now', workdir: '/tmp', ulimits: ['nofile=77'] }
+  const one = await run('sh', ['-c', look], { ...box, ...own })
+  t.is(one.container?.pid, pid)
+  t.false(one.stdout.includes('before'), one.stdout)
+  const other = await run('sh', ['-c', look], { ...box, ...own, hostname: 'other' })
+  t.not(other.container?.pid, pid)
+  t.is(one.stdout, other.stdout.replace('HOSTNAME=other', 'HOSTNAME=nsrs'))
+})
+
+test.serial('descriptors that are passed come to their numbers', async (t) => {
+  const box = fresh()
+  const pid = await ahead(box)
+  const file = join(box.rootfs, 'file')
+  writeFileSync(file, 'passed')
+  const { openSync, closeSync } = await import('node:fs')
+  const fd = openSync(file, 'r')
+  const { stdout, container } = await run('sh', ['-c', 'cat <&9'], { ...box, fds: { 9: fd } })
+  closeSync(fd)
+  t.deepEqual([stdout, container?.pid], ['passed', pid])
+})
+
+test.serial('a command that is not there, a limit of time, an abort: all as ever', async (t) => {
+  const box = fresh()
+  await ahead(box)
+  await t.throwsAsync(run('/bin/nope', box), { code: 'ERR_NSRS_COMMAND_NOT_FOUND' })
+  await ahead(box)
+  const late = await run('sleep', ['60'], { ...box, timeout: 100, reject: false })
+  t.true(late.timedOut)
+  await ahead(box)
+  const aborted = await run('sleep', ['60'], { ...box, signal: AbortSignal.timeout(100), reject: false })
+  t.true(aborted.isCanceled)
+})
+
+test.serial('a command too long for the way to it gets a container of its own', async (t) => {
+  const box = fresh()
+  const pid = await ahead(box)
+  const { stdout, container } = await run('echo', ['x'.repeat(100_000)], box)
+  t.is(stdout.length, 100_000)
+  t.not(container?.pid, pid)
+})
+
+test.serial('a root that was replaced meanwhile is the new one', async (t) => {
+  const box = fresh()
+  const pid = await ahead(box)
+  renameSync(box.rootfs, `${box.rootfs}.old`)
+  renameSync(busybox(), box.rootfs)
+  writeFileSync(join(box.rootfs, 'new'), 'new')
+  const { stdout, container } = await run('cat', ['/new'], box)
+  t.is(stdout, 'new')
+  t.not(container?.pid, pid)
+  t.true(await until(() => !spares().map(number).includes(pid)), 'the one of the old root has ended')
+})
+
+test.serial('one that is killed is missed by nobody', async (t) => {
+  const box = fresh()
+  const pid = await ahead(box)
+  process.kill(pid, 'SIGKILL')
+  t.true(await until(() => !spares().map(number).includes(pid)))
+  t.is((await run('echo', ['here'], box)).stdout, 'here')
+})
+
+test.serial("it holds nothing of the supervisor's but what it needs", async (t) => {
+  const pid = await ahead(fresh())
+  const links = (of: number) => readdirSync(`/proc/${of}/fd`).map((fd) => readlinkSync(`/proc/${of}/fd/${fd}`))
+  const parent = Number(readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ')[1])
+  const shared = links(pid).filter(
+    (link) => links(parent).includes(link) && !/^(\/dev\/null|\/memfd:|pipe:)/.test(link),
+  )
+  // An anonymous inode has no name of its own: the pidfd of the supervisor.
+  t.deepEqual(shared, ['anon_inode:[pidfd]'])
+})
+
+test.serial('at most four kinds are kept', async (t) => {
+  for (let kinds = 0; kinds < 6; kinds++) await ahead(fresh())
+  t.true(await until(() => spares().length === 4), spares().join())
+})
+
+test.serial('kill -9 of Node ends it', async (t) => {
+  const child = spawnBare(process.execPath, [driver, JSON.stringify(fresh()), 'wait'], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  const [line] = await new Promise<string[]>((resolve) =>
+    child.stdout.once('data', (data) => resolve(String(data).split('\n'))),
+  )
+  const pid = Number(line)
+  t.true(pid > 0)
+  child.kill('SIGKILL')
+  const gone = () => {
+    try {
+      return !readFileSync(`/proc/${pid}/comm`, 'utf8').startsWith('nsrs')
+    } catch {
+      return true
+    }
+  }
+  t.true(await until(gone))
+})
+
+const inNamespaces = (what: string, act: string, network: string, check: (out: string[]) => string | undefined) => {
+  const title = `${what} (in namespaces of their own)`
+  if (!isRoot) return skip(title, 'needs root')
+  test.serial(title, async (t) => {
+    const options = JSON.stringify({ rootfs: busybox(), network })
+    const { stdout } = await promisify(execFile)('unshare', [
+      '--net',
+      '--mount',
+      process.execPath,
+      driver,
+      options,
+      act,
+    ])
+    const wrong = check(stdout.trim().split('\n'))
+    t.is(wrong, undefined, stdout)
+  })
+}
+
+inNamespaces('a mount made in the root meanwhile is there', 'mount', 'none', ([pid, own, said]) =>
+  pid !== own && said === 'mounted' ? undefined : 'the old tree was used',
+)
+inNamespaces('it has its place on the bridge', 'plain', 'bridge', ([pid, own, said]) =>
+  pid === own && /^inet 10\..*inet6 fd/.test(said ?? '') ? undefined : 'it is not connected',
+)
