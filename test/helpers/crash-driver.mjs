@@ -1,11 +1,12 @@
 // Kills nsrs at random moments, in namespaces that hold nothing else, and writes what there was before and after.
-// Arguments: rounds, network, state directory.
+// Arguments: rounds, network, state directory, a root.
 
 import { spawn, spawnSync } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 
-const [rounds, network, state] = [Number(process.argv[2]), process.argv[3], process.argv[4]]
+const rounds = Number(process.argv[2])
+const [network, state, root] = process.argv.slice(3)
 const cli = new URL('../../dist/cli.cjs', import.meta.url).pathname
 const victim = new URL('crash-victim.mjs', import.meta.url).pathname
 const env = { ...process.env, NSRS_STATE_DIR: state }
@@ -94,7 +95,7 @@ const supervisors = () =>
     .map(({ pid }) => pid)
 
 async function attached(round, moment) {
-  const child = spawn(process.execPath, [victim, network, String(20_000 + round)], {
+  const child = spawn(process.execPath, [victim, network, String(20_000 + round), root], {
     env,
     stdio: ['ignore', 'pipe', 'inherit'],
   })

@@ -1,8 +1,8 @@
-// A Node process that starts containers without end, to be killed. Arguments: network, port.
+// A Node process that starts containers without end, to be killed. Arguments: network, port, a root.
 
 import { run } from '../../dist/index.js'
 
-const [network, port] = [process.argv[2], Number(process.argv[3])]
+const [network, port, rootfs] = [process.argv[2], Number(process.argv[3]), process.argv[4]]
 /** Takes off the signal that the kernel would send at the supervisor's death: prctl(PR_SET_PDEATHSIG, 0). */
 const prctl = { x64: 157, arm64: 167 }[process.arch]
 const stubborn = ['-e', `syscall(${prctl}, 1, 0); $SIG{TERM} = 'IGNORE'; sleep 100`]
@@ -14,9 +14,10 @@ const forever = [
   run('perl', stubborn, { ...shared, ...ports }),
   run('perl', stubborn, { ...shared, pid: 'host' }),
   run('sh', ['-c', 'sleep 100 & sleep 100'], { ...shared, init: true }),
-  (async () => {
-    for (;;) await run('true', { ...shared })
-  })(),
+  ...[{}, { rootfs }].map(async (more) => {
+    // On a root of their own they are made ahead.
+    for (;;) await run('true', { ...shared, ...more })
+  }),
 ]
 try {
   await Promise.all(forever)

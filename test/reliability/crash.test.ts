@@ -5,6 +5,7 @@ import { chmodSync, copyFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { exec, has, isRoot, type Place, place, root, user } from '../helpers/product.ts'
+import { busyboxRoot } from '../helpers/roots.ts'
 import { skip } from '../helpers/skips.ts'
 
 /** Starts in all tests together; NSRS_CRASH_ROUNDS=300 for each is the real thing. */
@@ -37,7 +38,7 @@ async function crash(t: ExecutionContext, at: Place, network: string, rounds: nu
   const env = { NSRS_STATE_DIR: at.state }
   const { code, stdout, stderr } = await exec(
     'unshare',
-    [...inside, process.execPath, driver, String(rounds), network, at.state],
+    [...inside, process.execPath, driver, String(rounds), network, at.state, busyboxRoot(at)],
     { cwd: at.dir, env, as: root, timeout: limit },
   )
   t.is(code, 0, stderr)

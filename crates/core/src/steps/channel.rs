@@ -33,7 +33,8 @@ pub enum FromChild {
     Executed,
     /// The init saw the command end; the status word of wait(2).
     Ended(i32),
-    /// A container made ahead stands and waits for [`ToChild::Command`].
+    /// A container made ahead stands and waits for [`ToChild::Command`]; with its mount namespace, unless something of the
+    /// caller's is mounted there.
     Ready,
 }
 

@@ -24,7 +24,7 @@ pub mod terminal;
 use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::Mode;
+use rustix::fs::{Mode, OFlags, openat};
 use rustix::process::{Signal, setsid, umask};
 
 use self::channel::{Channel, FromChild, ToChild};
@@ -80,7 +80,9 @@ pub fn run_ahead(plan: &Plan, inputs: Inputs) -> ! {
         rustix::thread::set_name(c"nsrs-spare").at("name the process", "")?;
         let ground = prepare(plan, &mut inputs)?;
         die_with_supervisor(&inputs.supervisor)?;
-        inputs.channel.send(&FromChild::Ready, &[])?;
+        let mounts = own_mounts(plan, &ground)?;
+        inputs.channel.send(&FromChild::Ready, mounts.as_ref().map(AsFd::as_fd).as_slice())?;
+        drop(mounts);
         let (command, mut stdio) = match inputs.channel.receive::<ToChild>()? {
             Some((ToChild::Command(command), fds)) => (*command, fds),
             _ => exit_now(0),
@@ -89,6 +91,14 @@ pub fn run_ahead(plan: &Plan, inputs: Inputs) -> ! {
         inputs.stdio = <[OwnedFd; 3]>::try_from(stdio).ok();
         complete(&Plan { command, ..plan.clone() }, ground, inputs)
     })
+}
+
+/// The mount namespace, to be held by the supervisor for a moment longer than by the container. Not where the caller may
+/// be waiting for what is mounted there.
+fn own_mounts(plan: &Plan, ground: &Ground) -> Result<Option<OwnedFd>> {
+    let Some(mounted) = ground.mounted.as_ref().filter(|_| plan.mounts.is_empty()) else { return Ok(None) };
+    let own = openat(&mounted.proc, "self/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    own.map(Some).at("hold the mount namespace", "/proc/self/ns/mnt")
 }
 
 fn finish_with(inputs: Inputs, steps: impl FnOnce(Inputs) -> Result<Infallible>) -> ! {

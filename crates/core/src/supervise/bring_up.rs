@@ -68,6 +68,7 @@ impl Engine {
             announce,
             init_in_charge: false,
             ready: false,
+            mounts: None,
             running: false,
             failure: None,
             ended: None,
@@ -173,6 +174,8 @@ impl Engine {
     pub(super) fn network_ended(&mut self, key: u64) {
         let Some(container) = self.containers.get_mut(&key) else { return };
         let Some(mut network) = container.user_network.take() else { return };
+        self.unwatch(&network.pidfd);
+        self.unwatch(&network.ready);
         self.strike(network.slot.take());
         let error = network.reap();
         let Some(container) = self.containers.get(&key) else { return };

@@ -50,6 +50,8 @@ pub struct Container {
     pub announce: bool,
     /// In a shared PID namespace: its init ends what comes of the command.
     pub init_in_charge: bool,
+    /// Its mount namespace, held so that its end is told before the kernel takes the mounts down.
+    pub mounts: Option<OwnedFd>,
     /// A spare that stands and waits for its command.
     pub ready: bool,
     /// The command runs.

@@ -60,7 +60,12 @@ pub struct Engine {
     pub(super) events: Vec<(Event, Option<OwnedFd>)>,
     /// None where one order is all there is.
     pub(super) spares: Option<Spares>,
+    /// Mount namespaces of containers that have ended. To let go of one takes the kernel a moment, which nobody waits for.
+    pub(super) held: Vec<OwnedFd>,
 }
+
+/// Most of them that wait for a quiet moment.
+const MOST_HELD: usize = 8;
 
 impl Engine {
     /// An engine without containers.
@@ -87,6 +92,7 @@ impl Engine {
             next: 1,
             events: Vec::new(),
             spares: None,
+            held: Vec::new(),
         })
     }
 
@@ -106,7 +112,8 @@ impl Engine {
         epoll::modify(&self.epoll, fd, token.data(), flags).at("watch a file descriptor", "")
     }
 
-    /// Stops watching a descriptor.
+    /// Stops watching a descriptor, which to close is not enough: processes that are just being made have copies, and epoll
+    /// tells of what is watched until the last of them is closed.
     pub fn unwatch(&self, fd: impl AsFd) {
         let _ = epoll::delete(&self.epoll, fd);
     }
@@ -119,15 +126,20 @@ impl Engine {
         let mut ready: Vec<epoll::Event> = Vec::with_capacity(64);
         let deadlines = self.containers.values().filter_map(Container::deadline);
         let spares_due = self.spares_due();
-        let timeout = deadlines.chain(spares_due).min().map(|deadline| {
-            let left = deadline.saturating_duration_since(Instant::now());
-            rustix::event::Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
+        let held_due = (!self.held.is_empty()).then(Instant::now);
+        let timeout = deadlines.chain(spares_due).chain(held_due).min().map(|deadline| {
+            // epoll counts in milliseconds, and a fraction cut off would be waited for in a spin.
+            let left = deadline.saturating_duration_since(Instant::now()).as_nanos().div_ceil(1_000_000) as i64;
+            rustix::event::Timespec { tv_sec: left / 1000, tv_nsec: left % 1000 * 1_000_000 }
         });
         match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut ready), timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno).at("wait for events", ""),
         }
         self.enforce_deadlines();
+        if ready.is_empty() || self.held.len() > MOST_HELD {
+            self.held.clear();
+        }
         if ready.is_empty() && spares_due.is_some_and(|due| due <= Instant::now()) {
             self.tend_spares();
         }

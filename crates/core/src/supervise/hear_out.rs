@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+use rustix::event::epoll;
 use rustix::process::Pid;
 
 use super::container::Container;
@@ -21,6 +22,7 @@ impl Engine {
         match channel.receive::<FromChild>() {
             Ok(Some((message, fds))) => self.heard(key, message, fds),
             Ok(None) => {
+                let _ = epoll::delete(&self.epoll, channel);
                 container.channel = None;
                 // With an init the end of the channel is the init's own end.
                 if container.failure.is_none() && !container.plan.init {
@@ -28,6 +30,7 @@ impl Engine {
                 }
             }
             Err(error) => {
+                let _ = epoll::delete(&self.epoll, channel);
                 container.channel = None;
                 self.give_up(key, error);
             }
@@ -53,7 +56,10 @@ impl Engine {
                     self.events.push((Event::Terminal { id }, fds.pop()));
                 }
             }
-            FromChild::Ready => container.ready = true,
+            FromChild::Ready => {
+                container.ready = true;
+                container.mounts = fds.pop();
+            }
             FromChild::InCharge => container.init_in_charge = true,
             FromChild::Executed => self.started(key),
             FromChild::Ended(status) => container.ended = Some(Status::from_raw(status)),
@@ -113,6 +119,7 @@ impl Engine {
             container.failure =
                 Some(Error::new(Code::SetupFailed, "make the container", "its stage ended without a word"));
         }
+        self.unwatch(&stage.pidfd);
         self.strike(stage.slot);
     }
 
@@ -138,6 +145,7 @@ impl Engine {
         if let Err(error) = self.wiring.disconnect(&container.wire) {
             container.report.notes.push(error.to_string());
         }
+        self.unwatch(&first.pidfd);
         self.strike(first.slot);
     }
 
@@ -154,6 +162,10 @@ impl Engine {
             return;
         }
         let Some(container) = self.containers.remove(&key) else { return };
+        if let Some(channel) = &container.channel {
+            self.unwatch(channel);
+        }
+        self.held.extend(container.mounts);
         let Some(id) = container.id else { return self.forget_spare(key) };
         match (container.failure, container.exit) {
             (Some(error), _) => self.events.push((Event::Failed { id, errors: vec![error] }, None)),
