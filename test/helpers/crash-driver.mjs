@@ -17,9 +17,9 @@ function processes() {
     .flatMap((pid) => {
       try {
         const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
-        const [status] = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+        const [status, parent] = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
         const command = readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ').trim()
-        return [{ pid: Number(pid), status, command }]
+        return [{ pid: Number(pid), parent: Number(parent), status, command }]
       } catch {
         return []
       }
@@ -89,9 +89,10 @@ function kill(pid) {
   } catch {}
 }
 
-const supervisors = () =>
+/** Those of this Node process: the one of a process killed before may still be cleaning up. */
+const supervisors = (node) =>
   processes()
-    .filter(({ command }) => /nsrs-runtime supervise/.test(command))
+    .filter(({ parent, command }) => parent === node && /nsrs-runtime supervise/.test(command))
     .map(({ pid }) => pid)
 
 async function attached(round, moment) {
@@ -102,7 +103,7 @@ async function attached(round, moment) {
   const ended = new Promise((resolve) => child.on('close', resolve))
   await new Promise((resolve) => child.stdout.once('data', resolve))
   await sleep(moment)
-  const victims = supervisors()
+  const victims = supervisors(child.pid)
   const kind = round % 3
   if (kind !== 0) victims.forEach(kill)
   // Too early for a supervisor: then Node is the one.

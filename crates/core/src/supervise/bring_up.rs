@@ -150,11 +150,9 @@ impl Engine {
         }
         let Some(pasta) = &self.pasta else { return Ok(()) };
         let userns = container.plan.user_namespace.is_private();
-        let mut network = UserNetwork::start(pasta, first.pid.as_raw_nonzero().get(), userns, publish, &state)?;
-        if let (Some(ground), Some(pid)) = (&mut self.ground, network.pid()) {
-            network.slot = ground.journal.note(pid).ok();
-        }
-        for (fd, source) in [(&network.pidfd, Source::NetworkEnded), (&network.ready, Source::NetworkReady)] {
+        let Some(ground) = &mut self.ground else { return Ok(()) };
+        let network = UserNetwork::start(pasta, first.pid, userns, publish, &state, &mut ground.journal)?;
+        for (fd, source) in [(&network.process.pidfd, Source::NetworkEnded), (&network.ready, Source::NetworkReady)] {
             epoll::add(&self.epoll, fd, Token::Container(key, source).data(), epoll::EventFlags::IN)
                 .at("watch pasta", "")?;
         }
@@ -174,9 +172,9 @@ impl Engine {
     pub(super) fn network_ended(&mut self, key: u64) {
         let Some(container) = self.containers.get_mut(&key) else { return };
         let Some(mut network) = container.user_network.take() else { return };
-        self.unwatch(&network.pidfd);
+        self.unwatch(&network.process.pidfd);
         self.unwatch(&network.ready);
-        self.strike(network.slot.take());
+        self.strike(network.process.slot.take());
         let error = network.reap();
         let Some(container) = self.containers.get(&key) else { return };
         if container.first.is_some() && !container.running {

@@ -1,31 +1,43 @@
 //! pasta beside a container: started when the container's namespaces stand, watched until it is ready, ended with the
 //! container.
 
-use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 
+use nix::fcntl::OFlag;
+use nix::unistd::pipe2;
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, open};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::Pid;
 
+use super::container::Process;
 use crate::error::{At, Code, Error, Result};
 use crate::net::pasta::{Pasta, PastaPlan, argv};
 use crate::net::publish::Publish;
 use crate::plan::network::INTERFACE;
-use crate::state::journal::Slot;
+use crate::state::journal::Journal;
+use crate::steps::exec::{Image, reset_signals};
+use crate::sys::clone::{Side, clone3};
+use crate::sys::fds::{place, stdio};
+use crate::sys::process::{exit_now, send_signal};
+use crate::sys::wait::reap;
 
 /// A pasta of ours.
 #[derive(Debug)]
 pub struct UserNetwork {
-    child: Child,
+    /// Its process; the pidfd is readable when it has ended.
+    pub process: Process,
+    /// What it has to say on standard error.
+    said: OwnedFd,
     fifo: PathBuf,
-    /// Readable when it has ended.
-    pub pidfd: OwnedFd,
     /// Readable when the network is up.
     pub ready: OwnedFd,
-    /// Its line in the journal.
-    pub slot: Option<Slot>,
+}
+
+/// The ends of the pipes that are pasta's.
+struct Inputs {
+    /// A byte comes when it stands in the journal.
+    told: OwnedFd,
+    stdio: [OwnedFd; 3],
 }
 
 impl UserNetwork {
@@ -33,54 +45,78 @@ impl UserNetwork {
     ///
     /// # Errors
     /// It can't be started, or is too old.
-    pub fn start(pasta: &Pasta, pid: i32, userns: bool, publish: &[Publish], state: &Path) -> Result<UserNetwork> {
+    pub fn start(
+        pasta: &Pasta,
+        container: Pid,
+        userns: bool,
+        publish: &[Publish],
+        state: &Path,
+        journal: &mut Journal,
+    ) -> Result<UserNetwork> {
         let step = "start pasta";
+        let pid = container.as_raw_nonzero().get();
         let fifo = state.join(format!("pasta-{pid}"));
         let _ = std::fs::remove_file(&fifo);
         mknodat(CWD, &fifo, FileType::Fifo, Mode::from(0o600), 0).at("make the pipe", fifo.display())?;
         let ready = open(&fifo, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
             .at("open the pipe", fifo.display())?;
         let ready_path = fifo.to_string_lossy();
-        let args =
-            argv(&PastaPlan { pasta, pid: pid as u32, userns, interface: INTERFACE, publish, ready: &ready_path });
-        let child = Command::new(&pasta.path)
-            .args(&args[1..])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .at(step, pasta.path.display())?;
-        let number = Pid::from_raw(child.id() as i32).ok_or_else(|| Error::os(step, "", libc::ESRCH))?;
-        let pidfd = pidfd_open(number, PidfdFlags::empty()).at(step, "")?;
-        Ok(UserNetwork { child, fifo, pidfd, ready, slot: None })
-    }
-
-    /// Its process.
-    #[must_use]
-    pub fn pid(&self) -> Option<Pid> {
-        Pid::from_raw(self.child.id() as i32)
+        let plan = PastaPlan { pasta, pid: pid as u32, userns, interface: INTERFACE, publish, ready: &ready_path };
+        let mut args = argv(&plan);
+        args[0] = pasta.path.to_string_lossy().into_owned();
+        let env: Vec<String> = std::env::vars().map(|(name, value)| format!("{name}={value}")).collect();
+        let image = Image::new(&args, &env)?;
+        let (told, tell) = pipe2(OFlag::O_CLOEXEC).at(step, "")?;
+        let (said, say) = pipe2(OFlag::O_CLOEXEC).at(step, "")?;
+        let null = || open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).at("open", "/dev/null");
+        let inputs = Inputs { told, stdio: [null()?, null()?, say] };
+        match clone3(0).at(step, pasta.path.display())? {
+            Side::Child => {
+                drop(tell);
+                become_pasta(inputs, &image)
+            }
+            Side::Parent(pid, pidfd) => {
+                let slot = journal.note(pid);
+                let mut process = Process { pid, pidfd, slot: None };
+                // Without a word pasta ends: what is not in the journal must not run, for it takes its death signal off.
+                process.slot = Some(slot?);
+                rustix::io::write(&tell, &[0]).at(step, "")?;
+                Ok(UserNetwork { process, said, fifo, ready })
+            }
+        }
     }
 
     /// Ends it.
     pub fn end(&mut self) {
-        let _ = self.child.kill();
+        send_signal(&self.process.pidfd, libc::SIGKILL);
     }
 
     /// Takes its end, and why it came.
-    pub fn reap(mut self) -> Error {
-        let _ = self.child.wait();
-        let mut said = String::new();
-        if let Some(mut stderr) = self.child.stderr.take() {
-            // Whoever it left behind may hold the pipe open: only what is there.
-            let _ = rustix::io::ioctl_fionbio(stderr.as_fd(), true);
-            let mut text = [0; 4096];
-            let count = stderr.read(&mut text).unwrap_or(0);
-            said = String::from_utf8_lossy(&text[..count]).trim().to_owned();
-        }
+    pub fn reap(self) -> Error {
+        let _ = reap(self.process.pid);
+        // Whoever it left behind may hold the pipe open: only what is there.
+        let _ = rustix::io::ioctl_fionbio(self.said.as_fd(), true);
+        let mut text = [0; 4096];
+        let count = rustix::io::read(&self.said, &mut text).unwrap_or(0);
+        let said = String::from_utf8_lossy(&text[..count]).trim().to_owned();
         let last = said.lines().last().unwrap_or("it ended without a word").to_owned();
         Error::new(Code::SetupFailed, "connect the container by pasta", last)
             .hint("pasta needs a /dev/net/tun that this user may open, and ports that this user may take; or use --network none")
     }
+}
+
+/// In the new process. If the supervisor dies before it has told, the pipe ends and so does this process.
+fn become_pasta(inputs: Inputs, image: &Image) -> ! {
+    if rustix::io::read(&inputs.told, &mut [0; 1]) != Ok(1) {
+        exit_now(0);
+    }
+    let placed = (0..).zip(inputs.stdio).try_for_each(|(number, fd)| place(fd, number));
+    let error = match placed.at("take standard input and output", "").and_then(|()| reset_signals()) {
+        Ok(()) => image.exec(),
+        Err(error) => error,
+    };
+    let _ = rustix::io::write(stdio()[2], error.to_string().as_bytes());
+    exit_now(127)
 }
 
 impl Drop for UserNetwork {
