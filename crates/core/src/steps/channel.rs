@@ -41,6 +41,8 @@ pub enum FromChild {
 /// From the supervisor to the container.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToChild {
+    /// To a container that a stage made: the supervisor knows of it.
+    Known,
     /// The id maps are written.
     Mapped,
     /// The host's side of the network is there.

@@ -69,6 +69,16 @@ pub fn run(plan: &Plan, inputs: Inputs) -> ! {
     })
 }
 
+/// As [`run`], in a process that a stage made. It does nothing before the supervisor has taken it over: if the stage ended
+/// without a word, nobody would ever end it.
+pub fn run_taken_over(plan: &Plan, inputs: Inputs) -> ! {
+    finish_with(inputs, |mut inputs| {
+        wait_for(&inputs.channel, "wait to be taken over", |message| matches!(message, ToChild::Known))?;
+        let ground = prepare(plan, &mut inputs)?;
+        complete(plan, ground, inputs)
+    })
+}
+
 /// Prepares a container whose command is not known yet, waits for it, and becomes it. The plan's own command is a stand-in.
 pub fn run_ahead(plan: &Plan, inputs: Inputs) -> ! {
     // This process lives on beside others: what is the supervisor's, above all its connection to Node, must end with the

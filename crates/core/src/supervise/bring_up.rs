@@ -129,6 +129,10 @@ impl Engine {
     pub(super) fn born(&mut self, key: u64, pid: Pid, pidfd: OwnedFd) {
         let Some(container) = self.containers.get_mut(&key) else { return };
         container.first = Some(Process { pid, pidfd, slot: None });
+        if let Some(channel) = &container.channel {
+            // If it is gone already, its end tells.
+            let _ = channel.send(&ToChild::Known, &[]);
+        }
         // With clock offsets the stage made the user namespace, and had it mapped.
         let map = container.plan.namespaces.clock.is_none();
         let begun = self.watch_new(key, Source::First, pid).and_then(|()| self.begin(key, pid, map));

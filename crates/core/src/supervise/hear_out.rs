@@ -111,13 +111,21 @@ impl Engine {
         self.drain(key);
         let Some(container) = self.containers.get_mut(&key) else { return };
         let Some(stage) = container.stage.take() else { return };
-        if matches!(reap(stage.pid), Ok(None)) {
-            container.stage = Some(stage);
-            return;
-        }
-        if container.first.is_none() && container.failure.is_none() {
-            container.failure =
-                Some(Error::new(Code::SetupFailed, "make the container", "its stage ended without a word"));
+        let ended = match reap(stage.pid) {
+            Ok(None) => {
+                container.stage = Some(stage);
+                return;
+            }
+            ended => ended.ok().flatten(),
+        };
+        match ended {
+            _ if container.first.is_some() || container.failure.is_some() => {}
+            // Ended on request, as the command would have been.
+            Some((status @ Status::Signaled(_), usage)) => container.exit = Some(exit(container, status, usage)),
+            _ => {
+                container.failure =
+                    Some(Error::new(Code::SetupFailed, "make the container", "its stage ended without a word"));
+            }
         }
         self.unwatch(&stage.pidfd);
         self.strike(stage.slot);
@@ -137,8 +145,7 @@ impl Engine {
         };
         let by_us = container.killed_for.filter(|_| status == Status::Signaled(libc::SIGKILL));
         let status = container.ended.or(by_us.map(Status::Signaled)).unwrap_or(status);
-        let (timed_out, duration_us) = (container.timed_out, container.since.elapsed().as_micros() as u64);
-        container.exit = Some(Exit { status, usage, timed_out, duration_us });
+        container.exit = Some(exit(container, status, usage));
         if let Some(network) = &mut container.user_network {
             network.end();
         }
@@ -176,6 +183,10 @@ impl Engine {
             (None, None) => {}
         }
     }
+}
+
+fn exit(container: &Container, status: Status, usage: Usage) -> Exit {
+    Exit { status, usage, timed_out: container.timed_out, duration_us: container.since.elapsed().as_micros() as u64 }
 }
 
 fn readable(channel: &impl AsFd) -> bool {

@@ -84,7 +84,7 @@ fn run_stage(plan: &Plan, host: &Host, mut inputs: Inputs) -> ! {
                 let born = FromChild::Born(pid.as_raw_nonzero().get());
                 inputs.channel.send(&born, &[std::os::fd::AsFd::as_fd(&pidfd)])
             }
-            Side::Child => steps::run(plan, inputs_of(&mut inputs)),
+            Side::Child => steps::run_taken_over(plan, inputs_of(&mut inputs)),
         }
     });
     if let Err(error) = result {
