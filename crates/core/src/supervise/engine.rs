@@ -233,8 +233,9 @@ impl Engine {
         }
     }
 
-    /// Ends every container.
+    /// Ends every container, and makes none ahead any more.
     pub fn kill_all(&mut self) {
+        self.spares = None;
         let keys: Vec<u64> = self.containers.keys().copied().collect();
         for key in keys {
             self.drain(key);
