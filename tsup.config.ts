@@ -1,5 +1,5 @@
 import { resolve } from 'node:path'
-import { defineConfig } from 'tsup'
+import { defineConfig, type Options } from 'tsup'
 
 /** The library is ESM and imports nothing but Node's own modules. */
 const library = defineConfig({
@@ -41,32 +41,41 @@ esac
 exec node -- "$0" "$@"
 */`
 
+/** The bundle of the CLI that holds what a plain `nsrs run` does without. */
+const COMMANDS = './commands.cjs'
+
 /**
- * The CLI is one file with everything inside. CommonJS, because Node loads it some milliseconds sooner than a module,
- * and minified, because parsing counts too.
+ * The CLI is two files with everything inside: the second is read only for what isn't a plain `nsrs run`. CommonJS,
+ * because Node loads it some milliseconds sooner than a module, and minified, because parsing counts too.
  */
-const cli = defineConfig({
-  entry: { cli: 'cli/main.ts' },
+const cli: Options = {
   format: 'cjs',
   target: 'node20',
   platform: 'node',
   minify: true,
   noExternal: [/.*/],
   removeNodeProtocol: false,
-  banner: { js: shebang },
   esbuildOptions: (options) => {
     options.define = { ...options.define, 'import.meta.url': '__filename' }
+    // Of CommonJS from CommonJS a require() makes less than the loader for modules.
+    options.supported = { ...options.supported, 'dynamic-import': false }
   },
   esbuildPlugins: [
     {
       name: 'slim',
-      setup: (build) =>
+      setup: (build) => {
         build.onResolve({ filter: /^node:/ }, ({ path }) => {
           const stand = slim[path]
           return stand === undefined ? undefined : { path: resolve(stand) }
-        }),
+        })
+        build.onResolve({ filter: /^\.\/commands\.ts$/ }, () => ({ path: COMMANDS, external: true }))
+      },
     },
   ],
-})
+}
 
-export default [library, cli].flat()
+export default [
+  library,
+  defineConfig({ ...cli, entry: { cli: 'cli/main.ts' }, banner: { js: shebang } }),
+  defineConfig({ ...cli, entry: { commands: 'cli/commands.ts' } }),
+].flat()

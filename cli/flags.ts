@@ -9,6 +9,8 @@ export interface Flag {
   help: string
   /** May be given several times; the values are collected. */
   many?: true
+  /** The only values it takes. */
+  choices?: readonly string[]
   /** Other names for it, kept out of the help. */
   aliases?: string[]
   /** What the text on the command line means; default: itself. */
@@ -124,3 +126,21 @@ export const flags: Flags = {
     value: milliseconds,
   },
 }
+
+/** Flags of `nsrs run` that are no options of a container, by the property that their values are kept in. */
+export const ownFlags = {
+  envFile: { flags: '--env-file <FILE>', help: 'variables from a file, a line each', many: true },
+  securityOpt: {
+    flags: '--security-opt <OPT>',
+    help: 'no-new-privileges:false is --allow-new-privileges',
+    many: true,
+  },
+  preserveFd: {
+    flags: '--preserve-fd <LIST>',
+    help: 'hand on open file descriptors, such as 3,5-7',
+    many: true,
+  },
+  interactive: { flags: '-i, --interactive', help: "accepted as docker's; standard input is always connected" },
+  explain: { flags: '--explain', help: 'print what would be done, and do nothing' },
+  format: { flags: '--format <FORMAT>', help: 'with --explain: text or json', choices: ['text', 'json'] },
+} as const satisfies Record<string, Flag>

@@ -1,14 +1,15 @@
-import { CommanderError } from 'commander'
-import { program } from './program.ts'
-import { FAILED, reportError } from './report.ts'
+import { readPlain } from './plain.ts'
+import { reportError } from './report.ts'
+import { start } from './start.ts'
 
 async function main(): Promise<void> {
+  const words = process.argv.slice(2)
   try {
-    await program(process.argv.slice(2)).parseAsync()
+    const line = readPlain(words)
+    if (line !== undefined) await start(line.args, line.given)
+    else await (await import('./commands.ts')).execute(words)
   } catch (error) {
-    if (!(error instanceof CommanderError)) process.exitCode = reportError(error)
-    // Help was asked for, or everything has been said already.
-    else process.exitCode = error.exitCode === 0 ? 0 : FAILED
+    process.exitCode = reportError(error)
   }
 }
 

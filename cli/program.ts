@@ -1,7 +1,7 @@
-import { Command } from 'commander'
+import { Command, CommanderError } from 'commander'
 import { doctorCommand } from './doctor.ts'
 import { infoCommand } from './info.ts'
-import { report } from './report.ts'
+import { FAILED, report } from './report.ts'
 import { runCommand } from './run.ts'
 import { version } from './version.ts'
 
@@ -36,6 +36,17 @@ export function program(args: readonly string[]): Command {
   }
   for (const command of [nsrs, ...nsrs.commands]) command.exitOverride().configureOutput({ outputError })
   return nsrs
+}
+
+/** Does what these arguments say. */
+export async function execute(args: readonly string[]): Promise<void> {
+  try {
+    await program(args).parseAsync(args, { from: 'user' })
+  } catch (error) {
+    if (!(error instanceof CommanderError)) throw error
+    // Help was asked for, or everything has been said already.
+    process.exitCode = error.exitCode === 0 ? 0 : FAILED
+  }
 }
 
 function outputError(text: string): void {

@@ -70,7 +70,9 @@ function buildIfStale() {
   const directory = `npm/linux-${process.arch}-${glibc ? 'gnu' : 'musl'}`
   const native = [`${directory}/nsrs.node`, `${directory}/nsrs-runtime`]
   if (isOlder(native, ['crates', 'Cargo.lock', 'Cargo.toml'])) run('npm', ['run', 'build:native'])
-  if (isOlder(['dist/index.js', 'dist/cli.cjs'], ['ts', 'cli', 'tsup.config.ts', 'package.json'])) {
+  if (
+    isOlder(['dist/index.js', 'dist/cli.cjs', 'dist/commands.cjs'], ['ts', 'cli', 'tsup.config.ts', 'package.json'])
+  ) {
     run('npm', ['run', 'build:ts'])
   }
 }

@@ -1,6 +1,6 @@
 import { split } from './arguments.ts'
 import { caller } from './caller.ts'
-import { toNative } from './launch.ts'
+import { toNative } from './convert.ts'
 import type { ContainerOptions } from './options.ts'
 import { question } from './question.ts'
 import { checkCommand, checkOptions } from './validate.ts'
