@@ -73,8 +73,10 @@ impl Bridge {
         link::check_name("--bridge", name)?;
         let folder = state_dir.join("net");
         let leases = folder.join(name);
-        fs::create_dir_all(&leases).at("make the directory", leases.display())?;
+        fs::create_dir_all(&folder).at("make the directory", folder.display())?;
         let _lock = exclusive(&folder)?;
+        // Under the lock, or the last user could be removing it just then.
+        fs::create_dir_all(&leases).at("make the directory", leases.display())?;
         let user = open(&folder.join(format!("{name}.lock")))?;
         // Never waits: an exclusive lock of this file is held under `lock` only.
         flock(&user, FlockOperation::LockShared).at("lock", folder.join(name).display())?;

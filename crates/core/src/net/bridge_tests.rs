@@ -100,7 +100,7 @@ fn many_users_come_and_go_at_once() {
                     crate::net::testing::enter(&netns, || {
                         for _ in 0..10 {
                             let bridge = Bridge::ensure(state.path(), "nsrs0").unwrap();
-                            assert!(exists("nsrs0"));
+                            assert!(exists("nsrs0") && bridge.leases().is_dir());
                             bridge.release().unwrap();
                         }
                     });
