@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
@@ -31,11 +32,18 @@ pub fn running() -> Result<Option<OwnedFd>, Errno> {
 /// A sealed copy of the running executable.
 ///
 /// # Errors
-/// `EACCES` where `vm.memfd_noexec` forbids executable memory; no memory is left.
+/// As [`copy_of`].
 pub fn copy() -> Result<OwnedFd, Errno> {
+    copy_of(Path::new("/proc/self/exe"))
+}
+
+/// A sealed copy of an executable.
+///
+/// # Errors
+/// It can't be read; `EACCES` where `vm.memfd_noexec` forbids executable memory; no memory is left.
+pub fn copy_of(executable: &Path) -> Result<OwnedFd, Errno> {
     let errno = |errno: rustix::io::Errno| Errno::from_raw(errno.raw_os_error());
-    let exe =
-        File::open("/proc/self/exe").map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
+    let exe = File::open(executable).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
     let size = exe.metadata().map_err(|_| Errno::EIO)?.len();
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     // Before Linux 6.3 the kernel knows no EXEC, and memory is executable as it is.
@@ -51,9 +59,16 @@ pub fn copy() -> Result<OwnedFd, Errno> {
             count => left -= count,
         }
     }
-    match fcntl(&memory, FcntlArg::F_ADD_SEALS(SEALS | SEAL_EXEC)) {
-        Err(Errno::EINVAL) => fcntl(&memory, FcntlArg::F_ADD_SEALS(SEALS))?,
+    match seal(&memory, SEALS | SEAL_EXEC) {
+        Err(Errno::EINVAL) => seal(&memory, SEALS)?,
         other => other?,
-    };
+    }
     Ok(memory)
+}
+
+/// The kernel refuses while anybody refers to the memory's pages, as its own reclaim does for moments on a busy machine;
+/// it has waited for 150 ms each time.
+fn seal(memory: &OwnedFd, seals: SealFlag) -> Result<(), Errno> {
+    let once = || fcntl(memory, FcntlArg::F_ADD_SEALS(seals)).map(drop);
+    (0..10).map(|_| once()).find(|result| *result != Err(Errno::EBUSY)).unwrap_or(Err(Errno::EBUSY))
 }
