@@ -3,14 +3,17 @@
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use napi::bindgen_prelude::*;
 use napi_derive::napi;
+use nix::fcntl::AtFlags;
 use nsrs_core::error::{At, Code, Error};
 use nsrs_core::spec::TerminalSize as SpecSize;
 use nsrs_core::steps::terminal;
 use nsrs_core::supervise::protocol::VERSION;
 use nsrs_core::sys::fds::{duplicate, place, stdio};
+use nsrs_core::sys::sealed;
 use rustix::fs::{MemfdFlags, SeekFrom, memfd_create, seek};
 
 use crate::caller::CallerInfo;
@@ -61,7 +64,12 @@ fn replace(executable: &str, spec: &nsrs_core::spec::Spec) -> nsrs_core::error::
     let env: Vec<CString> = std::env::vars_os()
         .filter_map(|(name, value)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok())
         .collect();
-    let Err(errno) = nix::unistd::execve(&program, &[program.as_c_str(), c"run", &version, &number], &env);
+    let args = [program.as_c_str(), c"run", &version, &number];
+    // Sealed here, it need not be executed a second time. Where that can't be, it finds that out itself and says why.
+    if let Ok(sealed) = sealed::copy_of(Path::new(executable)) {
+        let _ = nix::unistd::execveat(&sealed, c"", &args, &env, AtFlags::AT_EMPTY_PATH);
+    }
+    let Err(errno) = nix::unistd::execve(&program, &args, &env);
     let error = Error::os(step, executable, errno).code(Code::SupervisorLost);
     Err(if errno == nix::errno::Errno::ENOENT {
         error.hint(
