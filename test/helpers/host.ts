@@ -15,7 +15,8 @@ import process from 'node:process'
 
 const directories: string[] = []
 process.on('exit', () => {
-  for (const path of directories) rmSync(path, { recursive: true, force: true })
+  // The last supervisor may still be cleaning up there.
+  for (const path of directories) rmSync(path, { recursive: true, force: true, maxRetries: 10, retryDelay: 20 })
 })
 
 /** A directory that is gone when the tests of this file are over. */

@@ -1,8 +1,11 @@
-// Aborts at any moment of a start.
+// Containers that end before their time, and those that must not.
 
+import { execFile } from 'node:child_process'
+import { promisify } from 'node:util'
 import test from 'ava'
 import { type RunOptions, run } from '../../ts/index.ts'
 import { busybox, containers, until } from '../helpers/host.ts'
+import { cli } from '../helpers/product.ts'
 
 const box = { rootfs: busybox(), network: 'none' } as const
 const kinds: Record<string, RunOptions> = {
@@ -28,3 +31,14 @@ for (const [kind, options] of Object.entries(kinds)) {
     t.true(await until(() => containers().length === 0), containers().join())
   })
 }
+
+test.serial('another nsrs collects nothing of one that lives', async (t) => {
+  const controller = new AbortController()
+  const running = run('sleep', ['1000'], { ...box, signal: controller.signal, reject: false })
+  t.true(await until(() => containers().length === 1))
+  const { stdout } = await promisify(execFile)(cli, ['run', '--network', 'none', 'echo', 'here'])
+  t.is(stdout, 'here\n')
+  t.is(containers().length, 1)
+  controller.abort()
+  t.true((await running).isCanceled)
+})

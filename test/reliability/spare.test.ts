@@ -7,7 +7,8 @@ import { promisify } from 'node:util'
 import test from 'ava'
 import { type RunOptions, run } from '../../ts/index.ts'
 import { busybox, containers, spares, until } from '../helpers/host.ts'
-import { isRoot, skip } from '../helpers/product.ts'
+import { isRoot } from '../helpers/product.ts'
+import { skip } from '../helpers/skips.ts'
 
 const driver = join(import.meta.dirname, '../helpers/spare-driver.mjs')
 const number = (line: string | undefined) => Number(line?.trim().split(' ')[0])
