@@ -100,8 +100,33 @@ test('Ctrl-Z stops nsrs and the command, and fg goes on', async (t) => {
     ],
   )
   t.deepEqual(left, [], text)
-  t.regex(text, /stopped with 14[78]\r/)
+  t.regex(text, /stopped with 148\r/)
   t.deepEqual(text.match(/state \w/g), ['state T', 'state T'], text)
   t.notRegex(text.split('quiet')[1]?.split('still')[0] ?? 'tick', /tick/, text)
   t.regex(text, /ended with 130\r/)
 })
+
+for (const init of [[], ['--init']]) {
+  test(`a key of the terminal is for the whole job: nsrs run ${init.join(' ')}`, async (t) => {
+    const job = 'echo up; (while sleep 0.1; do echo tick; done) | cat'
+    const command = [...box, ...init, 'sh', '-c', job].map((word) => `'${word}'`).join(' ')
+    const shell = `set -m
+      ${command}
+      echo "stopped with $?"
+      sleep 0.5; echo quiet; sleep 1; echo still
+      fg
+      echo "ended with $?"`
+    const { text, left } = await onTerminal(
+      ['bash', '-c', shell],
+      [
+        ['tick', '\x1a'],
+        ['still', ''],
+        ['tick\r', '\x03'],
+      ],
+    )
+    t.deepEqual(left, [], text)
+    t.regex(text, /stopped with 148\r/)
+    t.notRegex(text.split('quiet')[1]?.split('still')[0] ?? 'tick', /tick/, text)
+    t.regex(text, /ended with 130\r/)
+  })
+}

@@ -1,9 +1,9 @@
 // The host's own tree, copy-on-write.
 
-import { chmodSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { snapshot } from '../helpers/canary.ts'
-import { asEach, asRoot, asUser, isRoot, type Place } from '../helpers/product.ts'
+import { asEach, asRoot, asUser, cli, exec, isRoot, type Place, root } from '../helpers/product.ts'
 
 function project(place: Place, name: string): string {
   const dir = place.make(name)
@@ -85,4 +85,22 @@ asUser('what is closed to the user stays closed', async (t, place) => {
   const { stdout, stderr } = await place.run(['sh', '-c', 'cat file; cat /etc/shadow'], { cwd: dir })
   t.is(stdout, '')
   t.is(stderr.match(/Permission denied/g)?.length, 2, stderr)
+})
+
+asEach('the working directory may have mounts below it', async (t, place) => {
+  // It takes root to make one.
+  if (!isRoot) return t.pass()
+  const dir = place.make('above')
+  place.make('above/below')
+  writeFileSync(join(dir, 'file'), 'seen')
+  const script = 'mount -t tmpfs below "$1/below" && cd "$1" && shift && exec "$@"'
+  const who =
+    place.as.uid === 0 ? [] : ['setpriv', `--reuid=${place.as.uid}`, `--regid=${place.as.gid}`, '--init-groups']
+  const command = [cli, 'run', '--network', 'none', 'sh', '-c', 'cat file; ls; touch new && echo made']
+  const { stdout, stderr } = await exec('unshare', ['--mount', 'sh', '-c', script, 'sh', dir, ...who, ...command], {
+    as: root,
+    env: { HOME: place.as.home, NSRS_STATE_DIR: place.state },
+  })
+  t.is(stdout, 'seenbelow\nfile\nmade\n', stderr)
+  t.false(existsSync(join(dir, 'new')))
 })

@@ -6,7 +6,7 @@
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, killpg, sigprocmask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, pipe2};
 
@@ -15,6 +15,7 @@ use crate::steps::channel::{Channel, FromChild};
 use crate::steps::exec::{Image, reset_signals};
 use crate::sys::clone::{Side, clone3};
 use crate::sys::process::exit_now;
+use crate::sys::signal;
 
 /// Runs the command and returns the exit code to end with.
 pub fn run(channel: OwnedFd, args: &[String]) -> u8 {
@@ -72,8 +73,8 @@ fn supervise(channel: &Channel, args: &[String]) -> Result<u8> {
     }
     loop {
         // In our own PID namespace a signal is either for the command or tells of a child.
-        match all.wait() {
-            Ok(Signal::SIGCHLD) => {
+        match signal::wait(&all) {
+            Ok((Signal::SIGCHLD, _)) => {
                 if let Some(code) = reap(channel, child) {
                     if !is_pid_one {
                         end_orphans();
@@ -85,7 +86,9 @@ fn supervise(channel: &Channel, args: &[String]) -> Result<u8> {
                 end_orphans();
                 let _ = kill(Pid::this(), Signal::SIGKILL);
             }
-            Ok(signal) => drop(kill(child, signal)),
+            // The command leads a process group of its own.
+            Ok((signal, true)) => drop(killpg(child, signal)),
+            Ok((signal, false)) => drop(kill(child, signal)),
             Err(_) => {}
         }
     }

@@ -151,9 +151,10 @@ pub struct Assembled {
 /// A file system can't be used; the error names it.
 pub fn assemble(plan: &HostRoot, scratch: &mut Scratch) -> Result<Assembled> {
     // Whatever lies in fresh or hidden places is taken before they are covered.
+    let split = |path: &str| plan.split.iter().any(|parent| parent == path);
     let reveal = match &plan.reveal {
-        Some(path) => Some(scratch.overlay(path, MountAttrFlags::empty())?),
-        None => None,
+        Some(path) if !split(path) => Some(scratch.overlay(path, MountAttrFlags::empty())?),
+        _ => None,
     };
     let files =
         plan.files.iter().map(|path| Ok((path, clone_tree(CWD, path, false).at("open the mounted file", path)?)));
@@ -161,7 +162,6 @@ pub fn assemble(plan: &HostRoot, scratch: &mut Scratch) -> Result<Assembled> {
     let (first, rest) = plan.overlays.split_first().ok_or_else(|| {
         Error::new(Code::Unsupported, "read the mount table", "the host's root is not in /proc/self/mountinfo")
     })?;
-    let split = |path: &str| plan.split.iter().any(|parent| parent == path);
     let tree = if split("/") {
         tmpfs(split_mode("/")?, None, MountAttrFlags::empty())?
     } else {
@@ -197,7 +197,7 @@ impl Assembled {
     ///
     /// # Errors
     /// A place that the caller wants hidden does not exist; the kernel refuses a mount.
-    pub fn cover(self, plan: &HostRoot, scratch: &Scratch, root: &RootDir) -> Result<()> {
+    pub fn cover(self, plan: &HostRoot, scratch: &mut Scratch, root: &RootDir) -> Result<()> {
         for path in &plan.fresh {
             let mode = if path == "/tmp" { 0o1777 } else { 0o755 };
             let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
@@ -213,11 +213,24 @@ impl Assembled {
         for (path, must) in places.iter().filter(|(path, _)| !revealed(path)) {
             hide(plan, path, *must, scratch, root)?;
         }
-        if let (Some(path), Some(mount)) = (&plan.reveal, &self.reveal) {
-            if plan.read_only {
-                make_read_only(mount, false, path)?;
+        if let Some(path) = &plan.reveal {
+            let target = root.target(path, Missing::Directory)?;
+            match &self.reveal {
+                Some(mount) => {
+                    if plan.read_only {
+                        make_read_only(mount, false, path)?;
+                    }
+                    attach(mount, &target, path)?;
+                }
+                None => {
+                    let mount = tmpfs(split_mode(path)?, None, MountAttrFlags::empty())?;
+                    attach(&mount, &target, path)?;
+                    host_split::fill(plan, path, root, scratch)?;
+                    if plan.read_only {
+                        make_read_only(&mount, true, path)?;
+                    }
+                }
             }
-            attach(mount, &root.target(path, Missing::Directory)?, path)?;
         }
         // The working directory brought its own secrets back into view.
         for (path, must) in places.iter().filter(|(path, _)| revealed(path)) {

@@ -13,14 +13,17 @@ use super::root_dir::{Missing, RootDir};
 use crate::error::{At, Result};
 use crate::plan::root::HostRoot;
 
-/// The mode of a directory that is made anew: nobody gets more than others have on the host, for its owner is not mapped.
+/// The mode of a directory that is made anew, whose owner is whoever makes it: where that is not the owner of the host's,
+/// nobody gets more than others have there.
 ///
 /// # Errors
 /// The directory is gone.
 pub fn split_mode(path: &str) -> Result<u32> {
-    let mode = rustix::fs::stat(path).at("look at", path)?.st_mode;
+    let stat = rustix::fs::stat(path).at("look at", path)?;
+    let mode = stat.st_mode;
     let others = mode & 0o7;
-    Ok(others << 6 | others << 3 | others | mode & 0o1000)
+    let owner = if stat.st_uid == rustix::process::geteuid().as_raw() { mode >> 6 & 0o7 } else { others };
+    Ok(owner << 6 | others << 3 | others | mode & 0o1000)
 }
 
 /// Fills a directory of the new root with what the host's holds.

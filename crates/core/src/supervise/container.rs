@@ -16,6 +16,7 @@ use crate::plan::network::Network;
 use crate::state::journal::Slot;
 use crate::steps::channel::Channel;
 use crate::sys::process::send_signal;
+use crate::sys::signal::{send_for_group, send_to_group};
 use crate::sys::wait::Status;
 
 /// A process of ours and its pidfd.
@@ -125,16 +126,34 @@ impl Container {
         if signal == libc::SIGKILL && self.ask_init_to_end() {
             return;
         }
+        self.deliver(signal, false);
+    }
+
+    /// Sends a signal to its command and all others of that one's process group, as a terminal does.
+    pub fn signal_group(&mut self, signal: i32) {
+        self.deliver(signal, true);
+    }
+
+    fn deliver(&mut self, signal: i32, group: bool) {
         let Some(first) = &self.first else { return self.end() };
+        if group && self.plan.init && self.running {
+            return send_for_group(&first.pidfd, signal);
+        }
         let pid_one = self.plan.namespaces.makes(Kind::Pid) && !self.plan.init;
-        let delivery = if pid_one && signal != libc::SIGKILL {
+        let instead_of_kernel = (pid_one && signal != libc::SIGKILL) || (group && signal == libc::SIGTSTP);
+        let delivery = if instead_of_kernel {
             let status =
                 std::fs::read_to_string(format!("/proc/{}/status", first.pid.as_raw_nonzero())).unwrap_or_default();
             delivery(signal, &status)
         } else {
             Delivery::AsIs
         };
+        if group {
+            // The kernel lets no stop by a key of the terminal act on a group without a shell, as the container's is.
+            send_to_group(first.pid, if delivery == Delivery::Stop { libc::SIGSTOP } else { signal });
+        }
         let sent = match delivery {
+            Delivery::AsIs if group => return,
             Delivery::AsIs => signal,
             Delivery::Stop => libc::SIGSTOP,
             Delivery::Kill => {

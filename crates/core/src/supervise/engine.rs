@@ -224,12 +224,21 @@ impl Engine {
 
     /// Sends a signal to a container's command.
     pub fn kill(&mut self, id: u64, signal: i32) {
+        self.signal(id, |container| container.signal(signal));
+    }
+
+    /// Sends a signal to a container's command and all others of its process group.
+    pub fn kill_group(&mut self, id: u64, signal: i32) {
+        self.signal(id, |container| container.signal_group(signal));
+    }
+
+    fn signal(&mut self, id: u64, send: impl FnOnce(&mut Container)) {
         let key = self.containers.iter().find(|(_, container)| container.id == Some(id)).map(|(key, _)| *key);
         let Some(key) = key else { return };
         // How a container is ended depends on how far it has come.
         self.drain(key);
         if let Some(container) = self.containers.get_mut(&key) {
-            container.signal(signal);
+            send(container);
         }
     }
 

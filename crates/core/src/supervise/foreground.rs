@@ -121,22 +121,39 @@ fn supervise(engine: &mut Engine, signals: &SignalFd, mut outlets: Vec<Outlet>) 
 fn take_signals(engine: &mut Engine, signals: &SignalFd, relay: Option<&Relay>) {
     while let Ok(Some(info)) = signals.read_signal() {
         let number = info.ssi_signo as i32;
+        // What a key of the terminal sends is for the whole job, which a container of its own session is no part of.
+        let from_terminal = info.ssi_code == libc::SI_KERNEL;
+        let send = |engine: &mut Engine, number| match from_terminal {
+            true => engine.kill_group(ONLY, number),
+            false => engine.kill(ONLY, number),
+        };
         match (Signal::try_from(number), relay) {
             (Ok(Signal::SIGWINCH), Some(relay)) => relay.follow_size(),
             (Ok(Signal::SIGCONT), Some(relay)) => {
                 relay.raw();
                 relay.follow_size();
-                engine.kill(ONLY, number);
+                engine.kill_group(ONLY, number);
             }
+            (Ok(Signal::SIGCONT), None) => engine.kill_group(ONLY, number),
             (Ok(Signal::SIGTSTP), relay) => {
                 // As a shell's job: the command stops, then the process that the shell waits for.
-                engine.kill(ONLY, number);
+                send(engine, number);
                 if let Some(relay) = relay {
                     relay.restore();
                 }
-                let _ = nix::sys::signal::raise(Signal::SIGSTOP);
+                stop_until_continued();
+                // Where nobody could continue us (setpgid(2), orphaned process groups) the kernel has not stopped us.
+                engine.kill_group(ONLY, libc::SIGCONT);
             }
-            _ => engine.kill(ONLY, number),
+            _ => send(engine, number),
         }
     }
+}
+
+/// Lets the signal that was taken from the terminal do to this process what it does.
+fn stop_until_continued() {
+    let stop = SigSet::from(Signal::SIGTSTP);
+    let _ = nix::sys::signal::raise(Signal::SIGTSTP);
+    let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&stop), None);
+    let _ = sigprocmask(SigmaskHow::SIG_BLOCK, Some(&stop), None);
 }

@@ -1,7 +1,10 @@
 //! Signal actions.
 
+use std::os::fd::{AsFd, AsRawFd};
+
 use nix::errno::Errno;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use rustix::process::Pid;
 
 /// Gives a signal its default action.
 ///
@@ -21,4 +24,58 @@ pub fn ignore(signal: Signal) -> Result<(), Errno> {
     let action = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
     // SAFETY: an ignored signal runs no code of ours.
     unsafe { sigaction(signal, &action) }.map(drop)
+}
+
+/// The value that comes with a signal for a whole process group (sigqueue(3)).
+const FOR_GROUP: usize = 1;
+
+/// The kernel's siginfo for a queued signal, on 64-bit machines.
+#[repr(C)]
+struct Queued {
+    number: i32,
+    errno: i32,
+    code: i32,
+    padding: i32,
+    pid: i32,
+    uid: u32,
+    value: usize,
+    rest: [u64; 12],
+}
+
+/// Sends an init a signal that it is to hand on to the command's process group.
+pub fn send_for_group(pidfd: impl AsFd, signal: i32) {
+    let info = Queued {
+        number: signal,
+        errno: 0,
+        code: libc::SI_QUEUE,
+        padding: 0,
+        pid: std::process::id() as i32,
+        uid: rustix::process::getuid().as_raw(),
+        value: FOR_GROUP,
+        rest: [0; 12],
+    };
+    let fd = pidfd.as_fd().as_raw_fd();
+    // SAFETY: the kernel reads 128 bytes, the size of this value.
+    unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, &raw const info, 0) };
+}
+
+/// Waits for one of these signals, and tells whether it is for a process group.
+///
+/// # Errors
+/// `EINTR`: another signal came.
+pub fn wait(set: &SigSet) -> Result<(Signal, bool), Errno> {
+    let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+    // SAFETY: both pointers live across the call.
+    let number = Errno::result(unsafe { libc::sigwaitinfo(set.as_ref(), info.as_mut_ptr()) })?;
+    // SAFETY: all zeroes are a value, and the kernel has written over it.
+    let info = unsafe { info.assume_init() };
+    // SAFETY: a queued signal comes with a value.
+    let value = || unsafe { info.si_value() }.sival_ptr as usize;
+    Ok((Signal::try_from(number)?, info.si_code == libc::SI_QUEUE && value() == FOR_GROUP))
+}
+
+/// Sends a signal to every process of a group. The number must be ours: that of a process which was not waited for.
+pub fn send_to_group(leader: Pid, signal: i32) {
+    // SAFETY: touches no memory.
+    unsafe { libc::kill(-leader.as_raw_nonzero().get(), signal) };
 }
