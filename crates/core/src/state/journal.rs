@@ -20,6 +20,9 @@ const SLOT: usize = 32;
 /// The kernel counts start times in hundredths of a second (`USER_HZ`).
 const TICK_NS: u64 = 10_000_000;
 
+/// What stands between the name of a journal and that of a file that goes with it.
+const COMPANION: char = '.';
+
 /// The journal of this supervisor.
 #[derive(Debug)]
 pub struct Journal {
@@ -48,12 +51,26 @@ impl Journal {
         let step = "open the journal";
         let directory = state.join("supervisors");
         super::make_private(&directory, rustix::process::geteuid().as_raw())?;
-        let path = directory.join(format!("{}-{:x}", std::process::id(), now()));
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).at(step, path.display())?;
-        // A lock of fcntl(2), which is the process's own: that of flock(2) lives on in the copies that processes have which
-        // are just being made.
-        fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).at(step, path.display())?;
-        Ok(Journal { path, file, free: Vec::new(), slots: 0 })
+        loop {
+            let path = directory.join(format!("{}-{:x}", std::process::id(), now()));
+            let file =
+                OpenOptions::new().read(true).write(true).create_new(true).open(&path).at(step, path.display())?;
+            // A lock of fcntl(2), which is the process's own: that of flock(2) lives on in the copies that processes have
+            // which are just being made.
+            fcntl_lock(&file, FlockOperation::LockExclusive).at(step, path.display())?;
+            // Another nsrs that collects may have found it before it was locked.
+            if path.exists() {
+                return Ok(Journal { path, file, free: Vec::new(), slots: 0 });
+            }
+        }
+    }
+
+    /// The path of a file that is collected with this journal.
+    #[must_use]
+    pub fn companion(&self, name: &str) -> PathBuf {
+        let mut path = self.path.clone().into_os_string();
+        path.push(format!("{COMPANION}{name}"));
+        path.into()
     }
 
     /// Notes a process that was just made.
@@ -110,8 +127,10 @@ pub fn collect(state: &Path) -> Result<usize> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
         Err(error) => return Err(error).at("read the journals in", state.display()),
     };
-    for entry in directory.flatten() {
-        let Ok(file) = File::options().read(true).write(true).open(entry.path()) else { continue };
+    let names: Vec<String> = directory.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    let path = |name: &str| state.join("supervisors").join(name);
+    for name in names.iter().filter(|name| !name.contains(COMPANION)) {
+        let Ok(file) = File::options().read(true).write(true).open(path(name)) else { continue };
         if fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
             continue;
         }
@@ -120,26 +139,15 @@ pub fn collect(state: &Path) -> Result<usize> {
             let mut fields = line.split_whitespace();
             if let (Some(Ok(pid)), Some(Ok(noted))) = (fields.next().map(str::parse), fields.next().map(str::parse)) {
                 ended += usize::from(end(pid, noted));
-                // The pipe by which its network was to tell that it is up.
-                let _ = fs::remove_file(state.join(format!("pasta-{pid}")));
             }
         }
-        let _ = fs::remove_file(entry.path());
-        remove_stray_pipes(state);
+        let own = format!("{name}{COMPANION}");
+        for companion in names.iter().filter(|other| other.starts_with(&own)) {
+            let _ = fs::remove_file(path(companion));
+        }
+        let _ = fs::remove_file(path(name));
     }
     Ok(ended)
-}
-
-/// A container is struck out when it has ended, and its pipe lives until pasta has ended too: a supervisor that was killed
-/// in between left a pipe that no journal tells of.
-fn remove_stray_pipes(state: &Path) {
-    for entry in fs::read_dir(state).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let pid = name.to_str().and_then(|name| name.strip_prefix("pasta-")?.parse::<u32>().ok());
-        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
-            let _ = fs::remove_file(entry.path());
-        }
-    }
 }
 
 /// Kills a process, if it still is the one that was noted and not another that got its number.
@@ -179,9 +187,8 @@ mod tests {
         journal.note(Pid::from_raw(child.id() as i32).unwrap()).unwrap();
         let struck = journal.note(Pid::from_raw(other.id() as i32).unwrap()).unwrap();
         journal.strike(struck);
-        // Its container was struck out, and it was killed before it removed the pipe.
-        let stray = state.join(format!("pasta-{}", i32::MAX));
-        let used = state.join(format!("pasta-{}", std::process::id()));
+        let stray = journal.companion("pasta-7");
+        let used = state.join("supervisors/9-9.pasta-7");
         fs::write(&stray, "").unwrap();
         fs::write(&used, "").unwrap();
         let copy = fs::read(&journal.path).unwrap();

@@ -143,7 +143,6 @@ impl Engine {
 
     /// Starts the program that connects a container.
     pub(super) fn start_user_network(&mut self, key: u64) -> Result<()> {
-        let state = self.ground()?.state.clone();
         let Some(container) = self.containers.get_mut(&key) else { return Ok(()) };
         let (Network::Pasta { program, publish }, Some(first)) = (&container.plan.network, &container.first) else {
             return Ok(());
@@ -155,7 +154,7 @@ impl Engine {
         let Some(pasta) = &self.pasta else { return Ok(()) };
         let userns = container.plan.user_namespace.is_private();
         let Some(ground) = &mut self.ground else { return Ok(()) };
-        let network = UserNetwork::start(pasta, first.pid, userns, publish, &state, &mut ground.journal)?;
+        let network = UserNetwork::start(pasta, first.pid, userns, publish, &mut ground.journal)?;
         for (fd, source) in [(&network.process.pidfd, Source::NetworkEnded), (&network.ready, Source::NetworkReady)] {
             epoll::add(&self.epoll, fd, Token::Container(key, source).data(), epoll::EventFlags::IN)
                 .at("watch pasta", "")?;

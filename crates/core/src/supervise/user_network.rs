@@ -2,7 +2,7 @@
 //! container.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
@@ -50,12 +50,11 @@ impl UserNetwork {
         container: Pid,
         userns: bool,
         publish: &[Publish],
-        state: &Path,
         journal: &mut Journal,
     ) -> Result<UserNetwork> {
         let step = "start pasta";
         let pid = container.as_raw_nonzero().get();
-        let fifo = state.join(format!("pasta-{pid}"));
+        let fifo = journal.companion(&format!("pasta-{pid}"));
         let _ = std::fs::remove_file(&fifo);
         mknodat(CWD, &fifo, FileType::Fifo, Mode::from(0o600), 0).at("make the pipe", fifo.display())?;
         let ready = open(&fifo, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
