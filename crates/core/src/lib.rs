@@ -5,6 +5,7 @@
 
 pub mod error;
 pub mod host;
+pub mod image;
 pub mod init;
 pub mod net;
 pub mod plan;

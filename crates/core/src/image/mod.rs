@@ -1,0 +1,7 @@
+//! Images: references to them, the store that keeps them, and their way from an archive to a root file system.
+//!
+//! Synchronous and without a network: the registry's client stands in the crate above (`nsrs-image`).
+
+pub mod digest;
+pub mod reference;
+pub mod store;

@@ -1,0 +1,95 @@
+//! The executable of nsrs that handles images: `nsrs-image VERSION VERB [--format json] [--progress MODE] …`.
+//!
+//! Results go to the standard output, what happens to the standard error. One that is killed at any moment leaves the
+//! store as it was or as it should be.
+
+mod args;
+mod progress;
+mod registry;
+mod verbs;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use nsrs_core::error::{self, Code, Error, Result};
+use nsrs_core::supervise::protocol::VERSION;
+
+use crate::args::Args;
+use crate::progress::{Mode, Progress};
+use crate::verbs::Call;
+
+fn main() -> ExitCode {
+    let mut args: Vec<String> = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
+    if args == ["--version"] {
+        println!("nsrs-image {VERSION}");
+        return ExitCode::SUCCESS;
+    }
+    if args.len() < 2 {
+        return finish(&Progress::new(Mode::Plain), Err(by_hand()));
+    }
+    let verb = args.remove(1);
+    let version = args.remove(0);
+    let mut args = Args::new(args);
+    let mode = match mode(&mut args) {
+        Ok(mode) => mode,
+        Err(error) => return finish(&Progress::new(Mode::Plain), Err(error)),
+    };
+    let progress = Progress::new(mode);
+    let result = check(&version)
+        .and_then(|()| format(&mut args))
+        .and_then(|json| verbs::run(&verb, Call { args, progress: progress.clone(), json }));
+    finish(&progress, result)
+}
+
+fn finish(progress: &Progress, result: Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let errors = [error];
+            progress.fail(&errors);
+            ExitCode::from(error::exit_code(&errors))
+        }
+    }
+}
+
+fn by_hand() -> Error {
+    Error::new(Code::InvalidArgument, "start nsrs-image", "it is a part of nsrs and not meant to be run by hand")
+        .hint("npx nsrs --help")
+}
+
+/// All programs of nsrs travel in one package; of two builds the one would misread the other.
+fn check(version: &str) -> Result<()> {
+    if version == VERSION {
+        return Ok(());
+    }
+    Err(Error::new(
+        Code::SupervisorLost,
+        "start nsrs-image",
+        format!("the caller is of version {version}, nsrs-image of {VERSION}"),
+    )
+    .hint("install nsrs again, so that both come from one package"))
+}
+
+/// `--progress json|plain|live|none`, `--quiet`; by default live on a terminal and plain elsewhere.
+fn mode(args: &mut Args) -> Result<Mode> {
+    let quiet = args.flag("--quiet");
+    Ok(match args.value("--progress")?.as_deref() {
+        Some("json") => Mode::Json,
+        _ if quiet => Mode::Quiet,
+        Some("plain") => Mode::Plain,
+        Some("live") => Mode::Live,
+        Some("none") => Mode::Quiet,
+        Some(other) => return Err(Error::invalid("--progress", other, "give json, plain, live or none")),
+        None if std::io::stderr().is_terminal() => Mode::Live,
+        None => Mode::Plain,
+    })
+}
+
+/// `--format json|table`.
+fn format(args: &mut Args) -> Result<bool> {
+    match args.value("--format")?.as_deref() {
+        None | Some("table") => Ok(false),
+        Some("json") => Ok(true),
+        Some(other) => Err(Error::invalid("--format", other, "give json or table")),
+    }
+}

@@ -1,0 +1,24 @@
+//! What can be done with images, one verb a file.
+
+use nsrs_core::error::{Code, Error, Result};
+
+use crate::args::Args;
+use crate::progress::Progress;
+
+/// What every verb gets.
+pub struct Call {
+    /// Its arguments.
+    pub args: Args,
+    /// Where it tells what happens.
+    pub progress: Progress,
+    /// The result is written as JSON.
+    pub json: bool,
+}
+
+/// Carries out a verb.
+///
+/// # Errors
+/// Those of the verb; there is no such verb.
+pub fn run(verb: &str, _call: Call) -> Result<()> {
+    Err(Error::new(Code::InvalidArgument, "start nsrs-image", "there is no such verb").on(verb))
+}
