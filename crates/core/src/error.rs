@@ -24,6 +24,10 @@ pub enum Code {
     CommandNotExecutable,
     /// Something that was asked for is held by somebody else: a port, an address.
     InUse,
+    /// There is no such image, or no such part of one, in the store, the archive or the registry.
+    ImageNotFound,
+    /// What should be an image or a part of one isn't, or is not what its digest says.
+    ImageInvalid,
     /// The supervisor is gone, or speaks another version of the protocol.
     SupervisorLost,
 }
@@ -39,6 +43,8 @@ impl Code {
             Code::CommandNotFound => "ERR_NSRS_COMMAND_NOT_FOUND",
             Code::CommandNotExecutable => "ERR_NSRS_COMMAND_NOT_EXECUTABLE",
             Code::InUse => "ERR_NSRS_IN_USE",
+            Code::ImageNotFound => "ERR_NSRS_IMAGE_NOT_FOUND",
+            Code::ImageInvalid => "ERR_NSRS_IMAGE_INVALID",
             Code::SupervisorLost => "ERR_NSRS_SUPERVISOR_LOST",
         }
     }

@@ -20,6 +20,13 @@ impl Digest {
         Digest(Sha256::digest(bytes).into())
     }
 
+    /// The same digest in the type of the specification's descriptors.
+    #[must_use]
+    pub fn to_oci(&self) -> oci_spec::image::Sha256Digest {
+        // What fails to be read here is no 64 digits, and we have them.
+        self.hex().parse().unwrap_or_else(|_| unreachable!("a digest is 64 digits"))
+    }
+
     /// The 64 hexadecimal digits, without `sha256:`.
     #[must_use]
     pub fn hex(&self) -> String {

@@ -2,6 +2,9 @@
 //!
 //! Synchronous and without a network: the registry's client stands in the crate above (`nsrs-image`).
 
+pub mod config;
 pub mod digest;
 pub mod reference;
 pub mod store;
+pub mod tree;
+pub mod unpack;

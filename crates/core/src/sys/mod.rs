@@ -4,6 +4,7 @@
 
 pub mod clone;
 pub mod fds;
+pub mod file;
 pub mod message;
 pub mod mount;
 pub mod namespace;

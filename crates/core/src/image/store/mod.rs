@@ -1,1 +1,235 @@
-//! The content store.
+//! The store of images: a directory in the standard OCI image layout (image-layout.md), readable by other tools, with
+//! the unpacked layers beside it.
+//!
+//! ```text
+//! oci-layout, index.json     the names, changed under index.lock
+//! blobs/sha256/HEX           manifests, configurations, layers as they were published
+//! ingest/HEX                 blobs that are still coming in, each locked by who fetches it
+//! layers/HEX/fs              unpacked layers by the digest of their uncompressed archive (diff id)
+//! lock                       shared by all who write, exclusive for who removes
+//! ```
+//!
+//! Nothing is ever changed in place: what is new is made under a name of its own, verified, and renamed. So a process
+//! that is killed at any moment leaves leftovers at most, which the next one continues or [`Store::prune`] removes.
+
+mod index;
+mod ingest;
+mod layers;
+mod prune;
+#[cfg(test)]
+mod tests;
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{FlockOperation, flock};
+
+pub use index::{Named, digest_of, unknown};
+pub use ingest::{Begin, Follow, Ingest};
+pub use layers::{Layer, LayerRecord};
+pub use prune::{Pruned, Wait};
+
+use super::digest::Digest;
+use crate::error::{At, Code, Error, Result};
+use crate::host::Host;
+
+/// The largest manifest or configuration that is read into memory, in bytes.
+pub const MOST_METADATA: u64 = 16 << 20;
+
+/// A store of images. Cheap to clone; usable from several threads and processes at once.
+#[derive(Clone, Debug)]
+pub struct Store {
+    root: Arc<Path>,
+}
+
+/// Keeps [`Store::prune`] away: what was added stays until it is named, however long that takes.
+#[derive(Debug)]
+pub struct Guard(#[allow(dead_code, reason = "held for its lock")] File);
+
+/// Where the store is: `NSRS_IMAGE_DIR`, /var/lib/nsrs/images for root, `$XDG_DATA_HOME/nsrs/images`, or
+/// ~/.local/share/nsrs/images.
+///
+/// # Errors
+/// The user has no home directory.
+pub fn directory(host: &Host) -> Result<PathBuf> {
+    let from = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if let Some(directory) = from("NSRS_IMAGE_DIR") {
+        return Ok(directory);
+    }
+    if host.uid == 0 {
+        return Ok("/var/lib/nsrs/images".into());
+    }
+    let home = || from("HOME").or_else(|| host.home.clone().map(PathBuf::from)).map(|home| home.join(".local/share"));
+    match from("XDG_DATA_HOME").filter(|path| path.is_absolute()).or_else(home) {
+        Some(data) => Ok(data.join("nsrs/images")),
+        None => Err(Error::new(Code::SetupFailed, "find the store of images", "this user has no home directory")
+            .hint("set NSRS_IMAGE_DIR to a directory of your own")),
+    }
+}
+
+impl Store {
+    /// Opens the store in this directory, and makes it (mode 0700) if there is none.
+    ///
+    /// # Errors
+    /// It can't be made or written, or is an image layout of a version that isn't known.
+    pub fn open(path: &Path) -> Result<Store> {
+        let step = "open the store of images";
+        let make = |path: &Path| {
+            fs::DirBuilder::new().mode(0o700).recursive(true).create(path).at(step, path.display()).map_err(|error| {
+                error.hint("set NSRS_IMAGE_DIR to a directory of your own, on a file system with room for images")
+            })
+        };
+        make(path)?;
+        let path = fs::canonicalize(path).at(step, path.display())?;
+        for folder in ["blobs/sha256", "ingest", "layers"] {
+            make(&path.join(folder))?;
+        }
+        let store = Store { root: path.into() };
+        let layout = store.path("oci-layout");
+        match fs::read_to_string(&layout) {
+            Ok(text) => {
+                let version = serde_json::from_str::<serde_json::Value>(&text)
+                    .ok()
+                    .and_then(|value| value["imageLayoutVersion"].as_str().map(str::to_owned));
+                if !version.as_deref().is_some_and(|version| version.starts_with("1.")) {
+                    return Err(Error::new(Code::Unsupported, step, "it's no image layout of version 1")
+                        .on(layout.display().to_string())
+                        .hint("set NSRS_IMAGE_DIR to another directory"));
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                store.replace("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+            }
+            Err(error) => return Err(Error::os(step, layout.display().to_string(), &error)),
+        }
+        Ok(store)
+    }
+
+    /// The directory of the store.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// Where the blob of this digest is, if it is there.
+    #[must_use]
+    pub fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.path(&format!("blobs/sha256/{}", digest.hex()))
+    }
+
+    /// Is the blob there, complete?
+    #[must_use]
+    pub fn has(&self, digest: &Digest) -> bool {
+        self.blob_path(digest).is_file()
+    }
+
+    /// The size of a blob in bytes; `None`: it isn't there.
+    #[must_use]
+    pub fn size(&self, digest: &Digest) -> Option<u64> {
+        fs::metadata(self.blob_path(digest)).ok().map(|meta| meta.len())
+    }
+
+    /// Reads a manifest or a configuration, and holds it against its digest.
+    ///
+    /// # Errors
+    /// It isn't there (`ImageNotFound`), was altered or is larger than [`MOST_METADATA`] (`ImageInvalid`).
+    pub fn read(&self, digest: &Digest) -> Result<Vec<u8>> {
+        let step = "read the blob";
+        let mut bytes = Vec::new();
+        self.open_blob(digest)?.take(MOST_METADATA + 1).read_to_end(&mut bytes).at(step, digest)?;
+        if bytes.len() as u64 > MOST_METADATA {
+            return Err(Error::new(Code::ImageInvalid, step, format!("it's larger than {MOST_METADATA} bytes"))
+                .on(digest.to_string()));
+        }
+        if Digest::of(&bytes) != *digest {
+            return Err(altered(digest, Digest::of(&bytes)));
+        }
+        Ok(bytes)
+    }
+
+    /// Opens a blob. What is read is _not_ held against the digest here: the unpacker does that with the diff id, and
+    /// whoever copies with a [`super::digest::Hasher`].
+    ///
+    /// # Errors
+    /// It isn't there (`ImageNotFound`), or can't be opened.
+    pub fn open_blob(&self, digest: &Digest) -> Result<File> {
+        File::open(self.blob_path(digest)).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => Error::new(Code::ImageNotFound, "read the blob", "it isn't in the store")
+                .on(digest.to_string())
+                .hint("pull or load the image again"),
+            _ => Error::os("read the blob", digest.to_string(), &error),
+        })
+    }
+
+    /// Adds a blob that is in memory: a manifest, a configuration.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn add(&self, bytes: &[u8]) -> Result<Digest> {
+        let digest = Digest::of(bytes);
+        if let Begin::Write(mut ingest) = self.ingest(&digest)? {
+            ingest.restart()?;
+            ingest.write(bytes)?;
+            ingest.commit()?;
+        }
+        Ok(digest)
+    }
+
+    /// Keeps [`Store::prune`] from running while this is held. Whoever adds blobs and names them later holds one from
+    /// before the first blob until after the name.
+    ///
+    /// # Errors
+    /// The lock file can't be opened.
+    pub fn guard(&self) -> Result<Guard> {
+        let file = self.lock_file("lock")?;
+        lock(&file, FlockOperation::LockShared).at("lock the store of images", self.root.display())?;
+        Ok(Guard(file))
+    }
+
+    fn lock_file(&self, name: &str) -> Result<File> {
+        let path = self.path(name);
+        let open = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        open.at("lock the store of images", path.display())
+    }
+
+    /// Writes a file of the store's root anew: another name, fsync, rename, fsync of the directory.
+    fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let path = self.path(name);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let temporary = self.path(&format!("ingest/{name}.{}.{number}", std::process::id()));
+        let write = || -> std::io::Result<()> {
+            let mut file = File::create(&temporary)?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            fs::rename(&temporary, &path)?;
+            File::open(&*self.root)?.sync_all()
+        };
+        write().at("write", path.display()).inspect_err(|_| drop(fs::remove_file(&temporary)))
+    }
+}
+
+/// flock(2), again after a signal.
+fn lock(file: &File, how: FlockOperation) -> rustix::io::Result<()> {
+    loop {
+        match flock(file, how) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
+/// The error for content that isn't what its digest says.
+fn altered(digest: &Digest, found: Digest) -> Error {
+    Error::new(Code::ImageInvalid, "verify the blob", format!("its content has the digest {found}"))
+        .on(digest.to_string())
+        .hint("it was altered on the way or on disk; pull or load the image again")
+}

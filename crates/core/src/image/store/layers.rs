@@ -1,0 +1,192 @@
+//! Unpacked layers, each in a directory named by its diff id, shared by all images that have it.
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
+
+use super::{Store, lock};
+use crate::error::{At, Code, Error, Result};
+use crate::image::digest::Digest;
+use crate::image::tree::remove::remove;
+use crate::image::unpack::{self, Options, Unpacked};
+
+const RECORD: &str = "layer.json";
+const SETTLED: &str = "settled";
+
+/// What is known of an unpacked layer (`layers/HEX/layer.json`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LayerRecord {
+    /// The boot of the host in which it was unpacked. Its files may not all have reached the disk before the host went
+    /// down: one of another boot counts only if [`Store::settle`] was there.
+    pub boot: String,
+    /// What the unpacker found.
+    #[serde(flatten)]
+    pub unpacked: Unpacked,
+}
+
+/// An unpacked layer. While this is held, [`Store::prune`] leaves it alone.
+#[derive(Debug)]
+pub struct Layer {
+    /// Its root directory, a layer for overlayfs.
+    pub path: PathBuf,
+    /// What is known of it.
+    pub record: LayerRecord,
+    lease: File,
+}
+
+impl Layer {
+    /// The descriptor whose lock keeps the layer, to be handed to who goes on using it.
+    #[must_use]
+    pub fn into_lease(self) -> File {
+        self.lease
+    }
+}
+
+/// The identity of this boot of the host (random(4)).
+fn boot() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+impl Store {
+    fn layer_path(&self, key: &str) -> PathBuf {
+        self.root.join("layers").join(key)
+    }
+
+    /// The unpacked layer of this diff id, if it is there.
+    ///
+    /// # Errors
+    /// What is there can't be read.
+    pub fn layer(&self, diff_id: &Digest) -> Result<Option<Layer>> {
+        self.layer_of(&diff_id.hex())
+    }
+
+    pub(super) fn layer_of(&self, key: &str) -> Result<Option<Layer>> {
+        let step = "open the unpacked layer";
+        let directory = self.layer_path(key);
+        let path = directory.join(RECORD);
+        let mut lease = match File::open(&path) {
+            Ok(lease) => lease,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::os(step, path.display().to_string(), &error)),
+        };
+        lock(&lease, FlockOperation::LockShared).at(step, path.display())?;
+        if lease.metadata().at(step, path.display())?.nlink() == 0 {
+            return Ok(None);
+        }
+        let mut text = String::new();
+        lease.read_to_string(&mut text).at(step, path.display())?;
+        // A record that was cut short by a crash of the host is none.
+        let Ok(record) = serde_json::from_str::<LayerRecord>(&text) else { return Ok(None) };
+        if record.boot != boot() && !directory.join(SETTLED).exists() {
+            return Ok(None);
+        }
+        Ok(Some(Layer { path: directory.join("fs"), record, lease }))
+    }
+
+    /// Unpacks a layer, unless it is there. The diff id of what is read must be this one. Waits while another process
+    /// unpacks the same.
+    ///
+    /// # Errors
+    /// Those of [`unpack::unpack`]; nothing stays of a layer that failed.
+    pub fn unpack_layer(&self, diff_id: &Digest, input: impl Read + Send, options: &Options) -> Result<Layer> {
+        self.make_layer(&diff_id.hex(), |directory| {
+            let mut options = options.clone();
+            options.diff_id = Some(*diff_id);
+            unpack::unpack(input, directory, &options)
+        })
+    }
+
+    /// Makes a layer in a directory of its own, and gives it its place when it is complete.
+    pub(super) fn make_layer(&self, key: &str, make: impl FnOnce(&Path) -> Result<Unpacked>) -> Result<Layer> {
+        let step = "unpack the layer";
+        if let Some(layer) = self.layer_of(key)? {
+            return Ok(layer);
+        }
+        let lock_name = format!("ingest/layer-{key}");
+        let lock_path = self.root.join(&lock_name);
+        let lock_file = loop {
+            let file = self.lock_file(&lock_name)?;
+            lock(&file, FlockOperation::LockExclusive).at(step, key)?;
+            if fs::metadata(&lock_path).is_ok_and(|meta| file.metadata().is_ok_and(|own| own.ino() == meta.ino())) {
+                break file;
+            }
+        };
+        if let Some(layer) = self.layer_of(key)? {
+            let _ = fs::remove_file(&lock_path);
+            return Ok(layer);
+        }
+        // Whatever is there under either name was left by a crash.
+        let temporary = self.layer_path(&format!(".new-{key}"));
+        let place = self.layer_path(key);
+        self.remove_tree(&temporary)?;
+        let result = (|| {
+            let root = temporary.join("fs");
+            fs::DirBuilder::new().mode(0o700).create(&temporary).at(step, temporary.display())?;
+            fs::DirBuilder::new().mode(0o755).create(&root).at(step, root.display())?;
+            let record = LayerRecord { boot: boot(), unpacked: make(&root)? };
+            let text =
+                serde_json::to_vec(&record).map_err(|error| Error::new(Code::SetupFailed, step, error.to_string()))?;
+            let path = temporary.join(RECORD);
+            let mut file = File::create(&path).at(step, path.display())?;
+            file.write_all(&text).at(step, path.display())?;
+            self.remove_tree(&place)?;
+            fs::rename(&temporary, &place).at(step, place.display())
+        })();
+        if result.is_err() {
+            let _ = self.remove_tree(&temporary);
+        }
+        let _ = fs::remove_file(&lock_path);
+        drop(lock_file);
+        result?;
+        self.layer_of(key)?.ok_or_else(|| {
+            Error::new(Code::InUse, step, "it was removed as soon as it was there").on(key).hint("try again")
+        })
+    }
+
+    /// Brings all unpacked layers to the disk (syncfs(2)) and notes that they are there, so that they survive a crash of
+    /// the host. Takes as long as the disk does; no layer waits for it.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn settle(&self) -> Result<()> {
+        let step = "bring the layers to the disk";
+        let folder = self.root.join("layers");
+        let mut open = Vec::new();
+        for entry in fs::read_dir(&folder).at(step, folder.display())? {
+            let directory = entry.at(step, folder.display())?.path();
+            if directory.join(RECORD).exists() && !directory.join(SETTLED).exists() {
+                let key = directory.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+                // Of another boot and not settled: not to be trusted, ever.
+                if let Some(layer) = self.layer_of(&key)? {
+                    open.push((directory, layer));
+                }
+            }
+        }
+        if open.is_empty() {
+            return Ok(());
+        }
+        let root = File::open(&folder).at(step, folder.display())?;
+        rustix::fs::syncfs(&root).at(step, folder.display())?;
+        for (directory, _lease) in &open {
+            let mark = directory.join(SETTLED);
+            File::create(&mark).and_then(|file| file.sync_all()).at(step, mark.display())?;
+        }
+        Ok(())
+    }
+
+    /// Removes a tree of the store's.
+    pub(super) fn remove_tree(&self, path: &Path) -> Result<()> {
+        let step = "remove";
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+        let directory = File::open(parent).at(step, path.display())?;
+        let name = CString::new(name.as_bytes()).at(step, path.display())?;
+        remove(&directory, &name).at(step, path.display())
+    }
+}

@@ -1,0 +1,196 @@
+//! Removing what no image needs any more.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{Store, lock};
+use crate::error::{At, Code, Error, Result};
+use crate::image::config::chain_ids;
+use crate::image::digest::Digest;
+
+/// Whether to wait until nobody writes to the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// As long as it takes.
+    Yes,
+    /// Not at all: then nothing is removed.
+    No,
+}
+
+/// What was removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pruned {
+    /// Manifests, configurations and packed layers.
+    pub blobs: u64,
+    /// Unpacked layers.
+    pub layers: u64,
+    /// Unpacked layers that no image needs and a container still uses.
+    pub in_use: u64,
+    /// Bytes of the removed blobs and, by the size of their archives, of the removed layers.
+    pub bytes: u64,
+}
+
+/// What the images of the index need.
+#[derive(Debug, Default)]
+struct Needed {
+    blobs: HashSet<String>,
+    layers: HashSet<String>,
+}
+
+impl Store {
+    /// Removes every blob and every unpacked layer that no image of the index needs, broken-off downloads (`partial`),
+    /// and what killed processes left. A layer that is held stays.
+    ///
+    /// Returns `None` if others write to the store and `wait` is [`Wait::No`].
+    ///
+    /// # Errors
+    /// A manifest of the index can't be read: then nothing is removed, for what it needs isn't known. A file can't be
+    /// removed.
+    pub fn prune(&self, wait: Wait, partial: bool) -> Result<Option<Pruned>> {
+        let file = self.lock_file("lock")?;
+        let how = match wait {
+            Wait::Yes => FlockOperation::LockExclusive,
+            Wait::No => FlockOperation::NonBlockingLockExclusive,
+        };
+        match lock(&file, how) {
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            other => other.at("lock the store of images", self.root.display())?,
+        }
+        let needed = self.needed()?;
+        let mut pruned = Pruned::default();
+        self.prune_layers(&needed, &mut pruned)?;
+        self.prune_blobs(&needed, &mut pruned)?;
+        self.prune_leftovers(partial)?;
+        Ok(Some(pruned))
+    }
+
+    fn needed(&self) -> Result<Needed> {
+        let mut needed = Needed::default();
+        let mut next: Vec<(String, u32)> =
+            self.images()?.iter().map(|image| (image.descriptor.digest().to_string(), 0)).collect();
+        while let Some((digest, depth)) = next.pop() {
+            if depth > 8 || !needed.blobs.insert(digest.clone()) {
+                continue;
+            }
+            // Not ours: a digest of another algorithm, which we don't store; a platform that wasn't pulled.
+            let Ok(known) = digest.parse::<Digest>() else { continue };
+            if !self.has(&known) {
+                continue;
+            }
+            let manifest = self.parse(&known)?;
+            let digests = |list: &Value| -> Vec<String> {
+                list.as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|entry| entry["digest"].as_str())
+                    .map(str::to_owned)
+                    .collect()
+            };
+            next.extend(digests(&manifest["manifests"]).into_iter().map(|digest| (digest, depth + 1)));
+            needed.blobs.extend(digests(&manifest["layers"]));
+            if let Some(config) = manifest["config"]["digest"].as_str() {
+                needed.blobs.insert(config.to_owned());
+                self.needs_layers(config, &mut needed)?;
+            }
+        }
+        Ok(needed)
+    }
+
+    fn needs_layers(&self, config: &str, needed: &mut Needed) -> Result<()> {
+        let Ok(digest) = config.parse::<Digest>() else { return Ok(()) };
+        if !self.has(&digest) {
+            return Ok(());
+        }
+        let config = self.parse(&digest)?;
+        let diff_ids: Vec<Digest> = config["rootfs"]["diff_ids"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|id| id.as_str()?.parse().ok())
+            .collect();
+        needed.layers.extend(chain_ids(&diff_ids).iter().map(|id| format!("chain-{}", id.hex())));
+        needed.layers.extend(diff_ids.iter().map(Digest::hex));
+        Ok(())
+    }
+
+    fn parse(&self, digest: &Digest) -> Result<Value> {
+        // What isn't JSON (an artifact that somebody listed) needs nothing further.
+        let size = self.size(digest).unwrap_or(0);
+        if size > super::MOST_METADATA {
+            return Ok(Value::Null);
+        }
+        let bytes = self.read(digest).map_err(|error| match error.code {
+            Code::ImageInvalid => {
+                error.hint("an image of the index is damaged: pull it again, or remove it (nsrs rmi)")
+            }
+            _ => error,
+        })?;
+        Ok(serde_json::from_slice(&bytes).unwrap_or_default())
+    }
+
+    fn prune_layers(&self, needed: &Needed, pruned: &mut Pruned) -> Result<()> {
+        for (name, path) in list(&self.root.join("layers"))? {
+            if needed.layers.contains(&name) {
+                continue;
+            }
+            // Whoever makes layers holds the store's lock: one that is half made was left by a crash.
+            if !name.starts_with('.') {
+                if let Ok(record) = fs::File::open(path.join("layer.json")) {
+                    if flock(&record, FlockOperation::NonBlockingLockExclusive).is_err() {
+                        pruned.in_use += 1;
+                        continue;
+                    }
+                    let size =
+                        serde_json::from_reader::<_, Value>(&record).ok().and_then(|record| record["size"].as_u64());
+                    pruned.bytes += size.unwrap_or(0);
+                    // First the record: without it there is no layer, whatever happens next.
+                    fs::remove_file(path.join("layer.json")).at("remove the layer", path.display())?;
+                }
+                pruned.layers += 1;
+            }
+            self.remove_tree(&path)?;
+        }
+        Ok(())
+    }
+
+    fn prune_blobs(&self, needed: &Needed, pruned: &mut Pruned) -> Result<()> {
+        for (name, path) in list(&self.root.join("blobs/sha256"))? {
+            if needed.blobs.contains(&format!("sha256:{name}")) {
+                continue;
+            }
+            pruned.bytes += fs::symlink_metadata(&path).map_or(0, |meta| meta.len());
+            pruned.blobs += 1;
+            fs::remove_file(&path).at("remove the blob", path.display())?;
+        }
+        Ok(())
+    }
+
+    fn prune_leftovers(&self, partial: bool) -> Result<()> {
+        for (name, path) in list(&self.root.join("ingest"))? {
+            let resumable = Digest::from_hex(&name).is_ok();
+            if resumable && !partial {
+                continue;
+            }
+            fs::remove_file(&path).at("remove the leftover", path.display())?;
+        }
+        Ok(())
+    }
+}
+
+fn list(folder: &Path) -> Result<Vec<(String, std::path::PathBuf)>> {
+    let step = "list the store of images";
+    fs::read_dir(folder)
+        .at(step, folder.display())?
+        .map(|entry| {
+            let entry = entry.at(step, folder.display())?;
+            Ok((entry.file_name().to_string_lossy().into_owned(), entry.path()))
+        })
+        .collect::<Result<_, Error>>()
+}

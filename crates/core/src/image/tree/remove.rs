@@ -1,0 +1,145 @@
+//! Removing a tree, however deep it is and whatever it holds.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, chmodat, openat, renameat, unlinkat};
+use rustix::io::{Errno, Result};
+
+/// Removes what has this name in the directory: a file, a link (not what it points to) or a tree. That there is nothing
+/// is no failure.
+///
+/// Subdirectories are moved up beside the first one before they are emptied, so that a tree of any depth needs two
+/// descriptors and no long path.
+///
+/// # Errors
+/// Those of unlinkat(2), openat(2) and renameat(2).
+pub fn remove(parent: impl AsFd, name: &CStr) -> Result<()> {
+    let parent = parent.as_fd();
+    match unlinkat(parent, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => return Ok(()),
+        // Linux says EISDIR for a directory; EPERM is what POSIX has for it.
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        Err(errno) => return Err(errno),
+    }
+    // Often it's empty.
+    match unlinkat(parent, name, AtFlags::REMOVEDIR) {
+        Err(Errno::NOTEMPTY | Errno::EXIST) => {}
+        Err(Errno::NOENT) => return Ok(()),
+        other => return other,
+    }
+    let top = open(parent, name)?;
+    let mut count = 0_u64;
+    let mut moved: Vec<CString> = Vec::new();
+    empty(&top, &top, &mut count, &mut moved)?;
+    while let Some(inner) = moved.pop() {
+        match unlinkat(&top, &inner, AtFlags::REMOVEDIR) {
+            Err(Errno::NOTEMPTY | Errno::EXIST) => {}
+            other => {
+                other?;
+                continue;
+            }
+        }
+        let directory = open(top.as_fd(), &inner)?;
+        empty(&directory, &top, &mut count, &mut moved)?;
+        drop(directory);
+        unlinkat(&top, &inner, AtFlags::REMOVEDIR)?;
+    }
+    drop(top);
+    unlinkat(parent, name, AtFlags::REMOVEDIR)
+}
+
+/// Opens a directory to be emptied, and gives its owner the right to if that is missing.
+fn open(parent: impl AsFd, name: &CStr) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let parent = parent.as_fd();
+    match openat(parent, name, flags, Mode::empty()) {
+        Err(Errno::ACCESS) => {
+            chmodat(parent, name, Mode::RWXU, AtFlags::empty())?;
+            openat(parent, name, flags, Mode::empty())
+        }
+        other => other,
+    }
+}
+
+/// Removes the files of a directory and moves its directories to the top under new names.
+fn empty(directory: &OwnedFd, top: &OwnedFd, count: &mut u64, moved: &mut Vec<CString>) -> Result<()> {
+    let same = std::ptr::eq(directory, top);
+    let mut again = true;
+    // A directory that changes while it is read may be read incompletely: until nothing is found.
+    while again {
+        again = false;
+        for entry in Dir::read_from(directory)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if name == c"." || name == c".." || (same && moved.iter().any(|known| known.as_c_str() == name)) {
+                continue;
+            }
+            again = true;
+            let known = entry.file_type();
+            if known != FileType::Directory {
+                match unlinkat(directory, name, AtFlags::empty()) {
+                    Err(Errno::ISDIR | Errno::PERM) => {}
+                    Ok(()) | Err(Errno::NOENT) => continue,
+                    Err(errno) => return Err(errno),
+                }
+            }
+            if unlinkat(directory, name, AtFlags::REMOVEDIR).is_ok() {
+                continue;
+            }
+            loop {
+                *count += 1;
+                let place = CString::new(format!(".nsrs-remove-{count}")).map_err(|_| Errno::INVAL)?;
+                // A name that is taken (by a directory that isn't empty, or a file) is not a place.
+                match rustix::fs::renameat_with(directory, name, top, &place, rustix::fs::RenameFlags::NOREPLACE) {
+                    Ok(()) => {
+                        moved.push(place);
+                        break;
+                    }
+                    Err(Errno::EXIST | Errno::NOTEMPTY) => {}
+                    Err(Errno::INVAL) => {
+                        renameat(directory, name, top, &place)?;
+                        moved.push(place);
+                        break;
+                    }
+                    // Moving a directory writes its "..".
+                    Err(Errno::ACCESS) => chmodat(directory, name, Mode::RWXU, AtFlags::empty())?,
+                    Err(errno) => return Err(errno),
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn removes_what_is_deeper_than_any_path_and_follows_no_link() {
+        let base = std::env::temp_dir().join(format!("nsrs-remove-{}", std::process::id()));
+        std::fs::create_dir_all(base.join("kept")).unwrap();
+        std::fs::write(base.join("kept/canary"), "").unwrap();
+        let parent = OwnedFd::from(std::fs::File::open(&base).unwrap());
+        rustix::fs::mkdirat(&parent, c"tree", Mode::from(0o755)).unwrap();
+        symlink("../kept", base.join("tree/link")).unwrap();
+        std::fs::create_dir(base.join("tree/.nsrs-remove-2")).unwrap();
+        std::fs::create_dir_all(base.join("tree/locked/in")).unwrap();
+        std::fs::write(base.join("tree/locked/in/file"), "").unwrap();
+        std::fs::set_permissions(base.join("tree/locked"), std::fs::Permissions::from_mode(0)).unwrap();
+        let mut fd = openat(&parent, c"tree", OFlags::PATH, Mode::empty()).unwrap();
+        for _ in 0..3000 {
+            rustix::fs::mkdirat(&fd, c"d", Mode::from(0o755)).unwrap();
+            symlink("/etc", format!("/proc/self/fd/{}/link", std::os::fd::AsRawFd::as_raw_fd(&fd))).ok();
+            fd = openat(&fd, c"d", OFlags::PATH, Mode::empty()).unwrap();
+        }
+        remove(&parent, c"tree").unwrap();
+        assert!(!base.join("tree").exists());
+        assert!(base.join("kept/canary").exists());
+        remove(&parent, c"tree").unwrap();
+        std::fs::remove_dir_all(&base).unwrap();
+    }
+}
