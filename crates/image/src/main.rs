@@ -4,7 +4,10 @@
 //! store as it was or as it should be.
 
 mod args;
+mod login;
 mod progress;
+mod pull;
+mod push;
 mod registry;
 mod verbs;
 

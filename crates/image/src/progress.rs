@@ -2,11 +2,17 @@
 //!
 //! All of it goes to the standard error: the standard output is for results.
 
+mod live;
+
+use std::collections::HashMap;
 use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use nsrs_core::error::{self, Error};
 use serde::Serialize;
+
+use live::Screen;
 
 /// How progress is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,16 +33,26 @@ pub enum Mode {
 pub enum Phase {
     /// In the queue, or another process fetches the same blob.
     Waiting,
-    /// Bytes come in.
+    /// Bytes come in; they are unpacked at the same time.
     Downloading,
     /// Bytes go out.
     Uploading,
-    /// It is being unpacked.
+    /// All bytes are there: digest and size are held against the manifest, and the disk is waited for.
+    Verifying,
+    /// The rest is being unpacked.
     Unpacking,
     /// Nothing was to be done: it was there.
     Present,
     /// Finished.
     Done,
+}
+
+impl Phase {
+    /// Is there nothing more to come?
+    #[must_use]
+    pub fn is_end(self) -> bool {
+        matches!(self, Phase::Present | Phase::Done)
+    }
 }
 
 /// One thing that happened.
@@ -82,35 +98,59 @@ pub enum Event {
     },
 }
 
+/// How often the bytes of one layer are told.
+const OFTEN: Duration = Duration::from_millis(100);
+
 /// Where events go; cheap to clone, may be used by any thread.
 #[derive(Clone, Debug)]
 pub struct Progress {
     mode: Mode,
-    lines: Arc<Mutex<()>>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// When each layer was last told, and in which phase.
+    told: HashMap<String, (Instant, Phase)>,
+    screen: Screen,
 }
 
 impl Progress {
     /// Tells events in this way.
     #[must_use]
     pub fn new(mode: Mode) -> Progress {
-        Progress { mode, lines: Arc::default() }
+        Progress { mode, state: Arc::default() }
     }
 
-    /// Tells one event. That nobody listens is no failure.
+    /// How it tells.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Tells one event. That nobody listens is no failure. Bytes of a layer are told ten times a second at most.
     pub fn tell(&self, event: &Event) {
-        let _one_at_a_time = self.lines.lock();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Event::Layer { digest, phase, .. } = event {
+            let now = Instant::now();
+            if let Some((last, before)) = state.told.get(digest)
+                && before == phase
+                && now.duration_since(*last) < OFTEN
+            {
+                return;
+            }
+            state.told.insert(digest.clone(), (now, *phase));
+        }
         let line = match self.mode {
             Mode::Json => serde_json::to_string(event).unwrap_or_default(),
-            mode => match event {
+            Mode::Live => return state.screen.show(event),
+            Mode::Quiet => match event {
                 Event::Warning { message } => format!("nsrs: {message}"),
-                _ if mode == Mode::Quiet => return,
-                Event::Resolving { .. } => return,
-                Event::Layer { digest, phase: Phase::Done | Phase::Present, .. } => format!("{digest}: done"),
-                Event::Layer { .. } => return,
-                Event::Retry { message, wait } => format!("{message}; again in {wait} ms"),
-                Event::Done { reference, digest, milliseconds } => {
-                    format!("{reference}: {digest} in {:.1} s", *milliseconds as f64 / 1000.0)
-                }
+                _ => return,
+            },
+            Mode::Plain => match plain(event) {
+                Some(line) => line,
+                None => return,
             },
         };
         let _ = writeln!(std::io::stderr(), "{line}");
@@ -124,6 +164,7 @@ impl Progress {
     /// Tells the errors that end the program: `{"event":"error",…}` with the fields of the record in JSON mode.
     pub fn fail(&self, errors: &[Error]) {
         if self.mode != Mode::Json {
+            self.state.lock().unwrap_or_else(PoisonError::into_inner).screen.end();
             eprint!("{}", error::report(errors));
             return;
         }
@@ -134,5 +175,64 @@ impl Progress {
             line["message"] = error.to_string().into();
             let _ = writeln!(std::io::stderr(), "{line}");
         }
+    }
+}
+
+/// The line for this event where lines are not rewritten, if it is worth one.
+fn plain(event: &Event) -> Option<String> {
+    Some(match event {
+        Event::Warning { message } => format!("nsrs: {message}"),
+        Event::Resolving { .. } => return None,
+        Event::Layer { digest, phase: Phase::Done, total, .. } => format!("{}: done, {}", short(digest), size(*total)),
+        Event::Layer { digest, phase: Phase::Present, .. } => format!("{}: already there", short(digest)),
+        Event::Layer { .. } => return None,
+        Event::Retry { message, wait } => format!("{message}; again in {:.1} s", *wait as f64 / 1000.0),
+        Event::Done { reference, digest, milliseconds } => closing(reference, digest, *milliseconds),
+    })
+}
+
+/// The closing line.
+fn closing(reference: &str, digest: &str, milliseconds: u64) -> String {
+    format!("{reference}: {digest} in {:.1} s", milliseconds as f64 / 1000.0)
+}
+
+/// The first twelve digits of a digest.
+fn short(digest: &str) -> &str {
+    let hex = digest.strip_prefix("sha256:").unwrap_or(digest);
+    hex.get(..12).unwrap_or(hex)
+}
+
+/// Bytes for people: `312 B`, `1.2 kB`, `45.1 MB`.
+#[must_use]
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
+    let (mut value, mut unit) = (bytes as f64, 0);
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_short() {
+        for (bytes, text) in
+            [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (45_123_456, "45.1 MB"), (999_950, "1.0 MB")]
+        {
+            assert_eq!(size(bytes), text);
+        }
+    }
+
+    #[test]
+    fn plain_lines_tell_what_is_finished() {
+        let digest = "sha256:0123456789abcdef".to_owned();
+        let layer = |phase| Event::Layer { digest: digest.clone(), phase, current: 1, total: 2000 };
+        assert_eq!(plain(&layer(Phase::Downloading)), None);
+        assert_eq!(plain(&layer(Phase::Done)).as_deref(), Some("0123456789ab: done, 2.0 kB"));
+        assert_eq!(plain(&layer(Phase::Present)).as_deref(), Some("0123456789ab: already there"));
     }
 }

@@ -53,10 +53,7 @@ impl Reference {
     /// The host (and port) that serves this registry: `registry-1.docker.io` for `docker.io`, else the registry.
     #[must_use]
     pub fn host(&self) -> &str {
-        match self.registry.as_str() {
-            DEFAULT_REGISTRY => "registry-1.docker.io",
-            registry => registry,
-        }
+        host_of(&self.registry)
     }
 
     /// The path of the repository in its registry: `library/busybox`.
@@ -174,10 +171,19 @@ pub fn parse_registry(text: &str) -> Result<String> {
     Ok(canonical(bare).to_owned())
 }
 
+/// The host (and port) that serves a registry: `registry-1.docker.io` for `docker.io`, else the registry itself.
+#[must_use]
+pub fn host_of(registry: &str) -> &str {
+    match registry {
+        DEFAULT_REGISTRY => "registry-1.docker.io",
+        registry => registry,
+    }
+}
+
 /// Names of the default registry are one registry.
 fn canonical(registry: &str) -> &str {
     match registry {
-        "index.docker.io" | "registry-1.docker.io" | "registry.hub.docker.com" => DEFAULT_REGISTRY,
+        "index.docker.io" | "registry-1.docker.io" => DEFAULT_REGISTRY,
         registry => registry,
     }
 }

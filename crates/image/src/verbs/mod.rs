@@ -1,5 +1,7 @@
 //! What can be done with images, one verb a file.
 
+mod remote;
+
 use nsrs_core::error::{Code, Error, Result};
 
 use crate::args::Args;
@@ -19,6 +21,13 @@ pub struct Call {
 ///
 /// # Errors
 /// Those of the verb; there is no such verb.
-pub fn run(verb: &str, _call: Call) -> Result<()> {
+pub fn run(verb: &str, call: Call) -> Result<()> {
+    match verb {
+        "pull" => return remote::pull(call),
+        "push" => return remote::push(call),
+        "login" => return remote::login(call),
+        "logout" => return remote::logout(call),
+        _ => {}
+    }
     Err(Error::new(Code::InvalidArgument, "start nsrs-image", "there is no such verb").on(verb))
 }

@@ -1,0 +1,44 @@
+//! `login` and `logout`: who we are to a registry, verified and kept where docker and podman keep it.
+
+use nsrs_core::error::{Code, Error, Result};
+use nsrs_core::image::reference::host_of;
+
+use crate::registry::Client;
+use crate::registry::credentials::{self, Credential, Secret};
+
+/// Asks a registry whether it knows this user, and keeps the credentials. Says where.
+///
+/// # Errors
+/// The registry refuses them, or can't be reached; they can't be kept.
+pub fn login(client: &Client, registry: &str, user: &str, password: &str) -> Result<String> {
+    if user.is_empty() || user.contains(':') {
+        return Err(Error::invalid("--username", user, "it must have a letter in it, and no colon"));
+    }
+    if password.is_empty() {
+        return Err(Error::new(Code::InvalidArgument, "log in to", "the password is empty").on(registry));
+    }
+    let secret = Secret::Password { user: user.to_owned(), password: password.to_owned() };
+    verify(client, registry, &secret)?;
+    let files = credentials::files(client.options().auth_file.as_deref())?;
+    let Some(file) = files.first() else {
+        return Err(Error::new(Code::SetupFailed, "log in to", "there is no place to keep credentials").on(registry));
+    };
+    credentials::store(file, registry, &secret)
+}
+
+fn verify(client: &Client, registry: &str, secret: &Secret) -> Result<()> {
+    let endpoint = client.registry_at(host_of(registry));
+    client.verify(&endpoint, Credential { secret: secret.clone(), origin: "what was given".to_owned() })
+}
+
+/// Forgets who we are to a registry, in all files. Says whether any knew.
+///
+/// # Errors
+/// A file can't be read or written; a helper fails.
+pub fn logout(client: &Client, registry: &str) -> Result<bool> {
+    let mut known = false;
+    for file in credentials::files(client.options().auth_file.as_deref())? {
+        known |= credentials::forget(&file, registry)?;
+    }
+    Ok(known)
+}

@@ -1,0 +1,185 @@
+//! Progress on a terminal: a line a layer, rewritten in place, and what is said once above them.
+
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use super::{Event, Phase, closing, short, size};
+
+/// How often the lines are drawn.
+const FRAME: Duration = Duration::from_millis(100);
+/// Over which time a rate is measured.
+const WINDOW: Duration = Duration::from_secs(3);
+
+/// What stands on the terminal.
+#[derive(Debug, Default)]
+pub struct Screen {
+    lines: Vec<Line>,
+    /// How many lines were drawn and can be drawn over.
+    drawn: usize,
+    last: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Line {
+    digest: String,
+    phase: Phase,
+    current: u64,
+    total: u64,
+    /// What was there when, for the rate.
+    past: VecDeque<(Instant, u64)>,
+}
+
+impl Line {
+    fn rate(&self) -> Option<f64> {
+        let ((start, before), (end, after)) = (self.past.front()?, self.past.back()?);
+        let time = end.duration_since(*start).as_secs_f64();
+        (time > 0.2 && after > before).then(|| (after - before) as f64 / time)
+    }
+
+    fn text(&self) -> String {
+        let name = short(&self.digest);
+        let of = match (self.total, self.current) {
+            (0, current) => size(current),
+            (total, current) => format!("{} of {}", size(current.min(total)), size(total)),
+        };
+        match self.phase {
+            Phase::Waiting => format!("{name}  waiting"),
+            Phase::Downloading | Phase::Uploading => {
+                let verb = if self.phase == Phase::Downloading { "downloading" } else { "uploading" };
+                let rate = self.rate().map_or_else(String::new, |rate| format!("  {}/s", size(rate as u64)));
+                format!("{name}  {verb:<11}  {of}{rate}")
+            }
+            Phase::Verifying => format!("{name}  verifying    {}", size(self.total)),
+            Phase::Unpacking => format!("{name}  unpacking    {}", size(self.total)),
+            Phase::Present => format!("{name}  already there"),
+            Phase::Done => format!("{name}  done         {}", size(self.total)),
+        }
+    }
+}
+
+impl Screen {
+    /// Shows an event.
+    pub fn show(&mut self, event: &Event) {
+        let said = match event {
+            Event::Layer { digest, phase, current, total } => {
+                self.update(digest, *phase, *current, *total);
+                let soon = self.last.is_some_and(|last| last.elapsed() < FRAME);
+                if !soon || (phase.is_end() && self.lines.iter().all(|line| line.phase.is_end())) {
+                    self.draw(None);
+                }
+                return;
+            }
+            Event::Resolving { .. } => return,
+            Event::Warning { message } => format!("nsrs: {message}"),
+            Event::Retry { message, wait } => format!("{message}; again in {:.1} s", *wait as f64 / 1000.0),
+            Event::Done { reference, digest, milliseconds } => {
+                self.end();
+                let _ = writeln!(std::io::stderr(), "{}", closing(reference, digest, *milliseconds));
+                return;
+            }
+        };
+        self.draw(Some(&said));
+    }
+
+    /// Draws once more; what comes next stands below.
+    pub fn end(&mut self) {
+        if !self.lines.is_empty() {
+            self.draw(None);
+        }
+        self.lines.clear();
+        self.drawn = 0;
+    }
+
+    fn update(&mut self, digest: &str, phase: Phase, current: u64, total: u64) {
+        let index = self.lines.iter().position(|line| line.digest == digest).unwrap_or_else(|| {
+            let line = Line { digest: digest.to_owned(), phase, current, total, past: VecDeque::new() };
+            self.lines.push(line);
+            self.lines.len() - 1
+        });
+        let line = &mut self.lines[index];
+        let now = Instant::now();
+        if line.phase != phase {
+            line.past.clear();
+        }
+        line.past.push_back((now, current));
+        while line.past.front().is_some_and(|(then, _)| now.duration_since(*then) > WINDOW) {
+            line.past.pop_front();
+        }
+        (line.phase, line.current, line.total) = (phase, current, total);
+    }
+
+    fn draw(&mut self, said: Option<&str>) {
+        let (width, height) = match rustix::termios::tcgetwinsize(std::io::stderr()) {
+            Ok(size) if size.ws_col > 0 && size.ws_row > 1 => (usize::from(size.ws_col), usize::from(size.ws_row)),
+            _ => (80, 24),
+        };
+        let text = frame(&self.lines, self.drawn, said, width, height);
+        self.drawn = self.lines.len().min(height - 1);
+        self.last = Some(Instant::now());
+        // One write, so that nothing flickers.
+        let _ = std::io::stderr().write_all(text.as_bytes());
+    }
+}
+
+/// What must be written to draw these lines over `drawn` older ones, with something said above them.
+fn frame(lines: &[Line], drawn: usize, said: Option<&str>, width: usize, height: usize) -> String {
+    let mut text = String::new();
+    if drawn > 0 {
+        let _ = write!(text, "\x1b[{drawn}A");
+    }
+    if let Some(said) = said {
+        let _ = writeln!(text, "\r{said}\x1b[K");
+    }
+    // Where not all lines fit, those that are finished are left out first.
+    let most = height.saturating_sub(1).max(1);
+    let finished = lines.len().saturating_sub(most);
+    let mut left_out = 0;
+    let shown = lines.iter().filter(|line| {
+        let leave_out = line.phase.is_end() && left_out < finished;
+        left_out += usize::from(leave_out);
+        !leave_out
+    });
+    for line in shown.take(most) {
+        let line: String = line.text().chars().take(width.saturating_sub(1)).collect();
+        let _ = writeln!(text, "\r{line}\x1b[K");
+    }
+    text.push_str("\x1b[J");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(digest: &str, phase: Phase) -> Line {
+        Line { digest: digest.into(), phase, current: 500, total: 2000, past: VecDeque::new() }
+    }
+
+    #[test]
+    fn a_frame_is_drawn_over_the_last() {
+        let lines = [line("sha256:a", Phase::Downloading), line("sha256:b", Phase::Done)];
+        let text = frame(&lines, 2, Some("said"), 80, 24);
+        assert_eq!(
+            text,
+            "\x1b[2A\rsaid\x1b[K\n\ra  downloading  500 B of 2.0 kB\x1b[K\n\rb  done         2.0 kB\x1b[K\n\x1b[J"
+        );
+    }
+
+    #[test]
+    fn what_does_not_fit_is_left_out_and_cut() {
+        let lines = [line("sha256:a", Phase::Done), line("sha256:b", Phase::Waiting), line("sha256:c", Phase::Waiting)];
+        assert_eq!(frame(&lines, 0, None, 8, 3), "\rb  wait\x1b[K\n\rc  wait\x1b[K\n\x1b[J");
+    }
+
+    #[test]
+    fn a_rate_needs_time() {
+        let mut line = line("a", Phase::Downloading);
+        let now = Instant::now();
+        line.past = VecDeque::from([(now, 0), (now + Duration::from_secs(2), 4_000_000)]);
+        assert_eq!(line.rate(), Some(2_000_000.0));
+        line.past.pop_front();
+        assert_eq!(line.rate(), None);
+    }
+}

@@ -1,0 +1,155 @@
+//! `push`: an image of the store to a registry.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use nsrs_core::error::{Code, Error, Result};
+use nsrs_core::image::digest::Digest;
+use nsrs_core::image::reference::Reference;
+use nsrs_core::image::store::Store;
+
+use crate::progress::{Event, Phase};
+use crate::registry::Client;
+use crate::registry::manifest::{self, Descriptor, Image, Kind};
+use crate::registry::upload::{Given, Push};
+
+/// From how many other repositories blobs may be mounted in one push: each is one more thing a token must allow.
+const MOST_SOURCES: usize = 4;
+
+/// Pushes the image that the store has under the name `source` to `target`. Returns the digest of what is there now.
+///
+/// # Errors
+/// It isn't in the store, or not whole; the registry refuses, or can't be reached.
+pub fn push(store: &Store, client: &Client, source: &str, target: &Reference, jobs: usize) -> Result<Digest> {
+    let start = Instant::now();
+    if target.digest().is_some() {
+        return Err(Error::invalid("name to push to", target, "a digest can't be pushed to: give a tag"));
+    }
+    let _guard = store.guard()?;
+    let descriptor = store.resolve(source)?;
+    let top: Digest = descriptor.digest().as_ref().parse()?;
+    let documents = documents(store, top)?;
+    let known = known_places(store, target);
+    let mut from: Vec<&str> = known.values().map(String::as_str).collect();
+    from.sort_unstable();
+    from.dedup();
+    from.truncate(MOST_SOURCES);
+    let push = client.push(target, &from);
+    let blobs = blobs(&documents);
+    send(store, client, &push, &blobs, &known, &from, jobs)?;
+    // What an index names must be there before it.
+    for document in documents.iter().rev() {
+        let tag = if document.digest == top { target.tag() } else { None };
+        push.manifest(&document.bytes, &document.media_type, tag)?;
+    }
+    client.progress().tell(&Event::Done {
+        reference: target.to_string(),
+        digest: top.to_string(),
+        milliseconds: u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
+    });
+    Ok(top)
+}
+
+struct Document {
+    digest: Digest,
+    bytes: Vec<u8>,
+    media_type: String,
+    image: Option<Image>,
+}
+
+/// The manifest, or the index and all it names; the index first.
+fn documents(store: &Store, top: Digest) -> Result<Vec<Document>> {
+    let mut documents: Vec<Document> = Vec::new();
+    let mut next = vec![top];
+    while let Some(digest) = next.pop() {
+        if documents.iter().any(|document| document.digest == digest) {
+            continue;
+        }
+        let bytes = store.read(&digest).map_err(|error| match error.code {
+            Code::ImageNotFound => error.hint("the store has only a part of this image: pull or load all of it first"),
+            _ => error,
+        })?;
+        let (media_type, kind) = manifest::read(&bytes, None, &digest.to_string())?;
+        let image = match kind {
+            Kind::Image(image) => Some(image),
+            Kind::Index(list) => {
+                next.extend(list.iter().map(|item| item.digest));
+                None
+            }
+        };
+        documents.push(Document { digest, bytes, media_type, image });
+    }
+    Ok(documents)
+}
+
+fn blobs(documents: &[Document]) -> Vec<Descriptor> {
+    let mut blobs: Vec<Descriptor> = Vec::new();
+    for image in documents.iter().filter_map(|document| document.image.as_ref()) {
+        // Layers first: they are what takes time.
+        for blob in image.layers.iter().chain([&image.config]) {
+            if !blobs.iter().any(|other| other.digest == blob.digest) {
+                blobs.push(blob.clone());
+            }
+        }
+    }
+    blobs
+}
+
+/// In which other repositories of the same registry our images have these blobs. What can't be read is not known.
+fn known_places(store: &Store, target: &Reference) -> HashMap<Digest, String> {
+    let mut places = HashMap::new();
+    for image in store.images().unwrap_or_default() {
+        let Some(reference) = image.name.as_deref().and_then(|name| Reference::parse(name).ok()) else { continue };
+        if reference.registry() != target.registry() || reference.repository() == target.repository() {
+            continue;
+        }
+        let Ok(documents) = image.digest().and_then(|digest| documents(store, digest)) else { continue };
+        for blob in blobs(&documents) {
+            places.entry(blob.digest).or_insert_with(|| reference.repository().to_owned());
+        }
+    }
+    places
+}
+
+fn send(
+    store: &Store,
+    client: &Client,
+    push: &Push<'_>,
+    blobs: &[Descriptor],
+    known: &HashMap<Digest, String>,
+    from: &[&str],
+    jobs: usize,
+) -> Result<()> {
+    let tell = |blob: &Descriptor, phase: Phase, current: u64| {
+        let digest = blob.digest.to_string();
+        client.progress().tell(&Event::Layer { digest, phase, current, total: blob.size });
+    };
+    for blob in blobs {
+        tell(blob, Phase::Waiting, 0);
+    }
+    let one = |blob: &Descriptor| -> Result<()> {
+        let file = store.open_blob(&blob.digest)?;
+        let mount = known.get(&blob.digest).map(String::as_str).filter(|place| from.contains(place));
+        let given = push.blob(&blob.digest, file, mount, &|sent| tell(blob, Phase::Uploading, sent))?;
+        tell(blob, if given == Given::Sent { Phase::Done } else { Phase::Present }, blob.size);
+        Ok(())
+    };
+    let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
+    let failed_yet = || failed.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.clamp(1, 16).min(blobs.len()) {
+            scope.spawn(|| {
+                while let Some(blob) = blobs.get(next.fetch_add(1, Ordering::Relaxed))
+                    && !failed_yet()
+                {
+                    if let Err(error) = one(blob) {
+                        failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                    }
+                }
+            });
+        }
+    });
+    failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+}

@@ -1,0 +1,215 @@
+//! Downloading a blob into the store: again where the connection breaks, from where it broke.
+
+use bytes::Bytes;
+use nsrs_core::error::{Code, Error, Result};
+use nsrs_core::image::digest::Digest;
+use nsrs_core::image::reference::Reference;
+use nsrs_core::image::store::Ingest;
+use reqwest::header::{CONTENT_RANGE, RANGE};
+use reqwest::{Method, Response, StatusCode};
+use tokio::sync::mpsc::{self, Receiver, Sender};
+
+use super::auth::Scope;
+use super::endpoint::Endpoint;
+use super::failure::{self, Asked};
+use super::http::{Ask, Client, IDLE, explain};
+use super::retry::{Backoff, Trouble};
+
+/// How many pieces wait between the network and the disk. A piece is some 10 to 400 kB.
+const PIECES: usize = 8;
+
+/// Which blob, and whose.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The image whose blob it is.
+    pub reference: Reference,
+    /// The blob.
+    pub digest: Digest,
+    /// Its size by its descriptor.
+    pub size: u64,
+    /// May mirrors be asked?
+    pub mirrors: bool,
+}
+
+impl Client {
+    /// Brings the rest of a blob into the store's file; it is not committed yet. `told` hears how much is there,
+    /// and may end it.
+    ///
+    /// # Errors
+    /// It isn't there, can't be reached, is larger than it should be, or can't be written. What came stays, to be resumed.
+    pub fn download(
+        &self,
+        wanted: &Wanted,
+        ingest: &mut Ingest,
+        mut told: impl FnMut(u64) -> Result<()>,
+    ) -> Result<()> {
+        ingest.expect_size(wanted.size);
+        if ingest.offset() > wanted.size {
+            ingest.restart()?;
+        }
+        told(ingest.offset())?;
+        if ingest.offset() == wanted.size {
+            return Ok(());
+        }
+        let (sender, receiver) = mpsc::channel(PIECES);
+        let (client, wanted, from) = (self.clone(), wanted.clone(), ingest.offset());
+        // The network goes on while this thread hashes and writes.
+        self.spawn(async move { Pump { client, wanted, at: from, sender }.run().await });
+        drain(receiver, ingest, &mut told)
+    }
+}
+
+fn drain(
+    mut receiver: Receiver<Result<Bytes>>,
+    ingest: &mut Ingest,
+    told: &mut impl FnMut(u64) -> Result<()>,
+) -> Result<()> {
+    while let Some(piece) = receiver.blocking_recv() {
+        ingest.write(&piece?)?;
+        told(ingest.offset())?;
+    }
+    Ok(())
+}
+
+/// Fetches from one server after the other until everything is there. Ends early when nobody listens.
+struct Pump {
+    client: Client,
+    wanted: Wanted,
+    /// How much was sent on.
+    at: u64,
+    sender: Sender<Result<Bytes>>,
+}
+
+/// How an answer ended.
+enum End {
+    Complete,
+    Unheard,
+}
+
+impl Pump {
+    async fn run(mut self) {
+        let mut sources = self.client.sources(&self.wanted.reference);
+        sources.retain(|endpoint| self.wanted.mirrors || !endpoint.mirror);
+        for endpoint in sources {
+            match self.from(&endpoint).await {
+                Ok(End::Complete | End::Unheard) => return,
+                Err(error) if endpoint.mirror => {
+                    let message = format!("the mirror {} was no use: {error}", endpoint.host());
+                    self.client.progress().warn(message);
+                }
+                Err(error) => drop(self.sender.send(Err(error)).await),
+            }
+        }
+    }
+
+    async fn from(&mut self, endpoint: &Endpoint) -> Result<End> {
+        let client = self.client.clone();
+        let mut backoff = client.backoff(endpoint);
+        loop {
+            match self.once(endpoint, &mut backoff).await {
+                Ok(end) => return Ok(end),
+                Err(trouble) => client.pause(endpoint, &mut backoff, trouble).await?,
+            }
+        }
+    }
+
+    async fn once(&mut self, endpoint: &Endpoint, backoff: &mut Backoff) -> Result<End, Trouble> {
+        let scope = Scope::pull(self.wanted.reference.repository());
+        let path = format!("{}/blobs/{}", self.wanted.reference.repository(), self.wanted.digest);
+        let mut ask = Ask::new(Method::GET, &path, &scope);
+        if self.at > 0 {
+            ask = ask.header(RANGE, &format!("bytes={}-", self.at));
+        }
+        let answer = self.client.send_once(endpoint, &ask).await?;
+        let skip = self.begin(endpoint, &answer)?;
+        match skip {
+            Some(skip) => self.pass_on(answer, skip, backoff).await,
+            None => Err(self.refused(endpoint, answer).await.into()),
+        }
+    }
+
+    /// How many bytes of this answer we have already; `None`: it is a refusal.
+    fn begin(&self, endpoint: &Endpoint, answer: &Response) -> Result<Option<u64>> {
+        match answer.status() {
+            // The server ignores ranges and begins anew: what we have is read over.
+            StatusCode::OK => Ok(Some(self.at)),
+            StatusCode::PARTIAL_CONTENT if self.at > 0 => {
+                let range = answer.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
+                let start = range.and_then(start_of);
+                match start {
+                    Some(start) if start <= self.at => Ok(Some(self.at - start)),
+                    _ => failure::nonsense(
+                        endpoint.host(),
+                        format!("asked for {} from byte {}, it sends the range {range:?}", self.wanted.digest, self.at),
+                    ),
+                }
+            }
+            _ => Ok(None),
+        }
+    }
+
+    async fn refused(&self, endpoint: &Endpoint, answer: Response) -> Error {
+        let reference = &self.wanted.reference;
+        let image = format!("{} of {}", self.wanted.digest, reference.familiar());
+        let repository = reference.name();
+        let asked = Asked {
+            step: "pull",
+            image: &image,
+            repository: &repository,
+            host: endpoint.host(),
+            registry: reference.registry(),
+        };
+        failure::refusal(answer, asked).await
+    }
+
+    async fn pass_on(&mut self, mut answer: Response, mut skip: u64, backoff: &mut Backoff) -> Result<End, Trouble> {
+        loop {
+            let piece = match tokio::time::timeout(IDLE, answer.chunk()).await {
+                Err(_) => return Err(self.cut("nothing comes any more")),
+                Ok(Err(error)) => return Err(self.cut(&explain(&error))),
+                Ok(Ok(None)) if self.at < self.wanted.size => return Err(self.cut("it ended early")),
+                Ok(Ok(None)) => return Ok(End::Complete),
+                Ok(Ok(Some(piece))) => piece,
+            };
+            let over = skip.min(piece.len() as u64);
+            skip -= over;
+            let piece = piece.slice(usize::try_from(over).unwrap_or(piece.len())..);
+            if piece.is_empty() {
+                continue;
+            }
+            self.at += piece.len() as u64;
+            if self.at > self.wanted.size {
+                let why = format!("more comes than its {} bytes", self.wanted.size);
+                let error = Error::new(Code::ImageInvalid, "pull", why);
+                return Err(error.on(format!("{} of {}", self.wanted.digest, self.wanted.reference.familiar())).into());
+            }
+            // A server that breaks every connection but gets us further is better than none.
+            backoff.reset();
+            if self.sender.send(Ok(piece)).await.is_err() {
+                return Ok(End::Unheard);
+            }
+        }
+    }
+
+    fn cut(&self, why: &str) -> Trouble {
+        let digest = self.wanted.digest.short();
+        Trouble::passing(format!("{digest} broke off at byte {} of {}: {why}", self.at, self.wanted.size))
+    }
+}
+
+/// The first byte of `bytes 5-9/10`.
+fn start_of(range: &str) -> Option<u64> {
+    range.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_begins_with_its_first_byte() {
+        assert_eq!(start_of("bytes 5-9/10"), Some(5));
+        assert_eq!(start_of("bytes */10"), None);
+        assert_eq!(start_of("5-9"), None);
+    }
+}

@@ -1,0 +1,139 @@
+//! One server that may be asked: the registry, or a mirror of it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+use nsrs_core::error::{Code, Error, Result};
+use reqwest::Url;
+
+use super::auth::HostAuth;
+
+/// How it is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Scheme {
+    /// Not known yet: a server on this machine may speak either, see [`super::http`].
+    Unknown,
+    /// Without encryption.
+    Http,
+    /// With encryption.
+    Https,
+}
+
+/// A server, and what we have learnt of it.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    host: String,
+    prefix: String,
+    /// Is it a mirror? A mirror may fail without an error, and is never pushed to.
+    pub mirror: bool,
+    /// What every user of this host shares.
+    pub state: Arc<HostState>,
+}
+
+/// What was learnt of a host.
+#[derive(Debug)]
+pub struct HostState {
+    scheme: AtomicU8,
+    /// It has answered once.
+    pub reached: AtomicBool,
+    /// How to show who we are.
+    pub auth: tokio::sync::Mutex<HostAuth>,
+}
+
+impl HostState {
+    /// A host of which this is known.
+    #[must_use]
+    pub fn new(scheme: Scheme) -> HostState {
+        HostState { scheme: AtomicU8::new(scheme as u8), reached: AtomicBool::new(false), auth: Default::default() }
+    }
+}
+
+impl Endpoint {
+    /// A server at this host and port, with a path in front of `/v2/`.
+    #[must_use]
+    pub fn new(host: &str, prefix: &str, mirror: bool, state: Arc<HostState>) -> Endpoint {
+        Endpoint { host: host.to_owned(), prefix: prefix.trim_end_matches('/').to_owned(), mirror, state }
+    }
+
+    /// Host and port, as they stand in names: `quay.io`, `localhost:5000`.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// How it is spoken to.
+    #[must_use]
+    pub fn scheme(&self) -> Scheme {
+        match self.state.scheme.load(Ordering::Relaxed) {
+            1 => Scheme::Http,
+            2 => Scheme::Https,
+            _ => Scheme::Unknown,
+        }
+    }
+
+    /// It has turned out how it is spoken to.
+    pub fn learn(&self, scheme: Scheme) {
+        self.state.scheme.store(scheme as u8, Ordering::Relaxed);
+        self.state.reached.store(true, Ordering::Relaxed);
+    }
+
+    /// The address of `path` below `/v2/` under this scheme.
+    ///
+    /// # Errors
+    /// The host can't stand in a URL.
+    pub fn url(&self, scheme: Scheme, path: &str) -> Result<Url> {
+        let scheme = if scheme == Scheme::Https { "https" } else { "http" };
+        Url::parse(&format!("{scheme}://{}{}/v2/{path}", self.host, self.prefix)).map_err(|error| {
+            Error::new(Code::InvalidArgument, "reach the registry", error.to_string()).on(self.host.clone())
+        })
+    }
+
+    /// Is this address on the very server that we talk to: same scheme, host and port? Only there credentials go.
+    #[must_use]
+    pub fn owns(&self, url: &Url) -> bool {
+        self.url(self.scheme(), "").is_ok_and(|own| own.origin() == url.origin())
+    }
+}
+
+/// Is this host (with or without a port) this very machine?
+#[must_use]
+pub fn is_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or(rest),
+        None => host.split(':').next().unwrap_or(host),
+    };
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    name == "localhost" || name.ends_with(".localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_is_known_by_its_names() {
+        for host in ["localhost", "localhost:5000", "127.0.0.1:1", "127.9.9.9", "[::1]:5000", "a.localhost"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in [
+            "quay.io",
+            "localhost.evil.example",
+            "128.0.0.1",
+            "10.0.0.1:5000",
+            "[2001:db8::1]:5000",
+            "127.0.0.1.nip.io",
+        ] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn credentials_belong_to_scheme_host_and_port() {
+        let endpoint = Endpoint::new("quay.io", "", false, Arc::new(HostState::new(Scheme::Https)));
+        let owns = |url: &str| endpoint.owns(&Url::parse(url).unwrap());
+        assert!(owns("https://quay.io/v2/a") && owns("https://quay.io:443/"));
+        assert!(!owns("http://quay.io/") && !owns("https://quay.io:444/") && !owns("https://quay.io.evil.example/"));
+    }
+}

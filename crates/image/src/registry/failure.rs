@@ -1,0 +1,140 @@
+//! What a registry's refusal means for the user: which registry, which repository, and what to do.
+
+use nsrs_core::error::{Code, Error, Result};
+use reqwest::{Response, StatusCode};
+use serde::Deserialize;
+
+/// The most that is read of an answer that is not a blob.
+pub const MOST_TEXT: usize = 64 << 10;
+
+/// What was asked, in the words of an error.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// In the infinitive: `pull`, `push`.
+    pub step: &'a str,
+    /// The image, as the user reads it.
+    pub image: &'a str,
+    /// The repository, with its registry.
+    pub repository: &'a str,
+    /// The host that answered.
+    pub host: &'a str,
+    /// The registry's name as `nsrs login` takes it.
+    pub registry: &'a str,
+}
+
+#[derive(Deserialize)]
+struct Envelope {
+    errors: Vec<Item>,
+}
+
+#[derive(Deserialize)]
+struct Item {
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    message: String,
+}
+
+/// Text of a stranger made fit for a terminal: one line, no control characters, not endless.
+#[must_use]
+pub fn tame(text: &str) -> String {
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect();
+    line.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// What the body of a refusal says, in the registry's own words; empty if it says nothing.
+#[must_use]
+pub fn words(body: &[u8]) -> String {
+    if let Ok(envelope) = serde_json::from_slice::<Envelope>(body) {
+        let items = envelope.errors.iter().map(|item| match (item.code.as_str(), item.message.as_str()) {
+            (code, "") => code.to_owned(),
+            ("", message) => message.to_owned(),
+            (code, message) => format!("{message} ({code})"),
+        });
+        return tame(&items.collect::<Vec<_>>().join("; "));
+    }
+    let text = String::from_utf8_lossy(&body[..body.len().min(1000)]);
+    // A page for browsers helps nobody on a terminal.
+    if text.contains('<') { String::new() } else { tame(&text) }
+}
+
+/// Reads an answer into memory, up to `most` bytes.
+///
+/// # Errors
+/// There is more; the connection failed (in words).
+pub async fn body(mut answer: Response, most: usize) -> std::result::Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    loop {
+        match tokio::time::timeout(super::http::IDLE, answer.chunk()).await {
+            Err(_) => return Err("the answer stopped in the middle".into()),
+            Ok(Err(error)) => return Err(super::http::explain(&error)),
+            Ok(Ok(None)) => return Ok(bytes),
+            Ok(Ok(Some(chunk))) if bytes.len() + chunk.len() > most => {
+                return Err(format!("the answer is larger than the {most} bytes that are sensible here"));
+            }
+            Ok(Ok(Some(chunk))) => bytes.extend_from_slice(&chunk),
+        }
+    }
+}
+
+/// The error for an answer that is none we wanted.
+pub async fn refusal(answer: Response, asked: Asked<'_>) -> Error {
+    let status = answer.status();
+    let body = body(answer, MOST_TEXT).await.unwrap_or_default();
+    of_status(status, &words(&body), asked)
+}
+
+/// The error for this status, with what the registry says.
+#[must_use]
+pub fn of_status(status: StatusCode, words: &str, asked: Asked<'_>) -> Error {
+    let Asked { step, image, repository, host, registry } = asked;
+    let said = if words.is_empty() { String::new() } else { format!(": {words}") };
+    let code = if status == StatusCode::NOT_FOUND { Code::ImageNotFound } else { Code::SetupFailed };
+    let error = |why: String| Error::new(code, step, format!("{why}{said}")).on(image);
+    let login = format!("nsrs login {registry}");
+    match status.as_u16() {
+        // Docker's registry answers so for repositories that don't exist, too.
+        401 => error(format!("{host} wants to know who asks for {repository}, or has no such repository"))
+            .hint(format!("check the name; if the image is private: {login}")),
+        403 => error(format!("{host} denies access to {repository}"))
+            .hint(format!("use an account that may {step} there: {login}")),
+        404 if step == "push" => error(format!("{host} has no place for {repository}"))
+            .hint("some registries want a repository to be made before it is pushed to"),
+        404 => error(format!("{host} has no such image in {repository}"))
+            .hint(format!("check name and tag; if the repository is private: {login}")),
+        405 => error(format!("{host} does not allow it")).hint("is this registry read-only, a mirror or a cache?"),
+        413 => error(format!("{host} finds it too large")),
+        429 => error(format!("{host} limits how often it may be asked"))
+            .hint(format!("wait, or log in if that raises the limit: {login}")),
+        _ => error(format!("{host} answers {status}")),
+    }
+}
+
+/// A failure that is the registry's: its answer makes no sense.
+pub fn nonsense<T>(host: &str, why: impl Into<String>) -> Result<T> {
+    Err(Error::new(Code::SetupFailed, "read the answer of the registry", why).on(host))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_registry_is_quoted_without_its_control_characters() {
+        let body = br#"{"errors":[{"code":"DENIED","message":"no\u001b[31m way\n"},{"code":"X"}]}"#;
+        assert_eq!(words(body), "no [31m way (DENIED); X");
+        assert_eq!(words(b"<html>502</html>"), "");
+        assert!(words("x ".repeat(9999).as_bytes()).len() < 400);
+    }
+
+    #[test]
+    fn refusals_name_registry_repository_and_remedy() {
+        let asked = Asked { step: "pull", image: "a.io/b:1", repository: "a.io/b", host: "a.io", registry: "a.io" };
+        for status in [401, 403, 404] {
+            let error = of_status(StatusCode::from_u16(status).unwrap(), "says so", asked);
+            let text = error.to_string();
+            assert!(text.contains("a.io/b:1") && text.contains("a.io/b") && text.ends_with("says so"), "{text}");
+            assert!(error.hint.contains("nsrs login a.io"), "{}", error.hint);
+        }
+    }
+}

@@ -1,0 +1,562 @@
+//! One request to one server: its scheme, who we are, where it sends us, and again if it went wrong.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use nsrs_core::error::{Code, Error, Result};
+use nsrs_core::image::reference::Reference;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
+use reqwest::{Body, Method, Response, StatusCode, Url};
+use tokio::runtime::Runtime;
+
+use super::auth::{Challenge, Scope, Service};
+use super::credentials::{self, Credential};
+use super::endpoint::{Endpoint, HostState, Scheme, is_loopback};
+use super::failure::tame;
+use super::options::Options;
+use super::retry::{Backoff, Trouble, asked_wait, is_passing};
+use super::tls;
+use crate::progress::{Event, Progress};
+
+/// How long a server may take for a connection.
+const CONNECT: Duration = Duration::from_secs(15);
+/// How long nothing may come.
+pub const IDLE: Duration = Duration::from_secs(60);
+/// How many times something is tried with a server that has answered before.
+const ATTEMPTS: u32 = 6;
+/// How many times with one that never has: a wrong name should be said soon.
+const FIRST_ATTEMPTS: u32 = 3;
+/// How many times a server may send us elsewhere.
+const REDIRECTS: u32 = 8;
+
+/// A client of registries. Cheap to clone; what was learnt of a host is shared.
+#[derive(Clone, Debug)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// In an option only so that it can be shut down without waiting.
+    runtime: Option<Runtime>,
+    options: Options,
+    progress: Progress,
+    hosts: Mutex<HashMap<(String, bool), Arc<HostState>>>,
+    clients: Mutex<HashMap<ClientKey, reqwest::Client>>,
+}
+
+/// Clients differ in whom they believe, and in whether a proxy stands between.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct ClientKey {
+    https: bool,
+    loopback: bool,
+    authorities: Vec<PathBuf>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// A body that can be made again for another attempt, and its length.
+pub type MakeBody<'a> = &'a (dyn Fn() -> Result<(Body, u64)> + Sync);
+
+/// What is asked of a server.
+#[derive(Clone)]
+pub struct Ask<'a> {
+    /// The method.
+    pub method: Method,
+    /// Where.
+    pub target: Target<'a>,
+    /// What else is said.
+    pub headers: HeaderMap,
+    /// What is sent.
+    pub body: Option<MakeBody<'a>>,
+    /// What a token must allow.
+    pub scope: &'a Scope,
+}
+
+/// Where a request goes.
+#[derive(Clone)]
+pub enum Target<'a> {
+    /// A path below `/v2/`.
+    Path(&'a str),
+    /// An address that the server gave us.
+    Url(&'a Url),
+}
+
+impl<'a> Ask<'a> {
+    /// A request without body for a path below `/v2/`.
+    #[must_use]
+    pub fn new(method: Method, path: &'a str, scope: &'a Scope) -> Ask<'a> {
+        Ask { method, target: Target::Path(path), headers: HeaderMap::new(), body: None, scope }
+    }
+
+    /// The same with a header.
+    #[must_use]
+    pub fn header(mut self, name: reqwest::header::HeaderName, value: &str) -> Ask<'a> {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            self.headers.insert(name, value);
+        }
+        self
+    }
+}
+
+/// Why no answer came.
+#[derive(Debug)]
+pub enum Failure {
+    /// Nothing came for too long.
+    Slow,
+    /// The connection failed.
+    Broken(reqwest::Error),
+}
+
+impl Failure {
+    /// The same as trouble with somebody: final if it would end the same way again.
+    #[must_use]
+    pub fn of(self, who: &str) -> Trouble {
+        match self {
+            Failure::Slow => Trouble::passing(format!("{who} does not answer")),
+            Failure::Broken(error) => match certificate_problem(&error) {
+                Some(why) => {
+                    let error = Error::new(Code::SetupFailed, "trust", format!("its certificate is not valid: {why}"));
+                    Trouble::Final(error.on(who).hint(tls::HINT))
+                }
+                None => Trouble::passing(explain(&error)),
+            },
+        }
+    }
+
+    fn is_tls_handshake(&self) -> bool {
+        matches!(self, Failure::Broken(error) if rustls_error(error).is_some() || explain(error).contains("tls handshake"))
+    }
+}
+
+/// Waits for an answer's head, but not forever.
+pub async fn timely(answer: impl Future<Output = reqwest::Result<Response>>) -> Result<Response, Failure> {
+    match tokio::time::timeout(IDLE, answer).await {
+        Err(_) => Err(Failure::Slow),
+        Ok(Err(error)) if error.is_timeout() => Err(Failure::Slow),
+        Ok(answer) => answer.map_err(Failure::Broken),
+    }
+}
+
+/// The innermost reason of a failure, in lower case: reqwest's own text names only the address.
+#[must_use]
+pub fn explain(error: &reqwest::Error) -> String {
+    let mut texts: Vec<String> = Vec::new();
+    let mut next: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = next {
+        texts.push(error.to_string());
+        next = error.source();
+    }
+    let inner = texts.last().map(|text| tame(text)).unwrap_or_default();
+    match error {
+        error if error.is_connect() => format!("no connection: {inner}"),
+        _ => inner,
+    }
+}
+
+fn rustls_error(error: &reqwest::Error) -> Option<rustls::Error> {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<rustls::Error>() {
+            return Some(found.clone());
+        }
+        // An io::Error names the source of what it holds, not what it holds.
+        let held = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        next = match held {
+            Some(held) => Some(held as &(dyn std::error::Error + 'static)),
+            None => error.source(),
+        };
+    }
+    None
+}
+
+fn certificate_problem(error: &reqwest::Error) -> Option<String> {
+    match rustls_error(error)? {
+        rustls::Error::InvalidCertificate(why) => Some(match why {
+            rustls::CertificateError::UnknownIssuer => "its issuer is not known".to_owned(),
+            why => tame(&why.to_string()),
+        }),
+        rustls::Error::NoCertificatesPresented => Some("there is none".to_owned()),
+        _ => None,
+    }
+}
+
+impl Service for Client {
+    fn client_for(&self, url: &Url) -> Result<reqwest::Client> {
+        let host = url.host_str().unwrap_or_default();
+        let named = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        let https = url.scheme() == "https";
+        let mut key = ClientKey { https, loopback: is_loopback(host), authorities: Vec::new() };
+        if https {
+            key.authorities.extend(self.shared.options.ca_file.clone());
+            key.authorities.extend(tls::files_of(&named));
+        }
+        let mut clients = self.shared.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(&key) {
+            return Ok(client.clone());
+        }
+        let config = if https { tls::config(&key.authorities)? } else { tls::none()? };
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("nsrs/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            .http1_only()
+            .connect_timeout(CONNECT)
+            .tls_backend_preconfigured(config);
+        if key.loopback {
+            // A proxy can't reach our loopback, and must not be asked to.
+            builder = builder.no_proxy();
+        }
+        let client = builder
+            .build()
+            .map_err(|error| Error::new(Code::SetupFailed, "set up the HTTP client", explain(&error)))?;
+        clients.insert(key, client.clone());
+        Ok(client)
+    }
+}
+
+impl Client {
+    /// A client that reaches registries in this way, and tells there what it has to wait for.
+    ///
+    /// # Errors
+    /// Its threads can't be started.
+    pub fn new(options: Options, progress: Progress) -> Result<Client> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .max_blocking_threads(4)
+            .thread_name("nsrs-net")
+            .enable_all()
+            .build()
+            .map_err(|error| Error::os("start the threads of the network", "", &error))?;
+        let shared =
+            Shared { runtime: Some(runtime), options, progress, hosts: Mutex::default(), clients: Mutex::default() };
+        Ok(Client { shared: Arc::new(shared) })
+    }
+
+    /// Waits for something asynchronous.
+    pub fn wait<T>(&self, what: impl Future<Output = T>) -> T {
+        self.runtime().block_on(what)
+    }
+
+    /// Starts something asynchronous.
+    pub fn spawn(&self, what: impl Future<Output = ()> + Send + 'static) {
+        self.runtime().spawn(what);
+    }
+
+    fn runtime(&self) -> &Runtime {
+        self.shared.runtime.as_ref().expect("it lives as long as the client")
+    }
+
+    /// How registries are reached.
+    #[must_use]
+    pub fn options(&self) -> &Options {
+        &self.shared.options
+    }
+
+    /// Where it tells what happens.
+    #[must_use]
+    pub fn progress(&self) -> &Progress {
+        &self.shared.progress
+    }
+
+    /// The registry of this image itself.
+    #[must_use]
+    pub fn registry(&self, reference: &Reference) -> Endpoint {
+        self.registry_at(reference.host())
+    }
+
+    /// The registry at this host.
+    #[must_use]
+    pub fn registry_at(&self, host: &str) -> Endpoint {
+        let scheme = match (self.shared.options.plain_http, is_loopback(host)) {
+            (true, _) => Scheme::Http,
+            (false, true) => Scheme::Unknown,
+            (false, false) => Scheme::Https,
+        };
+        Endpoint::new(host, "", false, self.state(host, false, scheme))
+    }
+
+    /// Who may be asked for an image: mirrors first, the registry itself last.
+    #[must_use]
+    pub fn sources(&self, reference: &Reference) -> Vec<Endpoint> {
+        let mirrors = self.shared.options.mirrors.iter().filter(|mirror| mirror.of == reference.registry());
+        let mirrors = mirrors.map(|mirror| {
+            let host = mirror.url.host_str().unwrap_or_default();
+            let host = mirror.url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+            let scheme = if mirror.url.scheme() == "http" { Scheme::Http } else { Scheme::Https };
+            Endpoint::new(&host, mirror.url.path(), true, self.state(&host, true, scheme))
+        });
+        mirrors.chain([self.registry(reference)]).collect()
+    }
+
+    fn state(&self, host: &str, mirror: bool, scheme: Scheme) -> Arc<HostState> {
+        let mut hosts = self.shared.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        hosts.entry((host.to_owned(), mirror)).or_insert_with(|| Arc::new(HostState::new(scheme))).clone()
+    }
+
+    /// Asks a registry whether it takes these credentials.
+    ///
+    /// # Errors
+    /// It does not, or can't be reached.
+    pub fn verify(&self, endpoint: &Endpoint, credential: Credential) -> Result<()> {
+        self.wait(async {
+            endpoint.state.auth.lock().await.credential = Some(Some(credential));
+            let scope = Scope::none();
+            let answer = self.send(endpoint, &Ask::new(Method::GET, "", &scope)).await?;
+            let host = endpoint.host();
+            let refused = |why: String| Error::new(Code::SetupFailed, "log in to", why).on(host);
+            match answer.status().as_u16() {
+                200 if endpoint.state.auth.lock().await.challenge.is_none() => {
+                    self.shared
+                        .progress
+                        .warn(format!("{host} asks nobody who they are: the password was not verified"));
+                    Ok(())
+                }
+                200 => Ok(()),
+                401 | 403 => {
+                    let body = super::failure::body(answer, super::failure::MOST_TEXT).await.unwrap_or_default();
+                    let words = super::failure::words(&body);
+                    let said = if words.is_empty() { String::new() } else { format!(": {words}") };
+                    Err(refused(format!("it refuses user or password{said}"))
+                        .hint("some registries want a token that is made on their pages in place of the password"))
+                }
+                404 => Err(refused("it has no /v2/: it is no registry of images".into())),
+                _ => Err(refused(format!("it answers {}", answer.status()))),
+            }
+        })
+    }
+
+    /// Asks, and asks again while it seems worth it. The answer may still be a refusal, which is the caller's to read.
+    ///
+    /// # Errors
+    /// No answer came.
+    pub async fn send(&self, endpoint: &Endpoint, ask: &Ask<'_>) -> Result<Response> {
+        let mut backoff = self.backoff(endpoint);
+        loop {
+            match self.send_once(endpoint, ask).await {
+                Ok(answer) => return Ok(answer),
+                Err(trouble) => self.pause(endpoint, &mut backoff, trouble).await?,
+            }
+        }
+    }
+
+    /// How patient we are with this server.
+    #[must_use]
+    pub fn backoff(&self, endpoint: &Endpoint) -> Backoff {
+        let reached = endpoint.state.reached.load(std::sync::atomic::Ordering::Relaxed);
+        Backoff::new(if reached { ATTEMPTS } else { FIRST_ATTEMPTS })
+    }
+
+    /// Waits before the next attempt.
+    ///
+    /// # Errors
+    /// There is no next attempt.
+    pub async fn pause(&self, endpoint: &Endpoint, backoff: &mut Backoff, trouble: Trouble) -> Result<()> {
+        let (why, asked) = match trouble {
+            Trouble::Final(error) => return Err(error),
+            Trouble::Passing { why, asked } => (why, asked),
+        };
+        let host = endpoint.host();
+        let Some(wait) = backoff.next(asked) else { return Err(given_up(host, &why, asked, backoff.failures())) };
+        let milliseconds = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        self.shared.progress.tell(&Event::Retry { message: format!("{host}: {why}"), wait: milliseconds });
+        tokio::time::sleep(wait).await;
+        Ok(())
+    }
+
+    /// Asks once. Answers that say "not now" are trouble that passes.
+    ///
+    /// # Errors
+    /// No answer came, or one that says "not now".
+    pub async fn send_once(&self, endpoint: &Endpoint, ask: &Ask<'_>) -> Result<Response, Trouble> {
+        let answer = match endpoint.scheme() {
+            Scheme::Unknown => self.find_out(endpoint, ask).await?,
+            scheme => self.authorised(endpoint, scheme, ask).await?,
+        };
+        endpoint.state.reached.store(true, std::sync::atomic::Ordering::Relaxed);
+        let status = answer.status();
+        if !is_passing(status) {
+            return Ok(answer);
+        }
+        let asked = asked_wait(answer.headers(), SystemTime::now());
+        let body = super::failure::body(answer, super::failure::MOST_TEXT).await.unwrap_or_default();
+        let words = super::failure::words(&body);
+        let said = if words.is_empty() { String::new() } else { format!(": {words}") };
+        Err(Trouble::Passing { why: format!("it answers {status}{said}"), asked })
+    }
+
+    /// The first request to a server on this machine: in the clear, and by TLS if the answer is none or a 400, which is
+    /// what a TLS server says to that. Nobody else sees loopback, and no credentials are sent before the answer.
+    async fn find_out(&self, endpoint: &Endpoint, ask: &Ask<'_>) -> Result<Response, Trouble> {
+        let probe = Ask::new(Method::GET, "", ask.scope);
+        let first = if ask.body.is_none() && matches!(ask.method, Method::GET | Method::HEAD) { ask } else { &probe };
+        let plain = self.follow(endpoint, Scheme::Http, first, None).await;
+        if let Ok(answer) = &plain
+            && answer.status() != StatusCode::BAD_REQUEST
+        {
+            endpoint.learn(Scheme::Http);
+            return self.authorised(endpoint, Scheme::Http, ask).await;
+        }
+        if let Err(Failed::Sent(Failure::Broken(error))) = &plain
+            && error.is_connect()
+        {
+            return plain.map_err(|failed| failed.of(endpoint.host()));
+        }
+        match self.follow(endpoint, Scheme::Https, first, None).await {
+            Ok(_) => {
+                endpoint.learn(Scheme::Https);
+                self.authorised(endpoint, Scheme::Https, ask).await
+            }
+            // It speaks no TLS: what it said in the clear stands.
+            Err(Failed::Sent(failure))
+                if failure.is_tls_handshake()
+                    && !matches!(&failure, Failure::Broken(error) if certificate_problem(error).is_some()) =>
+            {
+                plain.map_err(|failed| failed.of(endpoint.host()))
+            }
+            Err(failed) => Err(failed.of(endpoint.host())),
+        }
+    }
+
+    /// Asks, and shows who we are if that is wanted.
+    async fn authorised(&self, endpoint: &Endpoint, scheme: Scheme, ask: &Ask<'_>) -> Result<Response, Trouble> {
+        let host = endpoint.host();
+        let plain = scheme == Scheme::Http;
+        let header = {
+            let mut auth = endpoint.state.auth.lock().await;
+            auth.header(self, plain, host, ask.scope, None).await?
+        };
+        let answer = self.follow(endpoint, scheme, ask, header.as_ref()).await.map_err(|failed| failed.of(host))?;
+        // Whom it sent us to may ask, too, but gets nothing.
+        if answer.status() != StatusCode::UNAUTHORIZED || !endpoint.owns(answer.url()) {
+            return Ok(answer);
+        }
+        let Some(challenge) = Challenge::of(answer.headers()) else { return Ok(answer) };
+        let again = {
+            let mut auth = endpoint.state.auth.lock().await;
+            auth.challenge = Some(challenge);
+            if auth.credential.is_none() {
+                auth.credential = Some(self.credential(endpoint, ask.scope).await?);
+            }
+            auth.header(self, plain, host, ask.scope, header.as_ref()).await?
+        };
+        if again.is_none() || again == header {
+            return Ok(answer);
+        }
+        drop(answer);
+        self.follow(endpoint, scheme, ask, again.as_ref()).await.map_err(|failed| failed.of(host))
+    }
+
+    /// Who we are to this server, by the files of credentials. A helper may take its time, so on a thread for that.
+    async fn credential(&self, endpoint: &Endpoint, scope: &Scope) -> Result<Option<Credential>> {
+        let named = self.shared.options.auth_file.clone();
+        let registry = match endpoint.host() {
+            "registry-1.docker.io" => "docker.io".to_owned(),
+            host => host.to_owned(),
+        };
+        let repository = scope.repository().to_owned();
+        let find = move || match credentials::files(named.as_deref()) {
+            Ok(files) => credentials::find(&files, &registry, &repository),
+            // Nowhere to look is nothing found.
+            Err(_) => Ok(None),
+        };
+        let found = tokio::task::spawn_blocking(find).await;
+        found.unwrap_or_else(|_| Err(Error::new(Code::SetupFailed, "look for credentials", "the search failed")))
+    }
+
+    /// Asks, and goes where the server sends us. Credentials stay with the server that they are for.
+    async fn follow(
+        &self,
+        endpoint: &Endpoint,
+        scheme: Scheme,
+        ask: &Ask<'_>,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Response, Failed> {
+        let own = endpoint.url(scheme, "")?;
+        let mut url = match ask.target {
+            Target::Path(path) => endpoint.url(scheme, path)?,
+            Target::Url(url) => url.clone(),
+        };
+        for _ in 0..=REDIRECTS {
+            let mut request =
+                self.client_for(&url)?.request(ask.method.clone(), url.clone()).headers(ask.headers.clone());
+            if let Some(header) = authorization
+                && url.origin() == own.origin()
+            {
+                request = request.header(AUTHORIZATION, header);
+            }
+            let mut large = false;
+            if let Some(make) = ask.body {
+                let (body, length) = make()?;
+                large = length > 0;
+                request = request.header(reqwest::header::CONTENT_LENGTH, length).body(body);
+            }
+            // How long a body takes is for the one who makes it to watch (upload.rs).
+            let answer = match large {
+                true => request.send().await.map_err(Failure::Broken),
+                false => timely(request.send()).await,
+            };
+            let answer = answer.map_err(Failed::Sent)?;
+            let moved = matches!(answer.status().as_u16(), 301 | 302 | 303 | 307 | 308);
+            if !moved || !matches!(ask.method, Method::GET | Method::HEAD) {
+                return Ok(answer);
+            }
+            let next = answer.headers().get(LOCATION).and_then(|location| url.join(location.to_str().ok()?).ok());
+            let Some(next) = next else {
+                return Err(Failed::Final(lost(endpoint.host(), "elsewhere without saying where")));
+            };
+            if url.scheme() == "https" && next.scheme() != "https" {
+                return Err(Failed::Final(lost(endpoint.host(), "from an encrypted connection to one in the clear")));
+            }
+            url = next;
+        }
+        Err(Failed::Final(lost(endpoint.host(), "around in a circle")))
+    }
+}
+
+/// Why [`Client::follow`] has no answer.
+enum Failed {
+    Sent(Failure),
+    Final(Error),
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Failed {
+        Failed::Final(error)
+    }
+}
+
+impl Failed {
+    fn of(self, host: &str) -> Trouble {
+        match self {
+            Failed::Sent(failure) => failure.of(host),
+            Failed::Final(error) => Trouble::Final(error),
+        }
+    }
+}
+
+fn lost(host: &str, whither: &str) -> Error {
+    Error::new(Code::SetupFailed, "reach the registry", format!("it sends us {whither}")).on(host)
+}
+
+fn given_up(host: &str, why: &str, asked: Option<Duration>, attempts: u32) -> Error {
+    let error = |why: String| Error::new(Code::SetupFailed, "reach the registry", why).on(host);
+    match asked {
+        Some(asked) if asked > super::retry::MOST_ASKED => {
+            error(format!("{why}, and asks to be left alone for {} s", asked.as_secs()))
+                .hint("wait that long, or log in if that raises the limit")
+        }
+        _ if why.contains("429") => {
+            error(format!("{why}, {attempts} times")).hint("wait, or log in if that raises the limit")
+        }
+        _ => error(format!("{why}, {attempts} times")).hint("check its name, the network and the proxy's variables"),
+    }
+}
