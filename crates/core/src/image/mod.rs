@@ -2,9 +2,11 @@
 //!
 //! Synchronous and without a network: the registry's client stands in the crate above (`nsrs-image`).
 
+pub mod compression;
 pub mod config;
 pub mod digest;
 pub mod reference;
 pub mod store;
+pub mod tar;
 pub mod tree;
 pub mod unpack;

@@ -1,0 +1,111 @@
+//! How layers and archives are packed, told by their first bytes.
+
+use std::io::{self, BufRead, BufReader, Read};
+
+use crate::error::{Code, Error, Result};
+
+/// A way of packing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// gzip(1).
+    Gzip,
+    /// zstd(1).
+    Zstd,
+}
+
+impl Compression {
+    /// What begins with these bytes.
+    ///
+    /// # Errors
+    /// It's packed in a way that images don't have.
+    pub fn detect(bytes: &[u8]) -> Result<Compression> {
+        let other = match bytes {
+            [0x1f, 0x8b, ..] => return Ok(Compression::Gzip),
+            // A frame, or a skippable one before it.
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => return Ok(Compression::Zstd),
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => "xz",
+            [b'B', b'Z', b'h', ..] => "bzip2",
+            [b'P', b'K', 3, 4, ..] => "unzip",
+            _ => return Ok(Compression::None),
+        };
+        Err(Error::new(Code::Unsupported, "read the archive", format!("it's packed for {other}"))
+            .hint(format!("unpack it first: {other} -dc FILE | nsrs … -")))
+    }
+
+    /// The media type of a layer that is packed so.
+    #[must_use]
+    pub fn layer_media_type(self) -> &'static str {
+        match self {
+            Compression::None => "application/vnd.oci.image.layer.v1.tar",
+            Compression::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
+            Compression::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
+        }
+    }
+}
+
+/// The unpacked bytes of this input, by its first bytes.
+///
+/// # Errors
+/// It can't be read; it's packed in a way that images don't have.
+pub fn unpacked<'a>(input: impl Read + Send + 'a) -> Result<Box<dyn Read + Send + 'a>> {
+    let mut input = BufReader::with_capacity(128 << 10, input);
+    // The first read may bring less than a magic number.
+    let start = loop {
+        match input.fill_buf() {
+            Ok(bytes) => break bytes.to_vec(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(super::tar::read::read_error(error)),
+        }
+    };
+    if start.len() < 6 && !start.is_empty() {
+        let mut start = Vec::new();
+        input.by_ref().take(6).read_to_end(&mut start).map_err(super::tar::read::read_error)?;
+        let compression = Compression::detect(&start)?;
+        return decoder(compression, BufReader::with_capacity(128 << 10, io::Cursor::new(start).chain(input)));
+    }
+    decoder(Compression::detect(&start)?, input)
+}
+
+fn decoder<'a>(compression: Compression, input: impl BufRead + Send + 'a) -> Result<Box<dyn Read + Send + 'a>> {
+    Ok(match compression {
+        Compression::None => Box::new(input),
+        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
+        Compression::Zstd => {
+            Box::new(zstd::stream::read::Decoder::with_buffer(input).map_err(super::tar::read::read_error)?)
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Brings one byte at a time.
+    struct Slow<'a>(&'a [u8]);
+
+    impl Read for Slow<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let count = buffer.len().min(1).min(self.0.len());
+            buffer[..count].copy_from_slice(&self.0[..count]);
+            self.0 = &self.0[count..];
+            Ok(count)
+        }
+    }
+
+    #[test]
+    fn the_first_bytes_tell() {
+        let text = b"hello".repeat(1000);
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        io::Write::write_all(&mut gzip, &text).unwrap();
+        let zstd = zstd::encode_all(&text[..], 3).unwrap();
+        for packed in [text.clone(), gzip.finish().unwrap(), zstd, Vec::new(), b"x".to_vec()] {
+            let mut all = Vec::new();
+            unpacked(Slow(&packed)).unwrap().read_to_end(&mut all).unwrap();
+            assert!(all == text || all == packed, "{} bytes", packed.len());
+        }
+        let error = unpacked(&b"\xfd7zXZ\0rest"[..]).err().unwrap();
+        assert!(error.hint.contains("xz -dc"), "{error:?}");
+    }
+}

@@ -1,0 +1,507 @@
+//! Entries of an archive, made in the destination.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::BufRead;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::rc::Rc;
+
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, chmodat, chownat, fchmod,
+    fchown, fsetxattr, futimens, linkat, makedev, mkdirat, mknodat, openat, setxattr, statat, symlinkat, utimensat,
+};
+use rustix::io::Errno;
+
+use super::tree::{Tree, clean, is_whiteout, split};
+use super::{Options, Unpacked};
+use crate::error::{At, Code, Error, Result};
+use crate::image::digest::Digest;
+use crate::image::tar::read::{Reader, show};
+use crate::image::tar::{Entry, Kind};
+use crate::image::tree::remove::remove;
+
+/// Zeroes in a row that become a hole.
+const HOLE: usize = 64 << 10;
+
+/// The prefix of whiteouts, and of aufs' own files (OCI image specification, layer.md).
+const WHITEOUT: &[u8] = b".wh.";
+const OPAQUE: &[u8] = b".wh..wh..opq";
+const AUFS: &[u8] = b".wh..wh.";
+
+/// The destination and what is to be done at the end.
+pub(super) struct Place<'a> {
+    options: &'a Options,
+    tree: Tree,
+    /// Nothing takes rights away from new files.
+    plain_umask: bool,
+    /// Who makes files here: those needn't be given to them.
+    own: (u32, u32),
+    directories: BTreeMap<Vec<u8>, Entry>,
+    /// Hard links to what hasn't come yet, by their own path.
+    links: BTreeMap<Vec<u8>, Vec<u8>>,
+    opaque: bool,
+    xattr_whiteouts: bool,
+    skipped_devices: u64,
+    squashed: u64,
+    dropped_xattrs: u64,
+}
+
+fn invalid(why: impl Into<String>) -> Error {
+    Error::new(Code::ImageInvalid, "unpack", why)
+}
+
+fn umask() -> Option<u32> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let field = status.lines().find_map(|line| line.strip_prefix("Umask:"))?;
+    u32::from_str_radix(field.trim(), 8).ok()
+}
+
+impl<'a> Place<'a> {
+    pub(super) fn open(directory: &Path, options: &'a Options) -> Result<Place<'a>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(directory, flags, Mode::empty()).at("unpack into", directory.display())?;
+        Ok(Place {
+            options,
+            tree: Tree::new(root, options.user_xattrs),
+            plain_umask: umask() == Some(0),
+            own: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
+            directories: BTreeMap::new(),
+            links: BTreeMap::new(),
+            opaque: false,
+            xattr_whiteouts: false,
+            skipped_devices: 0,
+            squashed: 0,
+            dropped_xattrs: 0,
+        })
+    }
+
+    /// Makes one entry.
+    pub(super) fn put<R: BufRead>(&mut self, entry: &Entry, reader: &mut Reader<R>) -> Result<()> {
+        let path = clean(&entry.path)?;
+        if path.is_empty() {
+            if entry.kind != Kind::Directory {
+                return Err(invalid("the root is no directory"));
+            }
+            self.directories.insert(path, entry.clone());
+            return Ok(());
+        }
+        let (parent, name) = split(&path);
+        if parent.split(|byte| *byte == b'/').any(|name| name.starts_with(WHITEOUT)) {
+            return Err(invalid("it is inside of a whiteout"));
+        }
+        if name.starts_with(WHITEOUT) {
+            return self.whiteout(parent, name);
+        }
+        if !self.links.is_empty() {
+            self.links.remove(&path);
+        }
+        let directory = self.tree.directory(parent)?;
+        match entry.kind {
+            Kind::Directory => return self.directory(&directory, &path, name, entry),
+            Kind::HardLink => return self.link(&directory, &path, name, entry),
+            Kind::File => self.file(&directory, &path, name, entry, reader)?,
+            Kind::Symlink => {
+                if entry.link.is_empty() {
+                    return Err(invalid("a link to nothing"));
+                }
+                self.replacing(&directory, &path, name, |directory| symlinkat(&entry.link[..], directory, name))
+                    .map_err(|errno| failed("make the link", entry, errno))?;
+                self.attributes(&directory, name, entry)?;
+            }
+            Kind::CharDevice | Kind::BlockDevice | Kind::Fifo => self.special(&directory, &path, name, entry)?,
+        }
+        Ok(())
+    }
+
+    /// Makes something under a name, in the place of what may be there.
+    fn replacing<T>(
+        &mut self,
+        directory: &OwnedFd,
+        path: &[u8],
+        name: &[u8],
+        mut make: impl FnMut(&OwnedFd) -> rustix::io::Result<T>,
+    ) -> rustix::io::Result<T> {
+        match make(directory) {
+            Err(Errno::EXIST) => {}
+            other => return other,
+        }
+        let name = std::ffi::CString::new(name).map_err(|_| Errno::INVAL)?;
+        remove(directory, &name)?;
+        self.tree.forget();
+        // What was known of directories there concerns nobody any more.
+        self.directories.remove(path);
+        let (first, last) = ([path, b"/"].concat(), [path, b"0"].concat());
+        let below: Vec<Vec<u8>> = self.directories.range(first..last).map(|(gone, _)| gone.clone()).collect();
+        for gone in below {
+            self.directories.remove(&gone);
+        }
+        make(directory)
+    }
+
+    fn file<R: BufRead>(
+        &mut self,
+        directory: &OwnedFd,
+        path: &[u8],
+        name: &[u8],
+        entry: &Entry,
+        reader: &mut Reader<R>,
+    ) -> Result<()> {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // Without set-user-ID until it is whole and has its owner.
+        let mode = Mode::from(entry.mode & 0o777);
+        let file = self
+            .replacing(directory, path, name, |directory| openat(directory, name, flags, mode))
+            .map_err(|errno| failed("make the file", entry, errno))?;
+        let file = File::from(file);
+        write(&file, entry, reader)?;
+        let owned = self.owner(entry, |uid, gid| fchown(&file, Some(uid), Some(gid)))?;
+        if owned || !self.plain_umask || entry.mode & 0o7000 != 0 {
+            fchmod(&file, Mode::from(entry.mode)).map_err(|errno| failed("set the mode", entry, errno))?;
+        }
+        self.xattrs(entry, |name, value| fsetxattr(&file, name, value, XattrFlags::empty()))?;
+        futimens(&file, &times(entry)).map_err(|errno| failed("set the time", entry, errno))
+    }
+
+    fn directory(&mut self, parent: &OwnedFd, path: &[u8], name: &[u8], entry: &Entry) -> Result<()> {
+        let failed = |errno| failed("make the directory", entry, errno);
+        match mkdirat(parent, name, Mode::RWXU) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => {
+                let stat = statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+                if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+                    let hidden = is_whiteout(parent, name, &stat);
+                    self.replacing(parent, path, name, |parent| mkdirat(parent, name, Mode::RWXU)).map_err(failed)?;
+                    if hidden {
+                        // The whiteout hid what is below; the directory still does.
+                        let made = open_directory(parent, name).map_err(failed)?;
+                        self.tree.mark_opaque(&made).map_err(failed)?;
+                    }
+                }
+            }
+            Err(errno) => return Err(failed(errno)),
+        }
+        // The rest at the end: it may take away the right to write, and what is written changes the time.
+        self.directories.insert(path.to_vec(), entry.clone());
+        Ok(())
+    }
+
+    fn link(&mut self, directory: &OwnedFd, path: &[u8], name: &[u8], entry: &Entry) -> Result<()> {
+        let target = clean(&entry.link)?;
+        if target == path {
+            return Ok(());
+        }
+        if target.is_empty() {
+            return Err(invalid("a hard link to the root"));
+        }
+        let (parent, target_name) = split(&target);
+        // What is a whiteout here will be a file of this layer, or is a link to what isn't there.
+        let from = match self.tree.existing(parent) {
+            Ok(from) => match statat(&from, target_name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) if is_whiteout(&from, target_name, &stat) => None,
+                Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
+                    return Err(invalid(format!("a hard link to the directory {}", show(&target))));
+                }
+                Ok(stat) => Some((from, stat)),
+                Err(Errno::NOENT) => None,
+                Err(errno) => return Err(failed("make the hard link", entry, errno)),
+            },
+            Err(Errno::NOENT | Errno::NOTDIR) => None,
+            Err(errno) => return Err(failed("make the hard link", entry, errno)),
+        };
+        let Some((from, stat)) = from else {
+            // Its target may come yet.
+            self.links.insert(path.to_vec(), target);
+            return Ok(());
+        };
+        // It may be the same file already, by the way of a link: removing it first would lose it.
+        if let Ok(own) = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
+            && (own.st_dev, own.st_ino) == (stat.st_dev, stat.st_ino)
+        {
+            return Ok(());
+        }
+        self.replacing(directory, path, name, |directory| linkat(&from, target_name, directory, name, AtFlags::empty()))
+            .map_err(|errno| failed("make the hard link", entry, errno))
+    }
+
+    fn special(&mut self, directory: &OwnedFd, path: &[u8], name: &[u8], entry: &Entry) -> Result<()> {
+        let kind = match entry.kind {
+            Kind::CharDevice => FileType::CharacterDevice,
+            Kind::BlockDevice => FileType::BlockDevice,
+            _ => FileType::Fifo,
+        };
+        if kind != FileType::Fifo && !self.options.devices {
+            self.skipped_devices += 1;
+            return Ok(());
+        }
+        let device = makedev(entry.device.0, entry.device.1);
+        let made = self.replacing(directory, path, name, |directory| {
+            mknodat(directory, name, kind, Mode::from(entry.mode & 0o777), device)
+        });
+        match made {
+            Ok(()) => self.attributes(directory, name, entry),
+            Err(Errno::PERM) if kind != FileType::Fifo => {
+                self.skipped_devices += 1;
+                Ok(())
+            }
+            Err(errno) => Err(failed("make the device", entry, errno)),
+        }
+    }
+
+    /// Owner, mode, extended attributes and time of what isn't opened: a link, a device, a FIFO. It was just made, so the
+    /// name is still that.
+    fn attributes(&mut self, directory: &OwnedFd, name: &[u8], entry: &Entry) -> Result<()> {
+        let nofollow = AtFlags::SYMLINK_NOFOLLOW;
+        self.owner(entry, |uid, gid| chownat(directory, name, Some(uid), Some(gid), nofollow))?;
+        if entry.kind != Kind::Symlink {
+            chmodat(directory, name, Mode::from(entry.mode), AtFlags::empty())
+                .map_err(|errno| failed("set the mode", entry, errno))?;
+        }
+        if !entry.xattrs.is_empty() {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let fd = openat(directory, name, flags, Mode::empty()).map_err(|errno| failed("open", entry, errno))?;
+            // An O_PATH descriptor takes no attributes but by this name, which leads to the link itself.
+            let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+            self.xattrs(entry, |name, value| setxattr(&path[..], name, value, XattrFlags::empty()))?;
+        }
+        utimensat(directory, name, &times(entry), nofollow).map_err(|errno| failed("set the time", entry, errno))
+    }
+
+    /// Gives it to its owner. Returns whether anything was changed.
+    fn owner(&mut self, entry: &Entry, chown: impl FnOnce(Uid, Gid) -> rustix::io::Result<()>) -> Result<bool> {
+        let id = |id: u64, what: &str| {
+            let id = u32::try_from(id).ok().filter(|id| *id != u32::MAX);
+            id.ok_or_else(|| invalid(format!("its {what} is no id that there can be")))
+        };
+        let (uid, gid) = (id(entry.uid, "owner")?, id(entry.gid, "group")?);
+        // Directories get their set-group-ID bit and their default ACL at the end: until then nothing is inherited.
+        if (uid, gid) == self.own {
+            return Ok(false);
+        }
+        match chown(Uid::from_raw(uid), Gid::from_raw(gid)) {
+            Ok(()) => Ok(true),
+            Err(Errno::INVAL | Errno::PERM) if self.options.squash => {
+                self.squashed += 1;
+                Ok(false)
+            }
+            Err(errno) => Err(failed("give it to its owner", entry, errno)),
+        }
+    }
+
+    fn xattrs(&mut self, entry: &Entry, mut set: impl FnMut(&[u8], &[u8]) -> rustix::io::Result<()>) -> Result<()> {
+        for (name, value) in &entry.xattrs {
+            // An archive that could tell overlayfs where a directory "really" is would read other images.
+            let ours = name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.");
+            let known = [&b"user."[..], b"security.capability", b"system.posix_acl_", b"trusted."]
+                .iter()
+                .any(|prefix| name.starts_with(prefix));
+            if ours || !known || name.len() > 255 || name.contains(&0) {
+                self.dropped_xattrs += 1;
+                continue;
+            }
+            match set(name, value) {
+                Ok(()) => {}
+                // The file system has none of the kind; the kind of file has none; only the host's root has them.
+                Err(Errno::OPNOTSUPP | Errno::PERM) => self.dropped_xattrs += 1,
+                Err(errno) => {
+                    return Err(failed("set the attribute", entry, errno).because(show(name)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes that a name, or everything below a directory, isn't there any more in this layer.
+    fn whiteout(&mut self, parent: &[u8], name: &[u8]) -> Result<()> {
+        let step = "make the whiteout";
+        let subject = || show(&[parent, b"/", name].concat());
+        if name == OPAQUE {
+            let directory = self.tree.directory(parent)?;
+            self.opaque |= parent.is_empty();
+            let directory = open_directory(&directory, b".").at(step, subject())?;
+            return self.tree.mark_opaque(&directory).at(step, subject());
+        }
+        if name.starts_with(AUFS) {
+            return Ok(());
+        }
+        let hidden = &name[WHITEOUT.len()..];
+        if hidden.is_empty() || hidden == b"." || hidden == b".." {
+            return Err(invalid("a whiteout of nothing").on(subject()));
+        }
+        let directory = self.tree.directory(parent)?;
+        match mknodat(&directory, hidden, FileType::CharacterDevice, Mode::empty(), 0) {
+            Ok(()) => Ok(()),
+            // It is of this layer, and hides what is below by being there; a directory is merged, unless it is told.
+            Err(Errno::EXIST) => {
+                let stat = statat(&directory, hidden, AtFlags::SYMLINK_NOFOLLOW).at(step, subject())?;
+                if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                    let directory = open_directory(&directory, hidden).at(step, subject())?;
+                    self.tree.mark_opaque(&directory).at(step, subject())?;
+                }
+                Ok(())
+            }
+            Err(Errno::PERM) => self.xattr_whiteout(&directory, hidden).at(step, subject()),
+            Err(errno) => Err(Error::os(step, subject(), errno)),
+        }
+    }
+
+    /// The other form of whiteouts, where not even this device can be made.
+    fn xattr_whiteout(&mut self, directory: &OwnedFd, name: &[u8]) -> rustix::io::Result<()> {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat(directory, name, flags, Mode::RUSR)?;
+        let xattr = if self.options.user_xattrs { "user.overlay.whiteout" } else { "trusted.overlay.whiteout" };
+        fsetxattr(&file, xattr, b"y", XattrFlags::empty())?;
+        self.tree.mark_whiteouts(open_directory(directory, b".")?)?;
+        self.xattr_whiteouts = true;
+        Ok(())
+    }
+
+    /// Makes the hard links whose targets came after them, and those to links among them.
+    pub(super) fn links(&mut self) -> Result<()> {
+        loop {
+            let before = self.links.len();
+            if before == 0 {
+                return Ok(());
+            }
+            for (path, target) in std::mem::take(&mut self.links) {
+                let entry = Entry {
+                    path: path.clone(),
+                    link: target,
+                    kind: Kind::HardLink,
+                    mode: 0,
+                    uid: 0,
+                    gid: 0,
+                    mtime: (0, 0),
+                    device: (0, 0),
+                    size: 0,
+                    sparse: None,
+                    xattrs: Vec::new(),
+                };
+                let (parent, name) = split(&path);
+                let directory: Rc<OwnedFd> = self.tree.directory(parent)?;
+                self.link(&directory, &path, name, &entry).map_err(|error| match error.subject.is_empty() {
+                    true => error.on(show(&path)),
+                    false => error,
+                })?;
+            }
+            if self.links.len() == before
+                && let Some((path, target)) = self.links.first_key_value()
+            {
+                return Err(invalid(format!("a hard link to {}, which the layer hasn't", show(target))).on(show(path)));
+            }
+        }
+    }
+
+    /// Gives directories their attributes, the innermost first.
+    pub(super) fn directories(&mut self) -> Result<()> {
+        for (path, entry) in std::mem::take(&mut self.directories).into_iter().rev() {
+            let fd = if path.is_empty() {
+                self.tree.existing(b"").and_then(|root| open_directory(&root, b"."))
+            } else {
+                let (parent, name) = split(&path);
+                self.tree.existing(parent).and_then(|parent| open_directory(&parent, name))
+            };
+            let fd = match fd {
+                Ok(fd) => fd,
+                // Something else has taken its place, by another path to it.
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
+                Err(errno) => return Err(failed("open the directory", &entry, errno)),
+            };
+            self.owner(&entry, |uid, gid| fchown(&fd, Some(uid), Some(gid)))?;
+            fchmod(&fd, Mode::from(entry.mode)).map_err(|errno| failed("set the mode", &entry, errno))?;
+            self.xattrs(&entry, |name, value| fsetxattr(&fd, name, value, XattrFlags::empty()))?;
+            futimens(&fd, &times(&entry)).map_err(|errno| failed("set the time", &entry, errno))?;
+            self.tree.implicit.remove(&path);
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish(self, diff_id: Digest, size: u64, entries: u64) -> Result<Unpacked> {
+        let mut implicit: Vec<&Vec<u8>> = self.tree.implicit.iter().collect();
+        implicit.sort_unstable();
+        Ok(Unpacked {
+            diff_id,
+            size,
+            entries,
+            opaque: self.opaque,
+            user_xattrs: self.options.user_xattrs,
+            xattr_whiteouts: self.xattr_whiteouts,
+            skipped_devices: self.skipped_devices,
+            squashed: self.squashed,
+            dropped_xattrs: self.dropped_xattrs,
+            implicit: implicit.into_iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect(),
+        })
+    }
+}
+
+fn failed(step: &str, entry: &Entry, errno: Errno) -> Error {
+    let error = Error::os(step, show(&entry.path), errno);
+    match errno {
+        Errno::NOSPC | Errno::DQUOT => {
+            error.hint("make room (nsrs image prune), or set NSRS_IMAGE_DIR to another disk")
+        }
+        Errno::INVAL if step == "give it to its owner" => error
+            .because(format!("{}:{} isn't mapped here", entry.uid, entry.gid))
+            .hint("give this user a larger range in /etc/subuid and /etc/subgid"),
+        _ => error,
+    }
+}
+
+fn open_directory(parent: &OwnedFd, name: &[u8]) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(parent, name, flags, Mode::empty())
+}
+
+fn times(entry: &Entry) -> Timestamps {
+    Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec: entry.mtime.0, tv_nsec: entry.mtime.1.into() },
+    }
+}
+
+/// Writes the data of an entry; long runs of zeroes become holes.
+fn write<R: BufRead>(file: &File, entry: &Entry, reader: &mut Reader<R>) -> Result<()> {
+    let whole = [(0, entry.size)];
+    let parts = entry.sparse.as_deref().unwrap_or(&whole);
+    let mut hole = entry.sparse.is_some();
+    for (offset, length) in parts {
+        let (mut offset, end) = (*offset, offset + length);
+        while offset < end {
+            let data = reader.data()?;
+            let most = usize::try_from(end - offset).unwrap_or(usize::MAX).min(data.len());
+            if most == 0 {
+                return Err(invalid("its data are shorter than they should be"));
+            }
+            let mut rest = &data[..most];
+            let mut at = offset;
+            while !rest.is_empty() {
+                let piece = &rest[..rest.len().min(HOLE)];
+                if piece.len() == HOLE && is_zero(piece) {
+                    hole = true;
+                } else {
+                    file.write_all_at(piece, at).map_err(|error| {
+                        let errno = error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error);
+                        failed("write the file", entry, errno)
+                    })?;
+                }
+                at += piece.len() as u64;
+                rest = &rest[piece.len()..];
+            }
+            reader.consume(most);
+            offset += most as u64;
+        }
+    }
+    if hole {
+        file.set_len(entry.size).map_err(|error| {
+            let errno = error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error);
+            failed("write the file", entry, errno)
+        })?;
+    }
+    Ok(())
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    // Most data tell at once that they aren't.
+    bytes[..16] == [0; 16] && bytes.chunks(16).all(|part| part.iter().all(|byte| *byte == 0))
+}
