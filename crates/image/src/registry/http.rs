@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use nsrs_core::error::{Code, Error, Result};
+use nsrs_core::error::{Code, Errno, Error, Result};
 use nsrs_core::image::reference::Reference;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Body, Method, Response, StatusCode, Url};
@@ -133,8 +133,15 @@ impl Failure {
         }
     }
 
-    fn is_tls_handshake(&self) -> bool {
-        matches!(self, Failure::Broken(error) if rustls_error(error).is_some() || explain(error).contains("tls handshake"))
+    /// Does the other side speak no TLS? A certificate that isn't trusted is TLS all the same.
+    fn is_no_tls(&self) -> bool {
+        match self {
+            Failure::Slow => false,
+            Failure::Broken(error) => {
+                certificate_problem(error).is_none()
+                    && (rustls_error(error).is_some() || explain(error).contains("tls handshake"))
+            }
+        }
     }
 }
 
@@ -150,13 +157,15 @@ pub async fn timely(answer: impl Future<Output = reqwest::Result<Response>>) -> 
 /// The innermost reason of a failure, in lower case: reqwest's own text names only the address.
 #[must_use]
 pub fn explain(error: &reqwest::Error) -> String {
-    let mut texts: Vec<String> = Vec::new();
-    let mut next: Option<&dyn std::error::Error> = Some(error);
+    let mut inner = String::new();
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = next {
-        texts.push(error.to_string());
+        inner = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error) {
+            Some(errno) => Errno(errno).to_string(),
+            None => tame(&error.to_string()),
+        };
         next = error.source();
     }
-    let inner = texts.last().map(|text| tame(text)).unwrap_or_default();
     match error {
         error if error.is_connect() => format!("no connection: {inner}"),
         _ => inner,
@@ -396,45 +405,63 @@ impl Client {
     /// The first request to a server on this machine: in the clear, and by TLS if the answer is none or a 400, which is
     /// what a TLS server says to that. Nobody else sees loopback, and no credentials are sent before the answer.
     async fn find_out(&self, endpoint: &Endpoint, ask: &Ask<'_>) -> Result<Response, Trouble> {
+        // What has a body is not sent on the off chance.
         let probe = Ask::new(Method::GET, "", ask.scope);
-        let first = if ask.body.is_none() && matches!(ask.method, Method::GET | Method::HEAD) { ask } else { &probe };
-        let plain = self.follow(endpoint, Scheme::Http, first, None).await;
-        if let Ok(answer) = &plain
-            && answer.status() != StatusCode::BAD_REQUEST
-        {
-            endpoint.learn(Scheme::Http);
-            return self.authorised(endpoint, Scheme::Http, ask).await;
-        }
-        if let Err(Failed::Sent(Failure::Broken(error))) = &plain
-            && error.is_connect()
-        {
-            return plain.map_err(|failed| failed.of(endpoint.host()));
-        }
+        let itself = ask.body.is_none() && matches!(ask.method, Method::GET | Method::HEAD);
+        let first = if itself { ask } else { &probe };
+        let plain = match self.follow(endpoint, Scheme::Http, first, None).await {
+            Ok(answer) if answer.status() != StatusCode::BAD_REQUEST => {
+                return self.known(endpoint, Scheme::Http, ask, itself.then_some(answer)).await;
+            }
+            Err(Failed::Sent(Failure::Broken(error))) if error.is_connect() => {
+                return Err(Failure::Broken(error).of(endpoint.host()));
+            }
+            plain => plain,
+        };
         match self.follow(endpoint, Scheme::Https, first, None).await {
-            Ok(_) => {
-                endpoint.learn(Scheme::Https);
-                self.authorised(endpoint, Scheme::Https, ask).await
-            }
+            Ok(answer) => self.known(endpoint, Scheme::Https, ask, itself.then_some(answer)).await,
             // It speaks no TLS: what it said in the clear stands.
-            Err(Failed::Sent(failure))
-                if failure.is_tls_handshake()
-                    && !matches!(&failure, Failure::Broken(error) if certificate_problem(error).is_some()) =>
-            {
-                plain.map_err(|failed| failed.of(endpoint.host()))
-            }
+            Err(Failed::Sent(failure)) if failure.is_no_tls() => plain.map_err(|failed| failed.of(endpoint.host())),
             Err(failed) => Err(failed.of(endpoint.host())),
+        }
+    }
+
+    /// It has turned out how a server is spoken to; the answer that told so counts, if it is one to what was asked.
+    async fn known(
+        &self,
+        endpoint: &Endpoint,
+        scheme: Scheme,
+        ask: &Ask<'_>,
+        answer: Option<Response>,
+    ) -> Result<Response, Trouble> {
+        endpoint.learn(scheme);
+        match answer {
+            Some(answer) => self.challenged(endpoint, scheme, ask, answer, None).await,
+            None => self.authorised(endpoint, scheme, ask).await,
         }
     }
 
     /// Asks, and shows who we are if that is wanted.
     async fn authorised(&self, endpoint: &Endpoint, scheme: Scheme, ask: &Ask<'_>) -> Result<Response, Trouble> {
-        let host = endpoint.host();
-        let plain = scheme == Scheme::Http;
+        let (host, plain) = (endpoint.host(), scheme == Scheme::Http);
         let header = {
             let mut auth = endpoint.state.auth.lock().await;
             auth.header(self, plain, host, ask.scope, None).await?
         };
         let answer = self.follow(endpoint, scheme, ask, header.as_ref()).await.map_err(|failed| failed.of(host))?;
+        self.challenged(endpoint, scheme, ask, answer, header).await
+    }
+
+    /// If an answer asks who we are, asks again and shows it. `shown` was shown already.
+    async fn challenged(
+        &self,
+        endpoint: &Endpoint,
+        scheme: Scheme,
+        ask: &Ask<'_>,
+        answer: Response,
+        shown: Option<HeaderValue>,
+    ) -> Result<Response, Trouble> {
+        let (host, plain) = (endpoint.host(), scheme == Scheme::Http);
         // Whom it sent us to may ask, too, but gets nothing.
         if answer.status() != StatusCode::UNAUTHORIZED || !endpoint.owns(answer.url()) {
             return Ok(answer);
@@ -446,9 +473,9 @@ impl Client {
             if auth.credential.is_none() {
                 auth.credential = Some(self.credential(endpoint, ask.scope).await?);
             }
-            auth.header(self, plain, host, ask.scope, header.as_ref()).await?
+            auth.header(self, plain, host, ask.scope, shown.as_ref()).await?
         };
-        if again.is_none() || again == header {
+        if again.is_none() || again == shown {
             return Ok(answer);
         }
         drop(answer);

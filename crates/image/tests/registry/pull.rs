@@ -1,0 +1,167 @@
+//! Pulling what others made and pushed.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use crate::faulty::Faulty;
+use crate::support::{Nsrs, Registry, Source, ready};
+
+#[test]
+fn an_image_made_by_umoci_arrives_whole_and_is_not_fetched_twice() {
+    if !ready() {
+        return;
+    }
+    let registry = Registry::start();
+    let source = Source::new(&[3_000_000, 10]);
+    source.copy_to(&registry, "a/b:1", &[]);
+    let proxy = Faulty::before(&registry.address);
+    let nsrs = Nsrs::new();
+    let name = proxy.image("a/b:1");
+    let ran = nsrs.works(&["pull", "--format", "json", &name]);
+    let result: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((result["reference"].as_str(), result["present"].as_bool()), (Some(name.as_str()), Some(false)));
+    // A manifest, a configuration and three layers, each as umoci wrote it.
+    assert_eq!(nsrs.check_blobs(), 5);
+    let names = |directory: std::path::PathBuf| -> BTreeSet<_> {
+        fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name()).collect()
+    };
+    assert!(names(nsrs.store().join("blobs/sha256")).is_subset(&names(source.dir.path("oci/blobs/sha256"))));
+    let manifest = nsrs.read_by_skopeo(&name);
+    assert_eq!(manifest["layers"].as_array().unwrap().len(), 3);
+    let first = proxy.asked();
+    assert_eq!(first.iter().filter(|asked| asked.is_blob()).count(), 4, "{first:?}");
+
+    let again = nsrs.works(&["pull", "--quiet", &name]);
+    assert_eq!(again.stdout.trim(), result["digest"].as_str().unwrap());
+    assert_eq!(again.stderr, "");
+    let second = proxy.asked();
+    assert_eq!(second.len(), 1, "one request: {second:?}");
+    assert_eq!(second[0].method, "HEAD");
+
+    // By its digest nothing needs to be asked once it is there.
+    let by_digest = proxy.image(&format!("a/b@{}", result["digest"].as_str().unwrap()));
+    nsrs.works(&["pull", &by_digest]);
+    let third = proxy.asked();
+    assert!(third.iter().all(|asked| asked.is_manifest()), "{third:?}");
+    nsrs.works(&["pull", &by_digest]);
+    assert_eq!(proxy.asked().len(), 0);
+}
+
+#[test]
+fn a_tag_that_moved_brings_only_what_is_new() {
+    if !ready() {
+        return;
+    }
+    let registry = Registry::start();
+    let proxy = Faulty::before(&registry.address);
+    let (nsrs, name) = (Nsrs::new(), proxy.image("a:1"));
+    let source = Source::new(&[1000]);
+    source.copy_to(&registry, "a:1", &[]);
+    let first = nsrs.works(&["pull", "--quiet", &name]).stdout;
+    let layout = format!("{}:image", source.dir.path("oci").display());
+    let more = source.dir.path("root.tar").display().to_string();
+    crate::support::tool("tar", &["--append", "-f", &more, "-C", &source.dir.0.display().to_string(), "noise0"]);
+    crate::support::tool("umoci", &["raw", "add-layer", "--image", &layout, &more]);
+    source.copy_to(&registry, "a:1", &[]);
+    proxy.asked();
+    let second = nsrs.works(&["pull", "--quiet", &name]).stdout;
+    assert_ne!(first, second);
+    let asked = proxy.asked();
+    assert_eq!(asked.iter().filter(|asked| asked.is_blob()).count(), 2, "a configuration and a layer: {asked:?}");
+    assert_eq!(nsrs.read_by_skopeo(&name)["layers"].as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn docker_schema_2_and_every_compression_are_taken() {
+    if !ready() {
+        return;
+    }
+    let registry = Registry::start();
+    let source = Source::new(&[100_000]);
+    source.copy_to(&registry, "docker:1", &["--format", "v2s2"]);
+    source.copy_to(&registry, "zstd:1", &["--dest-compress-format", "zstd", "--format", "oci"]);
+    let plain = source.dir.path("plain");
+    let uncompressed = format!("dir:{}", plain.display());
+    crate::support::tool("skopeo", &["copy", "-q", "--dest-decompress", &source.name(), &uncompressed]);
+    let target = format!("docker://{}", registry.image("plain:1"));
+    crate::support::tool("skopeo", &["copy", "-q", "--dest-tls-verify=false", &uncompressed, &target]);
+    let nsrs = Nsrs::new();
+    for name in ["docker:1", "zstd:1", "plain:1"] {
+        nsrs.works(&["pull", &registry.image(name)]);
+    }
+    nsrs.check_blobs();
+    // Another tool reads what is of OCI's types; docker's it does not expect in an OCI layout.
+    for name in ["zstd:1", "plain:1"] {
+        nsrs.read_by_skopeo(&registry.image(name));
+    }
+}
+
+#[test]
+fn progress_is_told_as_it_was_asked_for() {
+    if !ready() {
+        return;
+    }
+    let registry = Registry::start();
+    Source::new(&[500_000]).copy_to(&registry, "a:1", &[]);
+    let name = registry.image("a:1");
+    let ran = Nsrs::new().works(&["pull", "--progress", "json", &name]);
+    let events: Vec<serde_json::Value> =
+        ran.stderr.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    assert_eq!(events[0]["event"], "resolving");
+    let layers: Vec<_> = events.iter().filter(|event| event["event"] == "layer").collect();
+    for phase in ["waiting", "downloading", "verifying", "done"] {
+        assert!(layers.iter().any(|event| event["phase"] == phase), "{phase}: {}", ran.stderr);
+    }
+    let last = events.last().unwrap();
+    assert_eq!((&last["event"], &last["reference"]), (&"done".into(), &name.as_str().into()));
+    assert!(last["digest"].as_str().unwrap().starts_with("sha256:"));
+
+    let plain = Nsrs::new().works(&["pull", &name]);
+    let lines: Vec<&str> = plain.stderr.lines().collect();
+    assert!(lines.iter().filter(|line| line.contains(": done, ")).count() >= 2, "{lines:?}");
+    assert!(lines.last().unwrap().starts_with(&format!("{name}: sha256:")), "{lines:?}");
+    let failed = Nsrs::new().run(&["pull", "--progress", "json", &registry.image("nothing")]);
+    let error: serde_json::Value = serde_json::from_str(failed.stderr.lines().last().unwrap()).unwrap();
+    assert_eq!((&error["event"], &error["code"]), (&"error".into(), &"ERR_NSRS_IMAGE_NOT_FOUND".into()));
+}
+
+#[test]
+fn mirrors_are_asked_first_and_may_fail() {
+    if !ready() {
+        return;
+    }
+    let (registry, empty) = (Registry::start(), Registry::start());
+    Source::new(&[1000]).copy_to(&registry, "library/a:1", &[]);
+    let (front, mirror) = (Faulty::before(&registry.address), Faulty::before(&registry.address));
+    let useless = Faulty::before(&empty.address);
+    // All of an image of the default registry comes from its mirror.
+    let nsrs = Nsrs::new().env("NSRS_REGISTRY_MIRRORS", &format!("http://{}", mirror.address));
+    nsrs.works(&["pull", "a:1"]);
+    assert!(mirror.asked().iter().any(|asked| asked.path.starts_with("/v2/library/a/")));
+    // One that has nothing is told of, and then the registry itself is asked.
+    let mirrors = format!("{0}=http://{1} {0}=http://127.0.0.1:1", front.address, useless.address);
+    let nsrs = Nsrs::new().env("NSRS_REGISTRY_MIRRORS", &mirrors);
+    let ran = nsrs.works(&["pull", &front.image("library/a:1")]);
+    assert!(ran.stderr.contains("the mirror") && ran.stderr.contains("was no use"), "{}", ran.stderr);
+    assert!(useless.asked().len() >= 2 && front.asked().iter().any(|asked| asked.is_blob()));
+    let bad = Nsrs::new().env("NSRS_REGISTRY_MIRRORS", "nonsense");
+    bad.fails(&["pull", "a"], &["invalid NSRS_REGISTRY_MIRRORS \"nonsense\""]);
+}
+
+#[test]
+fn two_pulls_at_the_same_time_fetch_each_blob_once() {
+    if !ready() {
+        return;
+    }
+    let registry = Registry::start();
+    Source::new(&[2_000_000, 2_000_000]).copy_to(&registry, "a:1", &[]);
+    let proxy = Faulty::before(&registry.address);
+    let (nsrs, name) = (Nsrs::new(), proxy.image("a:1"));
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| nsrs.works(&["pull", &name]));
+        }
+    });
+    assert_eq!(proxy.asked().iter().filter(|asked| asked.is_blob()).count(), 4);
+    nsrs.check_blobs();
+}
