@@ -4,7 +4,9 @@
 //! store as it was or as it should be.
 
 mod args;
+mod identity;
 mod login;
+mod output;
 mod progress;
 mod pull;
 mod push;
@@ -38,9 +40,14 @@ fn main() -> ExitCode {
         Err(error) => return finish(&Progress::new(Mode::Plain), Err(error)),
     };
     let progress = Progress::new(mode);
+    // Before anything starts a thread: a process of several can't enter a user namespace.
     let result = check(&version)
         .and_then(|()| format(&mut args))
-        .and_then(|json| verbs::run(&verb, Call { args, progress: progress.clone(), json }));
+        .and_then(|json| identity::become_needed(verbs::touches_trees(&verb)).map(|warning| (json, warning)))
+        .and_then(|(json, warning)| {
+            warning.into_iter().for_each(|warning| progress.warn(warning));
+            verbs::run(&verb, Call { args, progress: progress.clone(), json })
+        });
     finish(&progress, result)
 }
 

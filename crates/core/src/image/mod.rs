@@ -2,11 +2,16 @@
 //!
 //! Synchronous and without a network: the registry's client stands in the crate above (`nsrs-image`).
 
+pub mod archive;
 pub mod compression;
 pub mod config;
 pub mod digest;
+pub mod identity;
+pub mod open;
 pub mod reference;
+pub mod stack;
 pub mod store;
 pub mod tar;
+pub mod time;
 pub mod tree;
 pub mod unpack;

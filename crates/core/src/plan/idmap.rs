@@ -110,7 +110,8 @@ fn parse_all(option: &str, texts: &[String], problems: &mut Problems) -> Vec<IdM
 }
 
 /// The map of a caller without rights: their own id, and their subordinate range where there is one.
-fn automatic(id: u32, inside: u32, ranges: &[(u32, u32)], with_range: bool) -> Vec<IdMap> {
+#[must_use]
+pub fn automatic(id: u32, inside: u32, ranges: &[(u32, u32)], with_range: bool) -> Vec<IdMap> {
     let mut maps = vec![IdMap { inside, outside: id, count: 1 }];
     if with_range {
         let mut next = inside + 1;

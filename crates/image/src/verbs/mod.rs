@@ -1,8 +1,12 @@
 //! What can be done with images, one verb a file.
 
+mod archive;
+mod list;
 mod remote;
+mod remove;
 
 use nsrs_core::error::{Code, Error, Result};
+use nsrs_core::image::reference::Reference;
 
 use crate::args::Args;
 use crate::progress::Progress;
@@ -23,11 +27,35 @@ pub struct Call {
 /// Those of the verb; there is no such verb.
 pub fn run(verb: &str, call: Call) -> Result<()> {
     match verb {
-        "pull" => return remote::pull(call),
-        "push" => return remote::push(call),
-        "login" => return remote::login(call),
-        "logout" => return remote::logout(call),
-        _ => {}
+        "export" => archive::export(call),
+        "history" => list::history(call),
+        "images" => list::images(call),
+        "import" => archive::import(call),
+        "inspect" => list::inspect(call),
+        "load" => archive::load(call),
+        "login" => remote::login(call),
+        "logout" => remote::logout(call),
+        "prune" => remove::prune(call),
+        "pull" => remote::pull(call),
+        "push" => remote::push(call),
+        "rmi" => remove::rmi(call),
+        "save" => archive::save(call),
+        "tag" => list::tag(call),
+        _ => Err(Error::new(Code::InvalidArgument, "start nsrs-image", "there is no such verb").on(verb)),
     }
-    Err(Error::new(Code::InvalidArgument, "start nsrs-image", "there is no such verb").on(verb))
+}
+
+/// Does this verb write, read or remove unpacked layers? An ordinary user does that in a user namespace.
+#[must_use]
+pub fn touches_trees(verb: &str) -> bool {
+    matches!(verb, "export" | "import" | "load" | "prune" | "pull" | "rmi")
+}
+
+/// A name for an image: a digest says what an image is and can't be given.
+fn new_name(text: &str) -> Result<Reference> {
+    let reference = Reference::parse(text)?;
+    match reference.digest() {
+        None => Ok(reference),
+        Some(_) => Err(Error::invalid("image reference", text, "a digest is no name that can be given")),
+    }
 }

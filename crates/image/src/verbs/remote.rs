@@ -3,13 +3,12 @@
 use std::io::{BufRead, IsTerminal, Write};
 
 use nsrs_core::error::{At, Code, Error, Result};
-use nsrs_core::host::Host;
 use nsrs_core::image::reference::{Reference, parse_registry};
-use nsrs_core::image::store::{self, Store};
 use serde_json::json;
 
 use super::Call;
 use crate::args::Args;
+use crate::identity::{open_store, unpacking};
 use crate::progress::Mode;
 use crate::registry::platform::Platform;
 use crate::registry::{Client, Options};
@@ -24,10 +23,6 @@ fn client(call: &mut Call) -> Result<Client> {
     options.ca_file = call.args.value("--ca-file")?.map(Into::into);
     options.auth_file = call.args.value("--authfile")?.map(Into::into);
     Client::new(options, call.progress.clone())
-}
-
-fn open_store() -> Result<Store> {
-    Store::open(&store::directory(&Host::probe())?)
 }
 
 fn jobs(args: &mut Args) -> Result<usize> {
@@ -62,7 +57,7 @@ pub fn pull(mut call: Call) -> Result<()> {
         platform: platform(&mut call.args)?,
         jobs: jobs(&mut call.args)?,
         unpack: !call.args.flag("--no-unpack"),
-        ..Default::default()
+        unpacking: unpacking()?,
     };
     let args = std::mem::replace(&mut call.args, Args::new(Vec::new()));
     let reference = Reference::parse(&args.rest("the name of one image", 1, 1)?[0])?;

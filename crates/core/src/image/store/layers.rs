@@ -67,6 +67,22 @@ impl Store {
         self.layer_of(&diff_id.hex())
     }
 
+    /// Does somebody hold the unpacked layer just now?
+    ///
+    /// # Errors
+    /// What is there can't be opened.
+    pub fn is_held(&self, diff_id: &Digest) -> Result<bool> {
+        let path = self.layer_path(&diff_id.hex()).join(RECORD);
+        match File::open(&path) {
+            Ok(file) => match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
+                other => other.map(|()| false).at("open the unpacked layer", path.display()),
+            },
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::os("open the unpacked layer", path.display().to_string(), &error)),
+        }
+    }
+
     pub(super) fn layer_of(&self, key: &str) -> Result<Option<Layer>> {
         let step = "open the unpacked layer";
         let directory = self.layer_path(key);
@@ -103,8 +119,31 @@ impl Store {
         })
     }
 
+    /// Unpacks a layer whose diff id will only be known at its end.
+    ///
+    /// # Errors
+    /// Those of [`unpack::unpack`]; nothing stays of a layer that failed.
+    pub fn unpack_unknown(&self, input: impl Read + Send, options: &Options) -> Result<Layer> {
+        let step = "unpack the layer";
+        let mut random = [0; 16];
+        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty()).at(step, "")?;
+        // Its name begins with a dot, as of all that isn't complete: the next prune removes what a crash leaves.
+        let temporary = self.layer_path(&format!(".import-{:032x}", u128::from_ne_bytes(random)));
+        fs::DirBuilder::new().mode(0o755).create(&temporary).at(step, temporary.display())?;
+        let result = unpack::unpack(input, &temporary, options).and_then(|unpacked| {
+            self.make_layer(&unpacked.diff_id.hex(), |directory| {
+                fs::rename(&temporary, directory).at(step, directory.display())?;
+                Ok(unpacked.clone())
+            })
+        });
+        if temporary.exists() {
+            let _ = self.remove_tree(&temporary);
+        }
+        result
+    }
+
     /// Makes a layer in a directory of its own, and gives it its place when it is complete.
-    pub(super) fn make_layer(&self, key: &str, make: impl FnOnce(&Path) -> Result<Unpacked>) -> Result<Layer> {
+    pub(crate) fn make_layer(&self, key: &str, make: impl FnOnce(&Path) -> Result<Unpacked>) -> Result<Layer> {
         let step = "unpack the layer";
         if let Some(layer) = self.layer_of(key)? {
             return Ok(layer);

@@ -228,7 +228,7 @@ fn lock(file: &File, how: FlockOperation) -> rustix::io::Result<()> {
 }
 
 /// The error for content that isn't what its digest says.
-fn altered(digest: &Digest, found: Digest) -> Error {
+pub(crate) fn altered(digest: &Digest, found: Digest) -> Error {
     Error::new(Code::ImageInvalid, "verify the blob", format!("its content has the digest {found}"))
         .on(digest.to_string())
         .hint("it was altered on the way or on disk; pull or load the image again")

@@ -1,3 +1,53 @@
 //! Trees on disk that came out of an image: whatever is in them, no path of theirs leads out of them.
 
+pub mod copy;
+pub mod merge;
+pub mod pack;
 pub mod remove;
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags, openat};
+
+/// An extended attribute: its name and its value.
+pub type Xattr = (Vec<u8>, Vec<u8>);
+
+/// Opens a directory below another one, by its own name.
+pub(crate) fn open_directory(parent: impl AsFd, name: &[u8]) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(parent, name, flags, Mode::empty())
+}
+
+/// The extended attributes of a name in a directory, but not those of overlayfs. A file system without any has none.
+pub(crate) fn xattrs(parent: impl AsFd, name: &[u8]) -> rustix::io::Result<Vec<Xattr>> {
+    use rustix::io::Errno;
+    let fd = openat(parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    // An O_PATH descriptor tells its attributes by this name only, which leads to a link itself.
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let mut list = vec![0_u8; 1024];
+    let count = loop {
+        match rustix::fs::listxattr(&path[..], &mut list[..]) {
+            Err(Errno::RANGE) if list.len() < 65_536 => list.resize(65_536, 0),
+            Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+            other => break other?,
+        }
+    };
+    let mut found = Vec::new();
+    for xattr in list[..count].split(|byte| *byte == 0).filter(|xattr| !xattr.is_empty()) {
+        if xattr.starts_with(b"trusted.overlay.") || xattr.starts_with(b"user.overlay.") {
+            continue;
+        }
+        let mut value = vec![0_u8; 65_536];
+        match rustix::fs::getxattr(&path[..], xattr, &mut value[..]) {
+            Ok(count) => {
+                value.truncate(count);
+                found.push((xattr.to_vec(), value));
+            }
+            // Gone meanwhile, or not for us to see.
+            Err(Errno::NODATA | Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    found.sort();
+    Ok(found)
+}

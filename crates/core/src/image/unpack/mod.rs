@@ -9,7 +9,7 @@ mod place;
 mod stream;
 #[cfg(test)]
 mod tests;
-mod tree;
+pub(crate) mod tree;
 
 use std::fmt;
 use std::io::Read;

@@ -62,6 +62,8 @@ impl<'a> Place<'a> {
     pub(super) fn open(directory: &Path, options: &'a Options) -> Result<Place<'a>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(directory, flags, Mode::empty()).at("unpack into", directory.display())?;
+        // Whatever the umask left, if the archive has no entry for it.
+        fchmod(&root, Mode::from(0o755)).at("unpack into", directory.display())?;
         Ok(Place {
             options,
             tree: Tree::new(root, options.user_xattrs),

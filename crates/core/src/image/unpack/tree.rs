@@ -37,7 +37,7 @@ pub(super) struct Tree {
 ///
 /// # Errors
 /// It climbs out of the root, or is longer than the kernel takes.
-pub(super) fn clean(path: &[u8]) -> Result<Vec<u8>> {
+pub(crate) fn clean(path: &[u8]) -> Result<Vec<u8>> {
     let bad = |why: &str| Error::new(Code::ImageInvalid, "unpack", why).on(show(path));
     if path.len() > MOST_PATH {
         return Err(bad(&format!("its name is longer than {MOST_PATH} bytes")));
@@ -63,7 +63,7 @@ pub(super) fn clean(path: &[u8]) -> Result<Vec<u8>> {
 }
 
 /// The directory and the name of a clean path that isn't the root.
-pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
+pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|byte| *byte == b'/') {
         Some(slash) => (&path[..slash], &path[slash + 1..]),
         None => (b"", path),

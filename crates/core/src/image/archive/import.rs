@@ -1,0 +1,229 @@
+//! A root file system becomes an image of one layer: a tar archive as `docker export` or debootstrap make it, or a
+//! directory.
+
+use std::io::{self, Read};
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::load::descriptor;
+use super::{CONFIG, MANIFEST};
+use crate::error::{Code, Error, Result};
+use crate::image::compression::Compression;
+use crate::image::digest::Digest;
+use crate::image::open::host_architecture;
+use crate::image::reference::Reference;
+use crate::image::store::{Ingest, Named, Store, Wait};
+use crate::image::time;
+use crate::image::tree::merge::walk;
+use crate::image::tree::pack::Packer;
+use crate::image::unpack::Options;
+
+/// What is said of the new image.
+#[derive(Clone, Debug, Default)]
+pub struct About {
+    /// Its name.
+    pub name: Option<String>,
+    /// A remark, for its history.
+    pub message: String,
+    /// Its `config`: `Env`, `Cmd`, `Entrypoint` and the others, by the names of the specification.
+    pub config: Value,
+    /// The processor it is for, by Go's name; by default this machine's.
+    pub architecture: Option<String>,
+}
+
+/// Reads on and keeps what is read.
+struct Tee<'a, R> {
+    input: R,
+    ingest: &'a mut Ingest,
+    start: Vec<u8>,
+}
+
+impl<R: Read> Read for Tee<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.input.read(buffer)?;
+        if self.start.len() < 6 {
+            self.start.extend_from_slice(&buffer[..count.min(6)]);
+        }
+        self.ingest.write(&buffer[..count]).map_err(io::Error::other)?;
+        Ok(count)
+    }
+}
+
+/// Imports an archive of a root file system, packed or not; it is stored as it comes, and unpacked while it does.
+///
+/// # Errors
+/// Those of [`crate::image::unpack::unpack`]; the store refuses. Nothing stays of an import that failed.
+pub fn import(store: &Store, input: impl Read + Send, about: &About, options: &Options) -> Result<Named> {
+    let name = name(about)?;
+    let guard = store.guard()?;
+    let result = (|| {
+        let mut ingest = store.ingest_unknown()?;
+        let mut tee = Tee { input, ingest: &mut ingest, start: Vec::new() };
+        let layer = store.unpack_unknown(&mut tee, options)?;
+        // The archive may have ended before its file did.
+        io::copy(&mut tee, &mut io::sink()).map_err(crate::image::tar::read::read_error)?;
+        let compression = Compression::detect(&tee.start)?;
+        let size = ingest.offset();
+        let digest = ingest.commit()?;
+        let diff_id = layer.record.unpacked.diff_id;
+        if layer.record.unpacked.entries == 0 {
+            return Err(Error::new(Code::ImageInvalid, "import the root file system", "the archive is empty"));
+        }
+        finish(store, about, name.as_deref(), (digest, size, compression), &diff_id)
+    })();
+    drop(guard);
+    settled(store, result)
+}
+
+/// Imports a directory: what is in it, with owners, modes, times and attributes.
+///
+/// # Errors
+/// A file can't be read, or the store refuses.
+pub fn import_directory(store: &Store, directory: &Path, about: &About, options: &Options) -> Result<Named> {
+    let name = name(about)?;
+    let guard = store.guard()?;
+    let result = (|| {
+        let mut packer = Packer::new(io::BufWriter::with_capacity(256 << 10, store.ingest_unknown()?));
+        walk(&[directory], true, &mut packer)?;
+        let ingest =
+            packer.finish()?.into_inner().map_err(|error| crate::image::tar::read::read_error(error.into_error()))?;
+        let size = ingest.offset();
+        let digest = ingest.commit()?;
+        store.unpack_layer(&digest, store.open_blob(&digest)?, options)?;
+        finish(store, about, name.as_deref(), (digest, size, Compression::None), &digest)
+    })();
+    drop(guard);
+    settled(store, result)
+}
+
+fn settled(store: &Store, result: Result<Named>) -> Result<Named> {
+    if result.is_err() {
+        // As for archives of images: what came in is of no use.
+        let _ = store.prune(Wait::No, false);
+    }
+    result
+}
+
+fn name(about: &About) -> Result<Option<String>> {
+    about.name.as_deref().map(|name| Reference::parse(name).map(|name| name.to_string())).transpose()
+}
+
+fn finish(
+    store: &Store,
+    about: &About,
+    name: Option<&str>,
+    (layer, size, compression): (Digest, u64, Compression),
+    diff_id: &Digest,
+) -> Result<Named> {
+    let created = time::format(time::now());
+    let mut config = json!({
+        "created": created,
+        "architecture": about.architecture.as_deref().unwrap_or(host_architecture()),
+        "os": "linux",
+        "config": {},
+        "rootfs": { "type": "layers", "diff_ids": [diff_id.to_string()] },
+        "history": [{ "created": created, "created_by": "nsrs import", "comment": about.message }],
+    });
+    if about.config.is_object() {
+        config["config"] = about.config.clone();
+    }
+    let config = config.to_string().into_bytes();
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": { "mediaType": CONFIG, "digest": store.add(&config)?.to_string(), "size": config.len() },
+        "layers": [{ "mediaType": compression.layer_media_type(), "digest": layer.to_string(), "size": size }],
+    });
+    let manifest = manifest.to_string().into_bytes();
+    let descriptor = descriptor(&store.add(&manifest)?, manifest.len() as u64);
+    match name {
+        Some(name) => store.tag(name, &descriptor)?,
+        None => store.list(&descriptor)?,
+    }
+    Ok(Named { name: name.map(str::to_owned), descriptor })
+}
+
+/// Changes the `config` of a new image by an instruction of a Dockerfile: `CMD`, `ENTRYPOINT`, `ENV`, `EXPOSE`, `LABEL`,
+/// `STOPSIGNAL`, `USER`, `VOLUME`, `WORKDIR`.
+///
+/// # Errors
+/// It's none of them, or says nothing.
+pub fn change(config: &mut Value, instruction: &str) -> Result<()> {
+    let bad = |why: &str| Error::invalid("--change", instruction, why);
+    let (word, rest) = instruction.trim().split_once(char::is_whitespace).ok_or_else(|| bad("it says nothing"))?;
+    let rest = rest.trim();
+    if !config.is_object() {
+        *config = json!({});
+    }
+    let list = || -> Option<Vec<String>> { serde_json::from_str(rest).ok() };
+    let command = || list().unwrap_or_else(|| vec!["/bin/sh".into(), "-c".into(), rest.into()]);
+    let pairs = || -> Result<Vec<(String, String)>> {
+        // The old form, NAME VALUE: the rest of the line is the value.
+        let name = rest.split(['=', ' ', '\t']).next().unwrap_or_default();
+        if let Some(value) = rest[name.len()..].strip_prefix([' ', '\t']) {
+            return Ok(vec![(name.to_owned(), value.trim().to_owned())]);
+        }
+        words(rest)
+            .into_iter()
+            .map(|word| word.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())))
+            .collect::<Option<_>>()
+            .ok_or_else(|| bad("give NAME=VALUE"))
+    };
+    match word.to_ascii_uppercase().as_str() {
+        "CMD" => config["Cmd"] = command().into(),
+        "ENTRYPOINT" => config["Entrypoint"] = command().into(),
+        "USER" => config["User"] = rest.into(),
+        "WORKDIR" => config["WorkingDir"] = rest.into(),
+        "STOPSIGNAL" => config["StopSignal"] = rest.into(),
+        "VOLUME" => {
+            for volume in list().unwrap_or_else(|| words(rest)) {
+                config["Volumes"][volume] = json!({});
+            }
+        }
+        "EXPOSE" => {
+            for port in words(rest) {
+                let port = if port.contains('/') { port } else { format!("{port}/tcp") };
+                config["ExposedPorts"][port] = json!({});
+            }
+        }
+        "LABEL" => {
+            for (name, value) in pairs()? {
+                config["Labels"][name] = value.into();
+            }
+        }
+        "ENV" => {
+            let mut env: Vec<String> = serde_json::from_value(config["Env"].clone()).unwrap_or_default();
+            for (name, value) in pairs()? {
+                env.retain(|other| other.split_once('=').is_none_or(|(other, _)| other != name));
+                env.push(format!("{name}={value}"));
+            }
+            config["Env"] = env.into();
+        }
+        _ => return Err(bad("give CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME or WORKDIR")),
+    }
+    Ok(())
+}
+
+/// Words as a Dockerfile has them: quotes keep spaces.
+fn words(text: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let (mut word, mut quote, mut any) = (String::new(), None, false);
+    for c in text.chars() {
+        match (quote, c) {
+            (Some(open), c) if c == open => quote = None,
+            (None, '"' | '\'') => (quote, any) = (Some(c), true),
+            (None, c) if c.is_whitespace() => {
+                if any || !word.is_empty() {
+                    words.push(std::mem::take(&mut word));
+                }
+                any = false;
+            }
+            (_, c) => word.push(c),
+        }
+    }
+    if any || !word.is_empty() {
+        words.push(word);
+    }
+    words
+}

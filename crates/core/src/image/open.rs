@@ -1,0 +1,144 @@
+//! Images of the store: found by what a user calls them, and read.
+
+use oci_spec::image::{Descriptor, ImageManifest};
+use serde_json::Value;
+
+use super::config::ImageConfig;
+use super::digest::Digest;
+use super::reference::Reference;
+use super::store::{Named, Store, digest_of, unknown};
+use crate::error::{Code, Error, Result};
+
+/// An image with everything that describes it.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// Its name, if it has one.
+    pub name: Option<String>,
+    /// What the name leads to: its manifest, or an index with manifests of several platforms.
+    pub descriptor: Descriptor,
+    /// The digest of its manifest.
+    pub digest: Digest,
+    /// The digest of its configuration: its id.
+    pub id: Digest,
+    /// Its manifest.
+    pub manifest: ImageManifest,
+    /// Its configuration.
+    pub config: ImageConfig,
+}
+
+impl Image {
+    /// The size of its layers as they are packed, in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.manifest.layers().iter().map(Descriptor::size).sum()
+    }
+
+    /// The blobs of its layers, lowest first.
+    ///
+    /// # Errors
+    /// A digest is of an algorithm that isn't known.
+    pub fn layers(&self) -> Result<Vec<Digest>> {
+        self.manifest.layers().iter().map(digest_of).collect()
+    }
+}
+
+/// The processor of this machine by Go's name.
+#[must_use]
+pub fn host_architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "386",
+        "powerpc64" if cfg!(target_endian = "little") => "ppc64le",
+        "loongarch64" => "loong64",
+        other => other,
+    }
+}
+
+impl Store {
+    /// Finds the image that a user means: by its name, as it is or completed by docker's rules, by its id or digest, or by
+    /// the beginning of one.
+    ///
+    /// # Errors
+    /// There is none (`ImageNotFound`, with the nearest names), or there are several.
+    pub fn find(&self, text: &str) -> Result<Named> {
+        let images = self.images()?;
+        let reference = Reference::parse(text).ok();
+        let full = reference.as_ref().map(ToString::to_string);
+        let named = |name: &str| images.iter().find(|image| image.name.as_deref() == Some(name));
+        if let Some(image) = named(text).or_else(|| named(full.as_deref()?)) {
+            return Ok(image.clone());
+        }
+        // name@digest, of which only the digest says what it is.
+        if let Some(digest) = reference.as_ref().and_then(Reference::digest) {
+            let prefix = reference.as_ref().map(Reference::name).unwrap_or_default();
+            let found = images.iter().find(|image| {
+                let of_repository = image.name.as_deref().is_none_or(|name| name.starts_with(&prefix));
+                of_repository && image.digest().is_ok_and(|other| other == digest)
+            });
+            return found.cloned().ok_or_else(|| unknown(text, &images));
+        }
+        let hex = text.strip_prefix("sha256:").unwrap_or(text);
+        if hex.is_empty() || hex.len() > 64 || !hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err(unknown(full.as_deref().unwrap_or(text), &images));
+        }
+        let mut found: Vec<(Digest, &Named)> = Vec::new();
+        for image in &images {
+            let Ok(opened) = self.image(image) else { continue };
+            if [opened.id, opened.digest].iter().any(|digest| digest.hex().starts_with(hex)) {
+                found.push((opened.id, image));
+            }
+        }
+        let ids: std::collections::BTreeSet<Digest> = found.iter().map(|(id, _)| *id).collect();
+        match (ids.len(), found.first()) {
+            (1, Some((_, image))) => Ok((*image).clone()),
+            (0, _) | (_, None) => Err(unknown(full.as_deref().unwrap_or(text), &images)),
+            (count, _) => Err(Error::new(Code::InvalidArgument, "find the image", format!("{count} ids begin so"))
+                .on(text)
+                .hint("give more digits of the id, or a name")),
+        }
+    }
+
+    /// Reads an image. Of several platforms it's that of this machine, or the one that is there.
+    ///
+    /// # Errors
+    /// A part isn't there (`ImageNotFound`) or is no part of an image (`ImageInvalid`).
+    pub fn image(&self, named: &Named) -> Result<Image> {
+        let step = "read the image";
+        let mut digest = named.digest()?;
+        for _nested in 0..4 {
+            let bytes = self.read(&digest)?;
+            let bad = |why: String| Error::new(Code::ImageInvalid, step, why).on(digest.to_string());
+            let value: Value = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
+            if value["manifests"].is_array() {
+                digest = self
+                    .choose(&value)
+                    .ok_or_else(|| bad("none of its platforms is in the store".into()).code(Code::ImageNotFound))?;
+                continue;
+            }
+            let manifest: ImageManifest = serde_json::from_value(value).map_err(|error| bad(error.to_string()))?;
+            let id = digest_of(manifest.config())?;
+            let config = ImageConfig::of(self, &manifest)?;
+            let (name, descriptor) = (named.name.clone(), named.descriptor.clone());
+            return Ok(Image { name, descriptor, digest, id, manifest, config });
+        }
+        Err(Error::new(Code::ImageInvalid, step, "indexes are nested too deep").on(digest.to_string()))
+    }
+
+    fn choose(&self, index: &Value) -> Option<Digest> {
+        let mut there: Vec<(bool, Digest)> = index["manifests"]
+            .as_array()?
+            .iter()
+            // Attestations and the like say that they are for no platform.
+            .filter(|entry| entry["platform"]["os"] != "unknown")
+            .filter_map(|entry| {
+                let digest: Digest = entry["digest"].as_str()?.parse().ok()?;
+                let platform = &entry["platform"];
+                let ours = platform["architecture"] == host_architecture() && platform["os"] == "linux";
+                self.has(&digest).then_some((!ours, digest))
+            })
+            .collect();
+        there.sort_by_key(|(other, _)| *other);
+        there.first().map(|(_, digest)| *digest)
+    }
+}

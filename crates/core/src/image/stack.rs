@@ -1,0 +1,188 @@
+//! The layers of an image, ready to be mounted over each other.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, XattrFlags, fchmod, fchown, fsetxattr, fstat,
+    openat2, statat,
+};
+use rustix::io::Errno;
+
+use super::config::chain_ids;
+use super::digest::Digest;
+use super::open::Image;
+use super::store::{Layer, Store};
+use super::tree::copy::{Copier, How};
+use super::tree::merge::walk;
+use super::unpack::Options;
+use crate::error::{At, Code, Error, Result};
+
+/// The layers of an image, unpacked.
+#[derive(Debug)]
+pub struct Stack {
+    /// Lowest first; those below one that hides everything are left out. Held, so that they aren't removed.
+    pub layers: Vec<Layer>,
+}
+
+impl Stack {
+    /// The directories for overlayfs, lowest first.
+    #[must_use]
+    pub fn paths(&self) -> Vec<&Path> {
+        self.layers.iter().map(|layer| layer.path.as_path()).collect()
+    }
+
+    /// The mount needs `userxattr`.
+    #[must_use]
+    pub fn user_xattrs(&self) -> bool {
+        self.layers.iter().any(|layer| layer.record.unpacked.user_xattrs)
+    }
+
+    /// Copies the whole tree into an empty directory, for where overlayfs is refused. Says whether the blocks of files are
+    /// shared with the layers.
+    ///
+    /// # Errors
+    /// The disk is full, or refuses.
+    pub fn copy(&self, into: &Path) -> Result<bool> {
+        let mut copier = Copier::new(into, How::Copy)?;
+        walk(&self.paths(), false, &mut copier)?;
+        Ok(copier.reflinks)
+    }
+}
+
+impl Store {
+    /// Unpacks the layers of an image that aren't yet, each once, two at a time.
+    ///
+    /// # Errors
+    /// Those of [`Store::unpack_layer`]; the first is told.
+    pub fn unpack_image(&self, image: &Image, options: &Options) -> Result<()> {
+        let work: Vec<(Digest, Digest)> =
+            image.layers()?.into_iter().zip(image.config.diff_ids.iter().copied()).collect();
+        let next = std::sync::atomic::AtomicUsize::new(0);
+        let one_by_one = || -> Result<()> {
+            while let Some((blob, diff_id)) = work.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+                if self.layer(diff_id)?.is_none() {
+                    let result = self.open_blob(blob).and_then(|file| self.unpack_layer(diff_id, file, options));
+                    if let Err(error) = result {
+                        next.store(work.len(), std::sync::atomic::Ordering::Relaxed);
+                        return Err(error);
+                    }
+                }
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let helper = scope.spawn(one_by_one);
+            let own = one_by_one();
+            let other = helper
+                .join()
+                .unwrap_or_else(|_| Err(Error::new(Code::SetupFailed, "unpack the image", "a thread panicked")));
+            own.and(other)
+        })
+    }
+
+    /// The layers of an image, lowest first, as overlayfs shall see them.
+    ///
+    /// A layer may have directories without an entry of their own: they say nothing of the same directory below, whose
+    /// owner and mode hold. overlayfs would take the upper one's; so such a layer is given a sibling for this image, of the
+    /// same files by hard links, with these directories as they are below.
+    ///
+    /// # Errors
+    /// A layer isn't unpacked (`ImageNotFound`).
+    pub fn stack(&self, diff_ids: &[Digest]) -> Result<Stack> {
+        let mut layers: Vec<Layer> = Vec::new();
+        for (diff_id, chain_id) in diff_ids.iter().zip(chain_ids(diff_ids)) {
+            let layer = self.layer(diff_id)?.ok_or_else(|| {
+                Error::new(Code::ImageNotFound, "stack the layers", "a layer isn't unpacked")
+                    .on(diff_id.to_string())
+                    .hint("pull or load the image again")
+            })?;
+            if layer.record.unpacked.opaque {
+                layers.clear();
+            }
+            let changes = changes(&layer, &layers)?;
+            if changes.is_empty() {
+                layers.push(layer);
+                continue;
+            }
+            let unpacked = layer.record.unpacked.clone();
+            let key = format!("chain-{}", chain_id.hex());
+            layers.push(self.make_layer(&key, |directory| {
+                let mut copier = Copier::new(directory, How::Link)?;
+                // As one layer by itself, whiteouts and all.
+                walk(&[&layer.path], true, &mut copier)?;
+                changes.iter().try_for_each(|change| change.make(directory))?;
+                Ok(unpacked)
+            })?);
+        }
+        Ok(Stack { layers })
+    }
+}
+
+/// A directory that has to be given what it has below.
+struct Change {
+    path: String,
+    stat: Stat,
+    /// Where it is below.
+    below: PathBuf,
+}
+
+fn open_in(root: &Path, path: &str) -> rustix::io::Result<OwnedFd> {
+    let root = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    openat2(root, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), resolve)
+}
+
+/// The directories of a layer without an entry of their own that differ from the same one below.
+fn changes(layer: &Layer, below: &[Layer]) -> Result<Vec<Change>> {
+    let mut changes = Vec::new();
+    for path in &layer.record.unpacked.implicit {
+        for lower in below.iter().rev() {
+            match open_in(&lower.path, path) {
+                Ok(fd) => {
+                    let stat = fstat(&fd).at("read the layer", path)?;
+                    let plain = stat.st_mode & 0o7777 == 0o755 && (stat.st_uid, stat.st_gid) == (0, 0);
+                    let own_xattrs = super::tree::xattrs(&fd, b".").at("read the layer", path)?;
+                    if !plain || !own_xattrs.is_empty() {
+                        changes.push(Change { path: path.clone(), stat, below: lower.path.clone() });
+                    }
+                    break;
+                }
+                // Hidden there, or something else: it is new.
+                Err(Errno::NOTDIR | Errno::LOOP) => break,
+                Err(_) if is_hidden(&lower.path, path) => break,
+                Err(_) => {}
+            }
+        }
+    }
+    Ok(changes)
+}
+
+/// Is there a whiteout at the path, or at a directory on the way?
+fn is_hidden(root: &Path, path: &str) -> bool {
+    let Ok(root) = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) else {
+        return false;
+    };
+    path.match_indices('/').map(|(end, _)| end).chain([path.len()]).any(|end| {
+        statat(&root, &path[..end], AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0)
+    })
+}
+
+impl Change {
+    fn make(&self, root: &Path) -> Result<()> {
+        let step = "stack the layers";
+        let fd = open_in(root, &self.path).at(step, &self.path)?;
+        let (uid, gid) = (Uid::from_raw(self.stat.st_uid), Gid::from_raw(self.stat.st_gid));
+        fchown(&fd, Some(uid), Some(gid)).at(step, &self.path)?;
+        fchmod(&fd, Mode::from_raw_mode(self.stat.st_mode & 0o7777)).at(step, &self.path)?;
+        let below = open_in(&self.below, &self.path).at(step, &self.path)?;
+        for (name, value) in super::tree::xattrs(&below, b".").at(step, &self.path)? {
+            match fsetxattr(&fd, &name[..], &value, XattrFlags::empty()) {
+                Err(Errno::OPNOTSUPP | Errno::PERM) => {}
+                other => other.at(step, &self.path)?,
+            }
+        }
+        Ok(())
+    }
+}

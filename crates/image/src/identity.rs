@@ -1,0 +1,47 @@
+//! Who this process is for the files of images, decided once at its start.
+
+use std::sync::OnceLock;
+
+use nsrs_core::error::Result;
+use nsrs_core::host::Host;
+use nsrs_core::image::identity::{self, Identity};
+use nsrs_core::image::store::Store;
+use nsrs_core::image::unpack;
+
+static CURRENT: OnceLock<Identity> = OnceLock::new();
+
+/// Becomes who the verb needs to be; `trees`: it writes, reads or removes unpacked layers. Returns what the user should
+/// know.
+///
+/// # Errors
+/// Those of [`identity::enter`].
+pub fn become_needed(trees: bool) -> Result<Option<String>> {
+    let host = Host::probe();
+    let identity = if trees { identity::enter(&host)? } else { identity::outside(&host)? };
+    let warning = identity.warning.clone();
+    let _ = CURRENT.set(identity);
+    Ok(warning)
+}
+
+fn current() -> Result<&'static Identity> {
+    if CURRENT.get().is_none() {
+        let _ = CURRENT.set(identity::outside(&Host::probe())?);
+    }
+    Ok(CURRENT.get().unwrap_or_else(|| unreachable!("it was set just now")))
+}
+
+/// Opens the store of this user.
+///
+/// # Errors
+/// Those of [`Store::open`].
+pub fn open_store() -> Result<Store> {
+    Store::open(&current()?.directory)
+}
+
+/// How layers are unpacked here.
+///
+/// # Errors
+/// The user has no home directory.
+pub fn unpacking() -> Result<unpack::Options> {
+    Ok(current()?.options.clone())
+}

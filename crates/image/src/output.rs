@@ -1,0 +1,92 @@
+//! What verbs write to the standard output.
+
+use std::io::Write;
+
+use nsrs_core::error::{At, Result};
+use serde_json::Value;
+
+/// Writes a line.
+///
+/// # Errors
+/// The output refuses. A reader that went away is the end, not an error.
+pub fn line(text: &str) -> Result<()> {
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.at("write the result", ""),
+    }
+}
+
+/// Writes JSON, indented.
+///
+/// # Errors
+/// Those of [`line`].
+pub fn json(value: &Value) -> Result<()> {
+    line(&serde_json::to_string_pretty(value).unwrap_or_default())
+}
+
+/// Writes a table with a line of titles; columns are as wide as their widest cell.
+///
+/// # Errors
+/// Those of [`line`].
+pub fn table(titles: &[&str], rows: &[Vec<String>]) -> Result<()> {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain([titles[column].len()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..titles.len()).map(width).collect();
+    let titles: Vec<String> = titles.iter().map(|title| (*title).to_owned()).collect();
+    for row in std::iter::once(&titles).chain(rows) {
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        line(cells.join("   ").trim_end())?;
+    }
+    Ok(())
+}
+
+/// A number of bytes as people read it: `1.5 MB`, in powers of ten as docker does.
+#[must_use]
+pub fn size(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    for unit in ["B", "kB", "MB", "GB"] {
+        if value < 999.5 {
+            return match unit {
+                "B" => format!("{bytes} B"),
+                _ if value < 9.995 => format!("{value:.2} {unit}"),
+                _ if value < 99.95 => format!("{value:.1} {unit}"),
+                _ => format!("{value:.0} {unit}"),
+            };
+        }
+        value /= 1000.0;
+    }
+    format!("{value:.1} TB")
+}
+
+/// How long ago a time was: `3 days ago`.
+#[must_use]
+pub fn ago(seconds: i64) -> String {
+    let since = nsrs_core::image::time::now() - seconds;
+    let of = |count: i64, unit: &str| format!("{count} {unit}{} ago", if count == 1 { "" } else { "s" });
+    match since {
+        ..0 => "in the future".to_owned(),
+        0..60 => of(since, "second"),
+        60..3600 => of(since / 60, "minute"),
+        3600..172_800 => of(since / 3600, "hour"),
+        172_800..1_209_600 => of(since / 86_400, "day"),
+        1_209_600..5_184_000 => of(since / 604_800, "week"),
+        5_184_000..63_072_000 => of(since / 2_592_000, "month"),
+        _ => of(since / 31_536_000, "year"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_three_digits() {
+        for (bytes, text) in
+            [(0, "0 B"), (999, "999 B"), (1_500, "1.50 kB"), (12_345_678, "12.3 MB"), (999_600_000, "1.00 GB")]
+        {
+            assert_eq!(size(bytes), text);
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! `load`, `save`, `import` and `export`: images as files.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+
+use nsrs_core::error::{At, Code, Error, Result};
+use nsrs_core::image::archive::import::{self, About};
+use nsrs_core::image::archive::save::Format;
+use nsrs_core::image::archive::{export, load, save};
+use nsrs_core::image::store::{Named, Store};
+use nsrs_core::image::unpack::Options;
+use serde_json::{Value, json};
+
+use super::Call;
+use crate::identity::{open_store, unpacking};
+use crate::output;
+use crate::progress::Mode;
+
+/// `load [--input FILE] [--name NAME] [--no-unpack]`: images from an archive, from the standard input or a file, or from a
+/// directory with an OCI layout.
+///
+/// # Errors
+/// Those of [`load::load`].
+pub fn load(mut call: Call) -> Result<()> {
+    let input = call.args.value("--input")?;
+    let name = call.args.value("--name")?;
+    let unpack = !call.args.flag("--no-unpack");
+    let options = limits(&mut call)?;
+    let store = open_store()?;
+    let rest = std::mem::replace(&mut call.args, crate::args::Args::new(Vec::new())).rest("at most one file", 0, 1)?;
+    let path = input.or_else(|| rest.into_iter().next());
+    let loaded = match path.as_deref().map(Path::new) {
+        Some(path) if path.is_dir() => load::load_layout(&store, path, name.as_deref())?,
+        path => load::load(&store, reader(path)?, name.as_deref())?,
+    };
+    for image in &loaded {
+        if unpack {
+            store.unpack_image(&store.image(image)?, &options)?;
+        }
+    }
+    tell(&call, &store, "loaded", &loaded)
+}
+
+/// Says which images came.
+fn tell(call: &Call, store: &Store, verb: &str, images: &[Named]) -> Result<()> {
+    let mut values: Vec<Value> = Vec::new();
+    for image in images {
+        let opened = store.image(image)?;
+        values.push(json!({ "name": image.name, "id": opened.id.to_string(), "digest": opened.digest.to_string() }));
+    }
+    if call.json {
+        return output::json(&values.into());
+    }
+    for value in &values {
+        let id = value["id"].as_str().unwrap_or_default();
+        match (call.progress.mode(), value["name"].as_str()) {
+            (Mode::Quiet, _) => output::line(id)?,
+            (_, Some(name)) => output::line(&format!("{verb}: {name}"))?,
+            (_, None) => output::line(&format!("{verb}: {id}"))?,
+        }
+    }
+    Ok(())
+}
+
+/// `--max-ratio N`: how many times its packed size a layer may unpack to.
+fn limits(call: &mut Call) -> Result<Options> {
+    let mut options = unpacking()?;
+    if let Some(text) = call.args.value("--max-ratio")? {
+        let ratio = text.parse().ok().filter(|ratio| *ratio > 0);
+        options.limits.ratio = ratio.ok_or_else(|| Error::invalid("--max-ratio", text, "give a number"))?;
+    }
+    Ok(options)
+}
+
+/// The file, or the standard input for `-` and nothing.
+fn reader(path: Option<&Path>) -> Result<Box<dyn Read + Send>> {
+    match path {
+        Some(path) if path != Path::new("-") => Ok(Box::new(File::open(path).at("open the archive", path.display())?)),
+        _ if io::stdin().is_terminal() => {
+            Err(Error::new(Code::InvalidArgument, "read the archive", "the standard input is a terminal")
+                .hint("give a file, or nsrs … < FILE"))
+        }
+        _ => Ok(Box::new(io::stdin())),
+    }
+}
+
+/// Writes to a file, which appears when it is complete, or to the standard output.
+fn write_to(path: Option<&str>, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+    let step = "write the archive";
+    let Some(path) = path.filter(|path| *path != "-") else {
+        if io::stdout().is_terminal() {
+            return Err(Error::new(Code::InvalidArgument, step, "the standard output is a terminal")
+                .hint("give a file: --output FILE, or nsrs … > FILE"));
+        }
+        let mut output = BufWriter::with_capacity(256 << 10, io::stdout().lock());
+        write(&mut output)?;
+        return output.flush().at(step, "");
+    };
+    // A device or a pipe is written to as it is.
+    if fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
+        let file = fs::OpenOptions::new().write(true).open(path).at(step, path)?;
+        let mut output = BufWriter::with_capacity(256 << 10, file);
+        write(&mut output)?;
+        return output.flush().at(step, path);
+    }
+    let temporary = PathBuf::from(format!("{path}.nsrs-{}", std::process::id()));
+    let result = (|| {
+        let file = fs::OpenOptions::new().write(true).create_new(true).open(&temporary).at(step, path)?;
+        let mut output = BufWriter::with_capacity(256 << 10, file);
+        write(&mut output)?;
+        output.flush().at(step, path)?;
+        fs::rename(&temporary, path).at(step, path)
+    })();
+    if result.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    result
+}
+
+/// `save [--output FILE] [--type docker|oci] IMAGE…`: images as one archive.
+///
+/// # Errors
+/// Those of [`save::save`].
+pub fn save(mut call: Call) -> Result<()> {
+    let output = call.args.value("--output")?;
+    let format = match call.args.value("--type")?.as_deref() {
+        None | Some("docker" | "docker-archive") => Format::Docker,
+        Some("oci" | "oci-archive") => Format::Oci,
+        Some(other) => return Err(Error::invalid("--type", other, "give docker or oci")),
+    };
+    let store = open_store()?;
+    let names = call.args.rest("the names of images", 1, usize::MAX)?;
+    let images: Vec<Named> = names.iter().map(|name| store.find(name)).collect::<Result<_>>()?;
+    // What is written stays until it is written.
+    let _guard = store.guard()?;
+    write_to(output.as_deref(), |to| save::save(&store, &images, format, to))
+}
+
+/// `import [--message TEXT] [--change INSTRUCTION]… [--arch ARCH] FILE|DIRECTORY|- [NAME]`: a root file system becomes an
+/// image.
+///
+/// # Errors
+/// Those of [`import::import`].
+pub fn import(mut call: Call) -> Result<()> {
+    let message = call.args.value("--message")?.unwrap_or_default();
+    let mut config = json!({});
+    for instruction in call.args.values("--change")? {
+        import::change(&mut config, &instruction)?;
+    }
+    let architecture = call.args.value("--arch")?;
+    let options = limits(&mut call)?;
+    let store = open_store()?;
+    let rest = std::mem::replace(&mut call.args, crate::args::Args::new(Vec::new())).rest(
+        "a file, a directory or -, and the name of the image",
+        1,
+        2,
+    )?;
+    let name = rest.get(1).map(|name| super::new_name(name).map(|name| name.to_string())).transpose()?;
+    let about = About { name, message, config, architecture };
+    let path = Path::new(&rest[0]);
+    let imported = match path.is_dir() {
+        true => import::import_directory(&store, path, &about, &options)?,
+        false => import::import(&store, reader(Some(path))?, &about, &options)?,
+    };
+    tell(&call, &store, "imported", &[imported])
+}
+
+/// `export [--output FILE] IMAGE`: the root file system of an image as a flat archive.
+///
+/// # Errors
+/// Those of [`export::export`]; there is no such image.
+pub fn export(mut call: Call) -> Result<()> {
+    let output = call.args.value("--output")?;
+    let options = limits(&mut call)?;
+    let store = open_store()?;
+    let image = store.image(&store.find(&call.args.rest("the name of one image", 1, 1)?[0])?)?;
+    let _guard = store.guard()?;
+    store.unpack_image(&image, &options)?;
+    let stack = store.stack(&image.config.diff_ids)?;
+    write_to(output.as_deref(), |to| export::export(&stack, to).map(drop))
+}

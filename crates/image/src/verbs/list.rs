@@ -1,0 +1,206 @@
+//! `images`, `tag`, `inspect` and `history`: what is there.
+
+use nsrs_core::error::Result;
+use nsrs_core::image::open::Image;
+use nsrs_core::image::reference::Reference;
+use nsrs_core::image::store::{Named, Store};
+use nsrs_core::image::time;
+use serde_json::{Value, json};
+
+use super::Call;
+use crate::identity::open_store;
+use crate::output;
+
+/// `images [--all] [NAME]`: images by name, the last one first.
+///
+/// # Errors
+/// The index can't be read. An image of which a part is missing is listed and says so.
+pub fn images(call: Call) -> Result<()> {
+    let store = open_store()?;
+    let wanted = call.args.rest("at most one name", 0, 1)?;
+    let mut listed: Vec<(i64, Value, Vec<String>)> = Vec::new();
+    for named in store.images()? {
+        if !wanted.first().is_none_or(|wanted| matches(&named, wanted)) {
+            continue;
+        }
+        listed.push(match store.image(&named) {
+            Ok(image) => row(&image),
+            Err(error) => broken(&named, &error.to_string()),
+        });
+    }
+    listed.sort_by_key(|(created, ..)| std::cmp::Reverse(*created));
+    if call.json {
+        return output::json(&listed.into_iter().map(|(_, value, _)| value).collect());
+    }
+    if call.progress.mode() == crate::progress::Mode::Quiet {
+        return listed.iter().try_for_each(|(_, value, _)| output::line(value["id"].as_str().unwrap_or_default()));
+    }
+    let rows: Vec<Vec<String>> = listed.into_iter().map(|(.., row)| row).collect();
+    output::table(&["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"], &rows)
+}
+
+/// A name without a tag means all tags of the repository.
+fn matches(named: &Named, wanted: &str) -> bool {
+    let Some(name) = named.name.as_deref().and_then(|name| Reference::parse(name).ok()) else { return false };
+    let Ok(reference) = Reference::parse(wanted) else { return named.name.as_deref() == Some(wanted) };
+    let tagged = wanted.rsplit('/').next().is_some_and(|last| last.contains([':', '@']));
+    if tagged { name == reference } else { name.name() == reference.name() }
+}
+
+fn name_parts(name: Option<&str>) -> (String, String) {
+    let Some(name) = name else { return ("<none>".into(), "<none>".into()) };
+    let familiar = Reference::parse(name).map_or_else(|_| name.to_owned(), |name| name.familiar());
+    if let Some((repository, _)) = familiar.split_once('@') {
+        return (repository.to_owned(), "<none>".into());
+    }
+    match familiar.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => (repository.to_owned(), tag.to_owned()),
+        _ => (familiar, "<none>".into()),
+    }
+}
+
+fn created(image: &Image) -> Option<i64> {
+    image.config.spec.created().as_deref().and_then(time::parse)
+}
+
+fn row(image: &Image) -> (i64, Value, Vec<String>) {
+    let created = created(image);
+    let (repository, tag) = name_parts(image.name.as_deref());
+    let value = json!({
+        "name": image.name,
+        "repository": repository,
+        "tag": tag,
+        "id": image.id.to_string(),
+        "digest": image.digest.to_string(),
+        "created": image.config.spec.created(),
+        "size": image.size(),
+        "layers": image.config.diff_ids.len(),
+        "platform": image.config.platform(),
+    });
+    let ago = created.map_or_else(|| "unknown".to_owned(), output::ago);
+    let cells = vec![repository, tag, image.id.short(), ago, output::size(image.size())];
+    (created.unwrap_or(i64::MIN), value, cells)
+}
+
+fn broken(named: &Named, why: &str) -> (i64, Value, Vec<String>) {
+    let (repository, tag) = name_parts(named.name.as_deref());
+    let digest = named.descriptor.digest().to_string();
+    let value = json!({ "name": named.name, "repository": repository, "tag": tag, "digest": digest, "error": why });
+    (i64::MIN, value, vec![repository, tag, "damaged".into(), why.to_owned(), "?".into()])
+}
+
+/// `tag IMAGE NAME…`: further names for an image.
+///
+/// # Errors
+/// There is no such image; a name is none.
+pub fn tag(call: Call) -> Result<()> {
+    let store = open_store()?;
+    let names = call.args.rest("an image and its new name", 2, usize::MAX)?;
+    let references: Vec<Reference> = names[1..].iter().map(|name| super::new_name(name)).collect::<Result<_>>()?;
+    let _guard = store.guard()?;
+    let image = store.find(&names[0])?;
+    for reference in &references {
+        store.tag(&reference.to_string(), &image.descriptor)?;
+    }
+    if call.json {
+        output::json(&json!({ "names": references, "digest": image.descriptor.digest().to_string() }))?;
+    }
+    Ok(())
+}
+
+fn open(store: &Store, text: &str) -> Result<Image> {
+    store.image(&store.find(text)?)
+}
+
+/// `inspect IMAGE…`: everything that is known, by docker's names, always as JSON.
+///
+/// # Errors
+/// There is no such image, or a part of it is missing.
+pub fn inspect(call: Call) -> Result<()> {
+    let store = open_store()?;
+    let names = call.args.rest("the names of images", 1, usize::MAX)?;
+    let all = store.images()?;
+    let mut found = Vec::new();
+    for name in &names {
+        let image = open(&store, name)?;
+        let raw = &image.config.raw;
+        let names_of = |image: &Image| -> (Vec<String>, Vec<String>) {
+            let same = all.iter().filter(|other| other.descriptor.digest() == image.descriptor.digest());
+            let names = same.filter_map(|other| other.name.as_deref()).filter_map(|name| Reference::parse(name).ok());
+            let (digests, tags): (Vec<Reference>, Vec<Reference>) = names.partition(|name| name.digest().is_some());
+            let text = |names: Vec<Reference>| names.iter().map(Reference::familiar).collect();
+            (text(tags), text(digests))
+        };
+        let (tags, digests) = names_of(&image);
+        let unpacked = image.config.diff_ids.iter().map(|id| store.layer(id).map(|layer| layer.is_some()));
+        found.push(json!({
+            "Id": image.id.to_string(),
+            "Digest": image.digest.to_string(),
+            "RepoTags": tags,
+            "RepoDigests": digests,
+            "Created": raw["created"],
+            "Author": raw["author"],
+            "Architecture": raw["architecture"],
+            "Variant": raw["variant"],
+            "Os": raw["os"],
+            "Size": image.size(),
+            "Config": raw["config"],
+            "RootFS": { "Type": "layers", "Layers": raw["rootfs"]["diff_ids"] },
+            "Layers": image.manifest.layers(),
+            "Unpacked": unpacked.collect::<Result<Vec<bool>>>()?.into_iter().all(|there| there),
+            "Annotations": image.manifest.annotations(),
+        }));
+    }
+    output::json(&found.into())
+}
+
+/// `history IMAGE`: how its layers came to be, the last one first.
+///
+/// # Errors
+/// There is no such image, or a part of it is missing.
+pub fn history(mut call: Call) -> Result<()> {
+    let full = call.args.flag("--no-trunc");
+    let store = open_store()?;
+    let image = open(&store, &call.args.rest("the name of one image", 1, 1)?[0])?;
+    let mut layers = image.manifest.layers().iter().zip(&image.config.diff_ids);
+    let mut steps: Vec<Value> = Vec::new();
+    let written = image.config.spec.history().clone().unwrap_or_default();
+    for step in &written {
+        let layer = if step.empty_layer().unwrap_or(false) { None } else { layers.next() };
+        steps.push(json!({
+            "created": step.created(),
+            "createdBy": step.created_by(),
+            "comment": step.comment(),
+            "size": layer.map_or(0, |(layer, _)| layer.size()),
+            "diffId": layer.map(|(_, id)| id.to_string()),
+        }));
+    }
+    // A history that was left out, or ends too early, doesn't hide a layer.
+    for (layer, id) in layers {
+        steps.push(json!({ "created": null, "createdBy": null, "comment": null, "size": layer.size(), "diffId": id.to_string() }));
+    }
+    steps.reverse();
+    if call.json {
+        return output::json(&steps.into());
+    }
+    let rows: Vec<Vec<String>> = steps
+        .iter()
+        .map(|step| {
+            let text = |key: &str| one_line(step[key].as_str().unwrap_or_default(), if full { usize::MAX } else { 60 });
+            let ago = step["created"].as_str().and_then(time::parse).map_or_else(|| "unknown".to_owned(), output::ago);
+            let size = step["size"].as_u64().unwrap_or(0);
+            vec![ago, text("createdBy"), output::size(size), text("comment")]
+        })
+        .collect();
+    output::table(&["CREATED", "CREATED BY", "SIZE", "COMMENT"], &rows)
+}
+
+/// What an image says of itself, in one line and without control characters: it could move the cursor or worse.
+fn one_line(text: &str, most: usize) -> String {
+    let text: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut text: String = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    if text.chars().count() > most {
+        text = text.chars().take(most - 1).chain(['…']).collect();
+    }
+    text
+}

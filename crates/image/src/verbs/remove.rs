@@ -1,0 +1,105 @@
+//! `rmi` and `prune`: images that go.
+
+use nsrs_core::error::{Code, Error, Result};
+use nsrs_core::image::store::{Pruned, Store, Wait};
+use serde_json::json;
+
+use super::Call;
+use crate::identity::open_store;
+use crate::output;
+
+/// `rmi [--force] IMAGE…`: takes names away, and with the last name of an image the image. An id takes all names away, if
+/// there is one only or with `--force`.
+///
+/// # Errors
+/// There is no such image: those before it are gone. An id has several names.
+pub fn rmi(mut call: Call) -> Result<()> {
+    let force = call.args.flag("--force");
+    let no_prune = call.args.flag("--no-prune");
+    let store = open_store()?;
+    let names = call.args.rest("the names of images", 1, usize::MAX)?;
+    let mut gone: Vec<String> = Vec::new();
+    let mut failed = None;
+    for text in &names {
+        if let Err(error) = remove(&store, text, force, &mut gone) {
+            failed = Some(error);
+            break;
+        }
+    }
+    // Without waiting: what can't be removed now is removed by the next one.
+    let pruned = if no_prune { None } else { store.prune(Wait::No, false)? };
+    if call.json {
+        output::json(&json!({ "untagged": gone, "pruned": pruned }))?;
+    } else {
+        gone.iter().try_for_each(|name| output::line(&format!("untagged: {name}")))?;
+    }
+    if pruned.is_none() && !no_prune {
+        call.progress.warn("the store is in use: the space is given back by the next nsrs image prune");
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+fn remove(store: &Store, text: &str, force: bool, gone: &mut Vec<String>) -> Result<()> {
+    let named = store.find(text)?;
+    let digest = named.digest()?;
+    let by_name = named.name.as_deref().is_some_and(|name| {
+        name == text || nsrs_core::image::reference::Reference::parse(text).is_ok_and(|text| text.to_string() == name)
+    });
+    if by_name && let Some(name) = &named.name {
+        store.remove(name)?;
+        gone.push(name.clone());
+        return Ok(());
+    }
+    let images = store.images()?;
+    let names: Vec<&str> = images
+        .iter()
+        .filter(|other| other.digest().is_ok_and(|other| other == digest))
+        .filter_map(|other| other.name.as_deref())
+        .collect();
+    if names.len() > 1 && !force {
+        return Err(Error::new(Code::InvalidArgument, "remove the image", format!("it has {} names", names.len()))
+            .on(text)
+            .hint(format!("give a name ({}), or --force for all", names.join(", "))));
+    }
+    store.remove_digest(&digest)?;
+    match names.is_empty() {
+        true => gone.push(digest.to_string()),
+        false => gone.extend(names.into_iter().map(str::to_owned)),
+    }
+    Ok(())
+}
+
+/// `prune [--all]`: removes images without a name, and what no image needs; with `--all` every image that no container
+/// uses.
+///
+/// # Errors
+/// An image is damaged; a file can't be removed.
+pub fn prune(mut call: Call) -> Result<()> {
+    let all = call.args.flag("--all");
+    let store = open_store()?;
+    call.args.rest("no names", 0, 0)?;
+    for image in store.images()? {
+        if image.name.is_none() || all && !in_use(&store, &image)? {
+            store.remove_digest(&image.digest()?)?;
+        }
+    }
+    let pruned = store.prune(Wait::Yes, true)?.unwrap_or_default();
+    if call.json {
+        return output::json(&json!(pruned));
+    }
+    let Pruned { blobs, layers, in_use, bytes } = pruned;
+    output::line(&format!("removed {blobs} blobs and {layers} unpacked layers: {}", output::size(bytes)))?;
+    if in_use > 0 {
+        output::line(&format!("{in_use} layers are in use and stay"))?;
+    }
+    Ok(())
+}
+
+/// Does a container hold the image's topmost layer?
+fn in_use(store: &Store, named: &nsrs_core::image::store::Named) -> Result<bool> {
+    let Ok(image) = store.image(named) else { return Ok(false) };
+    match image.config.diff_ids.last() {
+        Some(top) => store.is_held(top),
+        None => Ok(false),
+    }
+}
