@@ -6,6 +6,7 @@ pub mod archive;
 pub mod compression;
 pub mod config;
 pub mod digest;
+pub mod feed;
 pub mod identity;
 pub mod open;
 pub mod reference;

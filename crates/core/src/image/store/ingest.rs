@@ -18,6 +18,7 @@ use crate::image::digest::{Digest, Hasher};
 
 /// How the ingestion of a blob begins.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "one at a time, and taken apart at once")]
 pub enum Begin {
     /// The blob is there already.
     Present,

@@ -87,7 +87,9 @@ impl<W: Write> Writer<W> {
             before.set_entry_type(EntryType::XHeader);
             put(&mut before.as_old_mut().name, b"././@PaxHeader");
             before.set_mode(0o644);
-            (before.set_uid(0), before.set_gid(0), before.set_mtime(0));
+            before.set_uid(0);
+            before.set_gid(0);
+            before.set_mtime(0);
             before.set_size(extended.len() as u64);
             before.set_cksum();
             self.output.write_all(before.as_bytes())?;

@@ -64,7 +64,7 @@ impl<W: Write> Packer<W> {
             mode: node.stat.st_mode & 0o7777,
             uid: node.stat.st_uid.into(),
             gid: node.stat.st_gid.into(),
-            mtime: (node.stat.st_mtime as i64, node.stat.st_mtime_nsec as u32),
+            mtime: (node.stat.st_mtime, node.stat.st_mtime_nsec as u32),
             device,
             size: if kind == Kind::File { node.stat.st_size as u64 } else { 0 },
             sparse: None,

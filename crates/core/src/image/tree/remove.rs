@@ -129,7 +129,7 @@ mod tests {
         std::fs::create_dir(base.join("tree/.nsrs-remove-2")).unwrap();
         std::fs::create_dir_all(base.join("tree/locked/in")).unwrap();
         std::fs::write(base.join("tree/locked/in/file"), "").unwrap();
-        std::fs::set_permissions(base.join("tree/locked"), std::fs::Permissions::from_mode(0)).unwrap();
+        std::fs::set_permissions(base.join("tree/locked"), std::fs::Permissions::from_mode(0o0)).unwrap();
         let mut fd = openat(&parent, c"tree", OFlags::PATH, Mode::empty()).unwrap();
         for _ in 0..3000 {
             rustix::fs::mkdirat(&fd, c"d", Mode::from(0o755)).unwrap();

@@ -34,8 +34,8 @@ const AUFS: &[u8] = b".wh..wh.";
 pub(super) struct Place<'a> {
     options: &'a Options,
     tree: Tree,
-    /// Nothing takes rights away from new files.
-    plain_umask: bool,
+    /// The rights that new files don't get.
+    umask: u32,
     /// Who makes files here: those needn't be given to them.
     own: (u32, u32),
     directories: BTreeMap<Vec<u8>, Entry>,
@@ -67,7 +67,8 @@ impl<'a> Place<'a> {
         Ok(Place {
             options,
             tree: Tree::new(root, options.user_xattrs),
-            plain_umask: umask() == Some(0),
+            // Unknown: as if it took everything.
+            umask: umask().unwrap_or(0o777),
             own: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
             directories: BTreeMap::new(),
             links: BTreeMap::new(),
@@ -158,8 +159,9 @@ impl<'a> Place<'a> {
             .map_err(|errno| failed("make the file", entry, errno))?;
         let file = File::from(file);
         write(&file, entry, reader)?;
-        let owned = self.owner(entry, |uid, gid| fchown(&file, Some(uid), Some(gid)))?;
-        if owned || !self.plain_umask || entry.mode & 0o7000 != 0 {
+        self.owner(entry, |uid, gid| fchown(&file, Some(uid), Some(gid)))?;
+        // It was made with its mode, as far as that goes.
+        if entry.mode & (self.umask | 0o7000) != 0 {
             fchmod(&file, Mode::from(entry.mode)).map_err(|errno| failed("set the mode", entry, errno))?;
         }
         self.xattrs(entry, |name, value| fsetxattr(&file, name, value, XattrFlags::empty()))?;
@@ -270,8 +272,8 @@ impl<'a> Place<'a> {
         utimensat(directory, name, &times(entry), nofollow).map_err(|errno| failed("set the time", entry, errno))
     }
 
-    /// Gives it to its owner. Returns whether anything was changed.
-    fn owner(&mut self, entry: &Entry, chown: impl FnOnce(Uid, Gid) -> rustix::io::Result<()>) -> Result<bool> {
+    /// Gives it to its owner.
+    fn owner(&mut self, entry: &Entry, chown: impl FnOnce(Uid, Gid) -> rustix::io::Result<()>) -> Result<()> {
         let id = |id: u64, what: &str| {
             let id = u32::try_from(id).ok().filter(|id| *id != u32::MAX);
             id.ok_or_else(|| invalid(format!("its {what} is no id that there can be")))
@@ -279,13 +281,13 @@ impl<'a> Place<'a> {
         let (uid, gid) = (id(entry.uid, "owner")?, id(entry.gid, "group")?);
         // Directories get their set-group-ID bit and their default ACL at the end: until then nothing is inherited.
         if (uid, gid) == self.own {
-            return Ok(false);
+            return Ok(());
         }
         match chown(Uid::from_raw(uid), Gid::from_raw(gid)) {
-            Ok(()) => Ok(true),
+            Ok(()) => Ok(()),
             Err(Errno::INVAL | Errno::PERM) if self.options.squash => {
                 self.squashed += 1;
-                Ok(false)
+                Ok(())
             }
             Err(errno) => Err(failed("give it to its owner", entry, errno)),
         }
@@ -475,32 +477,34 @@ fn write<R: BufRead>(file: &File, entry: &Entry, reader: &mut Reader<R>) -> Resu
             if most == 0 {
                 return Err(invalid("its data are shorter than they should be"));
             }
-            let mut rest = &data[..most];
-            let mut at = offset;
-            while !rest.is_empty() {
-                let piece = &rest[..rest.len().min(HOLE)];
-                if piece.len() == HOLE && is_zero(piece) {
-                    hole = true;
-                } else {
-                    file.write_all_at(piece, at).map_err(|error| {
-                        let errno = error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error);
-                        failed("write the file", entry, errno)
-                    })?;
-                }
-                at += piece.len() as u64;
-                rest = &rest[piece.len()..];
-            }
+            hole |= put(file, &data[..most], offset).map_err(|error| failed_io(entry, &error))?;
             reader.consume(most);
             offset += most as u64;
         }
     }
     if hole {
-        file.set_len(entry.size).map_err(|error| {
-            let errno = error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error);
-            failed("write the file", entry, errno)
-        })?;
+        file.set_len(entry.size).map_err(|error| failed_io(entry, &error))?;
     }
     Ok(())
+}
+
+fn failed_io(entry: &Entry, error: &std::io::Error) -> Error {
+    failed("write the file", entry, error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error))
+}
+
+/// Writes what isn't a long run of zeroes, and says whether there was one.
+fn put(file: &File, bytes: &[u8], at: u64) -> std::io::Result<bool> {
+    let (mut start, mut hole) = (0, false);
+    for (index, piece) in bytes.chunks(HOLE).enumerate() {
+        if piece.len() == HOLE && is_zero(piece) {
+            let end = index * HOLE;
+            file.write_all_at(&bytes[start..end], at + start as u64)?;
+            start = end + HOLE;
+            hole = true;
+        }
+    }
+    file.write_all_at(&bytes[start..], at + start as u64)?;
+    Ok(hole)
 }
 
 fn is_zero(bytes: &[u8]) -> bool {

@@ -758,3 +758,23 @@ fn no_bytes_make_the_reader_panic() {
     }
     scratch.untouched();
 }
+
+#[test]
+fn the_fuzzer_s_archives_stay_inside() {
+    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/archive"));
+    // The hostile archives of this file are the seeds: NSRS_WRITE_CORPUS=1 writes them anew.
+    if std::env::var_os("NSRS_WRITE_CORPUS").is_some() {
+        for (name, archive, _) in hostile() {
+            fs::write(folder.join(name), &archive[..archive.len().min(32 << 10)]).unwrap();
+        }
+    }
+    let scratch = Scratch::new("corpus");
+    for entry in fs::read_dir(&folder).unwrap() {
+        let bytes = fs::read(entry.unwrap().path()).unwrap();
+        let _ = fs::remove_dir_all(scratch.at(""));
+        fs::create_dir(scratch.at("")).unwrap();
+        let limits = Limits { floor: 16 << 20, ratio: 10, entries: 1000 };
+        let _ = unpack(&bytes[..], &scratch.at(""), &Options { devices: false, limits, ..options() });
+        scratch.untouched();
+    }
+}
