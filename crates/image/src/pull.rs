@@ -137,7 +137,8 @@ fn fetch(
     let resolved = client.resolve(reference, platform)?;
     let (document, image) = (resolved.document(), resolved.image()?);
     check_types(image, reference)?;
-    let fetcher = Fetcher { store, client, reference, options, stop: AtomicBool::new(false) };
+    let fetcher =
+        Fetcher { store, client, reference, options, config: image.config.digest, stop: AtomicBool::new(false) };
     fetcher.blob(&image.config, None)?;
     let config = ImageConfig::parse(&store.read(&image.config.digest)?)
         .map_err(|error| error.on(format!("{} of {}", image.config.digest, reference.familiar())))?;
@@ -220,6 +221,7 @@ struct Fetcher<'a> {
     client: &'a Client,
     reference: &'a Reference,
     options: &'a Options,
+    config: Digest,
     /// Something failed: the others need not go on.
     stop: AtomicBool,
 }
@@ -234,6 +236,10 @@ enum Broken {
 
 impl Fetcher<'_> {
     fn tell(&self, blob: &manifest::Descriptor, phase: Phase, current: u64) {
+        // A configuration is not worth a line.
+        if blob.digest == self.config {
+            return;
+        }
         let digest = blob.digest.to_string();
         self.client.progress().tell(&Event::Layer { digest, phase, current, total: blob.size });
     }

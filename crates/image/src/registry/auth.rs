@@ -227,11 +227,8 @@ async fn fetch(
         let mut form = vec![("grant_type", "refresh_token"), ("client_id", "nsrs"), ("refresh_token", token)];
         form.extend(name.map(|name| ("service", name)));
         form.push(("scope", &scope.0));
-        let body = Url::parse_with_params("x:", form).map(|url| url.query().unwrap_or_default().to_owned());
-        client
-            .request(Method::POST, url)
-            .header("content-type", "application/x-www-form-urlencoded")
-            .body(body.unwrap_or_default())
+        let body = encoded(&form);
+        client.request(Method::POST, url).header("content-type", "application/x-www-form-urlencoded").body(body)
     } else {
         let mut query = url.query_pairs_mut();
         query.extend_pairs(name.map(|name| ("service", name)));
@@ -261,6 +258,12 @@ async fn fetch(
     let header = Some(token).filter(|token| !token.is_empty()).and_then(|token| bearer(&token));
     let life = Duration::from_secs(answer.expires_in.unwrap_or(USUAL_LIFE).clamp(USUAL_LIFE, 24 * 3600));
     Ok(Token { header: header.ok_or_else(|| no_token(host))?, ends: asked + life - MARGIN })
+}
+
+/// A form as the body of a request.
+fn encoded(form: &[(&str, &str)]) -> String {
+    let address = Url::parse_with_params("form:", form);
+    address.ok().and_then(|address| address.query().map(str::to_owned)).unwrap_or_default()
 }
 
 fn no_token(host: &str) -> Error {
@@ -315,6 +318,21 @@ mod tests {
         let error = check_realm("http://auth.example/token", false, "r.example").unwrap_err();
         assert!(error.to_string().contains("without encryption"), "{error}");
         assert!(check_realm("file:///etc/passwd", true, "localhost:5000").is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_challenge_makes_the_reader_panic(text in "[ -~]{0,120}") {
+            let mut headers = HeaderMap::new();
+            headers.append(WWW_AUTHENTICATE, HeaderValue::from_str(&text).unwrap());
+            headers.append(WWW_AUTHENTICATE, HeaderValue::from_str(&format!("Bearer realm={text}")).unwrap());
+            let _ = Challenge::of(&headers);
+        }
+    }
+
+    #[test]
+    fn forms_are_encoded() {
+        assert_eq!(encoded(&[("a", "b c"), ("d", "e&f=ä")]), "a=b+c&d=e%26f%3D%C3%A4");
     }
 
     #[test]

@@ -114,8 +114,9 @@ impl Pump {
     }
 
     async fn once(&mut self, endpoint: &Endpoint, backoff: &mut Backoff) -> Result<End, Trouble> {
-        let scope = Scope::pull(self.wanted.reference.repository());
-        let path = format!("{}/blobs/{}", self.wanted.reference.repository(), self.wanted.digest);
+        let repository = endpoint.repository(self.wanted.reference.repository());
+        let scope = Scope::pull(&repository);
+        let path = format!("{repository}/blobs/{}", self.wanted.digest);
         let mut ask = Ask::new(Method::GET, &path, &scope);
         if self.at > 0 {
             ask = ask.header(RANGE, &format!("bytes={}-", self.at));

@@ -51,16 +51,22 @@ impl HostState {
 }
 
 impl Endpoint {
-    /// A server at this host and port, with a path in front of `/v2/`.
+    /// A server at this host and port, whose repositories stand below this path.
     #[must_use]
     pub fn new(host: &str, prefix: &str, mirror: bool, state: Arc<HostState>) -> Endpoint {
-        Endpoint { host: host.to_owned(), prefix: prefix.trim_end_matches('/').to_owned(), mirror, state }
+        Endpoint { host: host.to_owned(), prefix: prefix.trim_matches('/').to_owned(), mirror, state }
     }
 
     /// Host and port, as they stand in names: `quay.io`, `localhost:5000`.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
+    }
+
+    /// The name of a repository at this server: mirrors keep those of a registry below a path of their own.
+    #[must_use]
+    pub fn repository(&self, name: &str) -> String {
+        if self.prefix.is_empty() { name.to_owned() } else { format!("{}/{name}", self.prefix) }
     }
 
     /// How it is spoken to.
@@ -85,7 +91,7 @@ impl Endpoint {
     /// The host can't stand in a URL.
     pub fn url(&self, scheme: Scheme, path: &str) -> Result<Url> {
         let scheme = if scheme == Scheme::Https { "https" } else { "http" };
-        Url::parse(&format!("{scheme}://{}{}/v2/{path}", self.host, self.prefix)).map_err(|error| {
+        Url::parse(&format!("{scheme}://{}/v2/{path}", self.host)).map_err(|error| {
             Error::new(Code::InvalidArgument, "reach the registry", error.to_string()).on(self.host.clone())
         })
     }

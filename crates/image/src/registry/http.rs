@@ -29,6 +29,8 @@ pub const IDLE: Duration = Duration::from_secs(60);
 const ATTEMPTS: u32 = 6;
 /// How many times with one that never has: a wrong name should be said soon.
 const FIRST_ATTEMPTS: u32 = 3;
+/// A body up to here is sent at once, and then an answer must come.
+const SMALL: u64 = 4 << 20;
 /// How many times a server may send us elsewhere.
 const REDIRECTS: u32 = 8;
 
@@ -523,7 +525,7 @@ impl Client {
             let mut large = false;
             if let Some(make) = ask.body {
                 let (body, length) = make()?;
-                large = length > 0;
+                large = length > SMALL;
                 request = request.header(reqwest::header::CONTENT_LENGTH, length).body(body);
             }
             // How long a body takes is for the one who makes it to watch (upload.rs).

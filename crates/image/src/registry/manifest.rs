@@ -187,14 +187,15 @@ fn named_digest(headers: &HeaderMap) -> Option<Digest> {
 }
 
 impl Client {
-    /// The digest that a tag stands for now, by a HEAD request: nothing is transferred. `None` if the server doesn't say.
+    /// The digest that a tag stands for now, by a HEAD request: nothing is transferred. `None` if the server doesn't say,
+    /// or knows no such request.
     ///
     /// # Errors
-    /// Nobody has it, or can be reached.
+    /// Nobody can be reached.
     pub fn head(&self, reference: &Reference) -> Result<Option<Digest>> {
         self.wait(self.first_of(reference, async |client: &Client, endpoint: &Endpoint| {
             let answer = client.ask_manifest(endpoint, reference, Method::HEAD, &reference.selector()).await?;
-            Ok(named_digest(answer.headers()))
+            Ok(named_digest(answer.headers()).filter(|_| answer.status() == StatusCode::OK))
         }))
     }
 
@@ -247,10 +248,13 @@ impl Client {
         method: Method,
         selector: &str,
     ) -> Result<Response> {
-        let scope = Scope::pull(reference.repository());
-        let path = format!("{}/manifests/{selector}", reference.repository());
+        let repository = endpoint.repository(reference.repository());
+        let scope = Scope::pull(&repository);
+        let path = format!("{repository}/manifests/{selector}");
+        let head = method == Method::HEAD;
         let answer = self.send(endpoint, &Ask::new(method, &path, &scope).header(ACCEPT, ACCEPTED)).await?;
-        if answer.status() == StatusCode::OK {
+        // A refused HEAD has no words: the GET that follows gets them.
+        if head || answer.status() == StatusCode::OK {
             return Ok(answer);
         }
         let (image, repository) = (reference.familiar(), reference.name());
@@ -335,6 +339,18 @@ mod tests {
         assert!(error(&both, None).contains("as an image and as an index"));
         let declared = image(r#","mediaType":"application/vnd.oci.image.manifest.v1+json""#);
         assert!(error(&declared, Some("application/vnd.oci.image.index.v1+json")).contains("the registry calls it"));
+    }
+
+    proptest::proptest! {
+        // Whatever stands where in an otherwise sensible document, and whatever it is called.
+        #[test]
+        fn no_document_makes_the_reader_panic(at in 0usize..400, junk in "[\\[\\]{}\",:a-z0-9-]{0,40}", name in "[ -~]{0,60}") {
+            let sound = image(r#","mediaType":"application/vnd.oci.image.manifest.v1+json","manifests":[{}]"#);
+            let mut text = sound.clone();
+            text.insert_str(at.min(sound.len()), &junk);
+            let _ = read(text.as_bytes(), Some(&name), "a");
+            let _ = read(junk.as_bytes(), Some(&name), "a");
+        }
     }
 
     #[test]

@@ -27,7 +27,8 @@ pub struct Options {
 pub struct Mirror {
     /// The registry it has copies of: `docker.io`.
     pub of: String,
-    /// Where it is: `https://mirror.example:5000`, with a path in front of `/v2/` if there must be one.
+    /// Where it is: `https://mirror.example:5000`, with the path that its copies of the repositories stand below, if they
+    /// do: `https://cache.example/docker` has `library/busybox` as `docker/library/busybox`.
     pub url: Url,
 }
 

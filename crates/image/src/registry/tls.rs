@@ -18,8 +18,12 @@ pub const HINT: &str =
 /// The certificates for this registry alone, by the names of their files.
 #[must_use]
 pub fn files_of(host: &str) -> Vec<PathBuf> {
+    files_in(&OF_REGISTRIES, host)
+}
+
+fn files_in(directories: &[&str], host: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
-    for directory in OF_REGISTRIES {
+    for directory in directories {
         let Ok(entries) = fs::read_dir(Path::new(directory).join(host)) else { continue };
         let entries = entries.filter_map(|entry| Some(entry.ok()?.path()));
         files.extend(entries.filter(|path| path.extension().is_some_and(|end| end == "crt")));
@@ -76,4 +80,25 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>> {
 
 fn unusable(file: &Path, why: String) -> Error {
     Error::new(Code::InvalidArgument, "read the certificates in", why).on(file.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificates_of_one_registry_are_the_crt_files_below_its_name() {
+        let base = std::env::temp_dir().join(format!("nsrs-tls-{}", std::process::id()));
+        let own = base.join("r.example:5000");
+        fs::create_dir_all(&own).unwrap();
+        for name in ["ca.crt", "more.crt", "client.cert", "client.key"] {
+            fs::write(own.join(name), "").unwrap();
+        }
+        let files = files_in(&[base.to_str().unwrap(), "/nonexistent"], "r.example:5000");
+        assert_eq!(files, [own.join("ca.crt"), own.join("more.crt")]);
+        assert!(files_in(&[base.to_str().unwrap()], "r.example").is_empty());
+        let error = config(&files).unwrap_err().to_string();
+        assert!(error.contains("ca.crt: there is none in it"), "{error}");
+        fs::remove_dir_all(&base).unwrap();
+    }
 }

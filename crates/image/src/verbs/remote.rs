@@ -4,6 +4,7 @@ use std::io::{BufRead, IsTerminal, Write};
 
 use nsrs_core::error::{At, Code, Error, Result};
 use nsrs_core::image::reference::{Reference, parse_registry};
+use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use serde_json::json;
 
 use super::Call;
@@ -14,7 +15,7 @@ use crate::registry::platform::Platform;
 use crate::registry::{Client, Options};
 
 /// A password longer than this is none.
-const MOST_PASSWORD: usize = 64 << 10;
+const MOST_PASSWORD: u64 = 64 << 10;
 
 /// `--plain-http`, `--ca-file FILE`, `--authfile FILE`, and what the environment says.
 fn client(call: &mut Call) -> Result<Client> {
@@ -142,27 +143,53 @@ fn registry(args: Args) -> Result<String> {
 fn ask(question: &str, echo: bool) -> Result<String> {
     let stdin = std::io::stdin();
     let terminal = stdin.is_terminal();
-    let mut before = None;
     if terminal {
         eprint!("{question}");
-        if !echo && let Ok(modes) = rustix::termios::tcgetattr(&stdin) {
-            let mut silent = modes.clone();
-            silent.local_modes.remove(rustix::termios::LocalModes::ECHO);
-            let _ = rustix::termios::tcsetattr(&stdin, rustix::termios::OptionalActions::Now, &silent);
-            before = Some(modes);
+    }
+    let line = match terminal && !echo {
+        true => secret()?,
+        false => {
+            let mut line = String::new();
+            let read = std::io::Read::take(stdin.lock(), MOST_PASSWORD).read_line(&mut line);
+            read.at("read the standard input", "")?;
+            line.trim_end_matches(['\n', '\r']).to_owned()
         }
-    }
-    let mut line = String::new();
-    let read = std::io::Read::take(stdin.lock(), MOST_PASSWORD as u64).read_line(&mut line);
-    if let Some(modes) = before {
-        let _ = rustix::termios::tcsetattr(&stdin, rustix::termios::OptionalActions::Now, &modes);
-        eprintln!();
-    }
-    read.at("read the standard input", "")?;
-    let line = line.trim_end_matches(['\n', '\r']).to_owned();
+    };
     match line.is_empty() {
         true => Err(Error::new(Code::InvalidArgument, "log in", "nothing came by the standard input")
             .hint("echo PASSWORD | nsrs login --username USER REGISTRY")),
         false => Ok(line),
     }
+}
+
+/// A line of the terminal without echo. Ctrl-C is read as well: a signal would leave the terminal silent.
+fn secret() -> Result<String> {
+    let step = "read the terminal";
+    let stdin = std::io::stdin();
+    let before = tcgetattr(&stdin).at(step, "")?;
+    let mut silent = before.clone();
+    silent.local_modes.remove(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG);
+    tcsetattr(&stdin, OptionalActions::Now, &silent).at(step, "")?;
+    let mut line: Vec<u8> = Vec::new();
+    let end = loop {
+        let mut byte = [0];
+        match rustix::io::read(&stdin, &mut byte) {
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => break Err(Error::os(step, "", errno)),
+            Ok(0) => break Ok(()),
+            Ok(_) => match byte[0] {
+                b'\n' | b'\r' | 4 => break Ok(()),
+                3 => break Err(Error::new(Code::InvalidArgument, "log in", "it was broken off")),
+                8 | 127 => {
+                    // A character, not a byte.
+                    while line.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {}
+                }
+                byte => line.push(byte),
+            },
+        }
+    };
+    let _ = tcsetattr(&stdin, OptionalActions::Now, &before);
+    eprintln!();
+    end?;
+    String::from_utf8(line).map_err(|_| Error::new(Code::InvalidArgument, "log in", "the password is not UTF-8"))
 }

@@ -211,7 +211,6 @@ fn redirects_take_no_credentials_along() {
     // A server that we were sent to gets no answer to its questions either.
     elsewhere
         .fault(99, Act::Reply("401 Who", "WWW-Authenticate: Basic realm=\"x\"\r\n".into(), String::new()), |_| true);
-    Nsrs { dir: crate::support::Dir::new(), env: nsrs.env.clone() };
     let other = Nsrs::new().env("DOCKER_CONFIG", &nsrs.dir.path("home/.docker").display().to_string());
     other.fails(&["pull", &proxy.image("a:1")], &["wants to know who asks"]);
     assert!(elsewhere.asked().iter().all(|asked: &Asked| asked.header("authorization").is_none()));

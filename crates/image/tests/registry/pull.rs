@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use crate::faulty::Faulty;
+use crate::faulty::{Act, Faulty};
 use crate::support::{Nsrs, Registry, Source, ready};
 
 #[test]
@@ -78,18 +78,29 @@ fn docker_schema_2_and_every_compression_are_taken() {
     }
     let registry = Registry::start();
     let source = Source::new(&[100_000]);
-    source.copy_to(&registry, "docker:1", &["--format", "v2s2"]);
+    // First, for later skopeo would take what it knows to be in the registry.
     source.copy_to(&registry, "zstd:1", &["--dest-compress-format", "zstd", "--format", "oci"]);
+    source.copy_to(&registry, "docker:1", &["--format", "v2s2"]);
     let plain = source.dir.path("plain");
     let uncompressed = format!("dir:{}", plain.display());
     crate::support::tool("skopeo", &["copy", "-q", "--dest-decompress", &source.name(), &uncompressed]);
     let target = format!("docker://{}", registry.image("plain:1"));
-    crate::support::tool("skopeo", &["copy", "-q", "--dest-tls-verify=false", &uncompressed, &target]);
+    let as_it_is = ["copy", "-q", "--preserve-digests", "--dest-tls-verify=false", &uncompressed, &target];
+    crate::support::tool("skopeo", &as_it_is);
     let nsrs = Nsrs::new();
     for name in ["docker:1", "zstd:1", "plain:1"] {
         nsrs.works(&["pull", &registry.image(name)]);
     }
     nsrs.check_blobs();
+    for (name, kind) in [("zstd:1", "v1.tar+zstd"), ("plain:1", "v1.tar"), ("docker:1", "rootfs.diff.tar.gzip")] {
+        let source = format!("docker://{}", registry.image(name));
+        let raw = crate::support::tool("skopeo", &["inspect", "--raw", "--tls-verify=false", &source]);
+        let manifest: serde_json::Value = serde_json::from_str(&raw).unwrap();
+        assert!(
+            manifest["layers"][1]["mediaType"].as_str().unwrap().ends_with(kind),
+            "{name} is no test of {kind}: {raw}"
+        );
+    }
     // Another tool reads what is of OCI's types; docker's it does not expect in an OCI layout.
     for name in ["zstd:1", "plain:1"] {
         nsrs.read_by_skopeo(&registry.image(name));
@@ -126,6 +137,43 @@ fn progress_is_told_as_it_was_asked_for() {
 }
 
 #[test]
+fn a_registry_that_knows_no_head_is_asked_with_get() {
+    if !ready() {
+        return;
+    }
+    let registry = Registry::start();
+    Source::new(&[10]).copy_to(&registry, "a:1", &[]);
+    let proxy = Faulty::before(&registry.address);
+    let refuse = Act::Reply("405 Method Not Allowed", String::new(), String::new());
+    proxy.fault(99, refuse, |asked| asked.method == "HEAD");
+    let (nsrs, name) = (Nsrs::new(), proxy.image("a:1"));
+    nsrs.works(&["pull", &name]);
+    proxy.asked();
+    nsrs.works(&["pull", &name]);
+    let asked: Vec<_> = proxy.asked().iter().map(|asked| asked.method.clone()).collect();
+    assert_eq!(asked, ["HEAD", "GET"]);
+}
+
+#[test]
+fn a_terminal_shows_a_line_for_each_layer() {
+    if !ready() {
+        return;
+    }
+    let registry = Registry::start();
+    Source::new(&[2_000_000]).copy_to(&registry, "a:1", &[]);
+    let proxy = Faulty::before(&registry.address);
+    proxy.fault(99, Act::Slow(40_000), |asked| asked.is_blob());
+    let (nsrs, name) = (Nsrs::new(), proxy.image("a:1"));
+    // What is asked for is what a terminal gets.
+    let ran = nsrs.works(&["pull", "--progress", "live", &name]);
+    assert!(ran.stderr.contains("\u{1b}[2A"), "two lines are drawn over: {:?}", ran.stderr);
+    assert!(ran.stderr.contains(" of 2.0 MB  ") && ran.stderr.contains("B/s"), "{:?}", ran.stderr);
+    let last: Vec<&str> = ran.stderr.lines().rev().take(3).collect();
+    assert!(last[0].starts_with(&format!("\u{1b}[J{name}: sha256:")), "{last:?}");
+    assert!(last[1].contains("  done  ") && last[2].contains("  done  "), "{last:?}");
+}
+
+#[test]
 fn mirrors_are_asked_first_and_may_fail() {
     if !ready() {
         return;
@@ -138,6 +186,10 @@ fn mirrors_are_asked_first_and_may_fail() {
     let nsrs = Nsrs::new().env("NSRS_REGISTRY_MIRRORS", &format!("http://{}", mirror.address));
     nsrs.works(&["pull", "a:1"]);
     assert!(mirror.asked().iter().any(|asked| asked.path.starts_with("/v2/library/a/")));
+    // A mirror may keep the repositories of several registries, each below a path.
+    Source::new(&[1000]).copy_to(&registry, "cache/docker/library/b:1", &[]);
+    let nsrs = Nsrs::new().env("NSRS_REGISTRY_MIRRORS", &format!("docker.io=http://{}/cache/docker/", mirror.address));
+    nsrs.works(&["pull", "b:1"]);
     // One that has nothing is told of, and then the registry itself is asked.
     let mirrors = format!("{0}=http://{1} {0}=http://127.0.0.1:1", front.address, useless.address);
     let nsrs = Nsrs::new().env("NSRS_REGISTRY_MIRRORS", &mirrors);
