@@ -3,7 +3,7 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, chmodat, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, chmodat, fchmod, fstat, openat, renameat, unlinkat};
 use rustix::io::{Errno, Result};
 
 /// Removes what has this name in the directory: a file, a link (not what it points to) or a tree. That there is nothing
@@ -53,13 +53,18 @@ pub fn remove(parent: impl AsFd, name: &CStr) -> Result<()> {
 fn open(parent: impl AsFd, name: &CStr) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let parent = parent.as_fd();
-    match openat(parent, name, flags, Mode::empty()) {
+    let fd = match openat(parent, name, flags, Mode::empty()) {
         Err(Errno::ACCESS) => {
             chmodat(parent, name, Mode::RWXU, AtFlags::empty())?;
-            openat(parent, name, flags, Mode::empty())
+            openat(parent, name, flags, Mode::empty())?
         }
-        other => other,
+        other => other?,
+    };
+    if !Mode::from_raw_mode(fstat(&fd)?.st_mode).contains(Mode::RWXU) {
+        // Somebody else's is none of ours to change; then the removal says what is wrong.
+        let _ = fchmod(&fd, Mode::RWXU);
     }
+    Ok(fd)
 }
 
 /// Removes the files of a directory and moves its directories to the top under new names.
@@ -129,6 +134,9 @@ mod tests {
         std::fs::create_dir(base.join("tree/.nsrs-remove-2")).unwrap();
         std::fs::create_dir_all(base.join("tree/locked/in")).unwrap();
         std::fs::write(base.join("tree/locked/in/file"), "").unwrap();
+        std::fs::create_dir(base.join("tree/read-only")).unwrap();
+        std::fs::write(base.join("tree/read-only/file"), "").unwrap();
+        std::fs::set_permissions(base.join("tree/read-only"), std::fs::Permissions::from_mode(0o500)).unwrap();
         std::fs::set_permissions(base.join("tree/locked"), std::fs::Permissions::from_mode(0o0)).unwrap();
         let mut fd = openat(&parent, c"tree", OFlags::PATH, Mode::empty()).unwrap();
         for _ in 0..3000 {

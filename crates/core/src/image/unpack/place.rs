@@ -33,7 +33,7 @@ const AUFS: &[u8] = b".wh..wh.";
 /// The destination and what is to be done at the end.
 pub(super) struct Place<'a> {
     options: &'a Options,
-    tree: Tree,
+    pub(super) tree: Tree,
     /// The rights that new files don't get.
     umask: u32,
     /// Who makes files here: those needn't be given to them.
@@ -351,9 +351,9 @@ impl<'a> Place<'a> {
     }
 
     /// The other form of whiteouts, where not even this device can be made.
-    fn xattr_whiteout(&mut self, directory: &OwnedFd, name: &[u8]) -> rustix::io::Result<()> {
+    pub(super) fn xattr_whiteout(&mut self, directory: &OwnedFd, name: &[u8]) -> rustix::io::Result<()> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = openat(directory, name, flags, Mode::RUSR)?;
+        let file = openat(directory, name, flags, Mode::RUSR | Mode::WUSR)?;
         let xattr = if self.options.user_xattrs { "user.overlay.whiteout" } else { "trusted.overlay.whiteout" };
         fsetxattr(&file, xattr, b"y", XattrFlags::empty())?;
         self.tree.mark_whiteouts(open_directory(directory, b".")?)?;

@@ -42,8 +42,14 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        gone(&self.0);
     }
+}
+
+/// Removes a tree, also where its directories are closed to their owner.
+fn gone(path: &std::path::Path) {
+    let name = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+    crate::image::tree::remove::remove(rustix::fs::CWD, &name).unwrap();
 }
 
 fn root() -> bool {
@@ -698,7 +704,7 @@ fn a_benign_layer_becomes_the_tree_that_it_was() {
         assert!(archive.status.success(), "{}", String::from_utf8_lossy(&archive.stderr));
         for packed in [archive.stdout.clone(), gzip(&archive.stdout), zstd::encode_all(&archive.stdout[..], 3).unwrap()]
         {
-            let _ = fs::remove_dir_all(scratch.at(""));
+            gone(&scratch.at(""));
             fs::create_dir(scratch.at("")).unwrap();
             let unpacked = scratch.unpack(&packed).unwrap();
             assert_eq!(unpacked.implicit, [""; 0]);
@@ -718,11 +724,11 @@ fn a_benign_layer_becomes_the_tree_that_it_was() {
                 std::io::Write::write_all(&mut tar.stdin.take().unwrap(), &archive.stdout).unwrap();
                 assert!(tar.wait().unwrap().success());
                 assert_eq!(listing(&other, &[]), listing(&scratch.at(""), &[]));
-                fs::remove_dir_all(&other).unwrap();
+                gone(&other);
             }
         }
     }
-    fs::remove_dir_all(&source).unwrap();
+    gone(&source);
     scratch.untouched();
 }
 
@@ -777,4 +783,70 @@ fn the_fuzzer_s_archives_stay_inside() {
         let _ = unpack(&bytes[..], &scratch.at(""), &Options { devices: false, limits, ..options() });
         scratch.untouched();
     }
+}
+
+/// What overlayfs shows of these layers, lowest first; `None` where it can't be mounted here.
+fn mounted(layers: &[PathBuf], at: &std::path::Path) -> Option<String> {
+    let lower: Vec<&str> = layers.iter().rev().map(|layer| layer.to_str().unwrap()).collect();
+    let xattrs = if root() { "" } else { "userxattr," };
+    let script = format!(
+        "mount -t overlay overlay -o {xattrs}lowerdir={} '{}' && cd '{1}' && find . | sort",
+        lower.join(":"),
+        at.display()
+    );
+    let unshare: &[&str] = if root() { &["-m"] } else { &["-Urm"] };
+    let output = Command::new("unshare").args(unshare).args(["sh", "-c", &script]).output().unwrap();
+    if !output.status.success() {
+        eprintln!("skipped: {}", String::from_utf8_lossy(&output.stderr));
+        return None;
+    }
+    Some(String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn the_kernel_s_overlay_sees_what_was_meant() {
+    let scratch = Scratch::new("overlay");
+    let layer = |name: &str, archive: Archive| {
+        let path = scratch.0.join("outside").join(name);
+        fs::create_dir(&path).unwrap();
+        unpack(&archive.end()[..], &path, &options()).unwrap();
+        path
+    };
+    let below = || {
+        Archive::new()
+            .file("a", "1")
+            .file("d/x", "1")
+            .file("d/y", "1")
+            .file("e/old", "1")
+            .file("f/old", "1")
+            .file("g", "1")
+    };
+    let lower = layer("lower", below());
+    let upper = layer(
+        "upper",
+        Archive::new()
+            .file(".wh.a", "")
+            .file("d/.wh.x", "")
+            .file("e/.wh..wh..opq", "")
+            .file("e/new", "2")
+            .file(".wh.f", "")
+            .file("f/new", "2"),
+    );
+    let meant = ".\n./d\n./d/y\n./e\n./e/new\n./f\n./f/new\n./g\n";
+    if let Some(seen) = mounted(&[lower.clone(), upper], &scratch.at("")) {
+        assert_eq!(seen, meant);
+    }
+    // The form for where no device can be made.
+    let other = layer("other", Archive::new().dir("d").file("g", "2"));
+    let own = options();
+    let mut place = place::Place::open(&other, &own).unwrap();
+    for (directory, name) in [("", "a"), ("d", "x"), ("", "e"), ("", "f")] {
+        let directory = place.tree.directory(directory.as_bytes()).unwrap();
+        place.xattr_whiteout(&directory, name.as_bytes()).unwrap();
+    }
+    if let Some(seen) = mounted(&[lower, other], &scratch.at("")) {
+        assert_eq!(seen, ".\n./d\n./d/y\n./g\n");
+    }
+    gone(&scratch.0.join("outside"));
+    fs::create_dir(scratch.0.join("outside")).unwrap();
 }
