@@ -9,7 +9,7 @@ use nsrs_core::error::{Code, Error, Result};
 use nsrs_core::image::config::ImageConfig;
 use nsrs_core::image::digest::Digest;
 use nsrs_core::image::reference::Reference;
-use nsrs_core::image::store::{Begin, Ingest, Store};
+use nsrs_core::image::store::{Begin, Ingest, MOST_METADATA, Store};
 use nsrs_core::image::unpack;
 use oci_spec::image::Descriptor;
 use serde_json::json;
@@ -173,6 +173,10 @@ fn check_types(image: &Image, reference: &Reference) -> Result<()> {
         "" | "application/vnd.oci.image.config.v1+json" | "application/vnd.docker.container.image.v1+json"
     ) {
         return unknown("configuration", config);
+    }
+    if image.config.size > MOST_METADATA {
+        let why = format!("a configuration of {} bytes is none", image.config.size);
+        return Err(Error::new(Code::ImageInvalid, "pull", why).on(reference.familiar()));
     }
     for layer in &image.layers {
         let name = layer.media_type.as_str();

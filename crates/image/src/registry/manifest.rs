@@ -114,7 +114,8 @@ fn invalid(subject: &str, why: impl Into<String>) -> Error {
 /// It's malformed, ambiguous, or of a type that isn't known.
 pub fn read(bytes: &[u8], content_type: Option<&str>, subject: &str) -> Result<(String, Kind)> {
     let bad = |why: String| invalid(subject, why);
-    let value: Value = serde_json::from_slice(bytes).map_err(|error| bad(format!("it is no JSON: {error}")))?;
+    let value: Value =
+        serde_json::from_slice(bytes).map_err(|error| bad(format!("it is no JSON: {}", tame(&error.to_string()))))?;
     let has = |name: &str| value.get(name).is_some();
     let version = value.get("schemaVersion").and_then(Value::as_u64);
     let declared = match value.get("mediaType") {
@@ -147,8 +148,8 @@ pub fn read(bytes: &[u8], content_type: Option<&str>, subject: &str) -> Result<(
     let media_type = declared.or(named).or_else(guessed).unwrap_or(content_type.unwrap_or("without a name"));
     let kind = match media_type {
         "application/vnd.oci.image.manifest.v1+json" | "application/vnd.docker.distribution.manifest.v2+json" => {
-            let image: Image =
-                serde_json::from_value(value.clone()).map_err(|error| bad(format!("it is no image: {error}")))?;
+            let image: Image = serde_json::from_value(value.clone())
+                .map_err(|error| bad(format!("it is no image: {}", tame(&error.to_string()))))?;
             if image.layers.len() > MOST_ENTRIES {
                 return Err(bad(format!("{} layers are too many", image.layers.len())));
             }
@@ -156,8 +157,8 @@ pub fn read(bytes: &[u8], content_type: Option<&str>, subject: &str) -> Result<(
         }
         "application/vnd.oci.image.index.v1+json" | "application/vnd.docker.distribution.manifest.list.v2+json" => {
             let list = value.get("manifests").cloned().unwrap_or(Value::Null);
-            let list: Vec<Descriptor> =
-                serde_json::from_value(list).map_err(|error| bad(format!("it is no index: {error}")))?;
+            let list: Vec<Descriptor> = serde_json::from_value(list)
+                .map_err(|error| bad(format!("it is no index: {}", tame(&error.to_string()))))?;
             if list.len() > MOST_ENTRIES {
                 return Err(bad(format!("{} images are too many", list.len())));
             }
@@ -366,6 +367,8 @@ mod tests {
         assert!(error("<html>", None).contains("no JSON"));
         let short = image("").replace(&DIGEST[7..], "12");
         assert!(error(&short, None).contains("64 hexadecimal digits"));
+        let coloured = image("").replace(&DIGEST[7..], "\\u001b[31m");
+        assert!(!error(&coloured, None).contains('\u{1b}'));
         let negative = image("").replace("\"size\":1", "\"size\":-1");
         assert!(error(&negative, None).contains("no image"));
     }

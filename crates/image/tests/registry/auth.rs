@@ -232,3 +232,32 @@ fn a_proxy_of_the_environment_is_used_but_not_for_loopback() {
     nsrs.works(&["pull", &registry.image("a:1")]);
     assert!(proxy.asked().is_empty());
 }
+
+#[test]
+fn a_registry_elsewhere_is_reached_by_tls_through_the_proxy() {
+    if !ready() {
+        return;
+    }
+    let registry = Registry::secure();
+    let creds = format!("{USER}:{PASSWORD}");
+    Source::new(&[500_000]).copy_to(&registry, "a:1", &["--dest-creds", &creds]);
+    let proxy = Faulty::before(&registry.address);
+    let ca = registry.dir.path("ca.crt").display().to_string();
+    let nsrs = Nsrs::new().env("https_proxy", &format!("http://{}", proxy.address));
+    let login = ["login", "--ca-file", &ca, "--username", USER, "registry.test"];
+    let ran = nsrs.run_with(&login, &format!("{PASSWORD}\n"));
+    assert!(ran.ok, "{}", ran.stderr);
+    nsrs.works(&["pull", "--ca-file", &ca, "registry.test/a:1"]);
+    nsrs.works(&["push", "--ca-file", &ca, "registry.test/a:1", "registry.test/b:2"]);
+    let asked = proxy.asked();
+    assert!(asked.iter().all(|asked| asked.method == "CONNECT" && asked.path == "registry.test:443"), "{asked:?}");
+    // A name that the certificate doesn't have.
+    nsrs.fails(&["pull", "--ca-file", &ca, "other.test/a:1"], &["its certificate is not valid"]);
+    nsrs.fails(
+        &["pull", "--ca-file", "/nonexistent", "registry.test/b:1"],
+        &["read the certificates in /nonexistent", "ENOENT"],
+    );
+    let empty = nsrs.dir.path("empty.crt").display().to_string();
+    fs::write(&empty, "").unwrap();
+    nsrs.fails(&["pull", "--ca-file", &empty, "registry.test/b:1"], &["there is none in it"]);
+}

@@ -217,3 +217,36 @@ fn two_pulls_at_the_same_time_fetch_each_blob_once() {
     assert_eq!(proxy.asked().iter().filter(|asked| asked.is_blob()).count(), 4);
     nsrs.check_blobs();
 }
+
+#[test]
+fn an_ordinary_user_pulls_into_a_store_of_their_own() {
+    if !ready() {
+        return;
+    }
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: the other tests are those of an ordinary user already");
+        return;
+    }
+    let registry = Registry::start();
+    Source::new(&[100_000]).copy_to(&registry, "a:1", &[]);
+    let nsrs = Nsrs::new();
+    let program = nsrs.dir.path("nsrs-image");
+    std::fs::copy(env!("CARGO_BIN_EXE_nsrs-image"), &program).unwrap();
+    for path in [&nsrs.dir.0, &nsrs.dir.path("home")] {
+        std::os::unix::fs::chown(path, Some(65534), Some(65534)).unwrap();
+    }
+    let command = nsrs.command(&["pull", &registry.image("a:1")]);
+    let mut ordinary = std::process::Command::new("setpriv");
+    ordinary.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(&program).args(command.get_args());
+    ordinary.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    for _ in 0..2 {
+        let output = ordinary.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        if !output.status.success() && text.contains("user namespace") {
+            println!("skipped: {text}");
+            return;
+        }
+        assert!(output.status.success(), "{text}");
+    }
+    assert_eq!(nsrs.check_blobs(), 4);
+}

@@ -170,7 +170,7 @@ fn authority(dir: &Dir) {
     };
     new(&["-x509", "-days", "2", "-subj", "/CN=nsrs test authority", "-keyout", &at("ca.key"), "-out", &at("ca.crt")]);
     new(&["-subj", "/CN=localhost", "-keyout", &at("server.key"), "-out", &at("server.csr")]);
-    fs::write(dir.path("names"), "subjectAltName=IP:127.0.0.1,DNS:localhost\n").unwrap();
+    fs::write(dir.path("names"), "subjectAltName=IP:127.0.0.1,DNS:localhost,DNS:registry.test\n").unwrap();
     let (csr, ca, ca_key, out, names) = (at("server.csr"), at("ca.crt"), at("ca.key"), at("server.crt"), at("names"));
     let sign = ["x509", "-req", "-days", "2", "-in", &csr, "-CA", &ca, "-CAkey", &ca_key, "-CAcreateserial"];
     let mut args = sign.to_vec();
