@@ -1,5 +1,7 @@
 //! Who this process is for the files of images, decided once at its start.
 
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use nsrs_core::error::Result;
@@ -7,6 +9,7 @@ use nsrs_core::host::Host;
 use nsrs_core::image::identity::{self, Identity};
 use nsrs_core::image::store::Store;
 use nsrs_core::image::unpack;
+use nsrs_core::supervise::protocol::VERSION;
 
 static CURRENT: OnceLock<Identity> = OnceLock::new();
 
@@ -36,6 +39,20 @@ fn current() -> Result<&'static Identity> {
 /// Those of [`Store::open`].
 pub fn open_store() -> Result<Store> {
     Store::open(&current()?.directory)
+}
+
+/// Has another process bring what was unpacked to the disk ([`Store::settle`]), so that nobody waits for it here. If that
+/// fails, or the host goes down before it is through, the layers are unpacked once more at their next use after that.
+pub fn settle_later() {
+    let Ok(identity) = current() else { return };
+    if open_store().is_ok_and(|store| store.is_settled()) {
+        return;
+    }
+    let mut settle = Command::new("/proc/self/exe");
+    settle.args([VERSION, "settle"]).env("NSRS_IMAGE_DIR", &identity.directory).current_dir("/");
+    settle.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    // Away from the terminal's Ctrl-C.
+    let _ = settle.process_group(0).spawn();
 }
 
 /// How layers are unpacked here.

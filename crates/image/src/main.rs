@@ -48,6 +48,9 @@ fn main() -> ExitCode {
             warning.into_iter().for_each(|warning| progress.warn(warning));
             verbs::run(&verb, Call { args, progress: progress.clone(), json })
         });
+    if result.is_ok() && verbs::brings_trees(&verb) {
+        identity::settle_later();
+    }
     finish(&progress, result)
 }
 

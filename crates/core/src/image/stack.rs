@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, XattrFlags, fchmod, fchown, fsetxattr, fstat,
@@ -15,8 +16,11 @@ use super::open::Image;
 use super::store::{Layer, Store};
 use super::tree::copy::{Copier, How};
 use super::tree::merge::walk;
-use super::unpack::Options;
+use super::unpack::{Options, Tell};
 use crate::error::{At, Code, Error, Result};
+
+/// Told of the layers of an image while they are unpacked.
+pub type LayerTold = Arc<dyn Fn(&Digest, Option<u64>) + Send + Sync>;
 
 /// The layers of an image, unpacked.
 #[derive(Debug)]
@@ -51,22 +55,31 @@ impl Stack {
 }
 
 impl Store {
-    /// Unpacks the layers of an image that aren't yet, each once, two at a time.
+    /// Unpacks the layers of an image that aren't yet, each once, two at a time. `told` hears of each layer (by its blob)
+    /// how many bytes of it were read, and at its end `None`.
     ///
     /// # Errors
     /// Those of [`Store::unpack_layer`]; the first is told.
-    pub fn unpack_image(&self, image: &Image, options: &Options) -> Result<()> {
+    pub fn unpack_image(&self, image: &Image, options: &Options, told: Option<&LayerTold>) -> Result<()> {
         let work: Vec<(Digest, Digest)> =
             image.layers()?.into_iter().zip(image.config.diff_ids.iter().copied()).collect();
         let next = std::sync::atomic::AtomicUsize::new(0);
         let one_by_one = || -> Result<()> {
             while let Some((blob, diff_id)) = work.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
                 if self.layer(diff_id)?.is_none() {
-                    let result = self.open_blob(blob).and_then(|file| self.unpack_layer(diff_id, file, options));
+                    let mut options = options.clone();
+                    if let Some(told) = told.cloned() {
+                        let blob = *blob;
+                        options.tell = Some(Tell(Arc::new(move |read| told(&blob, Some(read)))));
+                    }
+                    let result = self.open_blob(blob).and_then(|file| self.unpack_layer(diff_id, file, &options));
                     if let Err(error) = result {
                         next.store(work.len(), std::sync::atomic::Ordering::Relaxed);
                         return Err(error);
                     }
+                }
+                if let Some(told) = told {
+                    told(blob, None);
                 }
             }
             Ok(())

@@ -1,13 +1,17 @@
 //! `load`, `save`, `import` and `export`: images as files.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nsrs_core::error::{At, Code, Error, Result};
 use nsrs_core::image::archive::import::{self, About};
 use nsrs_core::image::archive::save::Format;
 use nsrs_core::image::archive::{export, load, save};
+use nsrs_core::image::open::Image;
+use nsrs_core::image::stack::LayerTold;
 use nsrs_core::image::store::{Named, Store};
 use nsrs_core::image::unpack::Options;
 use serde_json::{Value, json};
@@ -15,7 +19,7 @@ use serde_json::{Value, json};
 use super::Call;
 use crate::identity::{open_store, unpacking};
 use crate::output;
-use crate::progress::Mode;
+use crate::progress::{Event, Mode, Phase, Progress};
 
 /// `load [--input FILE] [--name NAME] [--no-unpack]`: images from an archive, from the standard input or a file, or from a
 /// directory with an OCI layout.
@@ -34,12 +38,26 @@ pub fn load(mut call: Call) -> Result<()> {
         Some(path) if path.is_dir() => load::load_layout(&store, path, name.as_deref())?,
         path => load::load(&store, reader(path)?, name.as_deref())?,
     };
-    for image in &loaded {
-        if unpack {
-            store.unpack_image(&store.image(image)?, &options)?;
+    if unpack {
+        for image in &loaded {
+            let opened = store.image(image)?;
+            store.unpack_image(&opened, &options, Some(&told(&call.progress, &opened)))?;
         }
     }
     tell(&call, &store, "loaded", &loaded)
+}
+
+/// Tells of layers while they are unpacked.
+fn told(progress: &Progress, image: &Image) -> LayerTold {
+    let sizes: HashMap<String, u64> =
+        image.manifest.layers().iter().map(|layer| (layer.digest().to_string(), layer.size())).collect();
+    let progress = progress.clone();
+    Arc::new(move |layer, read| {
+        let digest = layer.to_string();
+        let total = sizes.get(&digest).copied().unwrap_or(0);
+        let phase = if read.is_some() { Phase::Unpacking } else { Phase::Done };
+        progress.tell(&Event::Layer { digest, phase, current: read.unwrap_or(total), total });
+    })
 }
 
 /// Says which images came.
@@ -176,7 +194,7 @@ pub fn export(mut call: Call) -> Result<()> {
     let store = open_store()?;
     let image = store.image(&store.find(&call.args.rest("the name of one image", 1, 1)?[0])?)?;
     let _guard = store.guard()?;
-    store.unpack_image(&image, &options)?;
+    store.unpack_image(&image, &options, Some(&told(&call.progress, &image)))?;
     let stack = store.stack(&image.config.diff_ids)?;
     write_to(output.as_deref(), |to| export::export(&stack, to).map(drop))
 }

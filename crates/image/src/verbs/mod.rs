@@ -9,6 +9,7 @@ use nsrs_core::error::{Code, Error, Result};
 use nsrs_core::image::reference::Reference;
 
 use crate::args::Args;
+use crate::identity::open_store;
 use crate::progress::Progress;
 
 /// What every verb gets.
@@ -40,6 +41,7 @@ pub fn run(verb: &str, call: Call) -> Result<()> {
         "push" => remote::push(call),
         "rmi" => remove::rmi(call),
         "save" => archive::save(call),
+        "settle" => open_store()?.settle(),
         "tag" => list::tag(call),
         _ => Err(Error::new(Code::InvalidArgument, "start nsrs-image", "there is no such verb").on(verb)),
     }
@@ -49,6 +51,12 @@ pub fn run(verb: &str, call: Call) -> Result<()> {
 #[must_use]
 pub fn touches_trees(verb: &str) -> bool {
     matches!(verb, "export" | "import" | "load" | "prune" | "pull" | "rmi")
+}
+
+/// Does this verb bring unpacked layers, which have to reach the disk some day?
+#[must_use]
+pub fn brings_trees(verb: &str) -> bool {
+    matches!(verb, "export" | "import" | "load" | "pull")
 }
 
 /// A name for an image: a digest says what an image is and can't be given.

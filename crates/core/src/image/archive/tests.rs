@@ -148,7 +148,7 @@ fn what_is_saved_is_loaded_as_the_same_image() {
             let opened = to.image(&to.find(NAME).unwrap()).unwrap();
             assert_eq!(opened.config.raw["config"]["X-Own"], 1);
             assert_eq!(to.images().unwrap().iter().filter(|image| image.name.is_none()).count(), 1);
-            to.unpack_image(&opened, &options()).unwrap();
+            to.unpack_image(&opened, &options(), None).unwrap();
             assert_eq!(to.prune(Wait::No, true).unwrap().unwrap().blobs, 0);
         }
     }
@@ -186,7 +186,7 @@ fn skopeo_reads_what_is_saved_and_what_it_writes_is_loaded() {
     for tag in ["old", "layout", "archive"] {
         let opened = to.image(&to.find(&format!("test:{tag}")).unwrap()).unwrap();
         assert_eq!(opened.config.cmd(), ["sh"]);
-        to.unpack_image(&opened, &options()).unwrap();
+        to.unpack_image(&opened, &options(), None).unwrap();
         let stack = to.stack(&opened.config.diff_ids).unwrap();
         assert_eq!(fs::read_to_string(stack.layers[1].path.join("b")).unwrap(), "2");
     }
@@ -216,7 +216,7 @@ fn umoci_unpacks_the_same_tree() {
     ];
     let named = image(&store, Some("test:umoci"), &layers);
     let opened = store.image(&named).unwrap();
-    store.unpack_image(&opened, &options()).unwrap();
+    store.unpack_image(&opened, &options(), None).unwrap();
     let stack = store.stack(&opened.config.diff_ids).unwrap();
     fs::create_dir(scratch.at("flat")).unwrap();
     stack.copy(&scratch.at("flat")).unwrap();
@@ -390,7 +390,7 @@ fn a_layer_that_says_nothing_of_a_directory_leaves_it_as_it_is_below() {
         tar(&[("tmp/file", Some("x")), ("home/file", Some("y")), ("new/file", Some("z")), ("tmp/.wh.gone", Some(""))]),
     ];
     let opened = store.image(&image(&store, Some(NAME), &layers)).unwrap();
-    store.unpack_image(&opened, &options()).unwrap();
+    store.unpack_image(&opened, &options(), None).unwrap();
     let stack = store.stack(&opened.config.diff_ids).unwrap();
     let top = &stack.layers[1].path;
     assert!(top.to_string_lossy().contains("chain-"), "{}", top.display());
@@ -420,7 +420,7 @@ fn a_layer_that_is_held_is_not_removed() {
     let scratch = Scratch::new("held");
     let store = scratch.store("store");
     let opened = store.image(&image(&store, Some(NAME), &[tar(&[("a", Some("1"))])])).unwrap();
-    store.unpack_image(&opened, &options()).unwrap();
+    store.unpack_image(&opened, &options(), None).unwrap();
     let held = store.stack(&opened.config.diff_ids).unwrap();
     assert!(store.is_held(&opened.config.diff_ids[0]).unwrap());
     store.remove(NAME).unwrap();
@@ -439,7 +439,7 @@ fn layers_that_did_not_reach_the_disk_before_a_crash_of_the_host_are_unpacked_ag
     let store = scratch.store("store");
     let opened = store.image(&image(&store, Some(NAME), &[tar(&[("a", Some("1"))])])).unwrap();
     let diff_id = opened.config.diff_ids[0];
-    store.unpack_image(&opened, &options()).unwrap();
+    store.unpack_image(&opened, &options(), None).unwrap();
     let record = scratch.at("store/layers").join(diff_id.hex()).join("layer.json");
     let other_boot = |path: &Path| {
         let mut value: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
@@ -449,7 +449,7 @@ fn layers_that_did_not_reach_the_disk_before_a_crash_of_the_host_are_unpacked_ag
     other_boot(&record);
     assert!(store.layer(&diff_id).unwrap().is_none());
     fs::write(record.with_file_name("fs").join("a"), "").unwrap();
-    store.unpack_image(&opened, &options()).unwrap();
+    store.unpack_image(&opened, &options(), None).unwrap();
     assert_eq!(fs::read_to_string(store.layer(&diff_id).unwrap().unwrap().path.join("a")).unwrap(), "1");
     store.settle().unwrap();
     other_boot(&record);

@@ -125,6 +125,7 @@ impl Store {
     /// Those of [`unpack::unpack`]; nothing stays of a layer that failed.
     pub fn unpack_unknown(&self, input: impl Read + Send, options: &Options) -> Result<Layer> {
         let step = "unpack the layer";
+        let _guard = self.guard()?;
         let mut random = [0; 16];
         rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty()).at(step, "")?;
         // Its name begins with a dot, as of all that isn't complete: the next prune removes what a crash leaves.
@@ -148,6 +149,7 @@ impl Store {
         if let Some(layer) = self.layer_of(key)? {
             return Ok(layer);
         }
+        let _guard = self.guard()?;
         let lock_name = format!("ingest/layer-{key}");
         let lock_path = self.root.join(&lock_name);
         let lock_file = loop {
@@ -189,6 +191,13 @@ impl Store {
         })
     }
 
+    /// Are there unpacked layers that may not have reached the disk yet?
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        let Ok(entries) = fs::read_dir(self.root.join("layers")) else { return true };
+        entries.flatten().all(|entry| entry.path().join(SETTLED).exists() || !entry.path().join(RECORD).exists())
+    }
+
     /// Brings all unpacked layers to the disk (syncfs(2)) and notes that they are there, so that they survive a crash of
     /// the host. Takes as long as the disk does; no layer waits for it.
     ///
@@ -202,9 +211,12 @@ impl Store {
             let directory = entry.at(step, folder.display())?.path();
             if directory.join(RECORD).exists() && !directory.join(SETTLED).exists() {
                 let key = directory.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-                // Of another boot and not settled: not to be trusted, ever.
+                // Of another boot and not settled: not to be trusted, ever. Held only while it is marked: who removes images
+                // meanwhile shall not have to wait for the disk.
                 if let Some(layer) = self.layer_of(&key)? {
-                    open.push((directory, layer));
+                    let record = layer.into_lease();
+                    lock(&record, FlockOperation::Unlock).at(step, directory.display())?;
+                    open.push((directory, record));
                 }
             }
         }
@@ -213,9 +225,12 @@ impl Store {
         }
         let root = File::open(&folder).at(step, folder.display())?;
         rustix::fs::syncfs(&root).at(step, folder.display())?;
-        for (directory, _lease) in &open {
-            let mark = directory.join(SETTLED);
-            File::create(&mark).and_then(|file| file.sync_all()).at(step, mark.display())?;
+        for (directory, record) in &open {
+            let held = lock(record, FlockOperation::NonBlockingLockShared).is_ok();
+            if held && record.metadata().is_ok_and(|meta| meta.nlink() > 0) {
+                let mark = directory.join(SETTLED);
+                File::create(&mark).and_then(|file| file.sync_all()).at(step, mark.display())?;
+            }
         }
         Ok(())
     }

@@ -141,14 +141,15 @@ impl Store {
                 continue;
             }
             // Whoever makes layers holds the store's lock: one that is half made was left by a crash.
+            let record = fs::File::open(path.join("layer.json"));
             if !name.starts_with('.') {
-                if let Ok(record) = fs::File::open(path.join("layer.json")) {
-                    if flock(&record, FlockOperation::NonBlockingLockExclusive).is_err() {
+                if let Ok(record) = &record {
+                    if flock(record, FlockOperation::NonBlockingLockExclusive).is_err() {
                         pruned.in_use += 1;
                         continue;
                     }
                     let size =
-                        serde_json::from_reader::<_, Value>(&record).ok().and_then(|record| record["size"].as_u64());
+                        serde_json::from_reader::<_, Value>(record).ok().and_then(|record| record["size"].as_u64());
                     pruned.bytes += size.unwrap_or(0);
                     // First the record: without it there is no layer, whatever happens next.
                     fs::remove_file(path.join("layer.json")).at("remove the layer", path.display())?;
@@ -156,6 +157,8 @@ impl Store {
                 pruned.layers += 1;
             }
             self.remove_tree(&path)?;
+            // Locked until it is gone.
+            drop(record);
         }
         Ok(())
     }

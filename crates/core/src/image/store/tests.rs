@@ -293,3 +293,56 @@ fn a_store_whose_writer_is_killed_at_any_moment_is_consistent_and_goes_on() {
     assert!(store.has(&Digest::of(bytes)));
     store.prune(Wait::Yes, true).unwrap().unwrap();
 }
+
+/// Not a test of its own: what happens on a disk of two megabytes.
+#[test]
+fn fills_a_small_disk() {
+    let Some(path) = std::env::var_os("NSRS_TEST_SMALL_DISK") else { return };
+    let store = Store::open(Path::new(&path)).unwrap();
+    let bytes = vec![1; 3 << 20];
+    let mut ingest = begun(&store, &Digest::of(&bytes));
+    let error = bytes.chunks(100_000).find_map(|part| ingest.write(part).err()).unwrap();
+    assert!(error.to_string().contains("ENOSPC") && error.hint.contains("make room"), "{error}");
+    drop(ingest);
+    assert_eq!(fs::read_dir(store.path("ingest")).unwrap().count(), 0);
+    // And in the middle of a layer, whose archive itself has room.
+    let mut archive = crate::image::tar::write::Writer::new(Vec::new());
+    let entry = crate::image::tar::Entry {
+        path: b"big".to_vec(),
+        link: Vec::new(),
+        kind: crate::image::tar::Kind::File,
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        mtime: (0, 0),
+        device: (0, 0),
+        size: bytes.len() as u64,
+        sparse: None,
+        xattrs: Vec::new(),
+    };
+    archive.entry(&entry).unwrap();
+    archive.data(&bytes).unwrap();
+    let archive = archive.finish().unwrap();
+    let options = crate::image::unpack::Options::default();
+    let error = store.unpack_layer(&Digest::of(&archive), &archive[..], &options).unwrap_err();
+    assert!(error.to_string().contains("ENOSPC") && error.hint.contains("make room"), "{error}");
+    assert_eq!(fs::read_dir(store.path("layers")).unwrap().count(), 0);
+    // There is room again.
+    store.add(&bytes[..1 << 20]).unwrap();
+    println!("all of it");
+}
+
+#[test]
+fn a_full_disk_is_said_and_nothing_half_made_stays() {
+    let scratch = Scratch::new("full");
+    fs::create_dir(&scratch.0).unwrap();
+    let script = format!(
+        "mount -t tmpfs -o size=2m tmpfs '{0}' && NSRS_TEST_SMALL_DISK='{0}/s' exec '{1}' --exact image::store::tests::fills_a_small_disk --nocapture",
+        scratch.0.display(),
+        std::env::current_exe().unwrap().display()
+    );
+    let unshare: &[&str] = if rustix::process::geteuid().is_root() { &["-m"] } else { &["-Urm"] };
+    let output = Command::new("unshare").args(unshare).args(["sh", "-c", &script]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("all of it"), "{text}{}", String::from_utf8_lossy(&output.stderr));
+}
