@@ -158,7 +158,7 @@ impl Pump {
             image: &image,
             repository: &repository,
             host: endpoint.host(),
-            registry: reference.registry(),
+            registry: if endpoint.mirror { endpoint.host() } else { reference.registry() },
         };
         failure::refusal(answer, asked).await
     }

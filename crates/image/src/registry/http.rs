@@ -125,13 +125,21 @@ impl Failure {
     pub fn of(self, who: &str) -> Trouble {
         match self {
             Failure::Slow => Trouble::passing(format!("{who} does not answer")),
-            Failure::Broken(error) => match certificate_problem(&error) {
-                Some(why) => {
-                    let error = Error::new(Code::SetupFailed, "trust", format!("its certificate is not valid: {why}"));
-                    Trouble::Final(error.on(who).hint(tls::HINT))
+            Failure::Broken(error) => {
+                let no_trust = |why: String, hint: &str| {
+                    Error::new(Code::SetupFailed, "reach the registry", why).on(who).hint(hint)
+                };
+                match (certificate_problem(&error), rustls_error(&error)) {
+                    (Some(why), _) => {
+                        Trouble::Final(no_trust(format!("its certificate is not valid: {why}"), tls::HINT))
+                    }
+                    (None, Some(rustls::Error::InvalidMessage(_))) => Trouble::Final(no_trust(
+                        "it speaks no TLS".into(),
+                        "if it is to be spoken to without encryption, say --plain-http",
+                    )),
+                    _ => Trouble::passing(explain(&error)),
                 }
-                None => Trouble::passing(explain(&error)),
-            },
+            }
         }
     }
 

@@ -264,7 +264,7 @@ impl Client {
             image: &image,
             repository: &repository,
             host: endpoint.host(),
-            registry: reference.registry(),
+            registry: if endpoint.mirror { endpoint.host() } else { reference.registry() },
         };
         Err(failure::refusal(answer, asked).await)
     }

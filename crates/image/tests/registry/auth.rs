@@ -251,6 +251,11 @@ fn a_registry_elsewhere_is_reached_by_tls_through_the_proxy() {
     nsrs.works(&["push", "--ca-file", &ca, "registry.test/a:1", "registry.test/b:2"]);
     let asked = proxy.asked();
     assert!(asked.iter().all(|asked| asked.method == "CONNECT" && asked.path == "registry.test:443"), "{asked:?}");
+    let plain = Registry::start();
+    let proxy = Faulty::before(&plain.address);
+    let other = Nsrs::new().env("https_proxy", &format!("http://{}", proxy.address));
+    other
+        .fails(&["pull", "registry.test/a:1"], &["reach the registry registry.test: it speaks no TLS", "--plain-http"]);
     // A name that the certificate doesn't have.
     nsrs.fails(&["pull", "--ca-file", &ca, "other.test/a:1"], &["its certificate is not valid"]);
     nsrs.fails(
