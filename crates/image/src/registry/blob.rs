@@ -10,9 +10,11 @@ use reqwest::{Method, Response, StatusCode};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
 use super::auth::Scope;
+use super::client::Client;
+use super::connection::{IDLE, explain};
 use super::endpoint::Endpoint;
 use super::failure::{self, Asked};
-use super::http::{Ask, Client, IDLE, explain};
+use super::http::Ask;
 use super::retry::{Backoff, Trouble};
 
 /// How many pieces wait between the network and the disk. A piece is some 10 to 400 kB.

@@ -65,9 +65,9 @@ pub fn words(body: &[u8]) -> String {
 pub async fn body(mut answer: Response, most: usize) -> std::result::Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     loop {
-        match tokio::time::timeout(super::http::IDLE, answer.chunk()).await {
+        match tokio::time::timeout(super::connection::IDLE, answer.chunk()).await {
             Err(_) => return Err("the answer stopped in the middle".into()),
-            Ok(Err(error)) => return Err(super::http::explain(&error)),
+            Ok(Err(error)) => return Err(super::connection::explain(&error)),
             Ok(Ok(None)) => return Ok(bytes),
             Ok(Ok(Some(chunk))) if bytes.len() + chunk.len() > most => {
                 return Err(format!("the answer is larger than the {most} bytes that are sensible here"));

@@ -1,30 +1,21 @@
 //! One request to one server: its scheme, who we are, where it sends us, and again if it went wrong.
 
-use std::collections::HashMap;
-use std::future::Future;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use nsrs_core::error::{Code, Errno, Error, Result};
-use nsrs_core::image::reference::Reference;
+use nsrs_core::error::{Code, Error, Result};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Body, Method, Response, StatusCode, Url};
-use tokio::runtime::Runtime;
 
 use super::auth::{Challenge, Scope, Service};
+use super::client::Client;
+use super::connection::{Failure, timely};
 use super::credentials::{self, Credential};
-use super::endpoint::{Endpoint, HostState, Scheme, is_loopback};
-use super::failure::tame;
-use super::options::Options;
-use super::retry::{Backoff, Trouble, asked_wait, is_passing};
-use super::tls;
-use crate::progress::{Event, Progress};
+use super::endpoint::{Endpoint, Scheme};
+use super::failure;
+use super::retry::{Backoff, MOST_ASKED, Trouble, asked_wait, is_passing};
+use crate::progress::Event;
 
-/// How long a server may take for a connection.
-const CONNECT: Duration = Duration::from_secs(15);
-/// How long nothing may come.
-pub const IDLE: Duration = Duration::from_secs(60);
 /// How many times something is tried with a server that has answered before.
 const ATTEMPTS: u32 = 6;
 /// How many times with one that never has: a wrong name should be said soon.
@@ -33,38 +24,6 @@ const FIRST_ATTEMPTS: u32 = 3;
 const SMALL: u64 = 4 << 20;
 /// How many times a server may send us elsewhere.
 const REDIRECTS: u32 = 8;
-
-/// A client of registries. Cheap to clone; what was learnt of a host is shared.
-#[derive(Clone, Debug)]
-pub struct Client {
-    shared: Arc<Shared>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    /// In an option only so that it can be shut down without waiting.
-    runtime: Option<Runtime>,
-    options: Options,
-    progress: Progress,
-    hosts: Mutex<HashMap<(String, bool), Arc<HostState>>>,
-    clients: Mutex<HashMap<ClientKey, reqwest::Client>>,
-}
-
-/// Clients differ in whom they believe, and in whether a proxy stands between.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-struct ClientKey {
-    https: bool,
-    loopback: bool,
-    authorities: Vec<PathBuf>,
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
 
 /// A body that can be made again for another attempt, and its length.
 pub type MakeBody<'a> = &'a (dyn Fn() -> Result<(Body, u64)> + Sync);
@@ -110,249 +69,7 @@ impl<'a> Ask<'a> {
     }
 }
 
-/// Why no answer came.
-#[derive(Debug)]
-pub enum Failure {
-    /// Nothing came for too long.
-    Slow,
-    /// The connection failed.
-    Broken(reqwest::Error),
-}
-
-impl Failure {
-    /// The same as trouble with somebody: final if it would end the same way again.
-    #[must_use]
-    pub fn of(self, who: &str) -> Trouble {
-        match self {
-            Failure::Slow => Trouble::passing(format!("{who} does not answer")),
-            Failure::Broken(error) => {
-                let no_trust = |why: String, hint: &str| {
-                    Error::new(Code::SetupFailed, "reach the registry", why).on(who).hint(hint)
-                };
-                match (certificate_problem(&error), rustls_error(&error)) {
-                    (Some(why), _) => {
-                        Trouble::Final(no_trust(format!("its certificate is not valid: {why}"), tls::HINT))
-                    }
-                    (None, Some(rustls::Error::InvalidMessage(_))) => Trouble::Final(no_trust(
-                        "it speaks no TLS".into(),
-                        "if it is to be spoken to without encryption, say --plain-http",
-                    )),
-                    _ => Trouble::passing(explain(&error)),
-                }
-            }
-        }
-    }
-
-    /// Does the other side speak no TLS? A certificate that isn't trusted is TLS all the same.
-    fn is_no_tls(&self) -> bool {
-        match self {
-            Failure::Slow => false,
-            Failure::Broken(error) => {
-                certificate_problem(error).is_none()
-                    && (rustls_error(error).is_some() || explain(error).contains("tls handshake"))
-            }
-        }
-    }
-}
-
-/// Waits for an answer's head, but not forever.
-pub async fn timely(answer: impl Future<Output = reqwest::Result<Response>>) -> Result<Response, Failure> {
-    match tokio::time::timeout(IDLE, answer).await {
-        Err(_) => Err(Failure::Slow),
-        Ok(Err(error)) if error.is_timeout() => Err(Failure::Slow),
-        Ok(answer) => answer.map_err(Failure::Broken),
-    }
-}
-
-/// The innermost reason of a failure, in lower case: reqwest's own text names only the address.
-#[must_use]
-pub fn explain(error: &reqwest::Error) -> String {
-    let mut inner = String::new();
-    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = next {
-        inner = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error) {
-            Some(errno) => Errno(errno).to_string(),
-            None => tame(&error.to_string()),
-        };
-        next = error.source();
-    }
-    match error {
-        error if error.is_connect() => format!("no connection: {inner}"),
-        _ => inner,
-    }
-}
-
-fn rustls_error(error: &reqwest::Error) -> Option<rustls::Error> {
-    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref::<rustls::Error>() {
-            return Some(found.clone());
-        }
-        // An io::Error names the source of what it holds, not what it holds.
-        let held = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        next = match held {
-            Some(held) => Some(held as &(dyn std::error::Error + 'static)),
-            None => error.source(),
-        };
-    }
-    None
-}
-
-fn certificate_problem(error: &reqwest::Error) -> Option<String> {
-    match rustls_error(error)? {
-        rustls::Error::InvalidCertificate(why) => Some(match why {
-            rustls::CertificateError::UnknownIssuer => "its issuer is not known".to_owned(),
-            why => tame(&why.to_string()),
-        }),
-        rustls::Error::NoCertificatesPresented => Some("there is none".to_owned()),
-        _ => None,
-    }
-}
-
-impl Service for Client {
-    fn client_for(&self, url: &Url) -> Result<reqwest::Client> {
-        let host = url.host_str().unwrap_or_default();
-        let named = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-        let https = url.scheme() == "https";
-        let mut key = ClientKey { https, loopback: is_loopback(host), authorities: Vec::new() };
-        if https {
-            key.authorities.extend(self.shared.options.ca_file.clone());
-            key.authorities.extend(tls::files_of(&named));
-        }
-        let mut clients = self.shared.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = clients.get(&key) {
-            return Ok(client.clone());
-        }
-        let config = if https { tls::config(&key.authorities)? } else { tls::none()? };
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("nsrs/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            .http1_only()
-            .connect_timeout(CONNECT)
-            .tls_backend_preconfigured(config);
-        if key.loopback {
-            // A proxy can't reach our loopback, and must not be asked to.
-            builder = builder.no_proxy();
-        }
-        let client = builder
-            .build()
-            .map_err(|error| Error::new(Code::SetupFailed, "set up the HTTP client", explain(&error)))?;
-        clients.insert(key, client.clone());
-        Ok(client)
-    }
-}
-
 impl Client {
-    /// A client that reaches registries in this way, and tells there what it has to wait for.
-    ///
-    /// # Errors
-    /// Its threads can't be started.
-    pub fn new(options: Options, progress: Progress) -> Result<Client> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .max_blocking_threads(4)
-            .thread_name("nsrs-net")
-            .enable_all()
-            .build()
-            .map_err(|error| Error::os("start the threads of the network", "", &error))?;
-        let shared =
-            Shared { runtime: Some(runtime), options, progress, hosts: Mutex::default(), clients: Mutex::default() };
-        Ok(Client { shared: Arc::new(shared) })
-    }
-
-    /// Waits for something asynchronous.
-    pub fn wait<T>(&self, what: impl Future<Output = T>) -> T {
-        self.runtime().block_on(what)
-    }
-
-    /// Starts something asynchronous.
-    pub fn spawn(&self, what: impl Future<Output = ()> + Send + 'static) {
-        self.runtime().spawn(what);
-    }
-
-    fn runtime(&self) -> &Runtime {
-        self.shared.runtime.as_ref().expect("it lives as long as the client")
-    }
-
-    /// How registries are reached.
-    #[must_use]
-    pub fn options(&self) -> &Options {
-        &self.shared.options
-    }
-
-    /// Where it tells what happens.
-    #[must_use]
-    pub fn progress(&self) -> &Progress {
-        &self.shared.progress
-    }
-
-    /// The registry of this image itself.
-    #[must_use]
-    pub fn registry(&self, reference: &Reference) -> Endpoint {
-        self.registry_at(reference.host())
-    }
-
-    /// The registry at this host.
-    #[must_use]
-    pub fn registry_at(&self, host: &str) -> Endpoint {
-        let scheme = match (self.shared.options.plain_http, is_loopback(host)) {
-            (true, _) => Scheme::Http,
-            (false, true) => Scheme::Unknown,
-            (false, false) => Scheme::Https,
-        };
-        Endpoint::new(host, "", false, self.state(host, false, scheme))
-    }
-
-    /// Who may be asked for an image: mirrors first, the registry itself last.
-    #[must_use]
-    pub fn sources(&self, reference: &Reference) -> Vec<Endpoint> {
-        let mirrors = self.shared.options.mirrors.iter().filter(|mirror| mirror.of == reference.registry());
-        let mirrors = mirrors.map(|mirror| {
-            let host = mirror.url.host_str().unwrap_or_default();
-            let host = mirror.url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-            let scheme = if mirror.url.scheme() == "http" { Scheme::Http } else { Scheme::Https };
-            Endpoint::new(&host, mirror.url.path(), true, self.state(&host, true, scheme))
-        });
-        mirrors.chain([self.registry(reference)]).collect()
-    }
-
-    fn state(&self, host: &str, mirror: bool, scheme: Scheme) -> Arc<HostState> {
-        let mut hosts = self.shared.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        hosts.entry((host.to_owned(), mirror)).or_insert_with(|| Arc::new(HostState::new(scheme))).clone()
-    }
-
-    /// Asks a registry whether it takes these credentials.
-    ///
-    /// # Errors
-    /// It does not, or can't be reached.
-    pub fn verify(&self, endpoint: &Endpoint, credential: Credential) -> Result<()> {
-        self.wait(async {
-            endpoint.state.auth.lock().await.credential = Some(Some(credential));
-            let scope = Scope::none();
-            let answer = self.send(endpoint, &Ask::new(Method::GET, "", &scope)).await?;
-            let host = endpoint.host();
-            let refused = |why: String| Error::new(Code::SetupFailed, "log in to", why).on(host);
-            match answer.status().as_u16() {
-                200 if endpoint.state.auth.lock().await.challenge.is_none() => {
-                    self.shared
-                        .progress
-                        .warn(format!("{host} asks nobody who they are: the password was not verified"));
-                    Ok(())
-                }
-                200 => Ok(()),
-                401 | 403 => {
-                    let body = super::failure::body(answer, super::failure::MOST_TEXT).await.unwrap_or_default();
-                    let words = super::failure::words(&body);
-                    let said = if words.is_empty() { String::new() } else { format!(": {words}") };
-                    Err(refused(format!("it refuses user or password{said}"))
-                        .hint("some registries want a token that is made on their pages in place of the password"))
-                }
-                404 => Err(refused("it has no /v2/: it is no registry of images".into())),
-                _ => Err(refused(format!("it answers {}", answer.status()))),
-            }
-        })
-    }
-
     /// Asks, and asks again while it seems worth it. The answer may still be a refusal, which is the caller's to read.
     ///
     /// # Errors
@@ -370,7 +87,7 @@ impl Client {
     /// How patient we are with this server.
     #[must_use]
     pub fn backoff(&self, endpoint: &Endpoint) -> Backoff {
-        let reached = endpoint.state.reached.load(std::sync::atomic::Ordering::Relaxed);
+        let reached = endpoint.state.reached.load(Ordering::Relaxed);
         Backoff::new(if reached { ATTEMPTS } else { FIRST_ATTEMPTS })
     }
 
@@ -386,7 +103,7 @@ impl Client {
         let host = endpoint.host();
         let Some(wait) = backoff.next(asked) else { return Err(given_up(host, &why, asked, backoff.failures())) };
         let milliseconds = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-        self.shared.progress.tell(&Event::Retry { message: format!("{host}: {why}"), wait: milliseconds });
+        self.progress().tell(&Event::Retry { message: format!("{host}: {why}"), wait: milliseconds });
         tokio::time::sleep(wait).await;
         Ok(())
     }
@@ -400,14 +117,14 @@ impl Client {
             Scheme::Unknown => self.find_out(endpoint, ask).await?,
             scheme => self.authorised(endpoint, scheme, ask).await?,
         };
-        endpoint.state.reached.store(true, std::sync::atomic::Ordering::Relaxed);
+        endpoint.state.reached.store(true, Ordering::Relaxed);
         let status = answer.status();
         if !is_passing(status) {
             return Ok(answer);
         }
         let asked = asked_wait(answer.headers(), SystemTime::now());
-        let body = super::failure::body(answer, super::failure::MOST_TEXT).await.unwrap_or_default();
-        let words = super::failure::words(&body);
+        let body = failure::body(answer, failure::MOST_TEXT).await.unwrap_or_default();
+        let words = failure::words(&body);
         let said = if words.is_empty() { String::new() } else { format!(": {words}") };
         Err(Trouble::Passing { why: format!("it answers {status}{said}"), asked })
     }
@@ -494,7 +211,7 @@ impl Client {
 
     /// Who we are to this server, by the files of credentials. A helper may take its time, so on a thread for that.
     async fn credential(&self, endpoint: &Endpoint, scope: &Scope) -> Result<Option<Credential>> {
-        let named = self.shared.options.auth_file.clone();
+        let named = self.options().auth_file.clone();
         let registry = match endpoint.host() {
             "registry-1.docker.io" => "docker.io".to_owned(),
             host => host.to_owned(),
@@ -587,7 +304,7 @@ fn lost(host: &str, whither: &str) -> Error {
 fn given_up(host: &str, why: &str, asked: Option<Duration>, attempts: u32) -> Error {
     let error = |why: String| Error::new(Code::SetupFailed, "reach the registry", why).on(host);
     match asked {
-        Some(asked) if asked > super::retry::MOST_ASKED => {
+        Some(asked) if asked > MOST_ASKED => {
             error(format!("{why}, and asks to be left alone for {} s", asked.as_secs()))
                 .hint("wait that long, or log in if that raises the limit")
         }

@@ -12,9 +12,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::auth::Scope;
+use super::client::Client;
 use super::endpoint::Endpoint;
 use super::failure::{self, Asked, tame};
-use super::http::{Ask, Client};
+use super::http::Ask;
 use super::platform::Platform;
 use crate::progress::Event;
 

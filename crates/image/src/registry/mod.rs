@@ -11,11 +11,14 @@
 //! What is asked of whom:
 //! - [`options`] says how registries are reached: mirrors, plain HTTP, authorities, the file of credentials;
 //! - [`endpoint`] is one server that may be asked, the registry or a mirror of it;
+//! - [`client`] knows hosts, authorities and the runtime; [`connection`] says why a connection failed;
 //! - [`http`] sends one request: scheme, redirects, authorisation ([`auth`], [`credentials`]), repetition ([`retry`]);
 //! - [`manifest`], [`blob`] and [`upload`] are the three things that a registry keeps and takes.
 
 pub mod auth;
 pub mod blob;
+pub mod client;
+pub mod connection;
 pub mod credentials;
 pub mod endpoint;
 pub mod failure;
@@ -28,5 +31,5 @@ pub mod retry;
 pub mod tls;
 pub mod upload;
 
-pub use http::Client;
+pub use client::Client;
 pub use options::Options;

@@ -17,9 +17,10 @@ use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderMap, LOCATION, RANGE};
 use reqwest::{Body, Method, Response, StatusCode, Url};
 
 use super::auth::Scope;
+use super::client::Client;
 use super::endpoint::Endpoint;
 use super::failure::{self, Asked};
-use super::http::{Ask, Client, Target};
+use super::http::{Ask, Target};
 use super::retry::Trouble;
 
 /// How much is read from the disk at once.

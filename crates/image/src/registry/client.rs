@@ -1,0 +1,201 @@
+//! The client: what it knows of hosts, whom it believes, and the runtime that its requests run on.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use nsrs_core::error::{Code, Error, Result};
+use nsrs_core::image::reference::Reference;
+use reqwest::{Method, Url};
+use tokio::runtime::Runtime;
+
+use super::auth::{Scope, Service};
+use super::connection::explain;
+use super::credentials::Credential;
+use super::endpoint::{Endpoint, HostState, Scheme, is_loopback};
+use super::http::Ask;
+use super::options::Options;
+use super::{failure, tls};
+use crate::progress::Progress;
+
+/// How long a server may take for a connection.
+const CONNECT: Duration = Duration::from_secs(15);
+
+/// A client of registries. Cheap to clone; what was learnt of a host is shared.
+#[derive(Clone, Debug)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// In an option only so that it can be shut down without waiting.
+    runtime: Option<Runtime>,
+    options: Options,
+    progress: Progress,
+    hosts: Mutex<HashMap<(String, bool), Arc<HostState>>>,
+    clients: Mutex<HashMap<ClientKey, reqwest::Client>>,
+}
+
+/// Clients differ in whom they believe, and in whether a proxy stands between.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct ClientKey {
+    https: bool,
+    loopback: bool,
+    authorities: Vec<PathBuf>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Service for Client {
+    fn client_for(&self, url: &Url) -> Result<reqwest::Client> {
+        let host = url.host_str().unwrap_or_default();
+        let named = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        let https = url.scheme() == "https";
+        let mut key = ClientKey { https, loopback: is_loopback(host), authorities: Vec::new() };
+        if https {
+            key.authorities.extend(self.shared.options.ca_file.clone());
+            key.authorities.extend(tls::files_of(&named));
+        }
+        let mut clients = self.shared.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(&key) {
+            return Ok(client.clone());
+        }
+        let config = if https { tls::config(&key.authorities)? } else { tls::none()? };
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("nsrs/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            .http1_only()
+            .connect_timeout(CONNECT)
+            .tls_backend_preconfigured(config);
+        if key.loopback {
+            // A proxy can't reach our loopback, and must not be asked to.
+            builder = builder.no_proxy();
+        }
+        let client = builder
+            .build()
+            .map_err(|error| Error::new(Code::SetupFailed, "set up the HTTP client", explain(&error)))?;
+        clients.insert(key, client.clone());
+        Ok(client)
+    }
+}
+
+impl Client {
+    /// A client that reaches registries in this way, and tells there what it has to wait for.
+    ///
+    /// # Errors
+    /// Its threads can't be started.
+    pub fn new(options: Options, progress: Progress) -> Result<Client> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .max_blocking_threads(4)
+            .thread_name("nsrs-net")
+            .enable_all()
+            .build()
+            .map_err(|error| Error::os("start the threads of the network", "", &error))?;
+        let shared =
+            Shared { runtime: Some(runtime), options, progress, hosts: Mutex::default(), clients: Mutex::default() };
+        Ok(Client { shared: Arc::new(shared) })
+    }
+
+    /// Waits for something asynchronous.
+    pub fn wait<T>(&self, what: impl Future<Output = T>) -> T {
+        self.runtime().block_on(what)
+    }
+
+    /// Starts something asynchronous.
+    pub fn spawn(&self, what: impl Future<Output = ()> + Send + 'static) {
+        self.runtime().spawn(what);
+    }
+
+    fn runtime(&self) -> &Runtime {
+        self.shared.runtime.as_ref().expect("it lives as long as the client")
+    }
+
+    /// How registries are reached.
+    #[must_use]
+    pub fn options(&self) -> &Options {
+        &self.shared.options
+    }
+
+    /// Where it tells what happens.
+    #[must_use]
+    pub fn progress(&self) -> &Progress {
+        &self.shared.progress
+    }
+
+    /// The registry of this image itself.
+    #[must_use]
+    pub fn registry(&self, reference: &Reference) -> Endpoint {
+        self.registry_at(reference.host())
+    }
+
+    /// The registry at this host.
+    #[must_use]
+    pub fn registry_at(&self, host: &str) -> Endpoint {
+        let scheme = match (self.shared.options.plain_http, is_loopback(host)) {
+            (true, _) => Scheme::Http,
+            (false, true) => Scheme::Unknown,
+            (false, false) => Scheme::Https,
+        };
+        Endpoint::new(host, "", false, self.state(host, false, scheme))
+    }
+
+    /// Who may be asked for an image: mirrors first, the registry itself last.
+    #[must_use]
+    pub fn sources(&self, reference: &Reference) -> Vec<Endpoint> {
+        let mirrors = self.shared.options.mirrors.iter().filter(|mirror| mirror.of == reference.registry());
+        let mirrors = mirrors.map(|mirror| {
+            let host = mirror.url.host_str().unwrap_or_default();
+            let host = mirror.url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+            let scheme = if mirror.url.scheme() == "http" { Scheme::Http } else { Scheme::Https };
+            Endpoint::new(&host, mirror.url.path(), true, self.state(&host, true, scheme))
+        });
+        mirrors.chain([self.registry(reference)]).collect()
+    }
+
+    fn state(&self, host: &str, mirror: bool, scheme: Scheme) -> Arc<HostState> {
+        let mut hosts = self.shared.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        hosts.entry((host.to_owned(), mirror)).or_insert_with(|| Arc::new(HostState::new(scheme))).clone()
+    }
+
+    /// Asks a registry whether it takes these credentials.
+    ///
+    /// # Errors
+    /// It does not, or can't be reached.
+    pub fn verify(&self, endpoint: &Endpoint, credential: Credential) -> Result<()> {
+        self.wait(async {
+            endpoint.state.auth.lock().await.credential = Some(Some(credential));
+            let scope = Scope::none();
+            let answer = self.send(endpoint, &Ask::new(Method::GET, "", &scope)).await?;
+            let host = endpoint.host();
+            let refused = |why: String| Error::new(Code::SetupFailed, "log in to", why).on(host);
+            match answer.status().as_u16() {
+                200 if endpoint.state.auth.lock().await.challenge.is_none() => {
+                    self.shared
+                        .progress
+                        .warn(format!("{host} asks nobody who they are: the password was not verified"));
+                    Ok(())
+                }
+                200 => Ok(()),
+                401 | 403 => {
+                    let body = failure::body(answer, failure::MOST_TEXT).await.unwrap_or_default();
+                    let words = failure::words(&body);
+                    let said = if words.is_empty() { String::new() } else { format!(": {words}") };
+                    Err(refused(format!("it refuses user or password{said}"))
+                        .hint("some registries want a token that is made on their pages in place of the password"))
+                }
+                404 => Err(refused("it has no /v2/: it is no registry of images".into())),
+                _ => Err(refused(format!("it answers {}", answer.status()))),
+            }
+        })
+    }
+}

@@ -1,0 +1,114 @@
+//! Connections that fail: why, in words, and whether it would end the same way again.
+
+use std::future::Future;
+use std::time::Duration;
+
+use nsrs_core::error::{Code, Errno, Error, Result};
+use reqwest::Response;
+
+use super::failure::tame;
+use super::retry::Trouble;
+use super::tls;
+
+/// How long nothing may come.
+pub const IDLE: Duration = Duration::from_secs(60);
+
+/// Why no answer came.
+#[derive(Debug)]
+pub enum Failure {
+    /// Nothing came for too long.
+    Slow,
+    /// The connection failed.
+    Broken(reqwest::Error),
+}
+
+impl Failure {
+    /// The same as trouble with somebody: final if it would end the same way again.
+    #[must_use]
+    pub fn of(self, who: &str) -> Trouble {
+        match self {
+            Failure::Slow => Trouble::passing(format!("{who} does not answer")),
+            Failure::Broken(error) => {
+                let no_trust = |why: String, hint: &str| {
+                    Error::new(Code::SetupFailed, "reach the registry", why).on(who).hint(hint)
+                };
+                match (certificate_problem(&error), rustls_error(&error)) {
+                    (Some(why), _) => {
+                        Trouble::Final(no_trust(format!("its certificate is not valid: {why}"), tls::HINT))
+                    }
+                    (None, Some(rustls::Error::InvalidMessage(_))) => Trouble::Final(no_trust(
+                        "it speaks no TLS".into(),
+                        "if it is to be spoken to without encryption, say --plain-http",
+                    )),
+                    _ => Trouble::passing(explain(&error)),
+                }
+            }
+        }
+    }
+
+    /// Does the other side speak no TLS? A certificate that isn't trusted is TLS all the same.
+    #[must_use]
+    pub fn is_no_tls(&self) -> bool {
+        match self {
+            Failure::Slow => false,
+            Failure::Broken(error) => {
+                certificate_problem(error).is_none()
+                    && (rustls_error(error).is_some() || explain(error).contains("tls handshake"))
+            }
+        }
+    }
+}
+
+/// Waits for an answer's head, but not forever.
+pub async fn timely(answer: impl Future<Output = reqwest::Result<Response>>) -> Result<Response, Failure> {
+    match tokio::time::timeout(IDLE, answer).await {
+        Err(_) => Err(Failure::Slow),
+        Ok(Err(error)) if error.is_timeout() => Err(Failure::Slow),
+        Ok(answer) => answer.map_err(Failure::Broken),
+    }
+}
+
+/// The innermost reason of a failure, in lower case: reqwest's own text names only the address.
+#[must_use]
+pub fn explain(error: &reqwest::Error) -> String {
+    let mut inner = String::new();
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        inner = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error) {
+            Some(errno) => Errno(errno).to_string(),
+            None => tame(&error.to_string()),
+        };
+        next = error.source();
+    }
+    match error {
+        error if error.is_connect() => format!("no connection: {inner}"),
+        _ => inner,
+    }
+}
+
+fn rustls_error(error: &reqwest::Error) -> Option<rustls::Error> {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<rustls::Error>() {
+            return Some(found.clone());
+        }
+        // An io::Error names the source of what it holds, not what it holds.
+        let held = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        next = match held {
+            Some(held) => Some(held as &(dyn std::error::Error + 'static)),
+            None => error.source(),
+        };
+    }
+    None
+}
+
+fn certificate_problem(error: &reqwest::Error) -> Option<String> {
+    match rustls_error(error)? {
+        rustls::Error::InvalidCertificate(why) => Some(match why {
+            rustls::CertificateError::UnknownIssuer => "its issuer is not known".to_owned(),
+            why => tame(&why.to_string()),
+        }),
+        rustls::Error::NoCertificatesPresented => Some("there is none".to_owned()),
+        _ => None,
+    }
+}
