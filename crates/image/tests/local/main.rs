@@ -253,3 +253,46 @@ fn what_went_wrong_is_said_with_what_to_do() {
     assert!(scratch.fails(&["save", "--output", "out.tar", "busybox"]).contains("has the digest"));
     assert!(!scratch.at("out.tar").exists());
 }
+
+#[test]
+fn one_that_is_killed_at_any_moment_leaves_a_store_that_goes_on() {
+    for who in users() {
+        let scratch = Scratch::new("killed", who);
+        // Large enough that the moments fall into the middle of something.
+        let root = scratch.at("root");
+        fs::create_dir(&root).unwrap();
+        for number in 0..500 {
+            fs::write(root.join(number.to_string()), format!("{number}").repeat(200)).unwrap();
+        }
+        fs::write(root.join("large"), (0..1_000_000_u32).flat_map(u32::to_le_bytes).collect::<Vec<u8>>()).unwrap();
+        let archive = root_archive(&scratch);
+        scratch.run(&["import", &archive, "box"]);
+        scratch.run(&["save", "--output", "saved.tar", "box"]);
+        scratch.run(&["prune", "--all"]);
+        let start = std::time::Instant::now();
+        scratch.run(&["load", "--input", "saved.tar"]);
+        let whole = start.elapsed();
+        for round in 0..12_u32 {
+            scratch.run(&["prune", "--all"]);
+            let mut child = scratch.command(&["load", "--input", "saved.tar"]);
+            let mut child =
+                child.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+            std::thread::sleep(whole * round / 11);
+            child.kill().unwrap();
+            child.wait().unwrap();
+            // What is listed is whole; what isn't can be had.
+            for image in scratch.json(&["images"]).as_array().unwrap() {
+                assert_eq!(image["error"], Value::Null, "{image}");
+            }
+            scratch.run(&["load", "--input", "saved.tar"]);
+            let layers = layers(&scratch);
+            let there =
+                layers.iter().filter(|layer| !layer.file_name().unwrap().to_string_lossy().starts_with('.')).count();
+            assert_eq!(there, 1, "{layers:?}");
+            scratch.run(&["export", "--output", "flat.tar", "box"]);
+        }
+        scratch.run(&["prune", "--all"]);
+        assert!(layers(&scratch).is_empty());
+        assert_eq!(fs::read_dir(scratch.at("store/ingest")).unwrap().count(), 0);
+    }
+}

@@ -17,6 +17,7 @@ use crate::image::tree::remove::remove;
 use crate::image::unpack::{self, Options, Unpacked};
 
 const RECORD: &str = "layer.json";
+/// Where it is noted which layers have reached the disk: not with the layers, so that it needs none of their locks.
 const SETTLED: &str = "settled";
 
 /// What is known of an unpacked layer (`layers/HEX/layer.json`).
@@ -26,6 +27,8 @@ pub struct LayerRecord {
     /// The boot of the host in which it was unpacked. Its files may not all have reached the disk before the host went
     /// down: one of another boot counts only if [`Store::settle`] was there.
     pub boot: String,
+    /// Its own number, of which there is no other: the note that it has reached the disk names it.
+    pub unique: String,
     /// What the unpacker found.
     #[serde(flatten)]
     pub unpacked: Unpacked,
@@ -52,6 +55,13 @@ impl Layer {
 /// The identity of this boot of the host (random(4)).
 fn boot() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+/// A number of which there is no other.
+fn unique() -> Result<String> {
+    let mut random = [0; 16];
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty()).at("get a random number", "")?;
+    Ok(format!("{:032x}", u128::from_ne_bytes(random)))
 }
 
 impl Store {
@@ -100,7 +110,7 @@ impl Store {
         lease.read_to_string(&mut text).at(step, path.display())?;
         // A record that was cut short by a crash of the host is none.
         let Ok(record) = serde_json::from_str::<LayerRecord>(&text) else { return Ok(None) };
-        if record.boot != boot() && !directory.join(SETTLED).exists() {
+        if record.boot != boot() && !self.has_settled(key, &record) {
             return Ok(None);
         }
         Ok(Some(Layer { path: directory.join("fs"), record, lease }))
@@ -126,10 +136,8 @@ impl Store {
     pub fn unpack_unknown(&self, input: impl Read + Send, options: &Options) -> Result<Layer> {
         let step = "unpack the layer";
         let _guard = self.guard()?;
-        let mut random = [0; 16];
-        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty()).at(step, "")?;
         // Its name begins with a dot, as of all that isn't complete: the next prune removes what a crash leaves.
-        let temporary = self.layer_path(&format!(".import-{:032x}", u128::from_ne_bytes(random)));
+        let temporary = self.layer_path(&format!(".import-{}", unique()?));
         fs::DirBuilder::new().mode(0o755).create(&temporary).at(step, temporary.display())?;
         let result = unpack::unpack(input, &temporary, options).and_then(|unpacked| {
             self.make_layer(&unpacked.diff_id.hex(), |directory| {
@@ -171,7 +179,7 @@ impl Store {
             let root = temporary.join("fs");
             fs::DirBuilder::new().mode(0o700).create(&temporary).at(step, temporary.display())?;
             fs::DirBuilder::new().mode(0o755).create(&root).at(step, root.display())?;
-            let record = LayerRecord { boot: boot(), unpacked: make(&root)? };
+            let record = LayerRecord { boot: boot(), unique: unique()?, unpacked: make(&root)? };
             let text =
                 serde_json::to_vec(&record).map_err(|error| Error::new(Code::SetupFailed, step, error.to_string()))?;
             let path = temporary.join(RECORD);
@@ -191,46 +199,56 @@ impl Store {
         })
     }
 
-    /// Are there unpacked layers that may not have reached the disk yet?
+    fn has_settled(&self, key: &str, record: &LayerRecord) -> bool {
+        fs::read_to_string(self.root.join(SETTLED).join(key)).is_ok_and(|unique| unique == record.unique)
+    }
+
+    /// The layers that may not have reached the disk yet: their names and numbers. Read without a lock: one that goes
+    /// meanwhile is noted for nothing.
+    fn unsettled(&self) -> Vec<(String, String)> {
+        let entries = fs::read_dir(self.root.join("layers")).into_iter().flatten().flatten();
+        let here = boot();
+        entries
+            .filter_map(|entry| {
+                let key = entry.file_name().into_string().ok()?;
+                let record: LayerRecord = serde_json::from_slice(&fs::read(entry.path().join(RECORD)).ok()?).ok()?;
+                // Of another boot and not settled: not to be trusted, ever.
+                (record.boot == here && !self.has_settled(&key, &record)).then_some((key, record.unique))
+            })
+            .collect()
+    }
+
+    /// Have all unpacked layers reached the disk?
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        let Ok(entries) = fs::read_dir(self.root.join("layers")) else { return true };
-        entries.flatten().all(|entry| entry.path().join(SETTLED).exists() || !entry.path().join(RECORD).exists())
+        self.unsettled().is_empty()
     }
 
     /// Brings all unpacked layers to the disk (syncfs(2)) and notes that they are there, so that they survive a crash of
-    /// the host. Takes as long as the disk does; no layer waits for it.
+    /// the host. Takes as long as the disk does; no layer waits for it, and none is held.
     ///
     /// # Errors
     /// The disk refuses.
     pub fn settle(&self) -> Result<()> {
         let step = "bring the layers to the disk";
-        let folder = self.root.join("layers");
-        let mut open = Vec::new();
-        for entry in fs::read_dir(&folder).at(step, folder.display())? {
-            let directory = entry.at(step, folder.display())?.path();
-            if directory.join(RECORD).exists() && !directory.join(SETTLED).exists() {
-                let key = directory.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-                // Of another boot and not settled: not to be trusted, ever. Held only while it is marked: who removes images
-                // meanwhile shall not have to wait for the disk.
-                if let Some(layer) = self.layer_of(&key)? {
-                    let record = layer.into_lease();
-                    lock(&record, FlockOperation::Unlock).at(step, directory.display())?;
-                    open.push((directory, record));
-                }
-            }
-        }
+        let open = self.unsettled();
         if open.is_empty() {
             return Ok(());
         }
+        let folder = self.root.join("layers");
         let root = File::open(&folder).at(step, folder.display())?;
         rustix::fs::syncfs(&root).at(step, folder.display())?;
-        for (directory, record) in &open {
-            let held = lock(record, FlockOperation::NonBlockingLockShared).is_ok();
-            if held && record.metadata().is_ok_and(|meta| meta.nlink() > 0) {
-                let mark = directory.join(SETTLED);
-                File::create(&mark).and_then(|file| file.sync_all()).at(step, mark.display())?;
+        let notes = self.root.join(SETTLED);
+        match fs::DirBuilder::new().mode(0o700).create(&notes) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(Error::os(step, notes.display().to_string(), &error));
             }
+            _ => {}
+        }
+        for (key, unique) in &open {
+            // One that a crash cuts short is no note, and one that nobody needs is removed by the next prune.
+            let note = notes.join(key);
+            fs::write(&note, unique).at(step, note.display())?;
         }
         Ok(())
     }

@@ -6,6 +6,7 @@
 //! blobs/sha256/HEX           manifests, configurations, layers as they were published
 //! ingest/HEX                 blobs that are still coming in, each locked by who fetches it
 //! layers/HEX/fs              unpacked layers by the digest of their uncompressed archive (diff id)
+//! settled/HEX                which of them have reached the disk
 //! lock                       shared by all who write, exclusive for who removes
 //! ```
 //!
@@ -21,7 +22,7 @@ mod tests;
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,8 +38,8 @@ use super::digest::Digest;
 use crate::error::{At, Code, Error, Result};
 use crate::host::Host;
 
-/// The largest manifest or configuration that is read into memory, in bytes.
-pub const MOST_METADATA: u64 = 16 << 20;
+/// The largest manifest or configuration that is read into memory, in bytes: as much as registries take.
+pub const MOST_METADATA: u64 = 4 << 20;
 
 /// A store of images. Cheap to clone; usable from several threads and processes at once.
 #[derive(Clone, Debug)]
@@ -88,6 +89,10 @@ impl Store {
         for folder in ["blobs/sha256", "ingest", "layers"] {
             make(&path.join(folder))?;
         }
+        own(&path)?;
+        // Files of images may be set-user-ID: no other user of the host shall reach them.
+        let layers = path.join("layers");
+        fs::set_permissions(&layers, fs::Permissions::from_mode(0o700)).at(step, layers.display())?;
         let store = Store { root: path.into() };
         let layout = store.path("oci-layout");
         match fs::read_to_string(&layout) {
@@ -215,6 +220,20 @@ impl Store {
         };
         write().at("write", path.display()).inspect_err(|_| drop(fs::remove_file(&temporary)))
     }
+}
+
+/// Makes sure that nobody else can change the store: they would choose what our containers run.
+fn own(path: &Path) -> Result<()> {
+    let step = "open the store of images";
+    let meta = fs::metadata(path).at(step, path.display())?;
+    let why = match (meta.uid() == rustix::process::geteuid().as_raw(), meta.mode() & 0o022) {
+        (true, 0) => return Ok(()),
+        (false, _) => "it belongs to another user",
+        (true, _) => "other users can write to it",
+    };
+    Err(Error::new(Code::SetupFailed, step, why)
+        .on(path.display().to_string())
+        .hint("set NSRS_IMAGE_DIR to a directory of your own with mode 0700"))
 }
 
 /// flock(2), again after a signal.

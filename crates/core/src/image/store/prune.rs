@@ -68,6 +68,7 @@ impl Store {
         self.prune_layers(&needed, &mut pruned)?;
         self.prune_blobs(&needed, &mut pruned)?;
         self.prune_leftovers(partial)?;
+        self.prune_notes()?;
         Ok(Some(pruned))
     }
 
@@ -171,6 +172,20 @@ impl Store {
             pruned.bytes += fs::symlink_metadata(&path).map_or(0, |meta| meta.len());
             pruned.blobs += 1;
             fs::remove_file(&path).at("remove the blob", path.display())?;
+        }
+        Ok(())
+    }
+
+    /// Notes of layers that are gone.
+    fn prune_notes(&self) -> Result<()> {
+        let folder = self.root.join("settled");
+        if !folder.exists() {
+            return Ok(());
+        }
+        for (name, path) in list(&folder)? {
+            if !self.root.join("layers").join(&name).exists() {
+                fs::remove_file(&path).at("remove the note", path.display())?;
+            }
         }
         Ok(())
     }

@@ -346,3 +346,18 @@ fn a_full_disk_is_said_and_nothing_half_made_stays() {
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("all of it"), "{text}{}", String::from_utf8_lossy(&output.stderr));
 }
+
+#[test]
+fn a_store_that_others_can_change_is_refused() {
+    let scratch = Scratch::new("foreign");
+    drop(scratch.store());
+    assert_eq!(fs::metadata(scratch.0.join("layers")).unwrap().mode() & 0o777, 0o700);
+    fs::set_permissions(&scratch.0, fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(Store::open(&scratch.0).unwrap_err().to_string().contains("other users can write"));
+    fs::set_permissions(&scratch.0, fs::Permissions::from_mode(0o755)).unwrap();
+    drop(scratch.store());
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(&scratch.0, Some(12345), None).unwrap();
+        assert!(Store::open(&scratch.0).unwrap_err().to_string().contains("another user"));
+    }
+}
