@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         Err(error) => return finish(&Progress::new(Mode::Plain), Err(error)),
     };
     let progress = Progress::new(mode);
+    more_descriptors();
     // Before anything starts a thread: a process of several can't enter a user namespace.
     let result = check(&version)
         .and_then(|()| format(&mut args))
@@ -52,6 +53,13 @@ fn main() -> ExitCode {
         identity::settle_later();
     }
     finish(&progress, result)
+}
+
+/// As many descriptors as may be: a deep tree of many layers takes one for each directory on the way.
+fn more_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
 fn finish(progress: &Progress, result: Result<()>) -> ExitCode {

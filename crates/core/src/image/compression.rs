@@ -1,7 +1,10 @@
 //! How layers and archives are packed, told by their first bytes.
 
 use std::io::{self, BufRead, BufReader, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::unpack::Limits;
 use crate::error::{Code, Error, Result};
 
 /// A way of packing.
@@ -66,6 +69,46 @@ pub fn unpacked<'a>(input: impl Read + Send + 'a) -> Result<Box<dyn Read + Send 
         return decoder(compression, BufReader::with_capacity(128 << 10, io::Cursor::new(start).chain(input)));
     }
     decoder(Compression::detect(&start)?, input)
+}
+
+/// Counts what is read, and what may come of it.
+struct Packed<R> {
+    input: R,
+    count: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Packed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.input.read(buffer)?;
+        self.count.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
+    }
+}
+
+struct Limited<'a> {
+    input: Box<dyn Read + Send + 'a>,
+    packed: Arc<AtomicU64>,
+    size: u64,
+    limits: Limits,
+}
+
+impl Read for Limited<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.input.read(buffer)?;
+        self.size += count as u64;
+        self.limits.check(self.size, self.packed.load(Ordering::Relaxed)).map_err(io::Error::other)?;
+        Ok(count)
+    }
+}
+
+/// The same as [`unpacked`], up to a limit.
+///
+/// # Errors
+/// Those of [`unpacked`]. Reading beyond the limit is an error (`ImageInvalid`).
+pub fn unpacked_within<'a>(input: impl Read + Send + 'a, limits: Limits) -> Result<Box<dyn Read + Send + 'a>> {
+    let packed: Arc<AtomicU64> = Arc::default();
+    let input = unpacked(Packed { input, count: packed.clone() })?;
+    Ok(Box::new(Limited { input, packed, size: 0, limits }))
 }
 
 fn decoder<'a>(compression: Compression, input: impl BufRead + Send + 'a) -> Result<Box<dyn Read + Send + 'a>> {

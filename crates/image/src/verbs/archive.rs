@@ -36,7 +36,7 @@ pub fn load(mut call: Call) -> Result<()> {
     let path = input.or_else(|| rest.into_iter().next());
     let loaded = match path.as_deref().map(Path::new) {
         Some(path) if path.is_dir() => load::load_layout(&store, path, name.as_deref())?,
-        path => load::load(&store, reader(path)?, name.as_deref())?,
+        path => load::load(&store, reader(path)?, name.as_deref(), options.limits)?,
     };
     if unpack {
         for image in &loaded {

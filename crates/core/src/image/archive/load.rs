@@ -18,6 +18,7 @@ use crate::image::reference::Reference;
 use crate::image::store::{Begin, Ingest, MOST_METADATA, Named, Store, Wait};
 use crate::image::tar::Kind;
 use crate::image::tar::read::{Reader, show};
+use crate::image::unpack::Limits;
 use crate::image::unpack::tree::{clean, split};
 
 /// The lists of images that archives have.
@@ -43,15 +44,15 @@ fn bad(why: impl Into<String>) -> Error {
     Error::new(Code::ImageInvalid, "load the image", why)
 }
 
-/// Loads the images of an archive, packed or not. `name` is the name of the image if the archive has one image (and
+/// Loads the images of an archive, packed or not, up to a limit. `name` is the name of the image if the archive has one image (and
 /// none for it). Returns them as they are listed in the store; they aren't unpacked.
 ///
 /// # Errors
 /// It's no archive of an image; a part is missing or altered: then nothing is listed. What came in with it stays
 /// until the next [`Store::prune`].
-pub fn load(store: &Store, input: impl Read + Send, name: Option<&str>) -> Result<Vec<Named>> {
+pub fn load(store: &Store, input: impl Read + Send, name: Option<&str>, limits: Limits) -> Result<Vec<Named>> {
     whole(store, || {
-        let input = compression::unpacked(input)?;
+        let input = compression::unpacked_within(input, limits)?;
         let contents = archive(store, BufReader::with_capacity(256 << 10, input))?;
         finish(store, contents, name)
     })

@@ -11,7 +11,7 @@ use crate::image::digest::Digest;
 use crate::image::store::{Begin, Named, Store, Wait};
 use crate::image::tar::write::Writer;
 use crate::image::tar::{Entry, Kind};
-use crate::image::unpack::Options;
+use crate::image::unpack::{Limits, Options};
 
 struct Scratch(PathBuf);
 
@@ -141,7 +141,7 @@ fn what_is_saved_is_loaded_as_the_same_image() {
         assert_eq!(archive, saved(&from, &[one.clone(), two.clone(), other.clone()], format), "the same bytes again");
         for packed in [archive.clone(), zstd::encode_all(&archive[..], 1).unwrap()] {
             let to = scratch.store(&format!("to-{format:?}-{}", packed.len()));
-            let loaded = load::load(&to, &packed[..], None).unwrap();
+            let loaded = load::load(&to, &packed[..], None, Limits::default()).unwrap();
             assert_eq!(loaded.len(), 3);
             assert_eq!(to.resolve(NAME).unwrap().digest(), one.descriptor.digest());
             assert_eq!(to.resolve("quay.io/x/y:z").unwrap().digest(), one.descriptor.digest());
@@ -180,9 +180,9 @@ fn skopeo_reads_what_is_saved_and_what_it_writes_is_loaded() {
         run("skopeo", &["copy", "--quiet", &source, &to]).unwrap();
     }
     let to = scratch.store("to");
-    load::load(&to, fs::File::open(&old).unwrap(), None).unwrap();
+    load::load(&to, fs::File::open(&old).unwrap(), None, Limits::default()).unwrap();
     load::load_layout(&to, &layout, None).unwrap();
-    load::load(&to, fs::File::open(&archive).unwrap(), None).unwrap();
+    load::load(&to, fs::File::open(&archive).unwrap(), None, Limits::default()).unwrap();
     for tag in ["old", "layout", "archive"] {
         let opened = to.image(&to.find(&format!("test:{tag}")).unwrap()).unwrap();
         assert_eq!(opened.config.cmd(), ["sh"]);
@@ -283,14 +283,14 @@ fn what_is_no_archive_of_an_image_is_refused_and_leaves_nothing() {
         ("index-of-nothing", tar(&[("oci-layout", Some("{}")), ("index.json", Some(&json!({ "manifests": [{ "mediaType": MANIFEST, "digest": Digest::of(b"x").to_string(), "size": 1 }] }).to_string()))]), "isn't in the store"),
     ] {
         let store = scratch.store(name);
-        let error = load::load(&store, &bytes[..], None).unwrap_err();
+        let error = load::load(&store, &bytes[..], None, Limits::default()).unwrap_err();
         assert!(error.to_string().contains(why), "{name}: {error}");
         assert_eq!(store.images().unwrap(), [], "{name}");
         assert_eq!(fs::read_dir(scratch.at(name).join("blobs/sha256")).unwrap().count(), 0, "{name}");
     }
     // With the right diff id it is one.
     let right = config.replace(&Digest::of(b"other").to_string(), &Digest::of(&layer).to_string());
-    let loaded = load::load(&scratch.store("right"), &old(item, &right)[..], None).unwrap();
+    let loaded = load::load(&scratch.store("right"), &old(item, &right)[..], None, Limits::default()).unwrap();
     assert_eq!(loaded[0].name.as_deref(), Some("docker.io/library/x:1"));
 }
 
@@ -498,4 +498,37 @@ fn images_are_found_by_what_people_call_them() {
     for text in ["", "zzz", "busybox:1", "ghcr.io/busybox", &format!("busybox@{}", Digest::of(b"no"))] {
         assert_eq!(store.find(text).unwrap_err().code, Code::ImageNotFound, "{text}");
     }
+}
+
+#[test]
+fn an_archive_that_unpacks_to_more_than_the_limit_is_refused() {
+    let scratch = Scratch::new("bomb");
+    let store = scratch.store("store");
+    let zeroes = String::from_utf8(vec![0; 8 << 20]).unwrap();
+    let packed = zstd::encode_all(&tar(&[("layer.tar", Some(&zeroes))])[..], 3).unwrap();
+    let limits = Limits { floor: 1 << 20, ratio: 100, entries: 10 };
+    let error = load::load(&store, &packed[..], None, limits).unwrap_err();
+    assert!(error.to_string().contains("100 times its size"), "{error}");
+    assert_eq!(fs::read_dir(scratch.at("store/ingest")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_copy_of_the_tree_has_the_holes_of_its_files() {
+    let scratch = Scratch::new("holes");
+    let (from, to) = (scratch.at("from"), scratch.at("to"));
+    fs::create_dir_all(&from).unwrap();
+    fs::create_dir_all(&to).unwrap();
+    let file = fs::File::create(from.join("sparse")).unwrap();
+    // Byte by byte that would take longer than anybody waits, and more than any disk has.
+    file.set_len(1 << 42).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"middle", 1 << 41).unwrap();
+    fs::write(from.join("plain"), "text").unwrap();
+    let mut copier = crate::image::tree::copy::Copier::new(&to, crate::image::tree::copy::How::Copy).unwrap();
+    crate::image::tree::merge::walk(&[&from], true, &mut copier).unwrap();
+    let meta = fs::metadata(to.join("sparse")).unwrap();
+    assert!(meta.len() == 1 << 42 && meta.blocks() < 10_000, "{} blocks", meta.blocks());
+    let mut middle = [0; 6];
+    std::os::unix::fs::FileExt::read_exact_at(&fs::File::open(to.join("sparse")).unwrap(), &mut middle, 1 << 41)
+        .unwrap();
+    assert_eq!((&middle, fs::read_to_string(to.join("plain")).unwrap()), (b"middle", "text".to_owned()));
 }

@@ -6,12 +6,14 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, fchmod, fchown,
-    fsetxattr, futimens, ioctl_ficlone, linkat, mkdirat, mknodat, openat, readlinkat, setxattr, symlinkat, utimensat,
+    AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, fchmod,
+    fchown, fsetxattr, ftruncate, futimens, ioctl_ficlone, linkat, mkdirat, mknodat, openat, readlinkat, setxattr,
+    symlinkat, utimensat,
 };
 use rustix::io::Errno;
 
 use super::merge::{Node, Visitor};
+use super::pack::parts;
 use super::{Xattr, open_directory, xattrs};
 use crate::error::{At, Error, Result};
 use crate::image::tar::read::show;
@@ -65,9 +67,7 @@ impl Copier {
         }
         let (from, to) = (File::from(from), File::from(to));
         if !self.reflinks {
-            // copy_file_range(2) or sendfile(2), by the standard library.
-            let copied = std::io::copy(&mut &from, &mut &to);
-            copied.map_err(|error| error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error))?;
+            copy(&from, &to, node.stat.st_size as u64)?;
         }
         own(fchown(&to, Some(uid(node)), Some(gid(node))))?;
         fchmod(&to, mode(node))?;
@@ -165,6 +165,18 @@ impl Visitor for Copier {
             },
         }
     }
+}
+
+/// Copies the parts of a file that hold data, so that a file of holes takes no more room and no more time.
+fn copy(from: &File, to: &File, size: u64) -> rustix::io::Result<()> {
+    for (offset, length) in parts(from, size).unwrap_or_else(|| vec![(0, size)]) {
+        rustix::fs::seek(from, SeekFrom::Start(offset))?;
+        rustix::fs::seek(to, SeekFrom::Start(offset))?;
+        // copy_file_range(2) or sendfile(2), by the standard library.
+        let copied = std::io::copy(&mut std::io::Read::take(from, length), &mut &*to);
+        copied.map_err(|error| error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error))?;
+    }
+    ftruncate(to, size)
 }
 
 fn full(step: &str, node: &Node<'_>, errno: Errno) -> Error {

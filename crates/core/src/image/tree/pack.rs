@@ -111,7 +111,7 @@ fn written(path: &[u8], error: std::io::Error) -> Error {
 }
 
 /// The parts of a file that hold data (lseek(2)); `None` where the file system can't tell.
-fn parts(file: &File, size: u64) -> Option<Vec<(u64, u64)>> {
+pub(super) fn parts(file: &File, size: u64) -> Option<Vec<(u64, u64)>> {
     let mut parts = Vec::new();
     let mut at = 0;
     while at < size {

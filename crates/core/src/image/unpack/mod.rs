@@ -41,8 +41,18 @@ impl Default for Limits {
 }
 
 impl Limits {
-    fn most(&self, packed: u64) -> u64 {
-        self.floor.max(packed.saturating_mul(self.ratio))
+    /// May so many bytes come out of so many packed ones?
+    ///
+    /// # Errors
+    /// No (`ImageInvalid`).
+    pub fn check(&self, size: u64, packed: u64) -> Result<()> {
+        let most = self.floor.max(packed.saturating_mul(self.ratio));
+        if size <= most {
+            return Ok(());
+        }
+        let why = format!("it unpacks to more than {most} bytes, {} times its size", self.ratio);
+        Err(Error::new(Code::ImageInvalid, "unpack the archive", why)
+            .hint("it's likely made to fill the disk; if you trust it, raise the limit (--max-ratio)"))
     }
 }
 

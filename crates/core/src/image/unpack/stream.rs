@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Scope;
 
 use super::Limits;
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 use crate::image::compression;
 use crate::image::digest::{Digest, Hasher};
 use crate::image::tar::read::read_error;
@@ -119,11 +119,7 @@ fn inflate<R: Read + Send>(
         }
         bytes.truncate(have);
         size += have as u64;
-        let most = limits.most(packed.load(Ordering::Relaxed));
-        if size > most {
-            let why = format!("it unpacks to more than {most} bytes, {} times its size", limits.ratio);
-            let error = Error::new(Code::ImageInvalid, "unpack the layer", why)
-                .hint("it's likely made to fill the disk; if you trust it, raise the limit (--max-ratio)");
+        if let Err(error) = limits.check(size, packed.load(Ordering::Relaxed)) {
             return fail(io::Error::other(error));
         }
         let piece = Arc::new(Piece { bytes, spare: spare.clone() });
