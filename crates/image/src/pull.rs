@@ -69,10 +69,6 @@ pub fn pull(store: &Store, client: &Client, reference: &Reference, options: &Opt
     let progress = client.progress();
     progress.tell(&Event::Resolving { reference: reference.to_string() });
     let _guard = store.guard()?;
-    // What earlier pulls unpacked should survive a crash of the host; nobody waits for that. If this pull is over sooner,
-    // the next one does it: till then such a layer would only be unpacked again.
-    let settling = store.clone();
-    std::thread::spawn(move || drop(settling.settle()));
     let platform = options.platform.clone().unwrap_or_else(Platform::host);
     let pulled = match unchanged(store, client, reference, options, &platform)? {
         Some(pulled) => pulled,

@@ -101,6 +101,10 @@ impl Client {
             Trouble::Passing { why, asked } => (why, asked),
         };
         let host = endpoint.host();
+        // It may have answered for the first time since the first attempt.
+        if endpoint.state.reached.load(Ordering::Relaxed) {
+            backoff.extend(ATTEMPTS);
+        }
         let Some(wait) = backoff.next(asked) else { return Err(given_up(host, &why, asked, backoff.failures())) };
         let milliseconds = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
         self.progress().tell(&Event::Retry { message: format!("{host}: {why}"), wait: milliseconds });

@@ -78,6 +78,11 @@ impl Backoff {
         self.done
     }
 
+    /// This many attempts in all, if that is more: there is reason for patience.
+    pub fn extend(&mut self, most: u32) {
+        self.most = self.most.max(most);
+    }
+
     /// Something went well: failures count anew.
     pub fn reset(&mut self) {
         self.done = 0;

@@ -105,7 +105,7 @@ fn a_registry_that_wants_to_be_left_alone_for_long_is_an_error_at_once() {
 #[test]
 fn errors_of_the_server_pass() {
     let Some(bench) = bench() else { return };
-    bench.proxy.fault(2, Act::Reply("500 Oops", String::new(), "<html>oops</html>".into()), Asked::is_manifest);
+    bench.proxy.fault(4, Act::Reply("500 Oops", String::new(), "<html>oops</html>".into()), Asked::is_manifest);
     bench.proxy.fault(2, Act::Reply("502 Bad Gateway", String::new(), String::new()), Asked::is_blob);
     let ran = bench.pull();
     assert!(ran.stderr.contains("500") && ran.stderr.contains("502") && !ran.stderr.contains("html"), "{}", ran.stderr);

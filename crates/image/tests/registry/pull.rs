@@ -250,3 +250,24 @@ fn an_ordinary_user_pulls_into_a_store_of_their_own() {
     }
     assert_eq!(nsrs.check_blobs(), 4);
 }
+
+#[test]
+fn memory_does_not_grow_with_the_image() {
+    if !ready() {
+        return;
+    }
+    let registry = Registry::start();
+    Source::new(&[60_000_000, 60_000_000]).copy_to(&registry, "a:1", &[]);
+    let nsrs = Nsrs::new();
+    let mut command = nsrs.command(&["pull", "--quiet", &registry.image("a:1")]);
+    let mut child = command.stdout(std::process::Stdio::null()).spawn().unwrap();
+    let mut most = 0;
+    while child.try_wait().unwrap().is_none() {
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0 kB");
+        most = most.max(line.trim().trim_end_matches(" kB").parse::<u64>().unwrap());
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    assert!(child.wait().unwrap().success());
+    assert!(most > 5_000 && most < 100_000, "{most} kB");
+}

@@ -105,3 +105,43 @@ fn what_cannot_be_pushed_is_said() {
     proxy.fault(99, Act::Reply("404 No", String::new(), String::new()), |asked| asked.method == "HEAD");
     nsrs.fails(&["push", &name, &proxy.image("b:1")], &["push", "denies access to", &proxy.address, "nsrs login"]);
 }
+
+#[test]
+fn an_index_is_pushed_with_all_it_names() {
+    if !ready() {
+        return;
+    }
+    let registry = Registry::start();
+    let list = "application/vnd.oci.image.index.v1+json";
+    let entries: Vec<_> = ["amd64", "arm64"]
+        .iter()
+        .map(|arch| {
+            Source::new(&[1000]).copy_to(&registry, &format!("a:{arch}"), &[]);
+            let source = format!("docker://{}", registry.image(&format!("a:{arch}")));
+            let raw = tool("skopeo", &["inspect", "--raw", "--tls-verify=false", &source]);
+            serde_json::json!({
+                "mediaType": "application/vnd.oci.image.manifest.v1+json",
+                "digest": nsrs_core::image::digest::Digest::of(raw.as_bytes()).to_string(),
+                "size": raw.len(),
+                "platform": { "os": "linux", "architecture": arch },
+            })
+        })
+        .collect();
+    let index = serde_json::json!({ "schemaVersion": 2, "mediaType": list, "manifests": entries }).to_string();
+    registry.put_manifest("a", "all", list, &index);
+    let empty = Registry::start();
+    let (nsrs, target) = (Nsrs::new(), empty.image("b:all"));
+    // Written by skopeo, whole: a pull takes only one platform.
+    let archive = nsrs.dir.path("all.tar").display().to_string();
+    let source = format!("docker://{}", registry.image("a:all"));
+    tool(
+        "skopeo",
+        &["copy", "-q", "--all", "--src-tls-verify=false", &source, &format!("oci-archive:{archive}:{target}")],
+    );
+    nsrs.works(&["load", "--input", &archive]);
+    nsrs.works(&["push", &target]);
+    let dir = Dir::new();
+    let copy = format!("dir:{}", dir.path("copy").display());
+    tool("skopeo", &["copy", "-q", "--all", "--src-tls-verify=false", &format!("docker://{target}"), &copy]);
+    assert_eq!(tool("skopeo", &["inspect", "--raw", &copy]).matches("linux").count(), 2);
+}
