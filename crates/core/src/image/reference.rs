@@ -108,7 +108,9 @@ impl Reference {
     /// The short form that people write: `busybox:latest`, `me/tool:1`, `quay.io/a/b:c`.
     #[must_use]
     pub fn familiar(&self) -> String {
-        let official = self.repository.strip_prefix("library/").filter(|rest| !rest.contains('/'));
+        // A name that reads as an id keeps its `library/`.
+        let official =
+            self.repository.strip_prefix("library/").filter(|rest| !rest.contains('/') && !reads_as_id(rest));
         let name = match (self.registry.as_str(), official) {
             // `library/a.b` would be fine, but a first part that reads as a registry must not stand first.
             (DEFAULT_REGISTRY, Some(rest)) => rest.to_owned(),
@@ -123,6 +125,11 @@ impl Reference {
         let digest = self.digest.map(|digest| format!("@{digest}")).unwrap_or_default();
         tag + &digest
     }
+}
+
+/// 64 hexadecimal digits are the id of an image.
+fn reads_as_id(path: &str) -> bool {
+    path.len() == 64 && path.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// The full form, `docker.io/library/busybox:latest`; reading it gives the same reference.
@@ -234,7 +241,7 @@ fn read(text: &str) -> Result<Reference, String> {
     if let Some(tag) = tag {
         check_tag(tag)?;
     }
-    if digest.is_none() && path.len() == 64 && path.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+    if digest.is_none() && reads_as_id(path) {
         return Err("64 hexadecimal digits are an image's id, not its name; for a digest write name@sha256:…".into());
     }
     check_path(path)?;
