@@ -41,6 +41,8 @@ fn main() -> ExitCode {
     };
     let progress = Progress::new(mode);
     more_descriptors();
+    // What we were started with is not for the programs we start: credential helpers, newuidmap.
+    let _ = nsrs_core::sys::fds::close_on_exec_from(3);
     // Before anything starts a thread: a process of several can't enter a user namespace.
     let result = check(&version)
         .and_then(|()| format(&mut args))

@@ -42,6 +42,7 @@ pub fn load(mut call: Call) -> Result<()> {
         for image in &loaded {
             let opened = store.image(image)?;
             store.unpack_image(&opened, &options, Some(&told(&call.progress, &opened)))?;
+            super::warn_of_losses(&store, &opened, &call.progress)?;
         }
     }
     tell(&call, &store, "loaded", &loaded)
@@ -181,6 +182,7 @@ pub fn import(mut call: Call) -> Result<()> {
         true => import::import_directory(&store, path, &about, &options)?,
         false => import::import(&store, reader(Some(path))?, &about, &options)?,
     };
+    super::warn_of_losses(&store, &store.image(&imported)?, &call.progress)?;
     tell(&call, &store, "imported", &[imported])
 }
 

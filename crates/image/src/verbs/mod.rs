@@ -6,7 +6,9 @@ mod remote;
 mod remove;
 
 use nsrs_core::error::{Code, Error, Result};
+use nsrs_core::image::open::Image;
 use nsrs_core::image::reference::Reference;
+use nsrs_core::image::store::Store;
 
 use crate::args::Args;
 use crate::identity::open_store;
@@ -57,6 +59,27 @@ pub fn touches_trees(verb: &str) -> bool {
 #[must_use]
 pub fn brings_trees(verb: &str) -> bool {
     matches!(verb, "export" | "import" | "load" | "pull")
+}
+
+/// Says what of an image's layers couldn't be had here: owners, devices, attributes.
+fn warn_of_losses(store: &Store, image: &Image, progress: &Progress) -> Result<()> {
+    let (mut squashed, mut devices, mut xattrs) = (0, 0, 0);
+    for diff_id in &image.config.diff_ids {
+        if let Some(layer) = store.layer(diff_id)? {
+            squashed += layer.record.unpacked.squashed;
+            devices += layer.record.unpacked.skipped_devices;
+            xattrs += layer.record.unpacked.dropped_xattrs;
+        }
+    }
+    let losses = [
+        (squashed, "files belong to you, for their owners aren't among your subordinate ids (/etc/subuid)"),
+        (devices, "devices are left out: only root makes them"),
+        (xattrs, "extended attributes are left out: they can't be had here, or are overlayfs' own"),
+    ];
+    for (count, what) in losses.into_iter().filter(|(count, _)| *count > 0) {
+        progress.warn(format!("{count} {what}"));
+    }
+    Ok(())
 }
 
 /// A name for an image: a digest says what an image is and can't be given.

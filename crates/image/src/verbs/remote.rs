@@ -62,7 +62,11 @@ pub fn pull(mut call: Call) -> Result<()> {
     };
     let args = std::mem::replace(&mut call.args, Args::new(Vec::new()));
     let reference = Reference::parse(&args.rest("the name of one image", 1, 1)?[0])?;
-    let pulled = crate::pull::pull(&open_store()?, &client, &reference, &options)?;
+    let store = open_store()?;
+    let pulled = crate::pull::pull(&store, &client, &reference, &options)?;
+    if !pulled.present && options.unpack {
+        super::warn_of_losses(&store, &store.image(&store.find(&reference.to_string())?)?, &call.progress)?;
+    }
     result(
         &call,
         &json!({

@@ -214,6 +214,7 @@ fn a_user_without_subordinate_ids_is_told_and_can_go_on() {
     let output = without.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.contains("will belong to you"), "{said}");
+    assert!(said.contains("files belong to you"), "{said}");
     let record = fs::read_to_string(layers(&scratch)[0].join("layer.json")).unwrap();
     let record: Value = serde_json::from_str(&record).unwrap();
     assert!(record["squashed"].as_u64().unwrap() >= 3, "{record}");
