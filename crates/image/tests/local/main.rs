@@ -98,7 +98,15 @@ impl Drop for Scratch {
             // Files of subordinate ids are removed by who has them.
             let _ = self.try_run(&["prune", "--all"]);
         }
-        let _ = fs::remove_dir_all(&self.path);
+        // Layers may just be on their way to the disk, which is noted here.
+        for _ in 0..50 {
+            match fs::remove_dir_all(&self.path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                }
+                _ => return,
+            }
+        }
     }
 }
 
