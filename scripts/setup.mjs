@@ -21,6 +21,12 @@ const packages = {
   python3: '/usr/bin/python3',
   socat: '/usr/bin/socat',
   'iputils-ping': '/usr/bin/ping',
+  'docker-registry': '/usr/bin/docker-registry',
+  skopeo: '/usr/bin/skopeo',
+  umoci: '/usr/bin/umoci',
+  'apache2-utils': '/usr/bin/htpasswd',
+  openssl: '/usr/bin/openssl',
+  zstd: '/usr/bin/zstd',
 }
 
 function run(command, args, options = {}) {
@@ -68,7 +74,7 @@ function isOlder(products, sources) {
 function buildIfStale() {
   const glibc = process.report.getReport().header.glibcVersionRuntime
   const directory = `npm/linux-${process.arch}-${glibc ? 'gnu' : 'musl'}`
-  const native = [`${directory}/nsrs.node`, `${directory}/nsrs-runtime`]
+  const native = [`${directory}/nsrs.node`, `${directory}/nsrs-runtime`, `${directory}/nsrs-image`]
   if (isOlder(native, ['crates', 'Cargo.lock', 'Cargo.toml'])) run('npm', ['run', 'build:native'])
   if (
     isOlder(['dist/index.js', 'dist/cli.cjs', 'dist/commands.cjs'], ['ts', 'cli', 'tsup.config.ts', 'package.json'])
