@@ -1,12 +1,21 @@
 // Containers made ahead of their orders: nobody may notice them but by the time they save.
 
 import { execFile, spawn as spawnBare } from 'node:child_process'
-import { readdirSync, readFileSync, readlinkSync, renameSync, writeFileSync } from 'node:fs'
+import {
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import test from 'ava'
-import { type RunOptions, run } from '../../ts/index.ts'
-import { busybox, containers, spares, until } from '../helpers/host.ts'
+import { type RunOptions, run, spawn } from '../../ts/index.ts'
+import { busybox, containers, spares, temporary, until } from '../helpers/host.ts'
 import { isRoot } from '../helpers/product.ts'
 import { skip } from '../helpers/skips.ts'
 
@@ -89,13 +98,98 @@ test.serial('a command too long for the way to it gets a container of its own', 
 test.serial('a root that was replaced meanwhile is the new one', async (t) => {
   const box = fresh()
   const pid = await ahead(box)
-  renameSync(box.rootfs, `${box.rootfs}.old`)
+  const old = `${temporary()}/old`
+  renameSync(box.rootfs, old)
   renameSync(busybox(), box.rootfs)
   writeFileSync(join(box.rootfs, 'new'), 'new')
   const { stdout, container } = await run('cat', ['/new'], box)
   t.is(stdout, 'new')
   t.not(container?.pid, pid)
   t.true(await until(() => !spares().map(number).includes(pid)), 'the one of the old root has ended')
+})
+
+/** What may become of a root whose next container is made already, and what must be seen in it all the same. */
+const changes: Record<string, [change: (root: string) => void, command: string, seen: string]> = {
+  'its pseudo file systems': [
+    (root) => {
+      for (const name of ['proc', 'dev', 'sys']) {
+        rmSync(join(root, name), { recursive: true })
+        mkdirSync(join(root, name))
+      }
+    },
+    'test -e /proc/self/mounts && test -c /dev/null && echo there',
+    'there',
+  ],
+  'the target of a volume': [
+    (root) => {
+      rmSync(join(root, 'data'), { recursive: true })
+      mkdirSync(join(root, 'data'))
+      writeFileSync(join(root, 'data/file'), 'evil')
+    },
+    'cat /data/file',
+    'own',
+  ],
+  'a directory above the target of a volume': [
+    (root) => {
+      renameSync(join(root, 'opt'), join(root, 'opt2'))
+      mkdirSync(join(root, 'opt/data'), { recursive: true })
+      writeFileSync(join(root, 'opt/data/file'), 'evil')
+    },
+    'cat /opt/data/file',
+    'own',
+  ],
+  'its /etc': [
+    (root) => {
+      renameSync(join(root, 'etc'), join(root, 'etc2'))
+      mkdirSync(join(root, 'etc'))
+      writeFileSync(join(root, 'etc/hosts'), 'evil')
+    },
+    'grep -c localhost /etc/hosts',
+    '2',
+  ],
+}
+for (const [what, [change, command, seen]] of Object.entries(changes)) {
+  test.serial(`a container of a root of which somebody replaced ${what} is as it must be`, async (t) => {
+    const box = fresh()
+    const volume = temporary()
+    writeFileSync(join(volume, 'file'), 'own')
+    const options = { ...box, volumes: [`${volume}:/data:ro`, `${volume}:/opt/data:ro`] }
+    await run('true', options)
+    await ahead(options)
+    change(box.rootfs)
+    t.is((await run('sh', ['-c', command], options)).stdout, seen)
+  })
+}
+
+test.serial('a target behind a link is looked up at the order', async (t) => {
+  const box = fresh()
+  const volume = temporary()
+  mkdirSync(join(box.rootfs, 'real'))
+  symlinkSync('real', join(box.rootfs, 'data'))
+  const options = { ...box, volumes: [`${volume}:/data`] }
+  for (let times = 0; times < 3; times++) await run('true', options)
+  await new Promise((resolve) => setTimeout(resolve, 100))
+  rmSync(join(box.rootfs, 'data'))
+  mkdirSync(join(box.rootfs, 'other'))
+  symlinkSync('other', join(box.rootfs, 'data'))
+  writeFileSync(join(volume, 'file'), 'own')
+  t.is((await run('cat', ['/data/file'], options)).stdout, 'own')
+})
+
+test.serial('a root may be removed as soon as its last command has ended', async (t) => {
+  for (let round = 0; round < 30; round++) {
+    const box = fresh()
+    for (let times = 0; times < 2; times++) await run('true', box)
+    await new Promise((resolve) => setTimeout(resolve, round % 6))
+    t.notThrows(() => rmSync(box.rootfs, { recursive: true }))
+  }
+})
+
+test.serial('signal 0 is none', async (t) => {
+  const child = spawn('sleep', ['0.2'], fresh())
+  await child.ready
+  child.kill(0)
+  t.is((await child.wait()).exitCode, 0)
 })
 
 test.serial('one that is killed is missed by nobody', async (t) => {

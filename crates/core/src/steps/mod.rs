@@ -64,7 +64,7 @@ pub struct Inputs {
 /// Turns the new process into the container's command. Does not come back: if a step failed, the supervisor was told.
 pub fn run(plan: &Plan, inputs: Inputs) -> ! {
     finish_with(inputs, |mut inputs| {
-        let ground = prepare(plan, &mut inputs)?;
+        let ground = prepare(plan, &mut inputs, Writes::MountPoints)?;
         complete(plan, ground, inputs)
     })
 }
@@ -74,7 +74,7 @@ pub fn run(plan: &Plan, inputs: Inputs) -> ! {
 pub fn run_taken_over(plan: &Plan, inputs: Inputs) -> ! {
     finish_with(inputs, |mut inputs| {
         wait_for(&inputs.channel, "wait to be taken over", |message| matches!(message, ToChild::Known))?;
-        let ground = prepare(plan, &mut inputs)?;
+        let ground = prepare(plan, &mut inputs, Writes::MountPoints)?;
         complete(plan, ground, inputs)
     })
 }
@@ -88,7 +88,7 @@ pub fn run_ahead(plan: &Plan, inputs: Inputs) -> ! {
         closed.at("close all other file descriptors", "")?;
         // For whoever looks at the host's processes and wonders; gone with the exec.
         rustix::thread::set_name(c"nsrs-spare").at("name the process", "")?;
-        let ground = prepare(plan, &mut inputs)?;
+        let ground = prepare(plan, &mut inputs, Writes::Not)?;
         die_with_supervisor(&inputs.supervisor)?;
         let mounts = own_mounts(plan, &ground)?;
         inputs.channel.send(&FromChild::Ready, mounts.as_ref().map(AsFd::as_fd).as_slice())?;
@@ -121,6 +121,15 @@ fn finish_with(inputs: Inputs, steps: impl FnOnce(Inputs) -> Result<Infallible>)
     exit_now(125)
 }
 
+/// May mount points that are missing be made in the root?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Writes {
+    /// Yes, as part of what was asked for.
+    MountPoints,
+    /// Nobody has asked for anything: the caller may be removing the root at this moment.
+    Not,
+}
+
 /// Everything of a container but its command.
 struct Ground {
     mounted: Option<pseudo::Mounted>,
@@ -128,7 +137,7 @@ struct Ground {
 }
 
 /// The acts that take nothing from the plan's command but its out-of-memory score: see [`Plan::same_ground`].
-fn prepare(plan: &Plan, inputs: &mut Inputs) -> Result<Ground> {
+fn prepare(plan: &Plan, inputs: &mut Inputs, writes: Writes) -> Result<Ground> {
     // A session of its own: no signal of the caller's terminal reaches it, and TIOCSTI can't type into that terminal.
     setsid().at("start a session", "")?;
     // What is made below gets exactly the mode it is made with.
@@ -142,7 +151,7 @@ fn prepare(plan: &Plan, inputs: &mut Inputs) -> Result<Ground> {
         root::make_private()?;
         let mut scratch = host_root::Scratch::for_plan(plan)?;
         sources.overlay(plan, scratch.as_mut())?;
-        let root = root::enter(plan, &inputs.files, scratch.as_mut())?;
+        let root = root::enter(plan, &inputs.files, scratch.as_mut(), writes)?;
         let mounted = match &plan.pseudo {
             Some(pseudo) => Some(pseudo::mount(pseudo, &mut sources, &root)?),
             None => None,
@@ -151,6 +160,9 @@ fn prepare(plan: &Plan, inputs: &mut Inputs) -> Result<Ground> {
             etc::bind(&inputs.files, &root, mounted)?;
         }
         mounts::make(plan, &mut sources, &root)?;
+        if writes == Writes::Not {
+            root::allow_writes(plan)?;
+        }
         mounted
     } else {
         None

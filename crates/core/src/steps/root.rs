@@ -2,11 +2,12 @@
 
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{CWD, Mode, OFlags, open};
+use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags, open};
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{chdir, fchdir, pivot_root};
 
+use super::Writes;
 use super::etc::{self, Files};
 use super::host_root;
 use super::host_root::Scratch;
@@ -31,11 +32,19 @@ pub fn make_private() -> Result<()> {
 ///
 /// # Errors
 /// The root is missing, no directory or empty, or a mount is refused.
-pub fn enter(plan: &Plan, files: &Files, scratch: Option<&mut Scratch>) -> Result<RootDir> {
+pub fn enter(plan: &Plan, files: &Files, scratch: Option<&mut Scratch>, writes: Writes) -> Result<RootDir> {
     let tree = match &plan.root {
         Root::Shared => return current(),
         Root::Directory { path, read_only } => {
             let tree = directory(path)?;
+            if writes == Writes::Not {
+                let flags = rustix::fs::fstatvfs(&tree).at("look at the root file system", path)?.f_flag;
+                if flags.contains(StatVfsMountFlags::RDONLY) && !read_only {
+                    // To allow writes again would be to allow what the host forbids.
+                    return Err(Error::os("prepare the root file system", path, Errno::ROFS));
+                }
+                make_read_only(&tree, false, path)?;
+            }
             if *read_only {
                 lock(plan, files, &tree)?;
             }
@@ -68,6 +77,20 @@ pub fn enter(plan: &Plan, files: &Files, scratch: Option<&mut Scratch>) -> Resul
     unmount(".", UnmountFlags::DETACH).at("leave the host's tree", "")?;
     chdir("/").at("enter the root file system", "/")?;
     current()
+}
+
+/// Takes back that nothing may be written, unless that was asked for.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn allow_writes(plan: &Plan) -> Result<()> {
+    match &plan.root {
+        Root::Directory { read_only: false, path } => {
+            let change = Change { clear: libc::MOUNT_ATTR_RDONLY, ..Change::default() };
+            set_attributes(CWD, c"/", false, change).at("allow writes", path)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The root of this process, as a bound for paths.

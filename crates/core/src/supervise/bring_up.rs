@@ -22,6 +22,9 @@ impl Engine {
     /// Makes the container that was asked for.
     pub(super) fn launch(&mut self, order: Order<'_>, plan: Plan, since: Instant) -> Result<()> {
         let Order { id, stdio, fds, announce, .. } = order;
+        if matches!(&plan.network, Network::Bridge(bridge) if bridge.ip.is_some() || bridge.ip6.is_some()) {
+            self.free_addresses();
+        }
         self.make(Some(id), stdio, fds, announce, plan, since).map(drop)
     }
 
@@ -67,7 +70,6 @@ impl Engine {
             channel: Some(launched.channel),
             announce,
             init_in_charge: false,
-            ready: false,
             mounts: None,
             running: false,
             failure: None,

@@ -53,8 +53,6 @@ pub struct Container {
     pub init_in_charge: bool,
     /// Its mount namespace, held so that its end is told before the kernel takes the mounts down.
     pub mounts: Option<OwnedFd>,
-    /// A spare that stands and waits for its command.
-    pub ready: bool,
     /// The command runs.
     pub running: bool,
     /// Why it never will.
@@ -135,11 +133,16 @@ impl Container {
     }
 
     fn deliver(&mut self, signal: i32, group: bool) {
+        if signal == 0 {
+            // Asks whether it lives; it does.
+            return;
+        }
         let Some(first) = &self.first else { return self.end() };
         if group && self.plan.init && self.running {
             return send_for_group(&first.pidfd, signal);
         }
-        let pid_one = self.plan.namespaces.makes(Kind::Pid) && !self.plan.init;
+        // An init too: until it has blocked all signals, the kernel throws away what it has no handler for.
+        let pid_one = self.plan.namespaces.makes(Kind::Pid);
         let instead_of_kernel = (pid_one && signal != libc::SIGKILL) || (group && signal == libc::SIGTSTP);
         let delivery = if instead_of_kernel {
             let status =

@@ -57,8 +57,8 @@ impl Engine {
                 }
             }
             FromChild::Ready => {
-                container.ready = true;
                 container.mounts = fds.pop();
+                self.spare_stands(key);
             }
             FromChild::InCharge => container.init_in_charge = true,
             FromChild::Executed => self.started(key),

@@ -10,18 +10,21 @@ use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
+use rustix::process::Pid;
 
 use super::container::Container;
 use super::engine::{Engine, Order};
 use super::token::Token;
-use super::wiring;
+use super::wiring::{self, Wire};
 use crate::error::{At, Result};
 use crate::plan::Plan;
 use crate::plan::mount::Source;
 use crate::plan::namespace::Kind;
 use crate::plan::network::Network;
+use crate::plan::pseudo::Sys;
 use crate::plan::root::Root;
 use crate::steps::channel::ToChild;
+use crate::steps::etc::Files;
 use crate::steps::stage;
 use crate::sys::message::MOST_FDS;
 
@@ -38,8 +41,16 @@ struct Wanted {
     plan: Plan,
     /// It was asked for more than once: likely it will be again.
     again: bool,
+    /// It can be made ahead, as far as is known.
+    possible: bool,
     last: Instant,
     spare: Option<Spare>,
+}
+
+impl Wanted {
+    fn lacks_one(&self) -> bool {
+        self.again && self.possible && self.spare.is_none()
+    }
 }
 
 /// A container without a command.
@@ -48,6 +59,8 @@ struct Spare {
     key: u64,
     /// What the paths of its plan led to.
     paths: Vec<Option<(u64, u64)>>,
+    /// Its own mounts when it stood, as /proc/PID/mountinfo tells them.
+    mounts: Option<String>,
 }
 
 /// The spares of an engine.
@@ -91,6 +104,24 @@ fn paths(plan: &Plan) -> Vec<Option<(u64, u64)>> {
     root.into_iter().chain(sources).map(identity).collect()
 }
 
+/// Where in its root a container must have mounts: later nothing else may be found by these names.
+fn places(plan: &Plan, files: &Files) -> Vec<String> {
+    let pseudo = plan.pseudo.as_ref();
+    let sys = pseudo.is_some_and(|pseudo| pseudo.sys == Sys::Fresh);
+    let own = [("/proc", pseudo.is_some()), ("/dev", pseudo.is_some()), ("/sys", sys)];
+    let etc =
+        [("/etc/hosts", &files.hosts), ("/etc/hostname", &files.hostname), ("/etc/resolv.conf", &files.resolv_conf)];
+    let own = own.into_iter().filter(|(_, is_there)| *is_there).map(|(path, _)| path);
+    let etc = etc.into_iter().filter(|(_, text)| text.is_some()).map(|(path, _)| path);
+    own.chain(etc).map(ToOwned::to_owned).chain(plan.mounts.iter().map(|mount| mount.target.clone())).collect()
+}
+
+/// The mounts of a process, by their paths from its root. A directory below a mount that is renamed or removed, by whom
+/// ever and in whatever mount namespace, shows here.
+fn mount_table(pid: Pid) -> Option<String> {
+    std::fs::read_to_string(format!("/proc/{}/mountinfo", pid.as_raw_nonzero())).ok()
+}
+
 impl Spares {
     fn open() -> Result<Spares> {
         let step = "watch the mounts";
@@ -113,12 +144,14 @@ impl Spares {
         let oldest = (0..self.wanted.len()).min_by_key(|index| self.wanted[*index].last);
         let forgotten = oldest.filter(|_| self.wanted.len() == MOST).map(|index| self.wanted.swap_remove(index));
         let plan = Plan { timeout_ms: None, ..plan.clone() };
-        self.wanted.push(Wanted { plan, again: false, last: Instant::now(), spare: None });
+        self.wanted.push(Wanted { plan, again: false, possible: true, last: Instant::now(), spare: None });
         forgotten.and_then(|wanted| wanted.spare)
     }
 
+    /// One that stands; what is still being made is for the next order.
     fn take(&mut self, plan: &Plan) -> Option<Spare> {
-        self.wanted.iter_mut().find(|wanted| wanted.plan.same_ground(plan)).and_then(|wanted| wanted.spare.take())
+        let wanted = self.wanted.iter_mut().find(|wanted| wanted.plan.same_ground(plan))?;
+        wanted.spare.take_if(|spare| spare.mounts.is_some())
     }
 }
 
@@ -140,6 +173,11 @@ impl Engine {
         if spares.mounts_changed() {
             self.mounts_changed();
         }
+        if let Network::Bridge(_) = &plan.network
+            && !self.wiring.bridge_stands()
+        {
+            self.mounts_changed();
+        }
         let spares = self.spares.as_mut()?;
         let found = spares.take(plan);
         let forgotten = spares.note(plan);
@@ -155,11 +193,9 @@ impl Engine {
     /// Is the spare what would be made now?
     fn serves(&self, spare: &Spare, plan: &Plan) -> bool {
         let Some(container) = self.containers.get(&spare.key) else { return false };
-        // pasta's readiness is told on the channel first.
-        let connected = container.ready || !matches!(plan.network, Network::Pasta { .. });
-        connected
-            && container.failure.is_none()
-            && container.first.is_some()
+        let Some(first) = container.first.as_ref().filter(|_| container.failure.is_none()) else { return false };
+        spare.mounts.is_some()
+            && spare.mounts == mount_table(first.pid)
             && spare.paths == paths(plan)
             && wiring::files(plan, &container.wire).is_ok_and(|files| files == container.wire.files)
     }
@@ -185,7 +221,37 @@ impl Engine {
         }
     }
 
-    /// Ends all spares: the caller's mounts are no longer those that they have copies of.
+    /// A spare stands. If a name that something is mounted on led through a link, it could lead elsewhere at the order: no
+    /// container of that kind is made ahead again.
+    pub(super) fn spare_stands(&mut self, key: u64) {
+        let Some(container) = self.containers.get(&key) else { return };
+        let table = container.first.as_ref().and_then(|first| mount_table(first.pid)).filter(|table| {
+            let points: Vec<&str> = table.lines().filter_map(|line| line.split(' ').nth(4)).collect();
+            places(&container.plan, &container.wire.files).iter().all(|place| points.contains(&place.as_str()))
+        });
+        let of = |wanted: &&mut Wanted| wanted.spare.as_ref().is_some_and(|spare| spare.key == key);
+        let Some(wanted) = self.spares.as_mut().and_then(|spares| spares.wanted.iter_mut().find(of)) else { return };
+        match (table, &mut wanted.spare) {
+            (Some(table), Some(spare)) => spare.mounts = Some(table),
+            _ => {
+                (wanted.possible, wanted.spare) = (false, None);
+                self.containers.entry(key).and_modify(Container::end);
+            }
+        }
+    }
+
+    /// Gives back the addresses of spares: somebody asks for one by name.
+    pub(super) fn free_addresses(&mut self) {
+        let Some(spares) = &mut self.spares else { return };
+        for spare in spares.wanted.iter_mut().filter_map(|wanted| wanted.spare.take()) {
+            self.containers.entry(spare.key).and_modify(|container| {
+                container.end();
+                container.wire = Wire::default();
+            });
+        }
+    }
+
+    /// Ends all spares: the host is no longer as it was when they were made.
     pub(super) fn mounts_changed(&mut self) {
         let Some(spares) = &mut self.spares else { return };
         let stale: Vec<Spare> = spares.wanted.iter_mut().filter_map(|wanted| wanted.spare.take()).collect();
@@ -213,7 +279,7 @@ impl Engine {
     pub(super) fn spares_due(&self) -> Option<Instant> {
         let spares = self.spares.as_ref()?;
         let ends = spares.wanted.iter().map(|wanted| wanted.last + LIFE).min();
-        if !spares.wanted.iter().any(|wanted| wanted.again && wanted.spare.is_none()) {
+        if !spares.wanted.iter().any(Wanted::lacks_one) {
             return ends;
         }
         let ordered = self.containers.values().filter(|container| container.id.is_some());
@@ -229,7 +295,7 @@ impl Engine {
         let forgotten: Vec<Spare> =
             spares.wanted.iter_mut().filter(|wanted| old(wanted)).filter_map(|wanted| wanted.spare.take()).collect();
         spares.wanted.retain(|wanted| !old(wanted));
-        let missing = spares.wanted.iter().find(|wanted| wanted.again && wanted.spare.is_none());
+        let missing = spares.wanted.iter().find(|wanted| wanted.lacks_one());
         let plan = missing.map(|wanted| wanted.plan.clone());
         self.discard(forgotten.into_iter());
         if let Some(plan) = plan {
@@ -243,7 +309,7 @@ impl Engine {
         let Some(spares) = &mut self.spares else { return };
         let Some(wanted) = spares.wanted.iter_mut().find(|wanted| wanted.plan.same_ground(&plan)) else { return };
         match made {
-            Ok(key) => wanted.spare = Some(Spare { key, paths }),
+            Ok(key) => wanted.spare = Some(Spare { key, paths, mounts: None }),
             // Whoever asks is told why.
             Err(_) => wanted.again = false,
         }

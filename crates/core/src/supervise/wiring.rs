@@ -135,6 +135,11 @@ impl Wiring {
         }
     }
 
+    /// The bridge of containers that were connected before is still there.
+    pub fn bridge_stands(&mut self) -> bool {
+        self.shared.as_mut().is_some_and(|shared| shared.bridge_is_gone().is_ok_and(|gone| !gone))
+    }
+
     /// There is something to [`Wiring::release`].
     #[must_use]
     pub fn is_used(&self) -> bool {

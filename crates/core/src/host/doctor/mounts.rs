@@ -9,6 +9,7 @@ use crate::host::tree::HostTree;
 use crate::plan;
 use crate::plan::namespace::Kind;
 use crate::spec::{Caller, Spec};
+use crate::steps::Writes;
 use crate::steps::etc::Files;
 use crate::steps::host_root::Scratch;
 use crate::steps::mount_api::{Draft, RESTRICTED, tmpfs};
@@ -105,7 +106,7 @@ fn host_tree(ground: &Ground<'_>) -> Finding {
     let tried = problems.finish(plan).map_err(|mut errors| errors.swap_remove(0)).and_then(|plan| {
         probe::within(ground.host, &[Kind::Mount], || {
             let mut scratch = Scratch::for_plan(&plan)?;
-            root::enter(&plan, &Files::default(), scratch.as_mut())?;
+            root::enter(&plan, &Files::default(), scratch.as_mut(), Writes::MountPoints)?;
             Ok("put together copy-on-write, and entered".into())
         })
     });
