@@ -141,8 +141,9 @@ impl Container {
         if group && self.plan.init && self.running {
             return send_for_group(&first.pidfd, signal);
         }
-        // An init too: until it has blocked all signals, the kernel throws away what it has no handler for.
-        let pid_one = self.plan.namespaces.makes(Kind::Pid);
+        // An init too, until it waits for signals: the kernel throws away what it has not blocked yet.
+        let waits = self.plan.init && self.running;
+        let pid_one = self.plan.namespaces.makes(Kind::Pid) && !waits;
         let instead_of_kernel = (pid_one && signal != libc::SIGKILL) || (group && signal == libc::SIGTSTP);
         let delivery = if instead_of_kernel {
             let status =
