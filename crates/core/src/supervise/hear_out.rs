@@ -119,7 +119,8 @@ impl Engine {
             ended => ended.ok().flatten(),
         };
         match ended {
-            _ if container.first.is_some() || container.failure.is_some() => {}
+            // It made the container, which may have ended before it did.
+            _ if container.first.is_some() || container.exit.is_some() || container.failure.is_some() => {}
             // Ended on request, as the command would have been.
             Some((status @ Status::Signaled(_), usage)) => container.exit = Some(exit(container, status, usage)),
             _ => {
