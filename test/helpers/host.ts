@@ -63,9 +63,11 @@ const SPARE = ' nsrs-spare'
 
 function ofSupervisor(): string[] {
   const children = (pid: string | number) => {
-    const args = ['-o', 'pid=,comm=', '--ppid', String(pid)]
+    const args = ['-o', 'pid=,stat=,comm=', '--ppid', String(pid)]
     try {
-      return execFileSync('ps', args, { encoding: 'utf8' }).trim().split('\n').filter(Boolean)
+      const lines = execFileSync('ps', args, { encoding: 'utf8' }).trim().split('\n').filter(Boolean)
+      // What has ended is none, though nobody may have waited for it.
+      return lines.filter((line) => !/^ *\d+ Z/.test(line))
     } catch {
       return []
     }
