@@ -33,7 +33,8 @@ impl Engine {
         self.make(None, None, Vec::new(), false, plan, Instant::now())
     }
 
-    fn make(
+    /// Makes a container; without a number of the caller's, ahead of its command.
+    pub(super) fn make(
         &mut self,
         id: Option<u64>,
         stdio: Option<[OwnedFd; 3]>,
@@ -70,6 +71,8 @@ impl Engine {
             channel: Some(launched.channel),
             announce,
             init_in_charge: false,
+            stands: false,
+            waiting: None,
             mounts: None,
             running: false,
             failure: None,

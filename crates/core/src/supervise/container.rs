@@ -7,6 +7,7 @@ use rustix::process::Pid;
 
 use super::protocol::{Exit, Report};
 use super::signals::{Delivery, delivery};
+use super::spare::Waiting;
 use super::user_network::UserNetwork;
 use super::wiring::Wire;
 use crate::error::Error;
@@ -51,6 +52,11 @@ pub struct Container {
     pub announce: bool,
     /// In a shared PID namespace: its init ends what comes of the command.
     pub init_in_charge: bool,
+    /// Made ahead, and prepared up to its command.
+    pub stands: bool,
+    /// What was ordered of a container made ahead before it stood. If it comes to nothing, another is made, unless somebody
+    /// ended it.
+    pub waiting: Option<Waiting>,
     /// Its mount namespace, held so that its end is told before the kernel takes the mounts down.
     pub mounts: Option<OwnedFd>,
     /// The command runs.
@@ -83,7 +89,7 @@ impl Container {
     #[must_use]
     pub fn is_heard(&self) -> bool {
         let asks = matches!(self.plan.network, Network::Pasta { .. }) || self.plan.tty.is_some() || self.plan.init;
-        self.announce || asks || self.stage.is_some() || self.id.is_none()
+        self.announce || asks || self.stage.is_some() || self.id.is_none() || self.waiting.is_some()
     }
 
     /// Nothing of it runs any more.
@@ -92,8 +98,14 @@ impl Container {
         self.stage.is_none() && self.first.is_none() && self.user_network.is_none()
     }
 
-    /// Kills what there is of it; the kernel takes the rest of its PID namespace along.
+    /// Ends it for good.
     pub fn end(&mut self) {
+        self.waiting = None;
+        self.take_down();
+    }
+
+    /// Kills what there is of it; the kernel takes the rest of its PID namespace along.
+    pub fn take_down(&mut self) {
         if !self.ask_init_to_end() {
             for process in self.first.iter().chain(&self.stage) {
                 send_signal(&process.pidfd, libc::SIGKILL);
@@ -166,5 +178,8 @@ impl Container {
             }
         };
         send_signal(&first.pidfd, sent);
+        if sent == libc::SIGKILL {
+            self.waiting = None;
+        }
     }
 }

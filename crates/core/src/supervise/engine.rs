@@ -177,9 +177,9 @@ impl Engine {
     /// Starts a container. Whatever comes of it is told in events.
     pub fn start(&mut self, order: Order<'_>) {
         let (id, since) = (order.id, Instant::now());
-        let launched = self.resolve(order.spec).and_then(|plan| match self.hand_over(&order, &plan) {
+        let launched = self.resolve(order.spec).and_then(|plan| match self.find_spare(&order, &plan) {
             Some(spare) => {
-                self.adopt(spare, &order, plan, since);
+                self.adopt(spare, order, plan, since);
                 Ok(())
             }
             None => self.launch(order, plan, since).map_err(Vec::from),

@@ -102,7 +102,7 @@ impl Engine {
         self.drain(key);
         if let Some(container) = self.containers.get_mut(&key) {
             container.failure = container.failure.take().or(Some(error));
-            container.end();
+            container.take_down();
         }
     }
 
@@ -169,12 +169,18 @@ impl Engine {
         if !self.containers.get(&key).is_some_and(Container::is_over) {
             return;
         }
-        let Some(container) = self.containers.remove(&key) else { return };
+        let Some(mut container) = self.containers.remove(&key) else { return };
         if let Some(channel) = &container.channel {
             self.unwatch(channel);
         }
-        self.held.extend(container.mounts);
+        self.held.extend(container.mounts.take());
         let Some(id) = container.id else { return self.forget_spare(key) };
+        if container.waiting.is_some() {
+            return self.launch_anew(container);
+        }
+        if let Some(spares) = &mut self.spares {
+            spares.note_end();
+        }
         match (container.failure, container.exit) {
             (Some(error), _) => self.events.push((Event::Failed { id, errors: vec![error] }, None)),
             (None, Some(exit)) => {

@@ -2,10 +2,12 @@
 //! again is prepared up to its command, which is all that is left when the order comes.
 //!
 //! A spare is used only where that can't be told from a container made at the order: see [`possible`] for the plans and
-//! [`Spares::find`] for what must not have changed since.
+//! [`Engine::find_spare`] for what must not have changed since. An order may find its spare still being made; it then
+//! waits for the rest, and gets a container of its own if that comes to nothing.
 
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
@@ -28,12 +30,16 @@ use crate::steps::etc::Files;
 use crate::steps::stage;
 use crate::sys::message::MOST_FDS;
 
-/// Most kinds of containers that are remembered, and so most spares.
-const MOST: usize = 4;
-/// A kind that is not asked for this long is forgotten, and its spare ended.
+/// Most kinds of containers that are remembered.
+const MOST_KINDS: usize = 4;
+/// Most spares of a kind.
+const MOST_EACH: usize = 4;
+/// A kind that is not asked for this long is forgotten, and its spares ended.
 const LIFE: Duration = Duration::from_secs(60);
 /// A container that was asked for this recently is still being made, or about to end; nothing is made beside it.
 const YOUNG: Duration = Duration::from_millis(3);
+/// Who orders within this time of the end of a container orders in a row.
+const PROMPT: Duration = Duration::from_millis(1);
 
 /// A kind of container that was asked for.
 #[derive(Debug)]
@@ -43,13 +49,38 @@ struct Wanted {
     again: bool,
     /// It can be made ahead, as far as is known.
     possible: bool,
+    /// The last order came right after the end of a container.
+    promptly: bool,
     last: Instant,
-    spare: Option<Spare>,
+    /// So many are kept: one more than before whenever an order found none that stood.
+    stock: usize,
+    spares: Vec<Spare>,
 }
 
 impl Wanted {
+    fn new(plan: Plan, promptly: bool) -> Wanted {
+        let (last, spares) = (Instant::now(), Vec::new());
+        Wanted { plan, again: false, possible: true, promptly, last, stock: 1, spares }
+    }
+
     fn lacks_one(&self) -> bool {
-        self.again && self.possible && self.spare.is_none()
+        self.again && self.possible && self.spares.len() < self.stock
+    }
+
+    /// Who orders in a row and finds nothing does better with a spare made while the last command still runs, which slows
+    /// that one; anybody else does worse.
+    fn lacks_one_now(&self) -> bool {
+        self.lacks_one() && self.promptly && self.spares.is_empty()
+    }
+
+    /// The oldest that stands, or else the one that will first.
+    fn take(&mut self) -> Option<Spare> {
+        let standing = self.spares.iter().position(|spare| spare.mounts.is_some());
+        if standing.is_none() && self.again {
+            self.stock = MOST_EACH.min(self.stock + 1);
+        }
+        let index = standing.or((!self.spares.is_empty()).then_some(0))?;
+        Some(self.spares.remove(index))
     }
 }
 
@@ -63,10 +94,19 @@ struct Spare {
     mounts: Option<String>,
 }
 
+/// What an order brings for a container that doesn't stand yet.
+#[derive(Debug)]
+pub struct Waiting {
+    stdio: [OwnedFd; 3],
+    fds: Vec<OwnedFd>,
+}
+
 /// The spares of an engine.
 #[derive(Debug)]
 pub(super) struct Spares {
     wanted: Vec<Wanted>,
+    /// When a container that was asked for last ended.
+    last_end: Option<Instant>,
     /// The kernel's word on the caller's mounts: it tells when they change.
     mounts: File,
 }
@@ -119,14 +159,18 @@ fn places(plan: &Plan, files: &Files) -> Vec<String> {
 /// The mounts of a process, by their paths from its root. A directory below a mount that is renamed or removed, by whom
 /// ever and in whatever mount namespace, shows here.
 fn mount_table(pid: Pid) -> Option<String> {
-    std::fs::read_to_string(format!("/proc/{}/mountinfo", pid.as_raw_nonzero())).ok()
+    // Room for all of it: the kernel puts the text together anew with each read.
+    let mut table = String::with_capacity(8192);
+    let mut file = File::open(format!("/proc/{}/mountinfo", pid.as_raw_nonzero())).ok()?;
+    file.read_to_string(&mut table).ok()?;
+    Some(table)
 }
 
 impl Spares {
     fn open() -> Result<Spares> {
         let step = "watch the mounts";
         let mounts = File::open("/proc/self/mountinfo").at(step, "/proc/self/mountinfo")?;
-        Ok(Spares { wanted: Vec::new(), mounts })
+        Ok(Spares { wanted: Vec::new(), last_end: None, mounts })
     }
 
     /// Have the caller's mounts changed since this was last asked, here or by the event loop?
@@ -136,22 +180,26 @@ impl Spares {
     }
 
     /// Notes that a container of this plan was asked for, and forgets the kind that was not for longest.
-    fn note(&mut self, plan: &Plan) -> Option<Spare> {
-        if let Some(wanted) = self.wanted.iter_mut().find(|wanted| wanted.plan.same_ground(plan)) {
-            (wanted.again, wanted.last) = (true, Instant::now());
-            return None;
+    fn note(&mut self, plan: &Plan) -> Vec<Spare> {
+        let promptly = self.last_end.is_some_and(|end| end.elapsed() < PROMPT);
+        if let Some(wanted) = self.kind(plan) {
+            (wanted.again, wanted.promptly, wanted.last) = (true, promptly, Instant::now());
+            return Vec::new();
         }
         let oldest = (0..self.wanted.len()).min_by_key(|index| self.wanted[*index].last);
-        let forgotten = oldest.filter(|_| self.wanted.len() == MOST).map(|index| self.wanted.swap_remove(index));
-        let plan = Plan { timeout_ms: None, ..plan.clone() };
-        self.wanted.push(Wanted { plan, again: false, possible: true, last: Instant::now(), spare: None });
-        forgotten.and_then(|wanted| wanted.spare)
+        let forgotten = oldest.filter(|_| self.wanted.len() == MOST_KINDS).map(|index| self.wanted.swap_remove(index));
+        self.wanted.push(Wanted::new(Plan { timeout_ms: None, ..plan.clone() }, promptly));
+        forgotten.map(|wanted| wanted.spares).unwrap_or_default()
     }
 
-    /// One that stands; what is still being made is for the next order.
-    fn take(&mut self, plan: &Plan) -> Option<Spare> {
-        let wanted = self.wanted.iter_mut().find(|wanted| wanted.plan.same_ground(plan))?;
-        wanted.spare.take_if(|spare| spare.mounts.is_some())
+    /// The kind of containers that this plan is of.
+    fn kind(&mut self, plan: &Plan) -> Option<&mut Wanted> {
+        self.wanted.iter_mut().find(|wanted| wanted.plan.same_ground(plan))
+    }
+
+    /// A container that was asked for has ended.
+    pub(super) fn note_end(&mut self) {
+        self.last_end = Some(Instant::now());
     }
 }
 
@@ -167,8 +215,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Hands an order to a spare, if there is one that serves it, and returns our number for that.
-    pub(super) fn hand_over(&mut self, order: &Order<'_>, plan: &Plan) -> Option<u64> {
+    /// Takes the spare that serves an order, if there is one, and returns our number for it.
+    pub(super) fn find_spare(&mut self, order: &Order<'_>, plan: &Plan) -> Option<u64> {
         let spares = self.spares.as_mut().filter(|_| possible(plan))?;
         if spares.mounts_changed() {
             self.mounts_changed();
@@ -179,11 +227,12 @@ impl Engine {
             self.mounts_changed();
         }
         let spares = self.spares.as_mut()?;
-        let found = spares.take(plan);
+        let found = spares.kind(plan).and_then(Wanted::take);
         let forgotten = spares.note(plan);
         self.discard(forgotten.into_iter());
         let spare = found?;
-        if self.serves(&spare, plan) && self.send_command(&spare, order, plan) {
+        let fits = order.stdio.as_ref().is_some_and(|stdio| stdio.len() + order.fds.len() <= MOST_FDS);
+        if fits && self.serves(&spare, plan) {
             return Some(spare.key);
         }
         self.discard([spare].into_iter());
@@ -194,56 +243,84 @@ impl Engine {
     fn serves(&self, spare: &Spare, plan: &Plan) -> bool {
         let Some(container) = self.containers.get(&spare.key) else { return false };
         let Some(first) = container.first.as_ref().filter(|_| container.failure.is_none()) else { return false };
-        spare.mounts.is_some()
-            && spare.mounts == mount_table(first.pid)
+        // Of one that is still being made it is looked at when it stands.
+        let mounts = spare.mounts.is_none() || spare.mounts == mount_table(first.pid);
+        mounts
             && spare.paths == paths(plan)
             && wiring::files(plan, &container.wire).is_ok_and(|files| files == container.wire.files)
     }
 
-    fn send_command(&self, spare: &Spare, order: &Order<'_>, plan: &Plan) -> bool {
-        let Some(stdio) = &order.stdio else { return false };
-        let Some(channel) = self.containers.get(&spare.key).and_then(|container| container.channel.as_ref()) else {
-            return false;
-        };
-        let fds: Vec<_> = stdio.iter().chain(&order.fds).map(AsFd::as_fd).collect();
-        fds.len() <= MOST_FDS && channel.send(&ToChild::Command(Box::new(plan.command.clone())), &fds).is_ok()
-    }
-
     /// The spare is the container that was asked for from now on.
-    pub(super) fn adopt(&mut self, key: u64, order: &Order<'_>, plan: Plan, since: Instant) {
+    pub(super) fn adopt(&mut self, key: u64, order: Order<'_>, plan: Plan, since: Instant) {
         let Some(container) = self.containers.get_mut(&key) else { return };
         container.id = Some(order.id);
         container.announce = order.announce;
         container.plan = plan;
         container.since = since;
+        container.waiting = order.stdio.map(|stdio| Waiting { stdio, fds: order.fds });
+        if container.stands {
+            self.hand_over(key);
+        }
+    }
+
+    /// Gives a container that stands the command that waits for it.
+    fn hand_over(&mut self, key: u64) {
+        let Some(container) = self.containers.get_mut(&key) else { return };
+        let (Some(waiting), Some(channel)) = (container.waiting.take(), &container.channel) else { return };
+        let fds: Vec<_> = waiting.stdio.iter().chain(&waiting.fds).map(AsFd::as_fd).collect();
+        if channel.send(&ToChild::Command(Box::new(container.plan.command.clone())), &fds).is_err() {
+            container.waiting = Some(waiting);
+            return container.take_down();
+        }
         if let (false, Some(channel)) = (container.is_heard(), &container.channel) {
             let _ = epoll::delete(&self.epoll, channel);
         }
     }
 
-    /// A spare stands. If a name that something is mounted on led through a link, it could lead elsewhere at the order: no
-    /// container of that kind is made ahead again.
+    /// A container made ahead stands. If a name that something is mounted on led through a link, it could lead elsewhere at
+    /// the order: no container of that kind is made ahead again.
     pub(super) fn spare_stands(&mut self, key: u64) {
-        let Some(container) = self.containers.get(&key) else { return };
+        let Some(container) = self.containers.get_mut(&key) else { return };
         let table = container.first.as_ref().and_then(|first| mount_table(first.pid)).filter(|table| {
             let points: Vec<&str> = table.lines().filter_map(|line| line.split(' ').nth(4)).collect();
             places(&container.plan, &container.wire.files).iter().all(|place| points.contains(&place.as_str()))
         });
-        let of = |wanted: &&mut Wanted| wanted.spare.as_ref().is_some_and(|spare| spare.key == key);
-        let Some(wanted) = self.spares.as_mut().and_then(|spares| spares.wanted.iter_mut().find(of)) else { return };
-        match (table, &mut wanted.spare) {
-            (Some(table), Some(spare)) => spare.mounts = Some(table),
-            _ => {
-                (wanted.possible, wanted.spare) = (false, None);
-                self.containers.entry(key).and_modify(Container::end);
+        container.stands = true;
+        let kind = self.spares.as_mut().and_then(|spares| spares.kind(&container.plan));
+        match (table, container.waiting.is_some()) {
+            (Some(_), true) => self.hand_over(key),
+            (Some(table), false) => {
+                let mut spares = kind.into_iter().flat_map(|kind| &mut kind.spares);
+                if let Some(spare) = spares.find(|spare| spare.key == key) {
+                    spare.mounts = Some(table);
+                }
             }
+            (None, _) => {
+                if let Some(kind) = kind {
+                    kind.possible = false;
+                    kind.spares.retain(|spare| spare.key != key);
+                }
+                container.take_down();
+            }
+        }
+    }
+
+    /// A container that an order waited for was none: it is made anew.
+    pub(super) fn launch_anew(&mut self, container: Container) {
+        let Container { id: Some(id), waiting: Some(waiting), plan, announce, since, .. } = container else { return };
+        if let Some(kind) = self.spares.as_mut().and_then(|spares| spares.kind(&plan)) {
+            kind.again = false;
+        }
+        let Waiting { stdio, fds } = waiting;
+        if let Err(error) = self.make(Some(id), Some(stdio), fds, announce, plan, since) {
+            self.fail(id, error);
         }
     }
 
     /// Gives back the addresses of spares: somebody asks for one by name.
     pub(super) fn free_addresses(&mut self) {
         let Some(spares) = &mut self.spares else { return };
-        for spare in spares.wanted.iter_mut().filter_map(|wanted| wanted.spare.take()) {
+        for spare in spares.wanted.iter_mut().flat_map(|wanted| std::mem::take(&mut wanted.spares)) {
             self.containers.entry(spare.key).and_modify(|container| {
                 container.end();
                 container.wire = Wire::default();
@@ -254,7 +331,7 @@ impl Engine {
     /// Ends all spares: the host is no longer as it was when they were made.
     pub(super) fn mounts_changed(&mut self) {
         let Some(spares) = &mut self.spares else { return };
-        let stale: Vec<Spare> = spares.wanted.iter_mut().filter_map(|wanted| wanted.spare.take()).collect();
+        let stale: Vec<Spare> = spares.wanted.iter_mut().flat_map(|wanted| wanted.spares.drain(..)).collect();
         self.discard(stale.into_iter());
     }
 
@@ -268,10 +345,10 @@ impl Engine {
     pub(super) fn forget_spare(&mut self, key: u64) {
         let Some(spares) = &mut self.spares else { return };
         for wanted in &mut spares.wanted {
-            if wanted.spare.as_ref().is_some_and(|spare| spare.key == key) {
-                // Until the kind is asked for twice again: what failed once would fail in a loop.
-                (wanted.spare, wanted.again) = (None, false);
-            }
+            let before = wanted.spares.len();
+            wanted.spares.retain(|spare| spare.key != key);
+            // Until the kind is asked for twice again: what failed once would fail in a loop.
+            wanted.again &= wanted.spares.len() == before;
         }
     }
 
@@ -282,9 +359,13 @@ impl Engine {
         if !spares.wanted.iter().any(Wanted::lacks_one) {
             return ends;
         }
+        if spares.wanted.iter().any(Wanted::lacks_one_now) {
+            return Some(Instant::now());
+        }
         let ordered = self.containers.values().filter(|container| container.id.is_some());
         // The latest of all: a moment that is past already if none is young.
-        ordered.map(|container| container.since + YOUNG).max().or_else(|| Some(Instant::now()))
+        let young = ordered.map(|container| container.since + YOUNG);
+        young.chain(spares.last_end.map(|end| end + PROMPT)).max().or_else(|| Some(Instant::now()))
     }
 
     /// Makes one spare that is wanted, and ends those that nobody asks for any more. For a moment without other events.
@@ -293,9 +374,9 @@ impl Engine {
         let Some(spares) = &mut self.spares else { return };
         let old = |wanted: &Wanted| wanted.last + LIFE <= now;
         let forgotten: Vec<Spare> =
-            spares.wanted.iter_mut().filter(|wanted| old(wanted)).filter_map(|wanted| wanted.spare.take()).collect();
-        spares.wanted.retain(|wanted| !old(wanted));
-        let missing = spares.wanted.iter().find(|wanted| wanted.lacks_one());
+            spares.wanted.extract_if(.., |wanted| old(wanted)).flat_map(|wanted| wanted.spares).collect();
+        let missing = spares.wanted.iter().find(|wanted| wanted.lacks_one_now());
+        let missing = missing.or_else(|| spares.wanted.iter().find(|wanted| wanted.lacks_one()));
         let plan = missing.map(|wanted| wanted.plan.clone());
         self.discard(forgotten.into_iter());
         if let Some(plan) = plan {
@@ -306,10 +387,9 @@ impl Engine {
     fn make_spare(&mut self, plan: Plan) {
         let paths = paths(&plan);
         let made = self.launch_ahead(plan.clone());
-        let Some(spares) = &mut self.spares else { return };
-        let Some(wanted) = spares.wanted.iter_mut().find(|wanted| wanted.plan.same_ground(&plan)) else { return };
+        let Some(wanted) = self.spares.as_mut().and_then(|spares| spares.kind(&plan)) else { return };
         match made {
-            Ok(key) => wanted.spare = Some(Spare { key, paths, mounts: None }),
+            Ok(key) => wanted.spares.push(Spare { key, paths, mounts: None }),
             // Whoever asks is told why.
             Err(_) => wanted.again = false,
         }
