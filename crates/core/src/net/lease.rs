@@ -1,4 +1,5 @@
-//! Leases of addresses: one locked file for each IPv4 address.
+//! Leases of addresses: one locked file for each IPv4 address, which stands for its IPv6 counterpart too, and one for each
+//! other IPv6 address that was asked for.
 //!
 //! The kernel lets go of a lock with the process that holds it, so a killed process leaves a file and no lease. The next
 //! address is looked for behind the last one that was given out: an address rests before its next use, while neighbours
@@ -22,6 +23,12 @@ pub struct Lease {
     pub v4: Ipv4Addr,
     /// The IPv6 address; `None` where the bridge has no IPv6.
     pub v6: Option<Ipv6Addr>,
+    _held: Vec<Held>,
+}
+
+/// The locked file of an address.
+#[derive(Debug)]
+struct Held {
     path: PathBuf,
     _lock: File,
 }
@@ -29,8 +36,7 @@ pub struct Lease {
 impl Lease {
     /// Takes the addresses that were asked for, or the next free one.
     ///
-    /// The IPv6 address has the number of the IPv4 address in its subnet. One that was asked for isn't checked against
-    /// other containers: nsrs gives none out that differs from that rule.
+    /// The IPv6 address has the number of the IPv4 address in its subnet, unless another was asked for.
     ///
     /// # Errors
     /// An address outside of the bridge's subnet, or one that isn't for hosts; `InUse` for one that is taken, or when all
@@ -39,11 +45,11 @@ impl Lease {
         let range = Range::of(bridge);
         let v6 = wanted_v6.map(|wanted| check_v6(bridge, wanted)).transpose()?;
         let folder = bridge.leases();
-        let (v4, lock) = match wanted_v4 {
+        let (v4, first) = match wanted_v4 {
             Some(wanted) => {
                 range.check(wanted)?;
-                let lock = hold(&folder, wanted)?;
-                (wanted, lock.ok_or_else(|| taken(wanted))?)
+                let held = hold(&folder, wanted.into())?;
+                (wanted, held.ok_or_else(|| taken("--ip", wanted.into()))?)
             }
             None => next(&folder, &range)?,
         };
@@ -56,11 +62,24 @@ impl Lease {
                 }) | number,
             )
         });
-        Ok(Lease { v4, v6: v6.or(derived), path: folder.join(v4.to_string()), _lock: lock })
+        let mut held = vec![first];
+        if let Some(wanted) = v6.filter(|wanted| Some(*wanted) != derived) {
+            let address = counterpart(bridge, &range, wanted).map_or(IpAddr::V6(wanted), IpAddr::V4);
+            held.push(hold(&folder, address)?.ok_or_else(|| taken("--ip6", wanted.into()))?);
+        }
+        Ok(Lease { v4, v6: v6.or(derived), _held: held })
     }
 }
 
-impl Drop for Lease {
+/// The IPv4 address whose lease an IPv6 address belongs to: the one of the same number in its subnet.
+fn counterpart(bridge: &Bridge, range: &Range, address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let IpAddr::V6(network) = bridge.v6?.subnet.address else { return None };
+    let number = u32::try_from(address.to_bits().checked_sub(network.to_bits())?).ok()?;
+    let bits = range.network.checked_add(number).filter(|bits| *bits < range.broadcast)?;
+    Some(Ipv4Addr::from(bits))
+}
+
+impl Drop for Held {
     /// The file goes while its lock is held, so that nobody can have locked it in between.
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
@@ -117,30 +136,30 @@ fn check_v6(bridge: &Bridge, wanted: Ipv6Addr) -> Result<Ipv6Addr> {
     }
 }
 
-fn taken(address: Ipv4Addr) -> Error {
-    Error::invalid("--ip", address, "another container has this address").code(Code::InUse)
+fn taken(option: &str, address: IpAddr) -> Error {
+    Error::invalid(option, address, "another container has this address").code(Code::InUse)
 }
 
 /// Takes the next free address behind the last one given out, which `last` in the directory says. That file is a hint:
 /// two processes may read the same number, and the lock of the address decides.
-fn next(folder: &Path, range: &Range) -> Result<(Ipv4Addr, File)> {
+fn next(folder: &Path, range: &Range) -> Result<(Ipv4Addr, Held)> {
     let path = folder.join("last");
     let mut hint = open(&path)?;
     let mut bytes = [0; 4];
     let last = if hint.read_exact(&mut bytes).is_ok() { u32::from_be_bytes(bytes) } else { range.network };
     for bits in range.behind(last) {
         let address = Ipv4Addr::from(bits);
-        if let Some(lock) = hold(folder, address)? {
+        if let Some(held) = hold(folder, address.into())? {
             let written = rustix::io::pwrite(&hint, &bits.to_be_bytes(), 0);
             written.at("write", path.display())?;
-            return Ok((address, lock));
+            return Ok((address, held));
         }
     }
     Err(Error::new(Code::InUse, "lease an address", "all addresses of the bridge's subnet are taken"))
 }
 
 /// Locks the file of an address; `None` when another process has it.
-fn hold(folder: &Path, address: Ipv4Addr) -> Result<Option<File>> {
+fn hold(folder: &Path, address: IpAddr) -> Result<Option<Held>> {
     let path = folder.join(address.to_string());
     loop {
         let file = open(&path)?;
@@ -150,7 +169,7 @@ fn hold(folder: &Path, address: Ipv4Addr) -> Result<Option<File>> {
         }
         // Its last holder may have removed the file after we opened it: then the name is free, or somebody else's.
         if file.metadata().at("read the links of", path.display())?.nlink() > 0 {
-            return Ok(Some(file));
+            return Ok(Some(Held { path, _lock: file }));
         }
     }
 }
@@ -183,6 +202,31 @@ mod tests {
             let wanted = second.v4;
             drop(second);
             assert_eq!(Lease::take(&bridge, Some(wanted), None).unwrap().v4, wanted);
+            bridge.release().unwrap();
+        });
+    }
+
+    #[test]
+    fn an_ipv6_address_is_given_once() {
+        in_new_netns("an_ipv6_address_is_given_once", || {
+            let state = StateDir::new("once");
+            let bridge = Bridge::ensure(state.path(), "nsrs0").unwrap();
+            let IpAddr::V6(network) = bridge.v6.unwrap().subnet.address else { panic!("no IPv6") };
+            let number = |number: u128| Some(Ipv6Addr::from_bits(network.to_bits() | number));
+            let take = |wanted| Lease::take(&bridge, None, wanted);
+            for wanted in [number(0xffff_ffff_ffff), number(77)] {
+                let first = take(wanted).unwrap();
+                assert_eq!(first.v6, wanted);
+                let error = take(wanted).unwrap_err();
+                assert!(error.code == Code::InUse && error.to_string().contains("--ip6"), "{error}");
+                drop(first);
+                take(wanted).unwrap();
+            }
+            // The counterpart of an IPv4 address that somebody has.
+            let other = take(None).unwrap();
+            assert_eq!(take(other.v6).unwrap_err().code, Code::InUse);
+            let left = std::fs::read_dir(bridge.leases()).unwrap().count();
+            assert_eq!(left, 2, "the lease of the last one, and the hint");
             bridge.release().unwrap();
         });
     }
