@@ -1,6 +1,6 @@
 // What /proc and /sys tell of the host, and what they let one do to it (CVE-2025-31133, CVE-2018-10892, PLATYPUS, …).
 
-import { existsSync, mkdirSync } from 'node:fs'
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { asEach, unless } from '../helpers/product.ts'
 import { busyboxRoot, noBusybox } from '../helpers/roots.ts'
@@ -51,6 +51,15 @@ unless(noBusybox(), asEach, 'masked paths tell nothing and read-only paths take 
   const present = MASKED.filter((path) => existsSync(path))
   t.log(`on this host there are ${present.join(' ')}`)
   t.true(present.length > 2)
+})
+
+unless(noBusybox(), asEach, "a mount of the caller's on /dev/null is no mask", async (t, place) => {
+  const rootfs = busyboxRoot(place)
+  const file = join(place.make('volume'), 'file')
+  writeFileSync(file, 'believed')
+  const script = 'cat /dev/null; for path in /proc/keys /proc/timer_list /proc/kcore; do cat $path; done 2>/dev/null'
+  const { stdout, stderr } = await place.run(['--rootfs', rootfs, '-v', `${file}:/dev/null:ro`, 'sh', '-c', script])
+  t.is(stdout, 'believed', stderr)
 })
 
 unless(noBusybox(), asEach, 'no mount covers /proc or /sys', async (t, place) => {

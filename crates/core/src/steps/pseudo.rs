@@ -30,6 +30,8 @@ pub struct Mounted {
     pub dev: OwnedFd,
     /// The root of the container's /dev/pts.
     pub pts: OwnedFd,
+    /// The node of /dev/null itself: by its name there may be a mount of the caller's on it later.
+    null: OwnedFd,
 }
 
 /// Mounts /proc, /sys and /dev, then masks.
@@ -47,7 +49,9 @@ pub fn mount(plan: &Pseudo, sources: &mut Sources, root: &RootDir) -> Result<Mou
         attach(sys, place, "/sys")?;
     }
     let (dev, pts) = dev(plan, sources, root)?;
-    Ok(Mounted { proc, sys, dev, pts })
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let null = openat(&dev, "null", flags, Mode::empty()).at("open", "/dev/null")?;
+    Ok(Mounted { proc, sys, dev, pts, null })
 }
 
 /// /dev with its nodes, terminals, shared memory and message queues.
@@ -136,14 +140,13 @@ pub fn restrict(plan: &Pseudo, mounted: &Mounted) -> Result<()> {
     for path in &plan.masked {
         let Some((mount, rest)) = inside(path, mounted) else { continue };
         let mask = match statat(mount, rest, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) if FileType::from_raw_mode(stat.st_mode).is_dir() => empty,
-            Ok(_) => "null",
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode).is_dir() => clone_tree(dev, empty, false),
+            Ok(_) => clone_tree(&mounted.null, "", false),
             // This kernel has none of that name.
             Err(Errno::NOENT) => continue,
             Err(errno) => return Err(Error::os("find what is to be masked", path, errno)),
         };
-        let mask = clone_tree(dev, mask, false).at("mask", path)?;
-        attach_at(&mask, mount, rest).at("mask", path)?;
+        attach_at(mask.at("mask", path)?, mount, rest).at("mask", path)?;
     }
     unlinkat(dev, empty, AtFlags::REMOVEDIR).at("remove the mask's directory", empty)?;
     for path in &plan.read_only {
