@@ -1,7 +1,7 @@
 import { Command, CommanderError } from 'commander'
 import { doctorCommand } from './doctor.ts'
 import { infoCommand } from './info.ts'
-import { FAILED, report } from './report.ts'
+import { FAILED, report, say } from './report.ts'
 import { runCommand } from './run.ts'
 import { version } from './version.ts'
 
@@ -34,7 +34,7 @@ export function program(args: readonly string[]): Command {
   for (const [name, { summary, make }] of Object.entries(commands)) {
     nsrs.addCommand(name === named || named === 'help' ? make() : new Command(name).summary(summary))
   }
-  for (const command of [nsrs, ...nsrs.commands]) command.exitOverride().configureOutput({ outputError })
+  for (const command of [nsrs, ...nsrs.commands]) command.exitOverride().configureOutput({ outputError, writeOut: say })
   return nsrs
 }
 

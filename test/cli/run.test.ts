@@ -50,7 +50,12 @@ test('the exit code for a signal is 128 and its number', (t) => {
     'PID 1 is safe from its own',
   )
   t.is(nsrs([...box, '--init', '--', 'sh', '-c', 'kill -15 $$']).status, 143)
-  t.is(nsrs([...box, '--timeout', '0.1', '--', 'sleep', '60']).status, 137)
+})
+
+test('the end of the time limit is said: its exit code is that of any SIGKILL', (t) => {
+  const { status, stderr } = nsrs([...box, '--timeout', '0.1', '--', 'sleep', '60'])
+  t.is(status, 137)
+  t.is(stderr, 'nsrs: the command was killed: it ran for longer than --timeout allows\n')
 })
 
 for (const [signal, status] of [
@@ -158,6 +163,7 @@ for (const [what, args, text] of [
   ['a number that is none', ['--oom-score-adj', 'much', 'true'], /invalid --oom-score-adj "much"/],
   ['a time that is none', ['--timeout', '-1', 'true'], /invalid --timeout "-1"/],
   ['descriptors that are none', ['--preserve-fd', '1', 'true'], /invalid --preserve-fd "1"/],
+  ['a format of nothing', ['--format', 'json', 'true'], /--format says how --explain prints\n.*add --explain/],
   ['a file that is missing', ['--env-file', '/nope', 'true'], /invalid --env-file "\/nope": ENOENT/],
   ['a sysctl without a value', ['--sysctl', 'net.x', 'true'], /invalid --sysctl "net.x"/],
   ['a root that is missing', ['--rootfs', '/nope', 'true'], /\/nope/],

@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     match args.iter().skip(1).map(String::as_str).collect::<Vec<_>>()[..] {
         ["supervise", version] => finish(check(version).and_then(|()| supervise()).map(|()| 0).map_err(Vec::from)),
         ["run", version, request] => {
-            finish(check(version).map_err(Vec::from).and_then(|()| run(request)).map(|exit| exit.status.code()))
+            finish(check(version).map_err(Vec::from).and_then(|()| run(request)).map(|exit| code(&exit)))
         }
         ["init", channel, ..] => {
             match number(channel).and_then(|fd| fds::inherited(fd).at("take over the channel", fd)) {
@@ -41,6 +41,14 @@ fn main() -> ExitCode {
         .hint("npx nsrs --help")
         .into())),
     }
+}
+
+/// The exit code for how the command ended; that it was the time limit is told, for the code alone doesn't.
+fn code(exit: &Exit) -> i32 {
+    if exit.timed_out {
+        eprintln!("nsrs: the command was killed: it ran for longer than --timeout allows");
+    }
+    exit.status.code()
 }
 
 /// The exit code for a result; errors are written out, each with its hint.
