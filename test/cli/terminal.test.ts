@@ -11,10 +11,12 @@ const root = busybox()
  */
 async function onTerminal(args: readonly string[], script: readonly (readonly [string, string])[]) {
   const program = `
-import json, os, pty, select, sys, termios, fcntl, struct, time
+import json, os, pty, select, signal, sys, termios, fcntl, struct, time
 args, script = json.loads(sys.argv[1])
 pid, fd = pty.fork()
 if pid == 0:
+    # A shell's background jobs ignore them, and so would all that is started here.
+    for number in (signal.SIGINT, signal.SIGQUIT): signal.signal(number, signal.SIG_DFL)
     os.execvp(args[0], args)
 fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack('HHHH', 33, 99, 0, 0))
 before = termios.tcgetattr(fd)
@@ -70,6 +72,55 @@ test("Ctrl-C reaches the command, on its own terminal and on the caller's", asyn
   }
 })
 
+for (const [key, code, name] of [
+  ['\x03', 130, 'Ctrl-C'],
+  ['\x1c', 131, 'Ctrl-\\'],
+] as const) {
+  test(`${name} on a terminal of its own ends a PID 1 without a handler`, async (t) => {
+    const { text, status, left } = await onTerminal(
+      [...box, '-it', 'sh', '-c', 'echo up; exec sleep 50'],
+      [['up', key]],
+    )
+    t.deepEqual([status, left], [code, []], text)
+  })
+}
+
+test('a key that the command takes as a byte is one', async (t) => {
+  const { text, status } = await onTerminal(
+    [...box, '-it', 'sh', '-c', 'stty raw; echo up; dd bs=1 count=1 2>/dev/null | od -An -tx1'],
+    [['up', '\x03']],
+  )
+  t.regex(text, /03/)
+  t.is(status, 0)
+})
+
+/** Runs a line of bash with `nsrs` as "$@"; its outcome with the exit codes of its pipeline. */
+async function inPipe(line: string, args: readonly string[]) {
+  const script = `${line}; echo "codes \${PIPESTATUS[*]}" >&2`
+  const child = spawn('timeout', ['30', 'bash', '-c', script, 'bash', ...args], { stdio: ['ignore', 'pipe', 'pipe'] })
+  const texts = { stdout: '', stderr: '' }
+  for (const name of ['stdout', 'stderr'] as const) child[name].on('data', (chunk) => (texts[name] += chunk))
+  await new Promise((resolve) => child.on('close', resolve))
+  return texts
+}
+
+test('an input that ends without a line feed ends', async (t) => {
+  const { stdout, stderr } = await inPipe('printf foo | "$@"', [...box, '-it', 'cat'])
+  t.is(stdout, 'foofoo')
+  t.is(stderr, 'codes 0 0\n')
+})
+
+test('a command with a terminal whose reader is gone is hung up', async (t) => {
+  const { stdout, stderr } = await inPipe('"$@" | head -1', [...box, '-it', 'yes'])
+  t.is(stdout, 'y\r\n')
+  t.is(stderr, 'codes 129 0\n')
+})
+
+test('help whose reader is gone ends like any program', async (t) => {
+  for (const args of [['--help'], ['run', '--help'], ['doctor']])
+    t.is((await inPipe('(sleep 0.5; exec "$@") | true', [cli, ...args])).stderr, 'codes 141 0\n')
+})
+
 test("the caller's terminal is as it was, on every way out", async (t) => {
   const inner = [...box, '-it', 'sh', '-c', 'kill -9 $$; exit 3']
     .map((word) => `'${word.replaceAll("'", "'\\''")}'`)
@@ -80,10 +131,13 @@ test("the caller's terminal is as it was, on every way out", async (t) => {
   t.is(before, after)
 })
 
-test('Ctrl-Z stops nsrs and the command, and fg goes on', async (t) => {
-  const command = [...box, 'sh', '-c', 'while sleep 0.1; do echo tick; done'].map((word) => `'${word}'`).join(' ')
-  // What was on its way when the command was stopped may come a little later.
-  const shell = `set -m
+for (const options of [[], ['-it']]) {
+  test(`Ctrl-Z stops nsrs and the command, and fg goes on: nsrs run ${options.join(' ')}`, async (t) => {
+    const command = [...box, ...options, 'sh', '-c', 'while sleep 0.1; do echo tick; done']
+      .map((word) => `'${word}'`)
+      .join(' ')
+    // What was on its way when the command was stopped may come a little later.
+    const shell = `set -m
     ${command}
     echo "stopped with $?"
     pid=$(jobs -p)
@@ -91,20 +145,21 @@ test('Ctrl-Z stops nsrs and the command, and fg goes on', async (t) => {
     sleep 0.5; echo quiet; sleep 1; echo still
     fg
     echo "ended with $?"`
-  const { text, left } = await onTerminal(
-    ['bash', '-c', shell],
-    [
-      ['tick', '\x1a'],
-      ['still', ''],
-      ['tick\r', '\x03'],
-    ],
-  )
-  t.deepEqual(left, [], text)
-  t.regex(text, /stopped with 148\r/)
-  t.deepEqual(text.match(/state \w/g), ['state T', 'state T'], text)
-  t.notRegex(text.split('quiet')[1]?.split('still')[0] ?? 'tick', /tick/, text)
-  t.regex(text, /ended with 130\r/)
-})
+    const { text, left } = await onTerminal(
+      ['bash', '-c', shell],
+      [
+        ['tick', '\x1a'],
+        ['still', ''],
+        ['tick\r', '\x03'],
+      ],
+    )
+    t.deepEqual(left, [], text)
+    t.regex(text, /stopped with 148\r/)
+    t.deepEqual(text.match(/state \w/g), ['state T', 'state T'], text)
+    t.notRegex(text.split('quiet')[1]?.split('still')[0] ?? 'tick', /tick/, text)
+    t.regex(text, /ended with 130\r/)
+  })
+}
 
 for (const init of [[], ['--init']]) {
   test(`a key of the terminal is for the whole job: nsrs run ${init.join(' ')}`, async (t) => {

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use rustix::process::Pid;
+use rustix::process::{Pid, getpgid};
 
 use super::protocol::{Exit, Report};
 use super::signals::{Delivery, delivery};
@@ -144,6 +144,18 @@ impl Container {
         self.deliver(signal, true);
     }
 
+    /// Sends the signal of a key to its command where the kernel does not, and returns whether that was so.
+    pub fn signal_by_key(&mut self, signal: i32, foreground: Option<Pid>) -> bool {
+        let pid_one = self.running && self.plan.namespaces.makes(Kind::Pid) && !self.plan.init;
+        let Some(first) = self.first.as_ref().filter(|_| pid_one) else { return false };
+        let in_front = getpgid(Some(first.pid)).is_ok_and(|group| Some(group) == foreground);
+        if !in_front || delivery_to(first.pid, signal) == Delivery::AsIs {
+            return false;
+        }
+        self.deliver(signal, signal == libc::SIGTSTP);
+        true
+    }
+
     fn deliver(&mut self, signal: i32, group: bool) {
         if signal == 0 {
             // Asks whether it lives; it does.
@@ -157,13 +169,7 @@ impl Container {
         let waits = self.plan.init && self.running;
         let pid_one = self.plan.namespaces.makes(Kind::Pid) && !waits;
         let instead_of_kernel = (pid_one && signal != libc::SIGKILL) || (group && signal == libc::SIGTSTP);
-        let delivery = if instead_of_kernel {
-            let status =
-                std::fs::read_to_string(format!("/proc/{}/status", first.pid.as_raw_nonzero())).unwrap_or_default();
-            delivery(signal, &status)
-        } else {
-            Delivery::AsIs
-        };
+        let delivery = if instead_of_kernel { delivery_to(first.pid, signal) } else { Delivery::AsIs };
         if group {
             // The kernel lets no stop by a key of the terminal act on a group without a shell, as the container's is.
             send_to_group(first.pid, if delivery == Delivery::Stop { libc::SIGSTOP } else { signal });
@@ -182,4 +188,8 @@ impl Container {
             self.waiting = None;
         }
     }
+}
+
+fn delivery_to(pid: Pid, signal: i32) -> Delivery {
+    delivery(signal, &std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap_or_default())
 }

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use rustix::event::epoll;
+use rustix::process::Pid;
 
 use super::container::Container;
 use super::protocol::Event;
@@ -230,6 +231,15 @@ impl Engine {
     /// Sends a signal to a container's command and all others of its process group.
     pub fn kill_group(&mut self, id: u64, signal: i32) {
         self.signal(id, |container| container.signal_group(signal));
+    }
+
+    /// A key of a container's terminal that stands for a signal was typed. The terminal gives it to its foreground group;
+    /// where that is the one of a PID 1 without a handler, which the kernel keeps it from, it is given in the kernel's
+    /// place. Returns whether it was.
+    pub fn key(&mut self, id: u64, signal: i32, foreground: Option<Pid>) -> bool {
+        let mut given = false;
+        self.signal(id, |container| given = container.signal_by_key(signal, foreground));
+        given
     }
 
     fn signal(&mut self, id: u64, send: impl FnOnce(&mut Container)) {

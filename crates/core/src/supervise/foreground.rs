@@ -110,11 +110,40 @@ fn supervise(engine: &mut Engine, signals: &SignalFd, mut outlets: Vec<Outlet>) 
             match (token, &mut relay) {
                 (Token::Container(key, source), _) => engine.handle(key, source),
                 (SIGNALS, relay) => take_signals(engine, signals, relay.as_ref()),
-                (token, Some(relay)) => relay.ready(token, engine)?,
+                (token, Some(relay)) => {
+                    relay.ready(token, engine)?;
+                    attend(engine, relay);
+                }
                 _ => {}
             }
         }
     }
+}
+
+/// Does what was typed, or the reader's end, means to a command with a terminal of its own.
+fn attend(engine: &mut Engine, relay: &mut Relay) {
+    if std::mem::take(&mut relay.reader_gone) {
+        // As from a terminal that is gone.
+        engine.kill_group(ONLY, libc::SIGHUP);
+    }
+    for signal in std::mem::take(&mut relay.keys) {
+        if engine.key(ONLY, signal, relay.foreground()) && signal == libc::SIGTSTP {
+            stop(engine, Some(relay));
+        }
+    }
+}
+
+/// Stops, as the job of a shell that the command is a part of.
+fn stop(engine: &mut Engine, relay: Option<&Relay>) {
+    if let Some(relay) = relay {
+        relay.restore();
+    }
+    stop_until_continued();
+    if let Some(relay) = relay {
+        relay.raw();
+    }
+    // Where nobody could continue us (setpgid(2), orphaned process groups) the kernel has not stopped us.
+    engine.kill_group(ONLY, libc::SIGCONT);
 }
 
 /// Hands on every signal that has come.
@@ -138,12 +167,7 @@ fn take_signals(engine: &mut Engine, signals: &SignalFd, relay: Option<&Relay>) 
             (Ok(Signal::SIGTSTP), relay) => {
                 // As a shell's job: the command stops, then the process that the shell waits for.
                 send(engine, number);
-                if let Some(relay) = relay {
-                    relay.restore();
-                }
-                stop_until_continued();
-                // Where nobody could continue us (setpgid(2), orphaned process groups) the kernel has not stopped us.
-                engine.kill_group(ONLY, libc::SIGCONT);
+                stop(engine, relay);
             }
             _ => send(engine, number),
         }

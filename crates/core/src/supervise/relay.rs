@@ -4,7 +4,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::epoll::EventFlags;
 use rustix::io::{Errno, read, write};
-use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::process::Pid;
+use rustix::termios::{
+    LocalModes, OptionalActions, SpecialCodeIndex, Termios, isatty, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr,
+};
 
 use super::engine::Engine;
 use super::token::Token;
@@ -22,8 +25,14 @@ pub const MASTER: Token = Token::Own(12);
 
 /// What a pipe takes without blocking once it is writable (`PIPE_BUF`).
 const CHUNK: usize = 4096;
-/// End of input to a terminal in its usual mode: Ctrl-D.
+/// End of input to a terminal: Ctrl-D, unless it was told otherwise.
 const END_OF_INPUT: u8 = 4;
+/// The keys that a terminal makes a signal of (termios(3), ISIG).
+const SIGNAL_KEYS: [(SpecialCodeIndex, i32); 3] = [
+    (SpecialCodeIndex::VINTR, libc::SIGINT),
+    (SpecialCodeIndex::VQUIT, libc::SIGQUIT),
+    (SpecialCodeIndex::VSUSP, libc::SIGTSTP),
+];
 
 /// The relay of one terminal. Dropping it gives the caller's terminal its mode back.
 pub struct Relay {
@@ -32,9 +41,15 @@ pub struct Relay {
     to_master: Vec<u8>,
     to_output: Vec<u8>,
     input_open: bool,
+    /// What was typed last.
+    last: Option<u8>,
     /// The container's side is closed and drained.
     pub ended: bool,
     output_polled: bool,
+    /// Signals that the keys typed since stand for, in the container's terminal.
+    pub keys: Vec<i32>,
+    /// Nobody reads the output any more.
+    pub reader_gone: bool,
 }
 
 fn input() -> BorrowedFd<'static> {
@@ -66,8 +81,11 @@ impl Relay {
             to_master: Vec::new(),
             to_output: Vec::new(),
             input_open: true,
+            last: None,
             ended: false,
             output_polled: true,
+            keys: Vec::new(),
+            reader_gone: false,
         };
         relay.raw();
         relay.follow_size();
@@ -107,7 +125,7 @@ impl Relay {
     fn read_input_file(&mut self, engine: &Engine) {
         let mut chunk = [0; CHUNK];
         while let Ok(count @ 1..) = read(input(), &mut chunk) {
-            self.to_master.extend_from_slice(&chunk[..count]);
+            self.type_in(&chunk[..count]);
         }
         self.close_input(engine);
     }
@@ -115,8 +133,36 @@ impl Relay {
     fn close_input(&mut self, engine: &Engine) {
         if std::mem::take(&mut self.input_open) {
             engine.unwatch(input());
-            self.to_master.push(END_OF_INPUT);
+            let modes = tcgetattr(&self.master).ok();
+            let code = modes.as_ref().map_or(END_OF_INPUT, |modes| modes.special_codes[SpecialCodeIndex::VEOF]);
+            let by_line = modes.is_some_and(|modes| modes.local_modes.contains(LocalModes::ICANON));
+            // Behind an unfinished line the first only ends that line.
+            if by_line && self.last.is_some_and(|last| last != b'\n') {
+                self.to_master.push(code);
+            }
+            self.to_master.push(code);
         }
+    }
+
+    fn type_in(&mut self, bytes: &[u8]) {
+        self.to_master.extend_from_slice(bytes);
+        self.last = bytes.last().copied().or(self.last);
+        if !bytes.iter().any(u8::is_ascii_control) {
+            return;
+        }
+        let Ok(modes) = tcgetattr(&self.master) else { return };
+        if modes.local_modes.contains(LocalModes::ISIG) {
+            let codes = SIGNAL_KEYS.map(|(index, signal)| (modes.special_codes[index], signal));
+            // A key that was switched off has the code 0.
+            let meant =
+                |byte: &u8| codes.iter().find(|(code, _)| code == byte && *code != 0).map(|(_, signal)| *signal);
+            self.keys.extend(bytes.iter().filter_map(meant));
+        }
+    }
+
+    /// The process group that the container's terminal gives signals of its keys to.
+    pub fn foreground(&self) -> Option<Pid> {
+        tcgetpgrp(&self.master).ok()
     }
 
     /// Moves what can be moved after one of the descriptors is ready.
@@ -127,18 +173,29 @@ impl Relay {
         match token {
             INPUT => self.read_input(engine),
             MASTER => self.read_master(),
+            // Nothing is waited for: the reader is gone, which epoll would tell again and again.
+            OUTPUT if self.to_output.is_empty() => self.unwatch_output(engine),
             _ => {}
         }
         self.write_master();
         self.write_output(token == OUTPUT);
+        if self.reader_gone {
+            self.unwatch_output(engine);
+        }
         self.watch(engine)
+    }
+
+    fn unwatch_output(&mut self, engine: &Engine) {
+        if std::mem::take(&mut self.output_polled) {
+            engine.unwatch(output());
+        }
     }
 
     fn read_input(&mut self, engine: &Engine) {
         let mut chunk = [0; CHUNK];
         match read(input(), &mut chunk) {
             Ok(0) => self.close_input(engine),
-            Ok(count) => self.to_master.extend_from_slice(&chunk[..count]),
+            Ok(count) => self.type_in(&chunk[..count]),
             Err(Errno::INTR | Errno::AGAIN) => {}
             Err(_) => self.close_input(engine),
         }
@@ -173,8 +230,10 @@ impl Relay {
         match write(output(), &self.to_output[..most]) {
             Ok(count) => drop(self.to_output.drain(..count)),
             Err(Errno::INTR | Errno::AGAIN) => {}
-            // Nobody reads any more; the container goes on, as it would with a closed window.
-            Err(_) => self.to_output.clear(),
+            Err(_) => {
+                self.to_output.clear();
+                self.reader_gone = true;
+            }
         }
     }
 
