@@ -216,6 +216,25 @@ test.serial('at most four kinds are kept', async (t) => {
   t.true(await until(() => spares().length === 4), spares().join())
 })
 
+test.serial('as many are kept as came at once, up to four', async (t) => {
+  const box = fresh()
+  const before = spares().length
+  const outputs = await Promise.all([1, 2, 3, 4, 5, 6].map((n) => run('echo', [`${n}`], box)))
+  t.deepEqual(
+    outputs.map(({ stdout }) => stdout),
+    ['1', '2', '3', '4', '5', '6'],
+  )
+  t.true(await until(() => spares().length - before >= 4 || spares().length >= 4), spares().join())
+})
+
+test.serial('one that is still being made serves an order all the same', async (t) => {
+  const box = fresh()
+  for (let n = 0; n < 40; n++) t.is((await run('sh', ['-c', `echo ${n} $$`], box)).stdout, `${n} 1`)
+  const late = await run('sleep', ['5'], { ...box, timeout: 200, reject: false })
+  t.true(late.timedOut)
+  t.true(await until(() => containers().length === 0), containers().join())
+})
+
 test.serial('kill -9 of Node ends it', async (t) => {
   const child = spawnBare(process.execPath, [driver, JSON.stringify(fresh()), 'wait'], {
     stdio: ['ignore', 'pipe', 'inherit'],
