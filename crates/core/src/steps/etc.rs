@@ -48,8 +48,12 @@ fn directory(root: &RootDir) -> Result<Option<OwnedFd>> {
     match mkdirat(root, "etc", Mode::from(0o755)) {
         Ok(()) => open().map(Some).at("open", "/etc"),
         Err(errno) if closed(errno) => Ok(None),
-        // A link that leads nowhere: nothing is made through it.
-        Err(Errno::EXIST) => Ok(None),
+        // Another container of this root has made it meanwhile, or a link stands there that leads nowhere: nothing is made
+        // through that.
+        Err(Errno::EXIST) => match open() {
+            Err(Errno::NOENT) => Ok(None),
+            other => other.map(Some).at("open", "/etc"),
+        },
         Err(errno) => Err(Error::os("make", "/etc", errno)),
     }
 }
@@ -63,7 +67,8 @@ fn place(etc: &OwnedFd, name: &str) -> Result<Option<OwnedFd>> {
     }
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
     match openat(etc, name, flags, Mode::from(0o644)) {
-        Ok(_) => open().map(Some).at("open", format!("/etc/{name}")),
+        // Or another container of this root has made it meanwhile.
+        Ok(_) | Err(Errno::EXIST) => open().map(Some).at("open", format!("/etc/{name}")),
         Err(errno) if closed(errno) => Ok(None),
         Err(errno) => Err(Error::os("make", format!("/etc/{name}"), errno)),
     }
@@ -106,4 +111,29 @@ pub fn bind(files: &Files, root: &RootDir, mounted: &Mounted) -> Result<()> {
         unlinkat(&mounted.dev, name, AtFlags::empty()).at(step, &path)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_containers_may_make_the_names_of_one_root_at_once() {
+        let path = std::env::temp_dir().join(format!("nsrs-etc-{}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        let fd = rustix::fs::open(&path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        let root = RootDir::new(fd);
+        let results: Vec<_> = (0..100)
+            .flat_map(|round| {
+                let _ = std::fs::remove_dir_all(path.join("etc"));
+                let all = || directory(&root)?.map(|etc| place(&etc, &format!("name-{round}"))).transpose();
+                std::thread::scope(|scope| {
+                    let threads: Vec<_> = (0..8).map(|_| scope.spawn(all)).collect();
+                    threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        std::fs::remove_dir_all(&path).unwrap();
+        assert!(results.iter().all(|result| matches!(result, Ok(Some(Some(_))))), "{results:?}");
+    }
 }
