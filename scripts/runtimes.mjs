@@ -2,7 +2,7 @@
 // node_modules, where they would be hundreds of megabytes for everybody who only wants to build.
 
 import { spawnSync } from 'node:child_process'
-import { accessSync, constants, mkdirSync, rmSync, symlinkSync } from 'node:fs'
+import { accessSync, constants, mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 
 const arm = process.arch === 'arm64'
 
@@ -34,8 +34,10 @@ export function installRuntimes(directory) {
     rmSync(home, { recursive: true, force: true })
     rmSync(link, { force: true })
     mkdirSync(home, { recursive: true })
-    const options = ['--ignore-scripts', '--no-save', '--no-package-lock', '--loglevel=error', '--prefix', home]
-    spawnSync('npm', ['install', ...options, spec], { stdio: ['ignore', 'ignore', 'inherit'] })
+    // A project of its own. Not by --prefix: npm reads its global settings (proxies, authorities) below that.
+    writeFileSync(`${home}/package.json`, '{ "private": true }')
+    const options = ['--ignore-scripts', '--no-save', '--no-package-lock', '--loglevel=error']
+    spawnSync('npm', ['install', ...options, spec], { cwd: home, stdio: ['ignore', 'ignore', 'inherit'] })
     symlinkSync(`../${name}/node_modules/${spec.replace(/@\d+$/, '')}/${program}`, link)
     if (works(link)) continue
     console.error(`${name} can't be had from npm (${spec}), and the test of the library in it is skipped`)
