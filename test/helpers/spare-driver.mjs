@@ -3,7 +3,6 @@
 
 import { execFileSync } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { run } from '../../dist/index.js'
 
 const options = JSON.parse(process.argv[2])
@@ -28,6 +27,18 @@ function isOurs(pid) {
   return parent(parent(pid)) === String(process.pid)
 }
 
+/** What is done before there is one, before the order, and what is ordered. */
+const acts = {
+  wait: [[], [], ''],
+  plain: [[], [], 'ip addr show eth0 | grep -o "inet6* [^ ]*" | grep -v fe80 | tr "\\n" " "'],
+  mount: [[], ['mount -t tmpfs tmpfs "$1/tmp"', 'echo mounted > "$1/tmp/file"'], 'cat /tmp/file'],
+  mountElsewhere: [[], ['mount -t tmpfs tmpfs /mnt', 'umount /mnt'], 'echo here'],
+  remount: [['mount --bind "$1" "$1"'], ['mount -o remount,bind,ro "$1"'], 'echo > /file || echo refused'],
+}
+const [first, before, command] = acts[act]
+const shell = (lines) => execFileSync('sh', ['-ec', lines.join('\n'), 'sh', options.rootfs])
+
+shell(first)
 for (let times = 0; times < 2; times++) await run('true', options)
 let pid
 for (let tries = 0; tries < 500 && pid === undefined; tries++) {
@@ -36,12 +47,7 @@ for (let tries = 0; tries < 500 && pid === undefined; tries++) {
 }
 console.log(pid)
 if (act === 'wait') await new Promise(() => setInterval(() => {}, 1000))
-if (act === 'mount') {
-  execFileSync('mount', ['-t', 'tmpfs', 'tmpfs', join(options.rootfs, 'tmp')])
-  execFileSync('sh', ['-c', `echo mounted > ${join(options.rootfs, 'tmp/file')}`])
-}
-const command =
-  act === 'mount' ? 'cat /tmp/file' : 'ip addr show eth0 | grep -o "inet6* [^ ]*" | grep -v fe80 | tr "\\n" " "'
+shell(before)
 const { stdout, container } = await run('sh', ['-c', command], options)
 console.log(container.pid)
 console.log(stdout)

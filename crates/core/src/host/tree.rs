@@ -87,7 +87,7 @@ fn mount_points(mountinfo: &str) -> Vec<Overlay> {
 }
 
 /// The kernel writes space, tab, newline and backslash in octal.
-fn unescape(field: &str) -> String {
+pub(crate) fn unescape(field: &str) -> String {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field.as_bytes();
     while let [first, tail @ ..] = rest {

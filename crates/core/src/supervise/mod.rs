@@ -8,6 +8,7 @@ mod bring_up;
 mod container;
 pub mod engine;
 pub mod foreground;
+mod ground;
 mod hear_out;
 mod launch;
 mod outlet;

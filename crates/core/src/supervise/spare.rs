@@ -6,16 +6,14 @@
 //! waits for the rest, and gets a container of its own if that comes to nothing.
 
 use std::fs::File;
-use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
-use rustix::process::Pid;
 
 use super::container::Container;
 use super::engine::{Engine, Order};
+use super::ground::{self, Ground, mount_table, mount_table_of, places};
 use super::token::Token;
 use super::wiring::{self, Wire};
 use crate::error::{At, Result};
@@ -23,17 +21,15 @@ use crate::plan::Plan;
 use crate::plan::mount::Source;
 use crate::plan::namespace::Kind;
 use crate::plan::network::Network;
-use crate::plan::pseudo::Sys;
 use crate::plan::root::Root;
 use crate::steps::channel::ToChild;
-use crate::steps::etc::Files;
 use crate::steps::stage;
 use crate::sys::message::MOST_FDS;
 
 /// Most kinds of containers that are remembered.
 const MOST_KINDS: usize = 4;
 /// Most spares of a kind.
-const MOST_EACH: usize = 4;
+const MOST_EACH: usize = 8;
 /// A kind that is not asked for this long is forgotten, and its spares ended.
 const LIFE: Duration = Duration::from_secs(60);
 /// A container that was asked for this recently is still being made, or about to end; nothing is made beside it.
@@ -88,8 +84,8 @@ impl Wanted {
 #[derive(Debug)]
 struct Spare {
     key: u64,
-    /// What the paths of its plan led to.
-    paths: Vec<Option<(u64, u64)>>,
+    /// What it was made on.
+    ground: Ground,
     /// Its own mounts when it stood, as /proc/PID/mountinfo tells them.
     mounts: Option<String>,
 }
@@ -128,42 +124,6 @@ fn possible(plan: &Plan) -> bool {
         Network::Joined => false,
     };
     alone && directory && live && network && plan.tty.is_none()
-}
-
-/// Which files the paths of a plan lead to.
-fn paths(plan: &Plan) -> Vec<Option<(u64, u64)>> {
-    let root = match &plan.root {
-        Root::Directory { path, .. } => Some(path),
-        Root::Shared | Root::Host(_) => None,
-    };
-    let sources = plan.mounts.iter().filter_map(|mount| match &mount.source {
-        Source::Bind { path, .. } | Source::Overlay { lower: path } => Some(path),
-        Source::Tmpfs { .. } => None,
-    });
-    let identity = |path: &String| std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
-    root.into_iter().chain(sources).map(identity).collect()
-}
-
-/// Where in its root a container must have mounts: later nothing else may be found by these names.
-fn places(plan: &Plan, files: &Files) -> Vec<String> {
-    let pseudo = plan.pseudo.as_ref();
-    let sys = pseudo.is_some_and(|pseudo| pseudo.sys == Sys::Fresh);
-    let own = [("/proc", pseudo.is_some()), ("/dev", pseudo.is_some()), ("/sys", sys)];
-    let etc =
-        [("/etc/hosts", &files.hosts), ("/etc/hostname", &files.hostname), ("/etc/resolv.conf", &files.resolv_conf)];
-    let own = own.into_iter().filter(|(_, is_there)| *is_there).map(|(path, _)| path);
-    let etc = etc.into_iter().filter(|(_, text)| text.is_some()).map(|(path, _)| path);
-    own.chain(etc).map(ToOwned::to_owned).chain(plan.mounts.iter().map(|mount| mount.target.clone())).collect()
-}
-
-/// The mounts of a process, by their paths from its root. A directory below a mount that is renamed or removed, by whom
-/// ever and in whatever mount namespace, shows here.
-fn mount_table(pid: Pid) -> Option<String> {
-    // Room for all of it: the kernel puts the text together anew with each read.
-    let mut table = String::with_capacity(8192);
-    let mut file = File::open(format!("/proc/{}/mountinfo", pid.as_raw_nonzero())).ok()?;
-    file.read_to_string(&mut table).ok()?;
-    Some(table)
 }
 
 impl Spares {
@@ -224,7 +184,7 @@ impl Engine {
         if let Network::Bridge(_) = &plan.network
             && !self.wiring.bridge_stands()
         {
-            self.mounts_changed();
+            self.discard_all();
         }
         let spares = self.spares.as_mut()?;
         let found = spares.kind(plan).and_then(Wanted::take);
@@ -244,9 +204,9 @@ impl Engine {
         let Some(container) = self.containers.get(&spare.key) else { return false };
         let Some(first) = container.first.as_ref().filter(|_| container.failure.is_none()) else { return false };
         // Of one that is still being made it is looked at when it stands.
-        let mounts = spare.mounts.is_none() || spare.mounts == mount_table(first.pid);
+        let mounts = spare.mounts.is_none() || spare.mounts == mount_table_of(first.pid);
         mounts
-            && spare.paths == paths(plan)
+            && spare.ground.files == ground::files(plan)
             && wiring::files(plan, &container.wire).is_ok_and(|files| files == container.wire.files)
     }
 
@@ -280,8 +240,17 @@ impl Engine {
     /// A container made ahead stands. If a name that something is mounted on led through a link, it could lead elsewhere at
     /// the order: no container of that kind is made ahead again.
     pub(super) fn spare_stands(&mut self, key: u64) {
+        if self.spares.as_ref().is_some_and(Spares::mounts_changed) {
+            self.mounts_changed();
+        }
         let Some(container) = self.containers.get_mut(&key) else { return };
-        let table = container.first.as_ref().and_then(|first| mount_table(first.pid)).filter(|table| {
+        let kind = self.spares.as_mut().and_then(|spares| spares.kind(&container.plan));
+        let is_spare = kind.is_some_and(|kind| kind.spares.iter().any(|spare| spare.key == key));
+        if !is_spare && container.waiting.is_none() {
+            // Given up meanwhile.
+            return;
+        }
+        let table = container.first.as_ref().and_then(|first| mount_table_of(first.pid)).filter(|table| {
             let points: Vec<&str> = table.lines().filter_map(|line| line.split(' ').nth(4)).collect();
             places(&container.plan, &container.wire.files).iter().all(|place| points.contains(&place.as_str()))
         });
@@ -328,8 +297,22 @@ impl Engine {
         }
     }
 
-    /// Ends all spares: the host is no longer as it was when they were made.
+    /// Ends the spares whose mounts are no longer as they were, and those that don't stand yet: these may have been made
+    /// on what has come and gone since.
     pub(super) fn mounts_changed(&mut self) {
+        let Some(spares) = &mut self.spares else { return };
+        let table = mount_table("self");
+        let mut stale = Vec::new();
+        for wanted in &mut spares.wanted {
+            let now = table.as_ref().map(|table| ground::mounts(&wanted.plan, table));
+            let holds = |spare: &Spare| spare.mounts.is_some() && now.is_some() && spare.ground.mounts == now;
+            stale.extend(wanted.spares.extract_if(.., |spare| !holds(spare)));
+        }
+        self.discard(stale.into_iter());
+    }
+
+    /// Ends all spares: the host is no longer as it was when they were made.
+    fn discard_all(&mut self) {
         let Some(spares) = &mut self.spares else { return };
         let stale: Vec<Spare> = spares.wanted.iter_mut().flat_map(|wanted| wanted.spares.drain(..)).collect();
         self.discard(stale.into_iter());
@@ -385,11 +368,11 @@ impl Engine {
     }
 
     fn make_spare(&mut self, plan: Plan) {
-        let paths = paths(&plan);
+        let ground = Ground::of(&plan);
         let made = self.launch_ahead(plan.clone());
         let Some(wanted) = self.spares.as_mut().and_then(|spares| spares.kind(&plan)) else { return };
         match made {
-            Ok(key) => wanted.spares.push(Spare { key, paths, mounts: None }),
+            Ok(key) => wanted.spares.push(Spare { key, ground, mounts: None }),
             // Whoever asks is told why.
             Err(_) => wanted.again = false,
         }
