@@ -32,7 +32,7 @@ export function program(args: readonly string[]): Command {
     .addHelpText('after', EXAMPLES)
   const named = args.find((arg) => !arg.startsWith('-'))
   for (const [name, { summary, make }] of Object.entries(commands)) {
-    nsrs.addCommand(name === named || named === 'help' ? make() : new Command(name).summary(summary))
+    nsrs.addCommand(name === named || named === 'help' ? make(args) : new Command(name).summary(summary))
   }
   for (const command of [nsrs, ...nsrs.commands]) command.exitOverride().configureOutput({ outputError, writeOut: say })
   return nsrs

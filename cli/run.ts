@@ -10,8 +10,35 @@ Examples:
   nsrs run -v ./src:/src:ro -w /src --rootfs ./debian -- make
 `
 
-/** `nsrs run`. */
-export function runCommand(): Command {
+/** The options that most need, by the property that commander keeps them in. Their help fits a screen. */
+const common: ReadonlySet<string> = new Set<keyof typeof flags | keyof typeof ownFlags>([
+  'rootfs',
+  'readOnly',
+  'volumes',
+  'tmpfs',
+  'network',
+  'publish',
+  'env',
+  'workdir',
+  'user',
+  'hostname',
+  'tty',
+  'init',
+  'timeout',
+  'capAdd',
+  'capDrop',
+  'envFile',
+  'explain',
+])
+
+/** Asks for the help of all options. */
+const HELP_ALL = '--help-all'
+
+/** `nsrs run`, as far as these arguments need it. */
+export function runCommand(args: readonly string[]): Command {
+  const all = args.includes(HELP_ALL)
+  // What is hidden is not suggested for a mistyped option either.
+  const short = !all && ['--help', 'help'].some((word) => args.includes(word))
   const command = new Command('run')
     .description(
       "Run a command in a container of its own. The exit code is the command's;\n125 nsrs failed, 126 not executable, 127 not found.",
@@ -20,23 +47,23 @@ export function runCommand(): Command {
     .argument('<command>')
     .argument('[args...]')
     .passThroughOptions()
-    .helpOption('--help', 'show this')
+    .helpOption(all ? HELP_ALL : '--help', all ? 'show this' : `show this; ${HELP_ALL} shows all options`)
     .addHelpText('after', EXAMPLES)
   for (const [heading, keys] of Object.entries(groups)) {
     command.optionsGroup(`${heading}:`)
-    for (const key of keys) addFlag(command, key, flags[key])
+    for (const key of keys) addFlag(command, key, flags[key], short)
   }
   command.optionsGroup('Other:')
-  for (const [key, flag] of Object.entries(ownFlags)) addFlag(command, key, flag)
+  for (const [key, flag] of Object.entries(ownFlags)) addFlag(command, key, flag, short)
   return command.action((name: string, args: string[], given: Record<string, unknown>) => start([name, ...args], given))
 }
 
 /** The property that commander keeps a flag's values in is the option's own name. */
-function addFlag(command: Command, key: string, flag: Flag): void {
+function addFlag(command: Command, key: string, flag: Flag, short: boolean): void {
   for (const [index, text] of [flag.flags, ...(flag.aliases ?? [])].entries()) {
     const option = new Option(text, flag.help)
     option.attributeName = () => key
-    if (index > 0) option.hideHelp()
+    if (index > 0 || (short && !common.has(key))) option.hideHelp()
     if (flag.many) option.argParser(collect)
     if (flag.choices) option.choices(flag.choices)
     command.addOption(option)

@@ -2,6 +2,7 @@ import { spawn, spawnSync } from 'node:child_process'
 import { closeSync, openSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
+import { flags, ownFlags } from '../../cli/flags.ts'
 import { cli, nsrs } from '../helpers/cli.ts'
 import { busybox, temporary } from '../helpers/host.ts'
 
@@ -214,11 +215,21 @@ test('--explain prints the plan and does nothing', (t) => {
   t.is(typeof JSON.parse(json), 'object')
 })
 
-test('the help has every option, and a screen of it examples', (t) => {
-  const { stdout, status } = nsrs(['run', '--help'])
+test('the help fits a screen, has examples, and tells how to see every option', (t) => {
+  const help = nsrs(['run', '--help'])
+  t.is(help.status, 0)
+  for (const word of ['--rootfs', '--publish', '--cap-add', '--explain', '--help-all', 'Examples:'])
+    t.true(help.stdout.includes(word), word)
+  t.true(help.stdout.split('\n').length <= 50, help.stdout)
+  t.is(nsrs(['help', 'run']).stdout, help.stdout)
+  const { stdout, status } = nsrs(['run', '--help-all'])
   t.is(status, 0)
-  for (const word of ['--rootfs', '--publish', '--cap-add', '--uidmap', '--explain', 'Examples:'])
-    t.true(stdout.includes(word), word)
+  const names = Object.values({ ...flags, ...ownFlags }).map(({ flags }) => /--[\w-]+/.exec(flags)?.[0] ?? flags)
+  t.deepEqual(
+    names.filter((name) => !stdout.includes(name)),
+    [],
+  )
+  t.regex(nsrs(['run', '--monotnic', '1', 'true']).stderr, /Did you mean --monotonic/)
   const short = nsrs(['--help']).stdout.split('\n')
   t.true(short.length <= 24 && short.every((line) => line.length <= 80), short.join('\n'))
 })
