@@ -109,8 +109,9 @@ async function attached(round, moment) {
   // Too early for a supervisor: then Node is the one.
   if (kind !== 1 || victims.length === 0) kill(child.pid)
   // A Node process that lost its supervisor tells it to its callers, and ends.
-  await Promise.race([ended, sleep(60_000).then(() => kill(child.pid))])
+  const late = setTimeout(() => kill(child.pid), 60_000)
   await ended
+  clearTimeout(late)
   if (kind === 1 && victims.length > 0 && child.signalCode)
     throw new Error(`Node did not notice that its supervisor was killed: ${child.signalCode}`)
 }
