@@ -138,4 +138,18 @@ await sleep(100)
 command()
 const after = await settled(JSON.stringify(before), 20_000)
 command()
-process.stdout.write(JSON.stringify({ before, after }))
+/** What is left of processes, closer. */
+const closer = processes().map((process) => ({
+  ...process,
+  wchan: read(process.pid, 'wchan'),
+  stat: read(process.pid, 'stat'),
+}))
+process.stdout.write(JSON.stringify({ before, after, closer }))
+
+function read(pid, name) {
+  try {
+    return readFileSync(`/proc/${pid}/${name}`, 'utf8')
+  } catch (error) {
+    return error.code
+  }
+}

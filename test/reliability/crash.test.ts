@@ -42,8 +42,9 @@ async function crash(t: ExecutionContext, at: Place, network: string, rounds: nu
     { cwd: at.dir, env, as: root, timeout: limit },
   )
   t.is(code, 0, stderr)
-  const { before, after } = JSON.parse(stdout) as Record<'before' | 'after', Record<string, unknown>>
-  for (const what of Object.keys(before)) t.deepEqual(after[what], before[what], `left behind: ${what}`)
+  const { before, after, closer } = JSON.parse(stdout) as Record<'before' | 'after' | 'closer', Record<string, unknown>>
+  for (const what of Object.keys(before))
+    t.deepEqual(after[what], before[what], `left behind: ${what}; ${JSON.stringify(closer)}`)
   t.log(`${rounds} starts`, JSON.stringify({ ...after, nft: undefined, routes: undefined }))
 }
 

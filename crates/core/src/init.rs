@@ -10,8 +10,8 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, killpg, sigprocmask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, pipe2};
 
-use crate::error::{At, Error, Result};
-use crate::steps::channel::{Channel, FromChild};
+use crate::error::{At, Code, Error, Result};
+use crate::steps::channel::{Channel, FromChild, ToChild};
 use crate::steps::exec::{Image, reset_signals};
 use crate::sys::clone::{Side, clone3};
 use crate::sys::process::exit_now;
@@ -45,16 +45,23 @@ fn supervise(channel: &Channel, args: &[String]) -> Result<u8> {
         let told = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::HUP));
         told.at("hear of the supervisor's death", "")?;
         channel.send(&FromChild::InCharge, &[])?;
+        // The supervisor kills an init that it doesn't know to be in charge, and whom that one had started by then would
+        // be left to nobody.
+        match channel.receive::<ToChild>()? {
+            Some((ToChild::Start, _)) => {}
+            _ => return Err(Error::new(Code::SupervisorLost, "wait for the supervisor", "it is gone")),
+        }
     }
     let env: Vec<String> = std::env::vars_os()
         .map(|(name, value)| format!("{}={}", name.to_string_lossy(), value.to_string_lossy()))
         .collect();
     let image = Image::new(args, &env)?;
     let (told, tell) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).at("make a pipe", "")?;
+    let own = rustix::process::getpid();
     let child = match clone3(0).at("start the command", "")? {
         Side::Parent(pid, _) => Pid::from_raw(pid.as_raw_nonzero().get()),
         Side::Child => {
-            let error = start(&image);
+            let error = start(&image, own);
             let _ = rustix::io::write(&tell, &serde_json::to_vec(&error).unwrap_or_default());
             exit_now(i32::from(error.code.exit_code()))
         }
@@ -102,9 +109,12 @@ fn is_closed(channel: &Channel) -> bool {
 }
 
 /// In the child: a process group of its own, in the terminal's foreground if there is one, then the command.
-fn start(image: &Image) -> Error {
+fn start(image: &Image, init: rustix::process::Pid) -> Error {
     // Where the init is not PID 1, its end would not be the command's.
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+    if rustix::process::getppid() != Some(init) {
+        return Error::new(Code::SupervisorLost, "look for the init", "it is gone");
+    }
     let pid = rustix::process::getpid();
     if rustix::process::setpgid(None, None).is_ok() && rustix::termios::isatty(crate::sys::fds::stdio()[0]) {
         let _ = rustix::termios::tcsetpgrp(crate::sys::fds::stdio()[0], pid);

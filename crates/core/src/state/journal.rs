@@ -6,17 +6,21 @@
 //! next nsrs command that finds the file unlocked ends what is left and removes it.
 
 use std::fs::{self, File, OpenOptions};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::error::{At, Result};
 
-/// One process in one line of this length: `PID STARTED\n`, padded with spaces.
-const SLOT: usize = 32;
+/// One process in one line of this length: `PID NOTED [ask]\n`, padded with spaces.
+const SLOT: usize = 40;
+/// So long a process that is asked to end has, in milliseconds, before it is killed.
+const PATIENCE_MS: i64 = if cfg!(test) { 200 } else { 2000 };
 /// The kernel counts start times in hundredths of a second (`USER_HZ`).
 const TICK_NS: u64 = 10_000_000;
 
@@ -30,6 +34,16 @@ pub struct Journal {
     file: File,
     free: Vec<usize>,
     slots: usize,
+}
+
+/// How a process is ended that outlived its supervisor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It is killed.
+    Kill,
+    /// It is the init of a container in a shared PID namespace, and ends its descendants when it hears of the supervisor's
+    /// end: killed in the midst of that, it would leave them to nobody. It is told once more and waited for.
+    Ask,
 }
 
 /// A line of the journal.
@@ -77,12 +91,13 @@ impl Journal {
     ///
     /// # Errors
     /// The disk is full.
-    pub fn note(&mut self, pid: Pid) -> Result<Slot> {
+    pub fn note(&mut self, pid: Pid, end: End) -> Result<Slot> {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots += 1;
             self.slots - 1
         });
-        let line = format!("{:<width$}\n", format!("{} {}", pid.as_raw_nonzero(), now()), width = SLOT - 1);
+        let how = if end == End::Ask { " ask" } else { "" };
+        let line = format!("{:<width$}\n", format!("{} {}{how}", pid.as_raw_nonzero(), now()), width = SLOT - 1);
         self.file.write_all_at(line.as_bytes(), (slot * SLOT) as u64).at("write the journal", self.path.display())?;
         Ok(Slot(slot))
     }
@@ -135,12 +150,21 @@ pub fn collect(state: &Path) -> Result<usize> {
             continue;
         }
         let text = std::io::read_to_string(&file).unwrap_or_default();
+        let mut asked = Vec::new();
         for line in text.lines() {
             let mut fields = line.split_whitespace();
-            if let (Some(Ok(pid)), Some(Ok(noted))) = (fields.next().map(str::parse), fields.next().map(str::parse)) {
-                ended += usize::from(end(pid, noted));
+            if let (Some(Ok(pid)), Some(Ok(noted))) = (fields.next().map(str::parse), fields.next().map(str::parse))
+                && let Some(process) = find(pid, noted)
+            {
+                ended += 1;
+                if fields.next() == Some("ask") {
+                    asked.push(process);
+                } else {
+                    let _ = pidfd_send_signal(&process, Signal::KILL);
+                }
             }
         }
+        end_by_asking(&asked);
         let own = format!("{name}{COMPANION}");
         for companion in names.iter().filter(|other| other.starts_with(&own)) {
             let _ = fs::remove_file(path(companion));
@@ -150,8 +174,8 @@ pub fn collect(state: &Path) -> Result<usize> {
     Ok(ended)
 }
 
-/// Kills a process, if it still is the one that was noted and not another that got its number.
-fn end(pid: i32, noted_ns: u64) -> bool {
+/// A process, if it still is the one that was noted and not another that got its number.
+fn find(pid: i32, noted_ns: u64) -> Option<OwnedFd> {
     let same = || {
         started(pid).is_some_and(|ticks| {
             let started = ticks * TICK_NS;
@@ -159,15 +183,31 @@ fn end(pid: i32, noted_ns: u64) -> bool {
             started <= noted_ns + TICK_NS && noted_ns.saturating_sub(started) < 5_000_000_000
         })
     };
-    let Some(number) = Pid::from_raw(pid) else { return false };
     // The descriptor is taken first: from here on the number can't pass to another process unnoticed.
-    let Ok(pidfd) = pidfd_open(number, PidfdFlags::empty()) else { return false };
-    same() && pidfd_send_signal(&pidfd, Signal::KILL).is_ok()
+    pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok().filter(|_| same())
+}
+
+/// Ends processes as [`End::Ask`] says: those that are told and don't end in time are killed.
+fn end_by_asking(processes: &[OwnedFd]) {
+    for process in processes {
+        // One that was stopped could not act upon it.
+        let _ = pidfd_send_signal(process, Signal::HUP).and_then(|()| pidfd_send_signal(process, Signal::CONT));
+    }
+    let until = now() + PATIENCE_MS as u64 * 1_000_000;
+    for process in processes {
+        let left = until.saturating_sub(now()) as i64;
+        let timeout = Timespec { tv_sec: left / 1_000_000_000, tv_nsec: left % 1_000_000_000 };
+        if poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&timeout)).unwrap_or(0) == 0 {
+            let _ = pidfd_send_signal(process, Signal::KILL);
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
+    use std::io::Read;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Command, Stdio};
 
     use super::*;
 
@@ -184,8 +224,8 @@ mod tests {
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         let mut other = Command::new("sleep").arg("60").spawn().unwrap();
         let mut journal = Journal::open(&state).unwrap();
-        journal.note(Pid::from_raw(child.id() as i32).unwrap()).unwrap();
-        let struck = journal.note(Pid::from_raw(other.id() as i32).unwrap()).unwrap();
+        journal.note(Pid::from_raw(child.id() as i32).unwrap(), End::Kill).unwrap();
+        let struck = journal.note(Pid::from_raw(other.id() as i32).unwrap(), End::Kill).unwrap();
         journal.strike(struck);
         let stray = journal.companion("pasta-7");
         let used = state.join("supervisors/9-9.pasta-7");
@@ -204,6 +244,33 @@ mod tests {
         other.kill().unwrap();
         other.wait().unwrap();
         assert!(!path.exists());
+        fs::remove_dir_all(&state).unwrap();
+    }
+
+    #[test]
+    fn an_init_is_asked_to_end_and_waited_for() {
+        let state = scratch("asked");
+        // The one ends what it has when it is told, the other doesn't listen.
+        let trap =
+            format!("trap 'sleep 0.05; echo > {}/done; exit' HUP; echo; while :; do sleep 0.01; done", state.display());
+        let spawn = |script: &str| {
+            let mut child = Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+            // Its trap is set when it says something.
+            child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+            child
+        };
+        let (mut polite, mut deaf) = (spawn(&trap), spawn("trap '' HUP; echo; while :; do sleep 0.01; done"));
+        let mut journal = Journal::open(&state).unwrap();
+        for child in [&polite, &deaf] {
+            journal.note(Pid::from_raw(child.id() as i32).unwrap(), End::Ask).unwrap();
+        }
+        let (path, copy) = (journal.path.clone(), fs::read(&journal.path).unwrap());
+        drop(journal);
+        fs::write(&path, copy).unwrap();
+        assert_eq!(collect(&state).unwrap(), 2);
+        assert!(polite.wait().unwrap().success());
+        assert!(state.join("done").exists());
+        assert_eq!(deaf.wait().unwrap().signal(), Some(libc::SIGKILL));
         fs::remove_dir_all(&state).unwrap();
     }
 

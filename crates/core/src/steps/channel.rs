@@ -27,7 +27,7 @@ pub enum FromChild {
     NeedNetwork,
     /// The container's terminal, with its descriptor.
     Terminal,
-    /// The init of a container in a shared PID namespace is about to start the command, and ends what comes of it.
+    /// The init of a container in a shared PID namespace ends what comes of the command, and waits for [`ToChild::Start`].
     InCharge,
     /// The init executed the command.
     Executed,
@@ -47,6 +47,8 @@ pub enum ToChild {
     Mapped,
     /// The host's side of the network is there.
     Connected,
+    /// To an init that is in charge: from now on nobody kills it who could ask it to end.
+    Start,
     /// To a container made ahead: what to execute in it. Its descriptors: standard input, output and error, then those of
     /// `preserve_fds`.
     Command(Box<Command>),

@@ -15,7 +15,9 @@ use super::user_network::UserNetwork;
 use crate::error::{At, Result};
 use crate::net::pasta::Pasta;
 use crate::plan::Plan;
+use crate::plan::namespace::Kind;
 use crate::plan::network::Network;
+use crate::state::journal::End;
 use crate::steps::channel::ToChild;
 
 impl Engine {
@@ -96,7 +98,10 @@ impl Engine {
 
     /// Writes a process of a container into the journal and watches it and its channel.
     pub(super) fn watch_new(&mut self, key: u64, source: Source, pid: Pid) -> Result<()> {
-        let slot = self.ground()?.journal.note(pid)?;
+        let shared = self.containers.get(&key).is_some_and(|container| {
+            source == Source::First && container.plan.init && !container.plan.namespaces.makes(Kind::Pid)
+        });
+        let slot = self.ground()?.journal.note(pid, if shared { End::Ask } else { End::Kill })?;
         let Some(container) = self.containers.get_mut(&key) else { return Ok(()) };
         let process = if source == Source::Stage { &mut container.stage } else { &mut container.first };
         if let Some(process) = process {

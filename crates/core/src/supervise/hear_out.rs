@@ -11,7 +11,7 @@ use super::engine::Engine;
 use super::launch;
 use super::protocol::{Event, Exit};
 use crate::error::{Code, Error};
-use crate::steps::channel::FromChild;
+use crate::steps::channel::{FromChild, ToChild};
 use crate::sys::wait::{Status, Usage, reap};
 
 impl Engine {
@@ -60,7 +60,13 @@ impl Engine {
                 container.mounts = fds.pop();
                 self.spare_stands(key);
             }
-            FromChild::InCharge => container.init_in_charge = true,
+            FromChild::InCharge => {
+                container.init_in_charge = true;
+                if let Some(channel) = &container.channel {
+                    // If it is gone already, its end tells.
+                    let _ = channel.send(&ToChild::Start, &[]);
+                }
+            }
             FromChild::Executed => self.started(key),
             FromChild::Ended(status) => container.ended = Some(Status::from_raw(status)),
             FromChild::NeedNetwork => {

@@ -14,7 +14,7 @@ use crate::error::{At, Code, Error, Result};
 use crate::net::pasta::{Pasta, PastaPlan, argv};
 use crate::net::publish::Publish;
 use crate::plan::network::INTERFACE;
-use crate::state::journal::Journal;
+use crate::state::journal::{End, Journal};
 use crate::steps::exec::{Image, reset_signals};
 use crate::sys::clone::{Side, clone3};
 use crate::sys::fds::{place, stdio};
@@ -75,7 +75,7 @@ impl UserNetwork {
                 become_pasta(inputs, &image)
             }
             Side::Parent(pid, pidfd) => {
-                let slot = journal.note(pid);
+                let slot = journal.note(pid, End::Kill);
                 let mut process = Process { pid, pidfd, slot: None };
                 // Without a word pasta ends: what is not in the journal must not run, for it takes its death signal off.
                 process.slot = Some(slot?);
