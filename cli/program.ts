@@ -1,9 +1,9 @@
 import { Command, CommanderError } from 'commander'
+import { version } from '../ts/version.ts'
 import { doctorCommand } from './doctor.ts'
 import { infoCommand } from './info.ts'
 import { FAILED, report, say } from './report.ts'
 import { runCommand } from './run.ts'
-import { version } from './version.ts'
 
 const EXAMPLES = `
 Examples:
