@@ -203,6 +203,12 @@ export interface HostFinding {
   fix?: string
 }
 
+/**
+ * Calls nsrs-image in the place of this process: its terminal, signals and exit code are the caller's. Returns only the
+ * reason why it could not.
+ */
+export declare function imageInPlace(executable: string, args: Array<string>): ErrorRecord
+
 /** A mount taken apart, for paths that hold colons or commas. */
 export interface MountOptions {
   /** `bind`, `tmpfs` or `overlay`. */
