@@ -11,8 +11,7 @@ const EXAMPLES = `
 Examples:
   nsrs run -- npm test                 on this host's tree, leaving nothing
   nsrs run --rootfs ./alpine -it sh    a shell in another root
-  nsrs pull busybox                    an image from a registry
-`
+  nsrs pull busybox                    an image from a registry`
 
 /** The commands that are no verbs of images. */
 const commands: Record<string, { summary: string; make: (args: readonly string[]) => Command }> = {

@@ -109,18 +109,30 @@ async function feed(child: ChildProcess, input: string | Uint8Array | Readable):
     stdin.end(input)
     return undefined
   }
-  let failure: Error | undefined
-  input.once('error', (error) => {
-    failure = error
-    child.kill('SIGKILL')
+  let isBroken = input.destroyed && !input.readableEnded
+  // Before the pipeline hears of it, and takes the other end down.
+  input.once('close', () => {
+    isBroken ||= !input.readableEnded && !stdin.destroyed
+    if (isBroken) child.kill('SIGKILL')
   })
-  await pipeline(input, stdin).catch(() => {})
-  return failure
+  try {
+    await pipeline(input, stdin)
+  } catch (error) {
+    if (isBroken) {
+      child.kill('SIGKILL')
+      return input.errored ?? (error as Error)
+    }
+  }
+  return undefined
 }
 
 /** Gives the output to a stream, which it ends; a stream that fails ends the call. */
 async function passOn(child: ChildProcess, output: Writable): Promise<string> {
-  await pipeline(child.stdout as Readable, output)
+  try {
+    await pipeline(child.stdout as Readable, output)
+  } catch (error) {
+    throw output.errored ?? error
+  }
   return ''
 }
 

@@ -58,16 +58,22 @@ function path(text: string): string {
   return text.startsWith('-') ? `./${text}` : text
 }
 
+/** A stream may fail before it is looked at, and that is told by the task. */
+function heard<Stream extends Readable | Writable>(stream: Stream): Stream {
+  stream.on('error', () => {})
+  return stream
+}
+
 function from(source: Source): { place: string; input?: Uint8Array | Readable } {
   if (typeof source === 'string' && source !== '') return { place: path(source) }
-  if (source instanceof Uint8Array || typeof (source as Readable | null)?.pipe === 'function')
-    return { place: '-', input: source as Uint8Array | Readable }
+  if (source instanceof Uint8Array) return { place: '-', input: source }
+  if (typeof (source as Readable | null)?.pipe === 'function') return { place: '-', input: heard(source as Readable) }
   throw wrongType('source', 'a path, a Uint8Array or a Readable', source)
 }
 
 function to(target: Target): { words: string[]; output?: Writable } {
   if (typeof target === 'string' && target !== '') return { words: [`--output=${path(target)}`] }
-  if (typeof (target as Writable | null)?.write === 'function') return { words: [], output: target as Writable }
+  if (typeof (target as Writable | null)?.write === 'function') return { words: [], output: heard(target as Writable) }
   throw wrongType('target', 'a path or a Writable', target)
 }
 

@@ -55,8 +55,8 @@ impl Stack {
 }
 
 impl Store {
-    /// Unpacks the layers of an image that aren't yet, each once, two at a time. `told` hears of each layer (by its blob)
-    /// how many bytes of it were read, and at its end `None`.
+    /// Unpacks the layers of an image that aren't yet, each once, two at a time. `told` hears of each of these (by its
+    /// blob) how many bytes of it were read, and at its end `None`.
     ///
     /// # Errors
     /// Those of [`Store::unpack_layer`]; the first is told.
@@ -77,9 +77,9 @@ impl Store {
                         next.store(work.len(), std::sync::atomic::Ordering::Relaxed);
                         return Err(error);
                     }
-                }
-                if let Some(told) = told {
-                    told(blob, None);
+                    if let Some(told) = told {
+                        told(blob, None);
+                    }
                 }
             }
             Ok(())

@@ -1,15 +1,17 @@
 //! `pull`, `push`, `login` and `logout`: the verbs that speak to a registry.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal};
 
 use nsrs_core::error::{At, Code, Error, Result};
 use nsrs_core::image::reference::{Reference, parse_registry};
+use rustix::process::{Signal, getpid, kill_process};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use serde_json::json;
 
 use super::Call;
 use crate::args::Args;
 use crate::identity::{open_store, unpacking};
+use crate::output;
 use crate::progress::Mode;
 use crate::registry::platform::Platform;
 use crate::registry::{Client, Options};
@@ -45,7 +47,7 @@ fn result(call: &Call, value: &serde_json::Value) -> Result<()> {
         (false, Mode::Quiet) => value["digest"].as_str().unwrap_or_default().to_owned(),
         (false, _) => return Ok(()),
     };
-    writeln!(std::io::stdout(), "{line}").at("write the result", "")
+    output::line(&line)
 }
 
 /// `pull [--platform OS/ARCH[/VARIANT]] [--jobs N] [--no-unpack] IMAGE`.
@@ -194,6 +196,12 @@ fn secret() -> Result<String> {
     };
     let _ = tcsetattr(&stdin, OptionalActions::Now, &before);
     eprintln!();
+    if let Err(error) = &end
+        && error.code == Code::InvalidArgument
+    {
+        // The terminal is as it was: now the key may do what it always does.
+        let _ = kill_process(getpid(), Signal::INT);
+    }
     end?;
     String::from_utf8(line).map_err(|_| Error::new(Code::InvalidArgument, "log in", "the password is not UTF-8"))
 }
