@@ -225,6 +225,6 @@ test('every command is in a help that fits a screen, and has one of its own', as
     t.is(new RegExp(`\\b${verb} {2}`).test(help), !onlyLong, verb)
     const own = nsrs(['image', long ?? verb, '--help']).stdout
     for (const flag of flags) t.true(own.includes(flag.flags), `${verb} ${flag.flags}`)
-    if (!onlyLong) t.is(nsrs(['help', verb]).stdout, own.replace(`image ${long ?? verb}`, verb))
+    if (!onlyLong) t.is(nsrs(['help', verb]).stdout, own.replace(/^Usage: nsrs image \S+/, `Usage: nsrs ${verb}`))
   }
 })

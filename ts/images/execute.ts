@@ -110,11 +110,12 @@ async function feed(child: ChildProcess, input: string | Uint8Array | Readable):
     return undefined
   }
   let isBroken = input.destroyed && !input.readableEnded
-  // Before the pipeline hears of it, and takes the other end down.
-  input.once('close', () => {
+  // Heard before the pipeline hears of it, and takes the other end down.
+  const over = () => {
     isBroken ||= !input.readableEnded && !stdin.destroyed
     if (isBroken) child.kill('SIGKILL')
-  })
+  }
+  input.once('error', over).once('close', over)
   try {
     await pipeline(input, stdin)
   } catch (error) {
