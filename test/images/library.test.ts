@@ -1,10 +1,12 @@
-import { createReadStream, createWriteStream, existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { createReadStream, createWriteStream, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { PassThrough, Readable } from 'node:stream'
 import { buffer } from 'node:stream/consumers'
 import test, { type ExecutionContext } from 'ava'
 import { type ImageEvent, images, NsrsError } from '../../ts/index.ts'
-import { temporary } from '../helpers/host.ts'
+import { temporary, until } from '../helpers/host.ts'
 import {
   checkBlobs,
   digestOf,
@@ -92,6 +94,30 @@ each('an abort ends a pull at once, and the store is as it should be', async (t,
   await images.pull(`${address}/box:1`)
   t.is((await images.inspect(`${address}/box:1`)).Unpacked, true)
   await t.throwsAsync(Promise.resolve(images.list({ signal: controller.signal })), { is: reason }, 'nothing is started')
+})
+
+each('kill -9 of Node ends its pull', async (t, store) => {
+  const program = `import { images } from ${JSON.stringify(new URL('../../dist/index.js', import.meta.url).href)}
+    for await (const { event, phase } of images.pull('${slow}/box:1')) if (phase === 'downloading') console.log(event)`
+  const child = spawn(process.execPath, ['--input-type=module', '-e', program], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  await once(child.stdout, 'data')
+  const pulls = () =>
+    readdirSync('/proc').filter((pid) => {
+      try {
+        return readFileSync(`/proc/${pid}/cmdline`, 'utf8').endsWith(
+          `pull\0--progress\0json\0--format=json\0--\0${slow}/box:1\0`,
+        )
+      } catch {
+        return false
+      }
+    })
+  t.is(pulls().length, 1)
+  child.kill('SIGKILL')
+  t.true(await until(() => pulls().length === 0, 1000))
+  t.deepEqual(await images.list(), [])
+  checkBlobs(store)
 })
 
 each('images are listed, inspected, named, pushed and removed', async (t) => {

@@ -47,6 +47,8 @@ export interface DoneEvent {
   digest: string
   /** How long it took. */
   milliseconds: number
+  /** Nothing was fetched: all of it was there. */
+  present: boolean
 }
 
 /** What happens while images are handled. */

@@ -78,6 +78,7 @@ pub fn pull(store: &Store, client: &Client, reference: &Reference, options: &Opt
         reference: reference.to_string(),
         digest: pulled.digest.to_string(),
         milliseconds: u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
+        present: pulled.present,
     });
     Ok(pulled)
 }
