@@ -1,10 +1,11 @@
 // The product as its users start it, as root and as an ordinary user, each time with a state directory of its own.
 
 import { type SpawnOptions, spawn, spawnSync } from 'node:child_process'
-import { chownSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { chownSync, mkdirSync, mkdtempSync } from 'node:fs'
 import { tmpdir, userInfo } from 'node:os'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
+import { remove } from './remove.ts'
 import { skip } from './skips.ts'
 
 export const project = join(import.meta.dirname, '../..')
@@ -209,12 +210,7 @@ export class Place {
   }
 
   remove(): void {
-    // Files of the ids of a range are root's to remove; without root they are removed by a container as root inside.
-    try {
-      rmSync(this.dir, { recursive: true, force: true })
-    } catch {
-      spawnSync('unshare', ['--user', '--map-root-user', '--map-auto', 'rm', '-rf', this.dir], { stdio: 'inherit' })
-    }
+    remove(this.dir)
   }
 }
 
