@@ -6,7 +6,7 @@
 pub mod channel;
 pub mod etc;
 pub mod exec;
-pub(crate) mod host_root;
+mod host_root;
 mod host_split;
 mod identity;
 mod limits;
@@ -17,6 +17,7 @@ mod names;
 mod pseudo;
 pub(crate) mod root;
 mod root_dir;
+pub(crate) mod scratch;
 mod sources;
 pub mod stage;
 pub mod terminal;
@@ -149,7 +150,7 @@ fn prepare(plan: &Plan, inputs: &mut Inputs, writes: Writes) -> Result<Ground> {
 
     let mounted = if plan.namespaces.makes(Kind::Mount) {
         root::make_private()?;
-        let mut scratch = host_root::Scratch::for_plan(plan)?;
+        let mut scratch = scratch::Scratch::for_plan(plan, None)?;
         sources.overlay(plan, scratch.as_mut())?;
         let root = root::enter(plan, &inputs.files, scratch.as_mut(), writes)?;
         let mounted = match &plan.pseudo {
