@@ -14,7 +14,7 @@ Examples:
   nsrs pull busybox                    an image from a registry`
 
 /** The commands that are no verbs of images. */
-const commands: Record<string, { summary: string; make: (args: readonly string[]) => Command }> = {
+const commands: Record<string, { summary: string; make: (words: readonly string[]) => Command }> = {
   run: { summary: 'run a command in a container', make: runCommand },
   doctor: { summary: 'check what this host can do', make: doctorCommand },
   info: { summary: 'tell version, paths and host', make: infoCommand },

@@ -31,8 +31,14 @@ const kinds = {
     (value: unknown) => isRecord(value) && isStrings(Object.values(value).filter((item) => item !== undefined)),
   ],
   rootfs: [
-    "'host', a directory or { dir }",
-    (value: unknown) => typeof value === 'string' || (isRecord(value) && typeof value.dir === 'string'),
+    "'host', a directory, { dir } or { image }",
+    (value: unknown) =>
+      typeof value === 'string' ||
+      (isRecord(value) && (typeof value.dir === 'string') !== (typeof value.image === 'string')),
+  ],
+  policy: [
+    "'always', 'missing' or 'never'",
+    (value: unknown) => ['always', 'missing', 'never'].includes(value as string),
   ],
   mounts: [
     'an array of strings and { type, source, target, options }',
@@ -85,6 +91,11 @@ function isDescriptors(value: unknown): boolean {
 /** Each option with what it must be; a new option does not compile until it stands here. */
 const table: Record<keyof AnyOptions, Kind> = {
   rootfs: 'rootfs',
+  pull: 'policy',
+  platform: 'string',
+  entrypoint: 'strings',
+  publishAll: 'boolean',
+  rootfsTmpfs: 'boolean',
   readOnly: 'boolean',
   hide: 'strings',
   volumes: 'strings',

@@ -5,6 +5,7 @@ import { chownSync, mkdirSync, mkdtempSync } from 'node:fs'
 import { tmpdir, userInfo } from 'node:os'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
+import { readPlain } from '../../cli/plain.ts'
 import { remove } from './remove.ts'
 import { skip } from './skips.ts'
 
@@ -184,10 +185,16 @@ export class Place {
     return this.exec(process.execPath, [cli, ...args], options)
   }
 
-  /** `nsrs run ARGS…`; without a network where none is named: the default would be the host's bridge. */
+  /**
+   * `nsrs run ARGS…` of a command, on the host's tree where no root is named, with `--` before it if that is left out; and
+   * without a network where none is named: the default would be the host's bridge.
+   */
   run(args: string[], options: ExecOptions = {}): Promise<Outcome> {
     const named = args.some((arg) => /^--net(work)?$/.test(arg))
-    return this.nsrs(['run', ...(named ? [] : ['--network', 'none']), ...args], options)
+    const line = readPlain(['run', ...args])
+    const at = args.length - (line?.args.length ?? 0)
+    const words = line?.dashes === false ? [...args.slice(0, at), '--', ...args.slice(at)] : args
+    return this.nsrs(['run', ...(named ? [] : ['--network', 'none']), ...words], options)
   }
 
   /** The output of an `nsrs run` that has to succeed. */

@@ -20,6 +20,7 @@ export type Verb =
   | 'load'
   | 'login'
   | 'logout'
+  | 'prepare'
   | 'prune'
   | 'pull'
   | 'push'

@@ -6,9 +6,10 @@
 pub mod channel;
 pub mod etc;
 pub mod exec;
-mod host_root;
+pub(crate) mod host_root;
 mod host_split;
 mod identity;
+mod image_root;
 mod limits;
 pub mod maps;
 pub(crate) mod mount_api;
@@ -17,13 +18,13 @@ mod names;
 mod pseudo;
 pub(crate) mod root;
 mod root_dir;
-pub(crate) mod scratch;
 mod sources;
 pub mod stage;
 pub mod terminal;
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::process::{Signal, setsid, umask};
@@ -36,6 +37,7 @@ use crate::plan::Plan;
 use crate::plan::idmap::{MapWriter, UserNamespace};
 use crate::plan::namespace::Kind;
 use crate::plan::network::{INTERFACE, Network};
+use crate::plan::root::Root;
 use crate::sys::fds::{close_others, place};
 use crate::sys::process::exit_now;
 use crate::sys::seccomp;
@@ -60,6 +62,8 @@ pub struct Inputs {
     pub filtered: bool,
     /// The user namespace was made, and mapped, by the stage.
     pub mapped: bool,
+    /// The directory for what the container changes of an image.
+    pub changes: Option<PathBuf>,
 }
 
 /// Turns the new process into the container's command. Does not come back: if a step failed, the supervisor was told.
@@ -150,9 +154,9 @@ fn prepare(plan: &Plan, inputs: &mut Inputs, writes: Writes) -> Result<Ground> {
 
     let mounted = if plan.namespaces.makes(Kind::Mount) {
         root::make_private()?;
-        let mut scratch = scratch::Scratch::for_plan(plan, None)?;
+        let mut scratch = host_root::Scratch::for_plan(plan)?;
         sources.overlay(plan, scratch.as_mut())?;
-        let root = root::enter(plan, &inputs.files, scratch.as_mut(), writes)?;
+        let root = root::enter(plan, &inputs.files, scratch.as_mut(), inputs.changes.as_deref(), writes)?;
         let mounted = match &plan.pseudo {
             Some(pseudo) => Some(pseudo::mount(pseudo, &mut sources, &root)?),
             None => None,
@@ -247,6 +251,10 @@ fn become_command(plan: &Plan, inputs: Inputs) -> Result<Infallible> {
     let root = root::current()?;
     // Limits may be raised only with a right that is given up next.
     limits::set(command)?;
+    if matches!(plan.root, Root::Image(_)) {
+        // Once more, for one below a mount. Where it can't be made, to enter it says why.
+        let _ = image_root::make_directory(&root, &command.workdir);
+    }
     let identity = identity::resolve(plan, &root)?;
     let env = exec::with_home(&command.env, identity.home.as_deref());
     let image = exec::Image::new(&command.args, &env)?;

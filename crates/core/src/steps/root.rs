@@ -1,6 +1,7 @@
 //! The container's file tree: assembled, entered, the host's left behind (pivot_root(2)).
 
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags, open};
 use rustix::io::Errno;
@@ -10,9 +11,10 @@ use rustix::process::{chdir, fchdir, pivot_root};
 use super::Writes;
 use super::etc::{self, Files};
 use super::host_root;
+use super::host_root::Scratch;
+use super::image_root;
 use super::mount_api::{attach, clone_tree, make_read_only};
 use super::root_dir::{Missing, RootDir};
-use super::scratch::Scratch;
 use crate::error::{At, Code, Error, Result};
 use crate::plan::Plan;
 use crate::plan::mount::Source;
@@ -32,7 +34,13 @@ pub fn make_private() -> Result<()> {
 ///
 /// # Errors
 /// The root is missing, no directory or empty, or a mount is refused.
-pub fn enter(plan: &Plan, files: &Files, scratch: Option<&mut Scratch>, writes: Writes) -> Result<RootDir> {
+pub fn enter(
+    plan: &Plan,
+    files: &Files,
+    scratch: Option<&mut Scratch>,
+    changes: Option<&Path>,
+    writes: Writes,
+) -> Result<RootDir> {
     let tree = match &plan.root {
         Root::Shared => return current(),
         Root::Directory { path, read_only } => {
@@ -60,6 +68,15 @@ pub fn enter(plan: &Plan, files: &Files, scratch: Option<&mut Scratch>, writes: 
             }
             let tree = hold(&assembled.tree)?;
             assembled.cover(root, scratch, &RootDir::new(hold(&tree)?))?;
+            tree
+        }
+        Root::Image(image) => {
+            let assembled = image_root::assemble(image, &plan.command.workdir, changes)?;
+            if image.read_only {
+                lock(plan, files, &assembled.tree)?;
+            }
+            let tree = hold(&assembled.tree)?;
+            assembled.cover(&RootDir::new(hold(&tree)?))?;
             tree
         }
     };

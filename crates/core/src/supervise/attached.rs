@@ -83,6 +83,7 @@ pub fn serve(socket: OwnedFd, program: OwnedFd) -> Result<()> {
             }
         }
     }
+    engine.sweep();
     engine.release()
 }
 

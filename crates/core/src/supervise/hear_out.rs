@@ -180,6 +180,7 @@ impl Engine {
             self.unwatch(channel);
         }
         self.held.extend(container.mounts.take());
+        self.thrown.extend(container.changes.take());
         let Some(id) = container.id else { return self.forget_spare(key) };
         if container.waiting.is_some() {
             return self.launch_anew(container);

@@ -44,11 +44,26 @@ pub fn load(mut call: Call) -> Result<()> {
     if unpack {
         for image in &loaded {
             let opened = store.image(image)?;
-            store.unpack_image(&opened, &options, Some(&told(&call.progress, &opened)))?;
+            store.prepare(&opened, &options, Some(&told(&call.progress, &opened)))?;
             super::warn_of_losses(&store, &opened, &call.progress)?;
         }
     }
     tell(&call, &store, "loaded", &loaded)
+}
+
+/// `prepare [--platform OS/ARCH[/VARIANT]] IMAGE`: unpacks and stacks what isn't yet, so that a container can run from it.
+///
+/// # Errors
+/// There is no such image; those of [`Store::prepare`].
+pub fn prepare(mut call: Call) -> Result<()> {
+    let platform = super::platform(&mut call.args)?;
+    let options = limits(&mut call)?;
+    let store = open_store()?;
+    let named = store.find(&call.args.rest("the name of one image", 1, 1)?[0])?;
+    let image = store.image_for(&named, platform.as_ref())?;
+    let _guard = store.guard()?;
+    store.prepare(&image, &options, Some(&told(&call.progress, &image)))?;
+    super::warn_of_losses(&store, &image, &call.progress)
 }
 
 /// Tells of layers while they are unpacked.

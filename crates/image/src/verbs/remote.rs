@@ -13,7 +13,6 @@ use crate::args::Args;
 use crate::identity::{open_store, unpacking};
 use crate::output;
 use crate::progress::Mode;
-use crate::registry::platform::Platform;
 use crate::registry::{Client, Options};
 
 /// A password longer than this is none.
@@ -36,10 +35,6 @@ fn jobs(args: &mut Args) -> Result<usize> {
     }
 }
 
-fn platform(args: &mut Args) -> Result<Option<Platform>> {
-    args.value("--platform")?.map(|text| Platform::parse(&text)).transpose()
-}
-
 /// Writes the result: JSON, the digest alone, or nothing where the closing line has told it.
 fn result(call: &Call, value: &serde_json::Value) -> Result<()> {
     let line = match (call.json, call.progress.mode()) {
@@ -57,7 +52,7 @@ fn result(call: &Call, value: &serde_json::Value) -> Result<()> {
 pub fn pull(mut call: Call) -> Result<()> {
     let client = client(&mut call)?;
     let options = crate::pull::Options {
-        platform: platform(&mut call.args)?,
+        platform: super::platform(&mut call.args)?,
         jobs: jobs(&mut call.args)?,
         unpack: !call.args.flag("--no-unpack"),
         unpacking: unpacking()?,
@@ -66,8 +61,12 @@ pub fn pull(mut call: Call) -> Result<()> {
     let reference = Reference::parse(&args.rest("the name of one image", 1, 1)?[0])?;
     let store = open_store()?;
     let pulled = crate::pull::pull(&store, &client, &reference, &options)?;
-    if !pulled.present && options.unpack {
-        super::warn_of_losses(&store, &store.image(&store.find(&reference.to_string())?)?, &call.progress)?;
+    if options.unpack {
+        let image = store.image_for(&store.find(&reference.to_string())?, options.platform.as_ref())?;
+        store.stack(&image.config.diff_ids)?;
+        if !pulled.present {
+            super::warn_of_losses(&store, &image, &call.progress)?;
+        }
     }
     result(
         &call,
