@@ -14,8 +14,8 @@ export declare class Supervisor {
   explain(args: Array<string>, options: ContainerOptions, caller: CallerInfo): number
   /** Finds out what the host can do; the answer is an event with the returned number. */
   examine(): number
-  /** Sends a signal to a container's command. */
-  kill(id: number, signal: number): void
+  /** Sends a signal to a container's command; without a number the one that asks it to end: its image's, or `SIGTERM`. */
+  kill(id: number, signal?: number | undefined | null): void
 }
 
 /** The calling process. */

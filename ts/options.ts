@@ -32,7 +32,7 @@ export interface ProcessOptions extends ContainerOptions {
    * already, nothing is started and the call throws the signal's reason.
    */
   signal?: AbortSignal | undefined
-  /** The signal that an abort and `kill()` send. Default `SIGTERM`. */
+  /** The signal that an abort and `kill()` send. Default: the image's, or `SIGTERM`. */
   killSignal?: string | number | undefined
   /** Milliseconds from an abort's {@link killSignal} to SIGKILL; `false`: never. Default 5000. */
   forceKillAfter?: number | false | undefined

@@ -144,10 +144,12 @@ export async function ok(file: string, args: string[] = [], options: ExecOptions
   return stdout.trimEnd()
 }
 
-/** A place to run the product in: an identity, a directory of its own, a state directory of its own. */
+/** A place to run the product in: an identity, with a directory, a state directory and a store of images of its own. */
 export class Place {
   readonly dir: string
   readonly state: string
+  /** Its store of images. */
+  readonly images: string
   constructor(
     readonly as: Identity,
     readonly netns?: string,
@@ -155,6 +157,7 @@ export class Place {
     this.dir = mkdtempSync(join(tmpdir(), `nsrs-test-${as.name}-`))
     this.own(this.dir)
     this.state = join(this.dir, 'state')
+    this.images = join(this.dir, 'images')
   }
 
   /** Gives a path to the identity. */
@@ -171,7 +174,7 @@ export class Place {
   }
 
   options(options: ExecOptions = {}): ExecOptions {
-    const env = { NSRS_STATE_DIR: this.state, ...options.env }
+    const env = { NSRS_STATE_DIR: this.state, NSRS_IMAGE_DIR: this.images, ...options.env }
     return { as: this.as, netns: this.netns, cwd: this.dir, ...options, env }
   }
 

@@ -1,4 +1,4 @@
-//! Where containers on images write: `containers/ID/{upper,work}` in the store, a directory for each, thrown away with it.
+//! Where containers on images write: `containers/ID` in the store, a directory for each, thrown away with it.
 //!
 //! Its supervisor holds the directory locked. One that nobody holds was left by a supervisor that died, and is removed by
 //! the next nsrs command. What lies in it belongs to ids of the container: an ordinary user removes it inside of a user
@@ -36,7 +36,7 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// Makes the directory of a container, with an empty `upper` and `work`.
+    /// Makes the directory of a container.
     ///
     /// # Errors
     /// The disk is full, or refuses.
@@ -62,10 +62,6 @@ impl Changes {
             let locked = flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
             let same = |meta: fs::Metadata| lock.metadata().is_ok_and(|own| own.ino() == meta.ino());
             if locked && fs::metadata(&path).is_ok_and(same) {
-                builder.mode(0o755);
-                for name in ["upper", "work"] {
-                    builder.create(path.join(name)).at(step, path.display())?;
-                }
                 return Ok(Changes { path, lock, user_namespace: None });
             }
         }

@@ -184,7 +184,7 @@ fn image_tree(sheet: &mut Sheet<'_, '_>, image: &ImageRoot) -> Result {
         sheet.prose("", "(writable, and gone with the container)")?;
     }
     if let Some(signal) = stop_signal {
-        sheet.list("  stop signal", [quoted(signal)])?;
+        sheet.list("  stop signal", [signal.to_string()])?;
     }
     if !labels.is_empty() {
         sheet.list("  labels", labels.iter().map(|(name, value)| quoted(&format!("{name}={value}")).into_owned()))?;

@@ -2,6 +2,8 @@
 //!
 //! Only what this module reads of a configuration has an effect. Labels are shown; nothing is decided by them.
 
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 use super::Problems;
@@ -91,8 +93,8 @@ pub struct ImageRoot {
     pub read_only: bool,
     /// Directories for data: made if they are missing, and writable in any case. They end with the container.
     pub volumes: Vec<String>,
-    /// The signal that ends the command; `None`: `SIGTERM`.
-    pub stop_signal: Option<String>,
+    /// The signal that ends the command; `None`: `SIGTERM`, also where the image names none that there is.
+    pub stop_signal: Option<i32>,
     /// What the image's labels say, for people.
     pub labels: Vec<(String, String)>,
 }
@@ -153,7 +155,7 @@ pub fn root(
         upper: if spec.rootfs_tmpfs { Upper::Memory } else { Upper::Disk },
         read_only: spec.read_only,
         volumes: config.volumes.clone(),
-        stop_signal: (!config.stop_signal.is_empty()).then(|| config.stop_signal.clone()),
+        stop_signal: signal(&config.stop_signal),
         labels: config.labels.clone(),
     }
 }
@@ -169,6 +171,24 @@ fn container_path(path: &str, what: &str, image: &str) -> Result<(), Error> {
     }
     Err(Error::new(Code::ImageInvalid, "use the image", format!("{what} of it is {path:?}, which is no path below /"))
         .on(image))
+}
+
+/// `SIGQUIT`, `QUIT`, `3`, `SIGRTMIN+3`, as images write them.
+fn signal(text: &str) -> Option<i32> {
+    let name = text.strip_prefix("SIG").unwrap_or(text);
+    let number = match (name.strip_prefix("RTMIN"), name.strip_prefix("RTMAX")) {
+        (Some(more), _) => {
+            libc::SIGRTMIN() + more.strip_prefix('+').map_or(Some(0), |more| more.parse::<u8>().ok().map(i32::from))?
+        }
+        (_, Some(less)) => {
+            libc::SIGRTMAX() - less.strip_prefix('-').map_or(Some(0), |less| less.parse::<u8>().ok().map(i32::from))?
+        }
+        _ => match name.parse() {
+            Ok(number) => number,
+            Err(_) => nix::sys::signal::Signal::from_str(&format!("SIG{name}")).ok()? as i32,
+        },
+    };
+    (1..=libc::SIGRTMAX()).contains(&number).then_some(number)
 }
 
 /// The command: docker's rules for Entrypoint and Cmd. A command replaces Cmd; an entrypoint of the caller's replaces the

@@ -54,7 +54,7 @@ fn the_configuration_is_taken_over() {
     assert_eq!(plan.command.user, user);
     assert_eq!(plan.command.env, ["A=image", "B=image=x", "HOSTNAME=nsrs", "PATH=/app/bin"]);
     let Root::Image(root) = plan.root else { panic!("{:?}", plan.root) };
-    assert_eq!((root.volumes, root.stop_signal.as_deref()), (vec!["/data".to_owned()], Some("SIGQUIT")));
+    assert_eq!((root.volumes, root.stop_signal), (vec!["/data".to_owned()], Some(libc::SIGQUIT)));
     assert_eq!((root.layers, root.user_xattrs, root.upper), (facts().layers, false, Upper::Disk));
 }
 
@@ -81,6 +81,25 @@ fn a_command_replaces_cmd_and_an_entrypoint_drops_it() {
     assert_eq!(args_of(Spec { entrypoint: Some(vec![]), args: words("id"), ..spec() }), ["id"]);
     // Docker says here that there is no command, too.
     assert!(plan_of(&Spec { entrypoint: Some(vec![]), ..spec() }, &facts(), &Host::root()).is_err());
+}
+
+#[test]
+fn stop_signals_have_names_and_numbers() {
+    for (text, number) in [
+        ("SIGINT", Some(2)),
+        ("INT", Some(2)),
+        ("9", Some(9)),
+        ("SIGRTMIN+3", Some(libc::SIGRTMIN() + 3)),
+        ("RTMAX-1", Some(libc::SIGRTMAX() - 1)),
+        ("", None),
+        ("0", None),
+        ("SIGNOPE", None),
+        ("-1", None),
+        ("SIGRTMIN+999", None),
+        ("SIGRTMIN+2147483647", None),
+    ] {
+        assert_eq!(signal(text), number, "{text}");
+    }
 }
 
 #[test]

@@ -70,6 +70,15 @@ pub struct Overlay {
 }
 
 impl Root {
+    /// The signal that asks the command to end.
+    #[must_use]
+    pub fn stop_signal(&self) -> i32 {
+        match self {
+            Root::Image(image) => image.stop_signal.unwrap_or(libc::SIGTERM),
+            _ => libc::SIGTERM,
+        }
+    }
+
     /// Is it the host's own tree, under an overlay or as it is?
     #[must_use]
     pub fn is_host_tree(&self) -> bool {

@@ -1,18 +1,21 @@
-//! An image as a root, copy-on-write: its layers under an overlay whose changes go into a directory of the store that is
-//! the container's alone, or into memory.
+//! An image as a root, copy-on-write: its layers under an overlay.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, chmodat, chownat, mkdirat, open, stat};
-use rustix::io::Errno;
-use rustix::mount::MountAttrFlags;
-use rustix::process::fchdir;
+use rustix::fs::{Mode, OFlags, mkdirat, openat};
+use rustix::mount::{MountAttrFlags, UnmountFlags, unmount};
 
-use super::mount_api::{Draft, attach, clone_tree, tmpfs};
+use super::mount_api::{attach, clone_tree};
 use super::root_dir::{Missing, RootDir};
-use crate::error::{At, Code, Error, Result};
+use super::scratch::{Over, Scratch};
+use crate::error::{At, Error, Result};
+use crate::image::tree::copy::{Copier, How};
+use crate::image::tree::merge::walk;
 use crate::plan::image::{ImageRoot, Upper};
+
+/// Where a copy lies among the writable layers.
+const COPY: &str = "copy";
 
 /// The image's tree, put together, with what is still to go over it.
 pub struct Assembled {
@@ -22,21 +25,39 @@ pub struct Assembled {
     volumes: Vec<(String, OwnedFd)>,
 }
 
-/// Puts the tree together. `changes` is the container's directory in the store.
+/// Puts the tree together. Where the kernel refuses the overlay and there is a directory on disk for it, the image is
+/// copied there.
 ///
 /// # Errors
-/// The kernel refuses the overlay; a directory of the image can't be made.
-pub fn assemble(image: &ImageRoot, workdir: &str, changes: Option<&Path>) -> Result<Assembled> {
-    let place = match (image.upper, changes) {
-        (Upper::Disk, Some(path)) => open_directory(path)?,
-        (Upper::Disk, None) => {
-            return Err(Error::new(Code::SetupFailed, "overlay the image", "no directory for changes was made"));
+/// The kernel refuses; the disk is full; a directory of the image can't be made.
+pub fn assemble(
+    image: &ImageRoot,
+    workdir: &str,
+    scratch: &mut Scratch,
+    disk: Option<&OwnedFd>,
+    notes: &mut Vec<String>,
+) -> Result<Assembled> {
+    let paths: Vec<String> = image.layers.iter().rev().map(|layer| format!("{}/{layer}", image.store)).collect();
+    let lowers: Vec<&str> = paths.iter().map(String::as_str).collect();
+    let stacked = scratch.stack(&Over {
+        path: "/",
+        lowers: &lowers,
+        attributes: MountAttrFlags::empty(),
+        user_xattrs: image.user_xattrs,
+        volatile: image.upper == Upper::Disk,
+    });
+    let tree = match (stacked, disk) {
+        (Ok(tree), _) => {
+            scratch.hold(&tree)?;
+            tree
         }
-        (Upper::Memory, _) => in_memory()?,
+        (Err(error), Some(disk)) if is_refusal(&error) => {
+            let copied = copy(image, &paths, disk)?;
+            notes.push(format!("the image was copied, for the kernel can't overlay it where the store is: {error}"));
+            copied
+        }
+        (Err(error), _) => return Err(error),
     };
-    let tree = overlay(image, &place)?;
-    // pivot_root(2) wants a mount point.
-    attach(&tree, &place, "/")?;
     let root = RootDir::new(tree.try_clone().at("hold the root", "/")?);
     make_directory(&root, workdir)?;
     let mut volumes = Vec::new();
@@ -62,62 +83,30 @@ impl Assembled {
     }
 }
 
-/// Makes the working directory, as docker does, unless it is there.
+/// Is it the overlay as such that the kernel won't have? On an overlay, as an outer container's root is one, or on a
+/// network's file system nothing can be overlaid; an old kernel has no overlays for ordinary users.
+fn is_refusal(error: &Error) -> bool {
+    matches!(error.errno, Some(libc::EINVAL | libc::EPERM | libc::EOPNOTSUPP | libc::ENODEV))
+}
+
+/// A copy of the image's tree on disk, as a mount in its own place.
+fn copy(image: &ImageRoot, paths: &[String], disk: &OwnedFd) -> Result<OwnedFd> {
+    let step = "copy the image";
+    // Descriptors are named by /proc, which the writable layers cover and are not needed for.
+    unmount("/proc", UnmountFlags::DETACH).at(step, &image.name)?;
+    mkdirat(disk, COPY, Mode::from(0o755)).at(step, &image.name)?;
+    let into = format!("/proc/self/fd/{}/{COPY}", disk.as_raw_fd());
+    let layers: Vec<&Path> = paths.iter().rev().map(Path::new).collect();
+    walk(&layers, false, &mut Copier::new(Path::new(&into), How::Copy)?)?;
+    let tree = clone_tree(disk, COPY, false).at(step, &image.name)?;
+    attach(&tree, openat(disk, COPY, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at(step, &image.name)?, COPY)?;
+    Ok(tree)
+}
+
+/// Makes a directory of the image, as docker does with the working directory, unless it is there.
 ///
 /// # Errors
 /// It can't be made.
 pub fn make_directory(root: &RootDir, path: &str) -> Result<()> {
     root.target(path, Missing::Directory).map(drop)
-}
-
-fn open_directory(path: &Path) -> Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    open(path, flags, Mode::empty()).at("open the directory for changes", path.display())
-}
-
-/// A tmpfs where it covers nothing that is still needed: overlayfs takes no detached layers. See [`super::host_root`].
-fn in_memory() -> Result<OwnedFd> {
-    let tree = tmpfs(0o700, None, MountAttrFlags::empty())?;
-    attach(&tree, open_directory(Path::new("/proc"))?, "/proc")?;
-    for name in ["upper", "work"] {
-        mkdirat(&tree, name, Mode::from(0o755)).at("make a writable layer", name)?;
-    }
-    Ok(tree)
-}
-
-/// The overlay, detached. Layers are named from the directory they lie in: an option's value is short (fsconfig(2)).
-fn overlay(image: &ImageRoot, place: &OwnedFd) -> Result<OwnedFd> {
-    let store = open_directory(Path::new(&image.store))?;
-    let (top, lowest) = match image.layers.split_last() {
-        Some(split) => split,
-        None => return Err(Error::new(Code::ImageInvalid, "overlay the image", "it has no layer").on(&image.name)),
-    };
-    fchdir(&store).at("enter the store of images", &image.store)?;
-    copy_owner(place, top)?;
-    let mut draft = Draft::new("overlay")?;
-    for layer in std::iter::once(top).chain(lowest.iter().rev()) {
-        draft = draft.set("lowerdir+", layer)?;
-    }
-    fchdir(place).at("enter the directory for changes", "")?;
-    draft = draft.set("upperdir", "upper")?.set("workdir", "work")?;
-    if image.upper == Upper::Disk {
-        // What is thrown away needs not reach the disk.
-        draft = draft.flag("volatile")?;
-    }
-    if image.user_xattrs {
-        draft = draft.flag("userxattr")?;
-    }
-    draft.mount(MountAttrFlags::empty()).map_err(|error| error.on(format!("overlay of {}", image.name)))
-}
-
-/// The root directory of the upper layer is what mode and owner of `/` are taken from.
-fn copy_owner(place: &OwnedFd, top: &str) -> Result<()> {
-    let step = "make a writable layer";
-    let top = stat(top).at(step, top)?;
-    match chownat(place, "upper", Some(Uid::from_raw(top.st_uid)), Some(Gid::from_raw(top.st_gid)), AtFlags::empty()) {
-        // An owner that isn't mapped here.
-        Ok(()) | Err(Errno::INVAL | Errno::PERM) => {}
-        Err(errno) => return Err(Error::os(step, "upper", errno)),
-    }
-    chmodat(place, "upper", Mode::from_raw_mode(top.st_mode & 0o7777), AtFlags::empty()).at(step, "upper")
 }

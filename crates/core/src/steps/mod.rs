@@ -6,7 +6,7 @@
 pub mod channel;
 pub mod etc;
 pub mod exec;
-pub(crate) mod host_root;
+mod host_root;
 mod host_split;
 mod identity;
 mod image_root;
@@ -18,6 +18,7 @@ mod names;
 mod pseudo;
 pub(crate) mod root;
 mod root_dir;
+pub(crate) mod scratch;
 mod sources;
 pub mod stage;
 pub mod terminal;
@@ -62,8 +63,8 @@ pub struct Inputs {
     pub filtered: bool,
     /// The user namespace was made, and mapped, by the stage.
     pub mapped: bool,
-    /// The directory for what the container changes of an image.
-    pub changes: Option<PathBuf>,
+    /// The directory for the writable layers of its overlays; `None` keeps them in memory.
+    pub disk: Option<PathBuf>,
 }
 
 /// Turns the new process into the container's command. Does not come back: if a step failed, the supervisor was told.
@@ -154,9 +155,15 @@ fn prepare(plan: &Plan, inputs: &mut Inputs, writes: Writes) -> Result<Ground> {
 
     let mounted = if plan.namespaces.makes(Kind::Mount) {
         root::make_private()?;
-        let mut scratch = host_root::Scratch::for_plan(plan)?;
+        // Opened here: what is to be mounted must be of this mount namespace.
+        let disk = inputs.disk.as_deref().map(scratch::open_disk).transpose()?;
+        let mut scratch = scratch::Scratch::for_plan(plan, disk.as_ref())?;
         sources.overlay(plan, scratch.as_mut())?;
-        let root = root::enter(plan, &inputs.files, scratch.as_mut(), inputs.changes.as_deref(), writes)?;
+        let mut notes = Vec::new();
+        let root = root::enter(plan, &inputs.files, scratch.as_mut(), disk.as_ref(), &mut notes, writes)?;
+        for note in notes {
+            inputs.channel.send(&FromChild::Note(note), &[])?;
+        }
         let mounted = match &plan.pseudo {
             Some(pseudo) => Some(pseudo::mount(pseudo, &mut sources, &root)?),
             None => None,

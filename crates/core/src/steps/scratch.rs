@@ -1,6 +1,7 @@
 //! The writable layers of a container's overlays: in memory, or in a directory on disk.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, chmodat, chownat, mkdirat, open, openat, stat, symlinkat};
 use rustix::io::Errno;
@@ -31,6 +32,17 @@ pub struct Over<'a> {
     pub attributes: MountAttrFlags,
     /// Whiteouts and the like stand in attributes of users.
     pub user_xattrs: bool,
+    /// Nothing needs to reach the disk: it is thrown away.
+    pub volatile: bool,
+}
+
+/// A directory for writable layers.
+///
+/// # Errors
+/// It can't be entered.
+pub fn open_disk(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    open(path, flags, Mode::empty()).at("open the directory for writable layers", path.display())
 }
 
 /// A writable layer and the place it stands for.
@@ -60,7 +72,7 @@ impl Scratch {
     /// Those of [`Scratch::new`].
     pub fn for_plan(plan: &Plan, disk: Option<&OwnedFd>) -> Result<Option<Scratch>> {
         let mounts_one = plan.mounts.iter().any(|mount| matches!(mount.source, Source::Overlay { .. }));
-        if !mounts_one && !matches!(plan.root, Root::Host(_)) {
+        if !mounts_one && !matches!(plan.root, Root::Host(_) | Root::Image(_)) {
             return Ok(None);
         }
         Scratch::new(plan.user_namespace.is_private(), disk).map(Some)
@@ -93,7 +105,7 @@ impl Scratch {
     /// # Errors
     /// The file system can't be the lower layer of an overlay; the error says what to do.
     pub fn overlay(&mut self, path: &str, lower: &str, attributes: MountAttrFlags) -> Result<OwnedFd> {
-        self.stack(&Over { path, lowers: &[lower], attributes, user_xattrs: self.in_user_namespace })
+        self.stack(&Over { path, lowers: &[lower], attributes, user_xattrs: self.in_user_namespace, volatile: false })
             .map_err(|error| error.hint(format!("hide this file system from the container: --hide {lower}")))
     }
 
@@ -128,7 +140,8 @@ impl Scratch {
         fchdir(&self.tree).at("enter the writable layers", "")?;
         let start = || {
             let draft = Draft::new("overlay")?;
-            if over.user_xattrs { draft.flag("userxattr") } else { Ok(draft) }
+            let draft = if over.user_xattrs { draft.flag("userxattr")? } else { draft };
+            if over.volatile { draft.flag("volatile") } else { Ok(draft) }
         };
         let finish = |draft: Draft| {
             draft
@@ -136,8 +149,9 @@ impl Scratch {
                 .set("workdir", &format!("{LAYERS}/{work}"))?
                 .mount(over.attributes)
         };
-        let mounted = if below.is_empty() {
-            start()?.set("lowerdir", &escape(top)).and_then(finish)
+        let alone = escape(top);
+        let mounted = if below.is_empty() && alone.len() <= LONGEST_OPTION {
+            start()?.set("lowerdir", &alone).and_then(finish)
         } else {
             let names = self.short_names(layer, over.lowers)?;
             let one_by_one = names.iter().try_fold(start()?, |draft, name| draft.set("lowerdir+", name));

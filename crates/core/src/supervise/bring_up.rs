@@ -53,8 +53,8 @@ impl Engine {
         let key = self.next;
         self.next += 1;
         let changes = self.make_changes(&plan, key)?;
-        let path = changes.as_ref().map(|changes| changes.path.clone());
-        let files = Files { stdio, fds, program, addresses, etc, changes: path };
+        let disk = changes.as_ref().map(|changes| changes.path.clone());
+        let files = Files { stdio, fds, program, addresses, etc, disk };
         let launched = match launch::start(&plan, &self.host, files, id.is_none()) {
             Ok(launched) => launched,
             Err(error) => {

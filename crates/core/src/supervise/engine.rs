@@ -280,6 +280,11 @@ impl Engine {
         self.signal(id, |container| container.signal(signal));
     }
 
+    /// Asks a container's command to end, by the signal that is meant for that.
+    pub fn stop(&mut self, id: u64) {
+        self.signal(id, |container| container.signal(container.plan.root.stop_signal()));
+    }
+
     /// Sends a signal to a container's command and all others of its process group.
     pub fn kill_group(&mut self, id: u64, signal: i32) {
         self.signal(id, |container| container.signal_group(signal));

@@ -51,6 +51,7 @@ impl Engine {
         }
         match message {
             FromChild::Failed(error) => container.failure = container.failure.take().or(Some(error)),
+            FromChild::Note(note) => container.report.notes.push(note),
             FromChild::Terminal => {
                 if let Some(id) = container.id {
                     self.events.push((Event::Terminal { id }, fds.pop()));

@@ -28,8 +28,8 @@ pub struct Files {
     pub addresses: Vec<Address>,
     /// Its files in /etc.
     pub etc: etc::Files,
-    /// The directory for what it changes of an image.
-    pub changes: Option<PathBuf>,
+    /// The directory for the writable layers of its overlays; `None` keeps them in memory.
+    pub disk: Option<PathBuf>,
 }
 
 /// What came of it.
@@ -57,7 +57,7 @@ pub fn start(plan: &Plan, host: &Host, files: Files, ahead: bool) -> Result<Laun
         }
         Side::Child => {
             drop(ours);
-            let Files { stdio, fds, program, addresses, etc, changes } = files;
+            let Files { stdio, fds, program, addresses, etc, disk } = files;
             let inputs = Inputs {
                 stdio,
                 fds,
@@ -68,7 +68,7 @@ pub fn start(plan: &Plan, host: &Host, files: Files, ahead: bool) -> Result<Laun
                 files: etc,
                 filtered: host.privileged,
                 mapped: false,
-                changes,
+                disk,
             };
             match (is_stage, ahead) {
                 (true, _) => run_stage(plan, host, inputs),
@@ -109,7 +109,7 @@ fn inputs_of(inputs: &mut Inputs) -> Inputs {
         files: std::mem::take(&mut inputs.files),
         filtered: inputs.filtered,
         mapped: inputs.mapped,
-        changes: inputs.changes.take(),
+        disk: inputs.disk.take(),
     }
 }
 
