@@ -72,7 +72,7 @@ withImage(
     t.is(await good(t, run(place, '--entrypoint', '', 'app', 'echo', 'y')), 'y\n')
     t.regex((await run(place, '--entrypoint', '', 'app')).stderr, /no command is given/)
     // By the beginning of its id, too.
-    const id = JSON.parse(await good(t, place.nsrs(['inspect', 'app'])))[0].id.slice(7, 19)
+    const id = JSON.parse(await good(t, place.nsrs(['inspect', 'app'])))[0].Id.slice(7, 19)
     t.is(await good(t, run(place, id, 'echo by id')), 'by id\n')
     await nothingIsLeft(t, place)
   },
@@ -94,10 +94,10 @@ withImage('what a container changes is its own, and goes with it', [], async (t,
 })
 
 withImage('changes are kept in memory on request, and then nothing is on disk', [], async (t, place) => {
-  const { child, ended } = await started(place, '--rootfs-tmpfs', 'app', 'sh', '-c', 'touch /x; ls /x; cat')
+  const { child, ended } = await started(place, '--rootfs-tmpfs', 'app', 'sh', '-c', 'touch /x; ls /x; read go; exit 3')
   t.deepEqual(containers(place), [])
   child.stdin.end()
-  t.is(await ended, 0)
+  t.is(await ended, 3)
 })
 
 withImage(
@@ -136,7 +136,7 @@ for (const count of [10, 60]) {
   })
 }
 
-unless(noBusybox(), asEach, 'an image that is not unpacked yet is unpacked by the run', async (t, place) => {
+unless(noBusybox(), asEach, 'an image that is not unpacked yet is unpacked first', async (t, place) => {
   // The upper layer says nothing of the directory that the lower one closes.
   const [lower, upper] = [busyboxRoot(place), place.make('upper')]
   mkdirSync(join(lower, 'closed'), { mode: 0o700 })
