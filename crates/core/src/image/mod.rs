@@ -19,3 +19,4 @@ pub mod tar;
 pub mod time;
 pub mod tree;
 pub mod unpack;
+mod zstd_window;
