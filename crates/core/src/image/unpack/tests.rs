@@ -337,7 +337,7 @@ fn hostile() -> Vec<(&'static str, Vec<u8>, Comes)> {
             Error("cut short"),
         ),
         (
-            "cut-in-header",
+            "cut-in-second-header",
             {
                 let all = new().file("a", "x").file("b", "y").end();
                 all[..1100].to_vec()
