@@ -166,7 +166,7 @@ fn spec_name(spec: &Spec) -> &str {
 
 /// A path of the image's configuration, absolute in the container.
 fn container_path(path: &str, what: &str, image: &str) -> Result<(), Error> {
-    if path.starts_with('/') && !path.contains('\0') && path.trim_matches('/') != "" {
+    if path.starts_with('/') && !path.contains('\0') && !path.trim_matches('/').is_empty() {
         return Ok(());
     }
     Err(Error::new(Code::ImageInvalid, "use the image", format!("{what} of it is {path:?}, which is no path below /"))
