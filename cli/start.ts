@@ -31,5 +31,7 @@ export async function start({ args: words, given, dashes }: Line): Promise<void>
   if (own.explain || wish.problems.length > 0) return (await import('./commands.ts')).tell(args, wish, own)
   const { options, preserveFds } = wish
   const { binding, executable } = native()
-  process.exitCode = report([binding.runInPlace(executable, args, toNative(options), caller(options), preserveFds)])
+  const asJson = own.format === 'json'
+  const failure = binding.runInPlace(executable, args, toNative(options), caller(options), preserveFds, asJson)
+  process.exitCode = report([failure])
 }

@@ -1,5 +1,6 @@
 //! What the supervisor tells, as JavaScript sees it.
 
+use std::fs::File;
 use std::os::fd::{IntoRawFd, OwnedFd};
 
 use napi_derive::napi;
@@ -165,6 +166,8 @@ pub struct NativeEvent {
     pub terminal: Option<i32>,
     /// The command has ended, and nothing of the container is left.
     pub exited: Option<ExitReport>,
+    /// Beside `exited`: the list of changes, as JSON.
+    pub changes: Option<String>,
     /// There is no container, and nothing of it is left.
     pub failed: Option<Vec<ErrorRecord>>,
     /// The answer to an `explain`.
@@ -205,14 +208,14 @@ impl Delivery {
 impl From<Delivery> for NativeEvent {
     fn from(delivery: Delivery) -> NativeEvent {
         let id = delivery.id().unwrap_or(0) as f64;
-        let fd = delivery.fd.map(IntoRawFd::into_raw_fd);
         let event = NativeEvent { id, ..NativeEvent::default() };
         match delivery.event {
             Event::Hello { .. } => event,
             Event::Started { report, .. } => NativeEvent { started: Some(report.into()), ..event },
-            Event::Terminal { .. } => NativeEvent { terminal: fd, ..event },
+            Event::Terminal { .. } => NativeEvent { terminal: delivery.fd.map(IntoRawFd::into_raw_fd), ..event },
             Event::Exited { exit, report, .. } => {
-                NativeEvent { exited: Some(exit.into()), started: report.map(Into::into), ..event }
+                let changes = delivery.fd.and_then(|list| std::io::read_to_string(File::from(list)).ok());
+                NativeEvent { exited: Some(exit.into()), started: report.map(Into::into), changes, ..event }
             }
             Event::Failed { errors, .. } => {
                 NativeEvent { failed: Some(errors.into_iter().map(Into::into).collect()), ..event }

@@ -1,8 +1,10 @@
 //! The static executable of nsrs: supervisor of a Node process, container in the foreground, init of a container.
 
+mod apply;
 mod seal;
 
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
 use nsrs_core::error::{At, Code, Error, Result};
@@ -20,8 +22,11 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
     match args.iter().skip(1).map(String::as_str).collect::<Vec<_>>()[..] {
         ["supervise", version] => finish(check(version).and_then(|()| supervise()).map(|()| 0).map_err(Vec::from)),
-        ["run", version, request] => {
-            finish(check(version).map_err(Vec::from).and_then(|()| run(request)).map(|exit| code(&exit)))
+        ["run", version, request] => finish(
+            check(version).map_err(Vec::from).and_then(|()| run(request)).map(|(exit, changes)| code(&exit, changes)),
+        ),
+        ["apply", version, directory, ref flags @ ..] => {
+            finish(check(version).and_then(|()| apply::run(directory, flags)).map_err(Vec::from))
         }
         ["init", channel, ..] => {
             match number(channel).and_then(|fd| fds::inherited(fd).at("take over the channel", fd)) {
@@ -43,8 +48,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// The exit code for how the command ended; that it was the time limit is told, for the code alone doesn't.
-fn code(exit: &Exit) -> i32 {
+/// The exit code for how the command ended, after the list of its changes; that it was the time limit is told, for the code alone doesn't.
+fn code(exit: &Exit, changes: Option<OwnedFd>) -> i32 {
+    if let Some(changes) = changes {
+        // A reader that is gone, or a disk that is full, is no matter of the command's.
+        let _ = std::io::copy(&mut File::from(changes), &mut std::io::stderr());
+    }
     if exit.timed_out {
         eprintln!("nsrs: the command was killed: it ran for longer than --timeout allows");
     }
@@ -91,7 +100,7 @@ fn supervise() -> Result<()> {
 }
 
 /// Runs the one container that the handed request asks for.
-fn run(request: &str) -> Result<Exit, Vec<Error>> {
+fn run(request: &str) -> Result<(Exit, Option<OwnedFd>), Vec<Error>> {
     let program = seal::program()?;
     let request = number(request).and_then(|fd| fds::inherited(fd).at("take over the request", fd))?;
     let text = std::io::read_to_string(File::from(request)).at("read the request", "")?;

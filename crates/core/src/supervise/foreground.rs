@@ -33,11 +33,11 @@ fn forwarded() -> SigSet {
     Signal::iterator().filter(|signal| !OWN.contains(signal) && !FAULTS.contains(signal)).collect()
 }
 
-/// Runs one container and returns how it ended.
+/// Runs one container and returns how it ended, and the list of its changes where that is wanted.
 ///
 /// # Errors
 /// Every reason why there was none.
-pub fn run(mut spec: Spec, fds: Vec<OwnedFd>, program: OwnedFd) -> Result<Exit, Vec<Error>> {
+pub fn run(mut spec: Spec, fds: Vec<OwnedFd>, program: OwnedFd) -> Result<(Exit, Option<OwnedFd>), Vec<Error>> {
     let mut engine = Engine::new(program)?;
     let set = forwarded();
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None).at("block signals", "")?;
@@ -83,19 +83,23 @@ fn give_back(engine: &mut Engine) {
     }
 }
 
-fn supervise(engine: &mut Engine, signals: &SignalFd, mut outlets: Vec<Outlet>) -> Result<Exit, Vec<Error>> {
+fn supervise(
+    engine: &mut Engine,
+    signals: &SignalFd,
+    mut outlets: Vec<Outlet>,
+) -> Result<(Exit, Option<OwnedFd>), Vec<Error>> {
     let mut relay: Option<Relay> = None;
     loop {
         for (event, fd) in engine.take_events() {
             match (event, fd) {
                 (Event::Terminal { .. }, Some(master)) => relay = Some(Relay::start(master, engine)?),
                 (Event::Failed { errors, .. }, _) => return Err(errors),
-                (Event::Exited { exit, .. }, _) => {
+                (Event::Exited { exit, .. }, changes) => {
                     if let Some(relay) = &mut relay {
                         relay.drain();
                     }
                     outlets.iter_mut().for_each(Outlet::drain);
-                    return Ok(exit);
+                    return Ok((exit, changes));
                 }
                 _ => {}
             }

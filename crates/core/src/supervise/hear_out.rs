@@ -10,7 +10,9 @@ use super::container::Container;
 use super::engine::Engine;
 use super::launch;
 use super::protocol::{Event, Exit};
-use crate::error::{Code, Error};
+use super::token::{Source, Token};
+use crate::changes::collect::{Collector, Layers};
+use crate::error::{At, Code, Error};
 use crate::steps::channel::{FromChild, ToChild};
 use crate::sys::wait::{Status, Usage, reap};
 
@@ -66,6 +68,12 @@ impl Engine {
                 if let Some(channel) = &container.channel {
                     // If it is gone already, its end tells.
                     let _ = channel.send(&ToChild::Start, &[]);
+                }
+            }
+            FromChild::Layers => {
+                let mut fds = fds.into_iter();
+                if let (Some(directory), Some(record)) = (fds.next(), fds.next()) {
+                    container.layers = Some(Layers { directory, record, user_namespace: fds.next() });
                 }
             }
             FromChild::Executed => self.started(key),
@@ -171,8 +179,48 @@ impl Engine {
         }
     }
 
+    /// Begins to list what the command changed, if that is wanted and it has run.
+    fn list_changes(&mut self, key: u64) {
+        let Some(container) = self.containers.get_mut(&key) else { return };
+        let form = container.plan.changes.as_ref().and_then(|changes| changes.list);
+        let (Some(layers), Some(form), Some(_)) = (container.layers.take(), form, &container.exit) else { return };
+        if container.failure.is_some() {
+            return;
+        }
+        let started = Collector::start(layers, &container.plan.user_namespace, form).and_then(|collector| {
+            let token = Token::Container(key, Source::Listed).data();
+            epoll::add(&self.epoll, &collector.pidfd, token, epoll::EventFlags::IN).at("list the changes", "")?;
+            Ok(collector)
+        });
+        match started {
+            Ok(collector) => container.collector = Some(collector),
+            Err(error) => container.failure = Some(error),
+        }
+    }
+
+    /// The changes are listed.
+    pub(super) fn listed(&mut self, key: u64) {
+        let Some(container) = self.containers.get_mut(&key) else { return };
+        let Some(collector) = container.collector.take() else { return };
+        let status = match reap(collector.pid) {
+            Ok(None) => {
+                container.collector = Some(collector);
+                return;
+            }
+            ended => ended.ok().flatten().map(|(status, _)| status),
+        };
+        let _ = epoll::delete(&self.epoll, &collector.pidfd);
+        match collector.finish(status == Some(Status::Exited(0))) {
+            Ok(list) => container.listing = Some(list),
+            Err(error) => container.failure = Some(error),
+        }
+    }
+
     /// Tells the end of a container of which nothing is left.
     pub(super) fn finish_if_over(&mut self, key: u64) {
+        if self.containers.get(&key).is_some_and(Container::is_over) {
+            self.list_changes(key);
+        }
         if !self.containers.get(&key).is_some_and(Container::is_over) {
             return;
         }
@@ -182,6 +230,8 @@ impl Engine {
         }
         self.held.extend(container.mounts.take());
         self.thrown.extend(container.changes.take());
+        // Whoever hears of the end can use the directory.
+        drop(container.kept.take());
         let Some(id) = container.id else { return self.forget_spare(key) };
         if container.waiting.is_some() {
             return self.launch_anew(container);
@@ -193,7 +243,7 @@ impl Engine {
             (Some(error), _) => self.events.push((Event::Failed { id, errors: vec![error] }, None)),
             (None, Some(exit)) => {
                 let report = (!container.announce).then_some(container.report);
-                self.events.push((Event::Exited { id, exit, report }, None));
+                self.events.push((Event::Exited { id, exit, report }, container.listing));
             }
             (None, None) => {}
         }
