@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, mkdirat, openat, openat2, statat};
 use rustix::io::Errno;
 
+use super::walk::open_own;
 use super::{Change, Hazard, Kind, Record, escaped, place, walk};
 use crate::error::{At, Code, Error, Result};
 use crate::image::tree::open_directory;
@@ -53,7 +54,12 @@ pub fn list(layers: impl AsFd, record: &Record) -> Result<Vec<Change>> {
         .on(&layer.path)
         .hint("run with the same --upper to go on with them"));
     }
-    walk(layers, record)
+    walk(layers, record).map_err(|error| match error.errno {
+        Some(libc::EACCES) => {
+            error.hint("some of the changes belong to other users of the container: apply them as root")
+        }
+        _ => error,
+    })
 }
 
 impl Apply<'_> {
@@ -64,7 +70,8 @@ impl Apply<'_> {
     pub fn new(layers: impl AsFd, record: &Record) -> Result<Apply<'_>> {
         let mut apply = Apply { record, uppers: Vec::new(), targets: Vec::new(), first: HashMap::new() };
         for (number, layer) in record.layers.iter().enumerate() {
-            let upper = openat(&layers, format!("{number}/upper"), DIRECTORY, Mode::empty()).at(STEP, &layer.path)?;
+            let upper =
+                open_own(&layers, format!("{number}/upper").as_bytes(), OFlags::DIRECTORY).at(STEP, &layer.path)?;
             apply.uppers.push(upper);
             let path = layer.lowers.first().map_or("/", String::as_str);
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

@@ -120,6 +120,6 @@ fn list(layers: &Layers, user: &UserNamespace, form: Form) -> Result<String> {
     let changes = walk(&layers.directory, &record)?;
     Ok(match form {
         Form::Text => text(&changes),
-        Form::Json => json(&changes),
+        Form::Json => json(&changes) + "\n",
     })
 }

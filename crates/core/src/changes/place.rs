@@ -10,6 +10,7 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, Result};
 
+use super::walk::open_own;
 use crate::image::tree::copy::copy;
 use crate::image::tree::xattrs;
 
@@ -44,8 +45,7 @@ fn make(from: rustix::fd::BorrowedFd<'_>, name: &[u8], stat: &Stat, to: &OwnedFd
     let kind = FileType::from_raw_mode(stat.st_mode);
     let times = times(stat);
     if kind == FileType::RegularFile {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let source = File::from(openat(from, name, flags, Mode::empty())?);
+        let source = File::from(open_own(from, name, OFlags::empty())?);
         if fstat(&source)?.st_ino != stat.st_ino {
             return Err(Errno::STALE);
         }

@@ -5,13 +5,14 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fgetxattr, fstat, openat, readlinkat, statat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, chmodat, fgetxattr, openat, readlinkat, statat};
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
 use super::lower::{Found, Lower};
 use super::{Change, Differs, Hazard, Kind, Layer, Record, escaped};
 use crate::error::{At, Code, Error, Result};
-use crate::image::tree::{open_directory, xattrs};
+use crate::image::tree::xattrs;
 
 /// How deep directories may be in each other.
 const DEEPEST: usize = 1500;
@@ -26,20 +27,16 @@ const STEP: &str = "list the changes";
 pub fn walk(layers: impl AsFd, record: &Record) -> Result<Vec<Change>> {
     let mut changes = Vec::new();
     for (number, layer) in record.layers.iter().enumerate() {
-        let upper = openat(
-            &layers,
-            format!("{number}/upper"),
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .at(STEP, &layer.path)?;
+        let name = format!("{number}/upper");
+        let stat = statat(&layers, name.as_str(), AtFlags::SYMLINK_NOFOLLOW).at(STEP, &layer.path)?;
+        let upper = open_own(&layers, name.as_bytes(), OFlags::DIRECTORY).at(STEP, &layer.path)?;
         let lower = match Lower::open(&layer.lowers) {
             // What can't be seen now could not be seen then.
             Err(Errno::NOENT | Errno::ACCESS) => Lower::default(),
             other => other.at(STEP, &layer.path)?,
         };
         let mut walker = Walker { record, layer, number, path: Vec::new(), changes: &mut changes };
-        if !layer.plain && fstat(&upper).at(STEP, &layer.path)?.st_mode & 0o7777 != layer.mode {
+        if !layer.plain && stat.st_mode & 0o7777 != layer.mode {
             walker.tell(Kind::Modified, FileType::Directory, vec![Differs::Mode], Vec::new());
         }
         walker.directory(&upper, &lower, 0, layer.plain, false)?;
@@ -173,7 +170,10 @@ impl Walker<'_> {
             None => self.tell(Kind::Added, kind, Vec::new(), hazards),
             Some(_) if way && plain => {}
             Some(below) => {
-                let differs = self.at(differs(upper, name, &stat, below))?;
+                // A link in what was made anew is a copy of ours, and belongs to us.
+                let copied = plain && kind == FileType::Symlink;
+                let mut differs = self.at(differs(upper, name, &stat, below))?;
+                differs.retain(|what| !copied || matches!(what, Differs::Type | Differs::Content));
                 if !differs.is_empty() {
                     self.tell(Kind::Modified, kind, differs, hazards);
                 }
@@ -182,12 +182,33 @@ impl Walker<'_> {
         if !is_directory {
             return Ok(());
         }
-        let inner = self.at(open_directory(upper, name))?;
+        let inner = self.at(open_own(upper, name, OFlags::DIRECTORY))?;
         let (lower, below) =
             if was_directory { (self.at(lower.enter(name))?, true) } else { (Lower::default(), false) };
         let alone = below && !lower.is_nothing() && (alone || self.is_opaque(&inner));
         self.directory(&inner, &lower, depth + 1, plain && way, alone)
     }
+}
+
+/// Opens what is in a layer. A directory or file that its own owner has closed to himself is opened for a moment.
+///
+/// # Errors
+/// Those of openat(2).
+pub(super) fn open_own(parent: impl AsFd, name: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    match openat(&parent, name, flags, Mode::empty()) {
+        Err(Errno::ACCESS) => {}
+        other => return other,
+    }
+    let stat = statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    if stat.st_uid != geteuid().as_raw() || FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+        return Err(Errno::ACCESS);
+    }
+    let mode = |more: u32| Mode::from_raw_mode(stat.st_mode & 0o7777 | more);
+    chmodat(&parent, name, mode(0o500), AtFlags::empty())?;
+    let opened = openat(&parent, name, flags, Mode::empty());
+    chmodat(&parent, name, mode(0), AtFlags::empty())?;
+    opened
 }
 
 /// What of a file could give more rights than the command had.
@@ -238,7 +259,7 @@ fn same_content(upper: &OwnedFd, name: &[u8], stat: &Stat, below: &Found) -> rus
         return Ok(false);
     }
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let new = File::from(openat(upper, name, flags, Mode::empty())?);
+    let new = File::from(open_own(upper, name, OFlags::empty())?);
     let old = match openat(&*below.parent, name, flags, Mode::empty()) {
         // What can't be read can't have been copied up: it was replaced.
         Err(Errno::ACCESS) => return Ok(false),
