@@ -112,7 +112,9 @@ impl Walker<'_> {
             );
         }
         let mut names = BTreeSet::new();
-        for entry in self.at(Dir::read_from(upper))? {
+        // Not opened once more by its name: its owner may have closed it to himself.
+        let listed = upper.try_clone().at(STEP, escaped(&self.whole()))?;
+        for entry in self.at(Dir::new(listed))? {
             let name = self.at(entry)?.file_name().to_bytes().to_vec();
             if name != b"." && name != b".." {
                 names.insert(name);
