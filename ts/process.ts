@@ -205,7 +205,8 @@ export class Process extends EventEmitter<ProcessEvents> implements AsyncDisposa
     } else {
       this.#isOver = true
       this.#canceler?.stop()
-      if (event.exited !== undefined) this.#ended(toExit(event.exited, event.changes, this.#canceler?.isCanceled === true))
+      if (event.exited !== undefined)
+        this.#ended(toExit(event.exited, event.changes, this.#canceler?.isCanceled === true))
       else this.#failed(fromRecords(event.failed ?? []))
       this.terminal?.over()
       // Whoever waits for the end may still reach for a stream; what nobody has wanted by then is let go.

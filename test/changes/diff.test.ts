@@ -40,7 +40,8 @@ const LIST = [
   'D src',
 ]
 
-const inside = (list: readonly string[], dir: string) => list.map((line) => `${line.slice(0, 2)}${dir}/${line.slice(2)}`)
+const inside = (list: readonly string[], dir: string) =>
+  list.map((line) => `${line.slice(0, 2)}${dir}/${line.slice(2)}`)
 
 asEach('a run with --diff lists what the command changed, and changes nothing', async (t, place) => {
   const dir = project(place)
@@ -54,7 +55,17 @@ asEach('a run with --diff lists what the command changed, and changes nothing', 
 
 asEach('a command that changes nothing has an empty list, whatever the runtime had to mount', async (t, place) => {
   const dir = project(place)
-  const args = ['--diff', '-v', `${dir}:/srv/new/place`, '--tmpfs', '/srv/memory', '--hostname', 'other', '--hide', 'src']
+  const args = [
+    '--diff',
+    '-v',
+    `${dir}:/srv/new/place`,
+    '--tmpfs',
+    '/srv/memory',
+    '--hostname',
+    'other',
+    '--hide',
+    'src',
+  ]
   const { code, stderr } = await place.run([...args, 'cat', 'a'], { cwd: dir })
   t.is(code, 0)
   t.is(stderr, '')
