@@ -226,7 +226,7 @@ fn resolve(root: &OwnedFd, path: &[u8]) -> rustix::io::Result<OwnedFd> {
 /// Has this, or anything in it, changed since then? That nothing is mounted in it is made sure of on the way: what is to be
 /// removed ends at the border of its file system.
 fn changed(parent: &OwnedFd, name: &[u8], stat: &Stat, since: i64) -> rustix::io::Result<bool> {
-    let moment = stat.st_ctime as i64 * 1_000_000_000 + stat.st_ctime_nsec as i64;
+    let moment = stat.st_ctime * 1_000_000_000 + stat.st_ctime_nsec as i64;
     let mut found = moment > since;
     if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
         return Ok(found);
