@@ -51,7 +51,7 @@ impl Ground {
 
     fn record(&self) -> Record {
         let lowers = vec![self.lower().display().to_string()];
-        let layer = Layer { path: "/".into(), lowers, user_xattrs: false, plain: false, mode: 0o755 };
+        let layer = Layer { path: "/".into(), lowers, user_xattrs: false, plain: false, is_image: false, mode: 0o755 };
         Record { since: i64::MAX, layers: vec![layer], ..Record::default() }
     }
 
