@@ -1,8 +1,8 @@
 // What a hostile command leaves among its changes, and what an ordinary user can't apply.
 
-import { chownSync, existsSync, lstatSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { chmodSync, chownSync, existsSync, lstatSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { asEach, asRoot, asUser, cli, isRoot, unless } from '../helpers/product.ts'
+import { asEach, asRoot, asUser, cli, exec, isRoot, unless } from '../helpers/product.ts'
 import { onTerminal } from '../helpers/terminal.ts'
 
 asEach('a link in the place of a parent is replaced, never followed', async (t, place) => {
@@ -95,4 +95,49 @@ asEach('on a terminal apply asks, and does nothing unless the answer is yes', as
   t.is(status, 0, text)
   t.is(readFileSync(join(dir, 'new'), 'utf8'), 'x\n')
   t.false(existsSync(join(place.dir, 'kept')))
+})
+
+asEach('no mount lets the command write to what says of which tree its changes are', async (t, place) => {
+  const dir = place.make('project')
+  place.make('kept')
+  for (const mount of [`${place.dir}:/all`, `${place.dir}/kept:/kept`]) {
+    const { code, stderr } = await place.run(['--upper', '../kept', '-v', mount, 'true'], { cwd: dir })
+    t.is(code, 125)
+    t.regex(stderr, /could write to it by a mount/)
+  }
+  const readOnly = await place.run(['--upper', '../kept', '-v', `${place.dir}/kept:/kept:ro`, 'true'], { cwd: dir })
+  t.is(readOnly.code, 0, readOnly.stderr)
+})
+
+asRoot("the container's root, who is another on the host, has no part in the record", async (t, place) => {
+  const dir = place.make('project')
+  chmodSync(place.dir, 0o755)
+  const maps = ['--uidmap', '0:400000:65536', '--gidmap', '0:400000:65536']
+  chownSync(dir, 400_000, 400_000)
+  await place.output(['--upper', '../kept', ...maps, 'sh', '-c', 'echo x > new; chmod 700 .'], { cwd: dir })
+  for (const path of ['kept', 'kept/changes.json']) {
+    const { uid, mode } = statSync(join(place.dir, path))
+    t.deepEqual([uid, mode & 0o077], [0, 0], path)
+  }
+  await place.output(['--upper', '../kept', ...maps, 'sh', '-c', 'cat new; echo y > other'], { cwd: dir })
+  const { code, stderr } = await place.nsrs(['apply', '--yes', '../kept'], { cwd: dir })
+  t.is(code, 0, stderr)
+  t.deepEqual(
+    ['.', 'new', 'other'].map((name) => statSync(join(dir, name)).uid),
+    [400_000, 400_000, 400_000],
+  )
+  t.is(statSync(dir).mode & 0o777, 0o700)
+})
+
+unless(isRoot ? undefined : 'needs root', asUser, 'root applies nothing of another before taking it over', async (t, place) => {
+  const dir = place.make('project')
+  await place.output(['--upper', '../kept', 'sh', '-c', 'echo x > new'], { cwd: dir })
+  const apply = () => exec(process.execPath, [cli, 'apply', '--yes', join(place.dir, 'kept')])
+  const { code, stderr } = await apply()
+  t.is(code, 125)
+  t.regex(stderr, /it belongs to the user \d+.*\n.*chown 0/)
+  t.deepEqual(readdirSync(dir), [])
+  for (const path of ['kept', 'kept/changes.json']) chownSync(join(place.dir, path), 0, 0)
+  t.is((await apply()).code, 0)
+  t.is(statSync(join(dir, 'new')).uid, place.as.uid)
 })

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::{IntoRawFd, OwnedFd};
 
 use napi_derive::napi;
-use nsrs_core::error::Error;
+use nsrs_core::error::{Code, Error};
 use nsrs_core::host::doctor::{self, Verdict};
 use nsrs_core::supervise::protocol::{Event, Exit, Report};
 use nsrs_core::sys::wait::Status;
@@ -214,8 +214,16 @@ impl From<Delivery> for NativeEvent {
             Event::Started { report, .. } => NativeEvent { started: Some(report.into()), ..event },
             Event::Terminal { .. } => NativeEvent { terminal: delivery.fd.map(IntoRawFd::into_raw_fd), ..event },
             Event::Exited { exit, report, .. } => {
-                let changes = delivery.fd.and_then(|list| std::io::read_to_string(File::from(list)).ok());
-                NativeEvent { exited: Some(exit.into()), started: report.map(Into::into), changes, ..event }
+                match delivery.fd.map(|list| std::io::read_to_string(File::from(list))).transpose() {
+                    Ok(changes) => {
+                        NativeEvent { exited: Some(exit.into()), started: report.map(Into::into), changes, ..event }
+                    }
+                    // A result without its list would look like one without changes.
+                    Err(error) => {
+                        let error = Error::new(Code::SetupFailed, "read the list of changes", error.to_string());
+                        NativeEvent { failed: Some(vec![error.into()]), ..event }
+                    }
+                }
             }
             Event::Failed { errors, .. } => {
                 NativeEvent { failed: Some(errors.into_iter().map(Into::into).collect()), ..event }

@@ -1,15 +1,11 @@
 //! `nsrs apply`: shows kept changes, asks, and brings them into the real tree.
 
-use std::ffi::CString;
 use std::io::{IsTerminal, Write, stderr, stdin, stdout};
-use std::path::Path;
 
 use nsrs_core::changes::apply::{Apply, Consent, list, reasons};
 use nsrs_core::changes::keep::Kept;
-use nsrs_core::changes::{Change, escaped, json, text};
+use nsrs_core::changes::{Change, escaped, json, raise_limit, text};
 use nsrs_core::error::{At, Code, Error, Result, report};
-use nsrs_core::image::tree::remove::remove;
-use rustix::fs::{Mode, OFlags, open};
 
 /// Something was not applied, or was not to be.
 const NOT_ALL: i32 = 1;
@@ -46,6 +42,7 @@ fn wish(flags: &[&str]) -> Result<Wish> {
 /// There are none, or they can't be read. What of them can't be applied is written out instead, each with its reason.
 pub fn run(directory: &str, flags: &[&str]) -> Result<i32> {
     let wish = wish(flags)?;
+    raise_limit();
     let (kept, record) = Kept::find(directory)?;
     let layers = kept.layers()?;
     let changes = list(&layers, &record)?;
@@ -64,13 +61,20 @@ pub fn run(directory: &str, flags: &[&str]) -> Result<i32> {
         return Ok(NOT_ALL);
     }
     if !wish.keep {
-        discard(directory)?;
+        let others = kept.discard()?;
+        if !others.is_empty() {
+            eprintln!(
+                "nsrs: {} stays: nsrs has not made what else is in it: {}",
+                escaped(directory.as_bytes()),
+                others.join(", ")
+            );
+        }
     }
     Ok(0)
 }
 
 fn show(changes: &[Change], wish: &Wish) -> Result<()> {
-    let list = if wish.json { json(changes) + "\n" } else { text(changes) };
+    let list = if wish.json { json(changes)? + "\n" } else { text(changes) };
     stdout().write_all(list.as_bytes()).and_then(|()| stdout().flush()).at("write the list of changes", "")?;
     for change in changes.iter().filter(|change| !change.hazards.is_empty()) {
         eprintln!("nsrs: warning: {} {}", escaped(&change.path), reasons(&change.hazards));
@@ -88,15 +92,4 @@ fn ask(count: usize) -> Result<bool> {
     let mut answer = String::new();
     stdin().read_line(&mut answer).at(step, "")?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
-}
-
-/// Removes the directory, which holds nothing any more that is not in the real tree.
-fn discard(directory: &str) -> Result<()> {
-    let step = "remove the applied changes";
-    let path = std::fs::canonicalize(directory).at(step, directory)?;
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let parent = open::<&Path>(parent, flags, Mode::empty()).at(step, directory)?;
-    let name = CString::new(std::os::unix::ffi::OsStrExt::as_bytes(name)).at(step, directory)?;
-    remove(&parent, &name).at(step, directory)
 }

@@ -9,12 +9,12 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, mkdirat, openat, openat2, statat};
-use rustix::io::Errno;
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
-use super::walk::open_own;
-use super::{Change, Hazard, Kind, Record, escaped, place, walk};
+use super::lower::open_lower;
+use super::walk::{DEEPEST, TOO_DEEP, open_own};
+use super::{Change, Dress, Hazard, Kind, Record, escaped, place, walk};
 use crate::error::{At, Code, Error, Result};
-use crate::image::tree::open_directory;
 use crate::image::tree::remove::remove;
 
 /// What may be done.
@@ -33,11 +33,23 @@ pub struct Apply<'a> {
     uppers: Vec<OwnedFd>,
     /// `None`: this user can't see it.
     targets: Vec<Option<OwnedFd>>,
+    /// The record's, by layer and path.
+    bases: HashMap<(usize, &'a str), &'a Dress>,
     /// First names of files with several.
     first: HashMap<(usize, u64), Vec<u8>>,
 }
 
+/// A directory of the real tree, and what it is to be like: the directory of this name in another.
+struct Pair<'c> {
+    target: OwnedFd,
+    from: OwnedFd,
+    name: &'c [u8],
+    stat: Stat,
+}
+
 const STEP: &str = "apply the change";
+/// Through no link, and into no other file system.
+const INSIDE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_XDEV);
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// The changes as they are to the tree of this moment.
@@ -56,7 +68,7 @@ pub fn list(layers: impl AsFd, record: &Record) -> Result<Vec<Change>> {
     }
     walk(layers, record).map_err(|error| match error.errno {
         Some(libc::EACCES) => {
-            error.hint("some of the changes belong to other users of the container: apply them as root")
+            error.hint("some belong to other users of the container: root can apply them, having taken over the directory and its changes.json (chown root)")
         }
         _ => error,
     })
@@ -68,16 +80,17 @@ impl Apply<'_> {
     /// # Errors
     /// One is gone.
     pub fn new(layers: impl AsFd, record: &Record) -> Result<Apply<'_>> {
-        let mut apply = Apply { record, uppers: Vec::new(), targets: Vec::new(), first: HashMap::new() };
+        let bases = record.bases.iter().map(|base| ((base.layer, base.inner.as_str()), &base.dress)).collect();
+        let mut apply = Apply { record, uppers: Vec::new(), targets: Vec::new(), bases, first: HashMap::new() };
         for (number, layer) in record.layers.iter().enumerate() {
             let upper =
                 open_own(&layers, format!("{number}/upper").as_bytes(), OFlags::DIRECTORY).at(STEP, &layer.path)?;
             apply.uppers.push(upper);
             let path = layer.lowers.first().map_or("/", String::as_str);
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            apply.targets.push(match rustix::fs::open(path, flags, Mode::empty()) {
+            apply.targets.push(match open_lower(path) {
                 Err(Errno::ACCESS) => None,
-                other => Some(other.at("open the real directory", path)?),
+                Err(errno) => return Err(explain(Error::os("open the real directory", path, errno), errno)),
+                Ok(target) => Some(target),
             });
         }
         Ok(apply)
@@ -96,7 +109,7 @@ impl Apply<'_> {
         }
         // Last, for a directory may be closed to its owner, and its times change with its entries.
         for change in made.into_iter().rev() {
-            if let Err(error) = self.dress(change, true) {
+            if let Err(error) = self.dress_new(change) {
                 errors.push(error);
             }
         }
@@ -113,7 +126,7 @@ impl Apply<'_> {
                 .hint("look at it; --privileged-files brings such files too"));
         }
         let Some((parent, name)) = self.parent(change).map_err(fail)? else {
-            return self.dress(change, false).map(|()| false);
+            return self.dress_old(change, consent).map(|()| false);
         };
         let old = match statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => None,
@@ -124,16 +137,16 @@ impl Apply<'_> {
             && change.file_type == FileType::Directory
             && old.as_ref().is_some_and(is_directory);
         if stays {
-            return self.dress(change, false).map(|()| false);
+            return self.dress_old(change, consent).map(|()| false);
         }
         let changed = match &old {
-            Some(stat) => changed(&parent, name, stat, self.record.since).map_err(fail)? || change.kind == Kind::Added,
+            Some(stat) => {
+                changed(&parent, name, stat, self.record.since, 0).map_err(fail)? || change.kind == Kind::Added
+            }
             None => change.kind == Kind::Modified,
         };
         if changed && !consent.force {
-            return Err(Error::new(Code::InUse, STEP, "it has changed since the command ran")
-                .on(subject)
-                .hint("--force writes over it"));
+            return Err(has_changed(subject));
         }
         let was_directory = old.as_ref().is_some_and(is_directory);
         if change.kind == Kind::Deleted || was_directory || (old.is_some() && change.file_type == FileType::Directory) {
@@ -161,24 +174,46 @@ impl Apply<'_> {
         Ok(false)
     }
 
-    /// Gives a directory what the layer's has.
-    fn dress(&self, change: &Change, with_times: bool) -> Result<()> {
+    /// Gives a directory that was there what the layer's has, unless it is another by now than the command saw.
+    fn dress_old(&self, change: &Change, consent: Consent) -> Result<()> {
         let subject = escaped(&change.path);
         let act = || {
-            let (target, from, name, stat) = match self.parent(change)? {
-                Some((parent, name)) => {
-                    let (from, _, stat) = self.source(change)?;
-                    (open_directory(&parent, name)?, from, name, stat)
-                }
-                None => {
-                    let upper = &self.uppers[change.layer];
-                    let target = openat(self.target(change.layer)?, ".", DIRECTORY, Mode::empty())?;
-                    (target, upper.try_clone().map_err(|_| Errno::MFILE)?, &b"."[..], fstat(upper)?)
-                }
+            let pair = self.pair(change)?;
+            let Pair { target, from, name, stat } = &pair;
+            let real = fstat(target)?;
+            let now = Dress::of(target, b".", &real)?;
+            let base = self.bases.get(&(change.layer, escaped(&change.inner).as_str())).copied();
+            let is_same = match base {
+                _ if consent.force || now == Dress::of(from, name, stat)? => true,
+                Some(base) => base.agrees(&now),
+                None => moment(&real) < self.record.since,
             };
-            place::dress(&target, &from, name, &stat, with_times)
+            if is_same { place::dress(target, from, name, stat, false).map(|()| true) } else { Ok(false) }
         };
-        act().map_err(|errno| explain(Error::os(STEP, subject, errno), errno))
+        match act() {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(has_changed(subject)),
+            Err(errno) => Err(explain(Error::os(STEP, subject, errno), errno)),
+        }
+    }
+
+    /// Gives a new directory what the layer's has.
+    fn dress_new(&self, change: &Change) -> Result<()> {
+        let act =
+            || self.pair(change).and_then(|pair| place::dress(&pair.target, &pair.from, pair.name, &pair.stat, true));
+        act().map_err(|errno| explain(Error::os(STEP, escaped(&change.path), errno), errno))
+    }
+
+    /// A directory of the real tree, and the layer's.
+    fn pair<'c>(&self, change: &'c Change) -> rustix::io::Result<Pair<'c>> {
+        let Some((parent, name)) = self.parent(change)? else {
+            let upper = &self.uppers[change.layer];
+            let target = openat(self.target(change.layer)?, ".", DIRECTORY, Mode::empty())?;
+            return Ok(Pair { target, from: fcntl_dupfd_cloexec(upper, 0)?, name: b".", stat: fstat(upper)? });
+        };
+        let (from, _, stat) = self.source(change)?;
+        // Nor is it another file system's that is mounted there by now.
+        Ok(Pair { target: openat2(&parent, name, DIRECTORY, Mode::empty(), INSIDE)?, from, name, stat })
     }
 
     /// The real directory that a change is in, and its name there; none for the directory that the layer is over.
@@ -219,30 +254,40 @@ fn split(inner: &[u8]) -> (&[u8], &[u8]) {
 
 /// Opens a directory by its real path beneath another.
 fn resolve(root: &OwnedFd, path: &[u8]) -> rustix::io::Result<OwnedFd> {
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-    openat2(root, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), resolve)
+    openat2(root, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), INSIDE)
+}
+
+/// The last change of anything but the content of what is in it, in nanoseconds since 1970.
+fn moment(stat: &Stat) -> i64 {
+    stat.st_ctime * 1_000_000_000 + stat.st_ctime_nsec as i64
 }
 
 /// Has this, or anything in it, changed since then? That nothing is mounted in it is made sure of on the way: what is to be
-/// removed ends at the border of its file system.
-fn changed(parent: &OwnedFd, name: &[u8], stat: &Stat, since: i64) -> rustix::io::Result<bool> {
-    let moment = stat.st_ctime * 1_000_000_000 + stat.st_ctime_nsec as i64;
-    let mut found = moment > since;
+/// removed ends at the border of its file system. The clock of files ticks slower than one could write: the very moment
+/// counts.
+fn changed(parent: &OwnedFd, name: &[u8], stat: &Stat, since: i64, depth: usize) -> rustix::io::Result<bool> {
+    let mut found = moment(stat) >= since;
     if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
         return Ok(found);
     }
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-    let directory = openat2(parent, name, DIRECTORY, Mode::empty(), resolve)?;
-    for entry in Dir::read_from(&directory)? {
-        let entry = entry?;
+    if depth > DEEPEST {
+        return Err(Errno::MFILE);
+    }
+    let directory = openat2(parent, name, DIRECTORY, Mode::empty(), INSIDE)?;
+    let entries: Vec<_> = Dir::read_from(&directory)?.collect::<rustix::io::Result<_>>()?;
+    for entry in entries {
         let name = entry.file_name().to_bytes();
         if name == b"." || name == b".." {
             continue;
         }
         let stat = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        found |= changed(&directory, name, &stat, since)?;
+        found |= changed(&directory, name, &stat, since, depth + 1)?;
     }
     Ok(found)
+}
+
+fn has_changed(subject: String) -> Error {
+    Error::new(Code::InUse, STEP, "it has changed since the command ran").on(subject).hint("--force writes over it")
 }
 
 fn explain(error: Error, errno: Errno) -> Error {
@@ -251,6 +296,7 @@ fn explain(error: Error, errno: Errno) -> Error {
             error.because("there is a link or a file in the real tree where a directory was")
         }
         Errno::XDEV => error.because("another file system is mounted there in the real tree"),
+        Errno::MFILE | Errno::NAMETOOLONG => error.because(TOO_DEEP).hint("remove or bring it by hand"),
         Errno::EXIST => error.because("it has come into being since the command ran").hint("--force writes over it"),
         Errno::STALE => error.because("the kept changes are being changed"),
         Errno::PERM => error.hint("it needs root, for its owner or its attributes"),

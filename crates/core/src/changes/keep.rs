@@ -3,18 +3,22 @@
 //! `layers/N/{upper,work}` are the writable layers, `changes.json` says what they are of. Whoever works with it holds a lock
 //! on the directory.
 
+use std::collections::HashSet;
+use std::ffi::CString;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{
-    AtFlags, Dir, FlockOperation, Gid, Mode, OFlags, Uid, chownat, flock, fstat, mkdir, mkdirat, openat, renameat,
-    statat,
+    AtFlags, Dir, FileType, FlockOperation, Gid, Mode, OFlags, Uid, chownat, flock, fstat, mkdir, mkdirat, openat,
+    renameat, statat, unlinkat,
 };
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
-use super::Record;
+use super::{Base, Record, escaped};
 use crate::error::{At, Code, Error, Result};
+use crate::image::tree::remove::remove;
 use crate::plan::Plan;
 use crate::plan::idmap::{IdMap, UserNamespace};
 
@@ -22,9 +26,13 @@ use crate::plan::idmap::{IdMap, UserNamespace};
 pub const FORMAT: u32 = 1;
 
 const RECORD: &str = "changes.json";
+/// The next record, as it is written.
+const DRAFT: &str = "changes.json.new";
 const LAYERS: &str = "layers";
+/// Layers that are being removed.
+const GONE: &str = "layers.gone";
 /// The largest record that is read.
-const MOST: u64 = 16 << 20;
+const MOST: u64 = 64 << 20;
 
 /// A directory of kept changes, locked.
 #[derive(Debug)]
@@ -47,6 +55,7 @@ impl Kept {
             let error = Error::os(step, path, errno);
             if matches!(errno, Errno::NOENT | Errno::NOTDIR) { error.code(Code::InvalidArgument) } else { error }
         })?;
+        owned(&directory, path)?;
         match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) => Err(Error::new(Code::InUse, "use the kept changes", "another command uses them")
                 .on(path)
@@ -75,16 +84,21 @@ impl Kept {
             }
             mkdirat(&kept.directory, LAYERS, Mode::RWXU).at(step, path)?;
         }
-        // What the container's root makes belongs to whom its ids are mapped to.
+        // What the container's root makes belongs to whom its ids are mapped to. The directory itself, and the record of what
+        // the layers are over, stay out of its reach.
         let first = |maps: &[IdMap]| maps.iter().find(|map| map.inside == 0).or(maps.first()).map(|map| map.outside);
         if let UserNamespace::Private { uids, gids, .. } = &plan.user_namespace
             && let (Some(uid), Some(gid)) = (first(uids), first(gids))
-            && rustix::process::geteuid().is_root()
+            && geteuid().is_root()
         {
-            for name in [".", LAYERS] {
-                chownat(&kept.directory, name, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::empty())
-                    .at(step, path)?;
-            }
+            chownat(
+                &kept.directory,
+                LAYERS,
+                Some(Uid::from_raw(uid)),
+                Some(Gid::from_raw(gid)),
+                AtFlags::SYMLINK_NOFOLLOW,
+            )
+            .at(step, path)?;
         }
         Ok(kept)
     }
@@ -101,6 +115,54 @@ impl Kept {
                 .hint("give a directory that nsrs run --upper has made")
         })?;
         Ok((kept, record))
+    }
+
+    /// Removes what nsrs has made in it, and the directory if it holds nothing else; returns the names of what else there is.
+    ///
+    /// # Errors
+    /// Something can't be removed.
+    pub fn discard(&self) -> Result<Vec<String>> {
+        let step = "remove the applied changes";
+        // A part of a layer would tell of deletions that never were: first it becomes none.
+        match renameat(&self.directory, LAYERS, &self.directory, GONE) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(Error::os(step, &self.path, errno)),
+        }
+        for name in [RECORD, DRAFT] {
+            match unlinkat(&self.directory, name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(Error::os(step, format!("{}/{name}", self.path), errno)),
+            }
+        }
+        let gone = CString::new(GONE).at(step, &self.path)?;
+        remove(&self.directory, &gone).at(step, format!("{}/{GONE}", self.path))?;
+        let mut others = Vec::new();
+        for entry in Dir::read_from(&self.directory).at(step, &self.path)? {
+            let entry = entry.at(step, &self.path)?;
+            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                others.push(escaped(entry.file_name().to_bytes()));
+            }
+        }
+        if others.is_empty() {
+            self.remove_itself()?;
+        }
+        others.sort();
+        Ok(others)
+    }
+
+    /// Removes the directory, which is empty, if its path still leads to it.
+    fn remove_itself(&self) -> Result<()> {
+        let step = "remove the applied changes";
+        let path = std::fs::canonicalize(&self.path).at(step, &self.path)?;
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let parent = rustix::fs::open(parent, flags, Mode::empty()).at(step, &self.path)?;
+        let found = statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW).at(step, &self.path)?;
+        let own = fstat(&self.directory).at(step, &self.path)?;
+        if (found.st_dev, found.st_ino) != (own.st_dev, own.st_ino) {
+            return Err(Error::new(Code::InUse, step, "the directory was exchanged meanwhile").on(&self.path));
+        }
+        unlinkat(&parent, name, AtFlags::REMOVEDIR).at(step, &self.path)
     }
 
     /// Opens the directory of the layers.
@@ -132,6 +194,7 @@ pub fn read(directory: impl AsFd, path: &str) -> Result<Option<Record>> {
         Err(Errno::NOENT) => return Ok(None),
         other => File::from(other.at(step, path)?),
     };
+    owned(&file, &format!("{path}/{RECORD}"))?;
     let mut text = String::new();
     std::io::Read::read_to_string(&mut std::io::Read::take(file, MOST), &mut text).at(step, path)?;
     let record: Record = serde_json::from_str(&text)
@@ -143,37 +206,102 @@ pub fn read(directory: impl AsFd, path: &str) -> Result<Option<Record>> {
     Ok(Some(record))
 }
 
-/// Writes the record of a container that is about to run. What an earlier one noted stays noted.
+/// Opens the next record, which counts from [`settle`] on.
 ///
 /// # Errors
-/// The earlier one had another tree; the disk refuses.
-pub fn write(directory: impl AsFd, path: &str, record: &mut Record) -> Result<()> {
-    let step = "note the kept changes";
-    if let Some(earlier) = read(&directory, path)? {
-        let places = |record: &Record| -> Vec<_> {
-            let one = |layer: &super::Layer| (layer.path.clone(), layer.lowers.clone(), layer.user_xattrs, layer.plain);
-            record.layers.iter().map(one).collect()
-        };
-        if places(&earlier) != places(record) {
-            return Err(Error::new(Code::InvalidArgument, "go on with the kept changes", "they are of another tree")
-                .on(path)
-                .hint("run it from the same directory with the same root and mounts, or choose another directory"));
-        }
-        record.since = earlier.since;
-        for (layer, earlier) in record.layers.iter_mut().zip(&earlier.layers) {
-            layer.mode = earlier.mode;
-        }
-        record.mount_points.extend(earlier.mount_points);
-        record.mount_points.sort();
-        record.mount_points.dedup();
+/// Those of openat(2).
+pub fn draft(directory: impl AsFd) -> rustix::io::Result<File> {
+    match unlinkat(&directory, DRAFT, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(errno) => return Err(errno),
     }
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(&directory, DRAFT, flags, Mode::RUSR | Mode::WUSR).map(File::from)
+}
+
+/// Writes a record into a draft, to the disk.
+///
+/// # Errors
+/// The disk refuses, or it is larger than what would be read again.
+pub fn fill(mut draft: &File, path: &str, record: &Record) -> Result<()> {
+    let step = "note the kept changes";
     let text = serde_json::to_string(record).map_err(|error| Error::new(Code::SetupFailed, step, error.to_string()))?;
-    let temporary = "changes.json.new";
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut file = File::from(openat(&directory, temporary, flags, Mode::RUSR | Mode::WUSR).at(step, path)?);
-    file.write_all(text.as_bytes()).at(step, path)?;
-    file.sync_all().at(step, path)?;
-    renameat(&directory, temporary, &directory, RECORD).at(step, path)
+    if text.len() as u64 > MOST {
+        return Err(Error::new(Code::Unsupported, step, "there are too many mounts and directories to note").on(path));
+    }
+    draft.write_all(text.as_bytes()).at(step, path)?;
+    draft.sync_all().at(step, path)
+}
+
+/// Puts the draft in the record's place.
+///
+/// # Errors
+/// Those of renameat(2).
+pub fn settle(directory: impl AsFd, path: &str) -> Result<()> {
+    renameat(&directory, DRAFT, &directory, RECORD).at("note the kept changes", path)
+}
+
+/// Adds what the directories below were like at the end of a container. What an earlier one noted stays noted.
+///
+/// # Errors
+/// The record can't be read or written.
+pub fn note_bases(kept: &Kept, bases: Vec<Base>) -> Result<()> {
+    let Some(mut record) = read(&kept.directory, &kept.path)? else { return Ok(()) };
+    let known: HashSet<_> = record.bases.iter().map(|base| (base.layer, base.inner.clone())).collect();
+    let new: Vec<Base> = bases.into_iter().filter(|base| !known.contains(&(base.layer, base.inner.clone()))).collect();
+    if new.is_empty() {
+        return Ok(());
+    }
+    record.bases.extend(new);
+    let draft = draft(&kept.directory).at("note the kept changes", &kept.path)?;
+    fill(&draft, &kept.path, &record)?;
+    settle(&kept.directory, &kept.path)
+}
+
+/// Makes the record of a container that is about to run one that goes on with an earlier one's.
+///
+/// # Errors
+/// The earlier one had another tree.
+pub fn go_on(record: &mut Record, earlier: Record, path: &str) -> Result<()> {
+    let places = |record: &Record| -> Vec<_> {
+        let one = |layer: &super::Layer| (layer.path.clone(), layer.lowers.clone(), layer.user_xattrs, layer.plain);
+        record.layers.iter().map(one).collect()
+    };
+    if places(&earlier) != places(record) {
+        return Err(Error::new(Code::InvalidArgument, "go on with the kept changes", "they are of another tree")
+            .on(path)
+            .hint("run it from the same directory with the same root and mounts, or choose another directory"));
+    }
+    record.since = earlier.since;
+    for (layer, earlier) in record.layers.iter_mut().zip(&earlier.layers) {
+        layer.mode = earlier.mode;
+    }
+    record.mount_points.extend(earlier.mount_points);
+    record.mount_points.sort();
+    record.mount_points.dedup();
+    record.bases = earlier.bases;
+    Ok(())
+}
+
+/// Refuses what somebody else could have written: it says which directories changes are brought into.
+fn owned(file: impl AsFd, subject: &str) -> Result<()> {
+    let stat = fstat(file).at("look at the kept changes", subject)?;
+    let caller = geteuid();
+    let refuse = |why: &str, hint: String| {
+        Err(Error::new(Code::InvalidArgument, "use the kept changes", why).on(subject).hint(hint))
+    };
+    if stat.st_uid != caller.as_raw() && stat.st_uid != 0 {
+        let why = format!("it belongs to the user {}, who could say that they are of any directory", stat.st_uid);
+        let hint = format!("after a look at changes.json in it: chown {} it, and that file", caller.as_raw());
+        return refuse(&why, hint);
+    }
+    if stat.st_mode & 0o022 != 0 {
+        return refuse("others may write to it", format!("chmod go-w {subject}"));
+    }
+    if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_nlink > 1 {
+        return refuse("it has other names, by which it could be written", "choose another directory".into());
+    }
+    Ok(())
 }
 
 /// Are both descriptors of the same directory?

@@ -4,10 +4,21 @@ use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, openat2, statat};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat2, statat};
 use rustix::io::Errno;
 
+use super::Dress;
 use crate::image::tree::merge::{is_opaque, is_whiteout};
+
+/// Opens a directory that a layer is over. Its path was noted without links: whoever could put one in it since could
+/// make it any other directory.
+///
+/// # Errors
+/// Those of openat2(2); ELOOP is a link.
+pub(super) fn open_lower(path: &str) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)
+}
 
 /// A directory below: one, or several merged, the uppermost first; none where there is nothing.
 #[derive(Clone, Debug, Default)]
@@ -27,9 +38,16 @@ impl Lower {
     /// # Errors
     /// One can't be opened.
     pub fn open(paths: &[String]) -> rustix::io::Result<Lower> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let open = |path: &String| rustix::fs::open(path.as_str(), flags, Mode::empty()).map(Rc::new);
-        paths.iter().map(open).collect::<rustix::io::Result<_>>().map(Lower)
+        paths.iter().map(|path| open_lower(path).map(Rc::new)).collect::<rustix::io::Result<_>>().map(Lower)
+    }
+
+    /// Attributes of the directory itself.
+    ///
+    /// # Errors
+    /// There is none, or it can't be read.
+    pub fn dress(&self) -> rustix::io::Result<Dress> {
+        let top = self.0.first().ok_or(Errno::NOENT)?;
+        Dress::of(&**top, b".", &fstat(&**top)?)
     }
 
     /// What a name is here, if it is there at all.

@@ -11,12 +11,14 @@ mod tests;
 mod walk;
 
 use std::fmt::Write as _;
+use std::os::fd::AsFd;
 
-use rustix::fs::FileType;
+use rustix::fs::{FileType, Stat};
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Serialize, Serializer};
 
-pub use walk::walk;
+use crate::image::tree::xattrs;
+pub use walk::{raise_limit, walk};
 
 /// A writable layer and the place it stands for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +39,52 @@ pub struct Layer {
     pub mode: u32,
 }
 
+/// What a directory of the real tree was like when the command had ended, of which a layer has another version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Base {
+    /// Which layer.
+    pub layer: usize,
+    /// Its path in the layer, [`escaped`].
+    pub inner: String,
+    /// Its attributes then.
+    pub dress: Dress,
+}
+
+/// What a directory has besides its entries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Dress {
+    /// Permission bits.
+    pub mode: u32,
+    /// Its user on the host; `None`: the container's user namespace has no name for it.
+    pub uid: Option<u32>,
+    /// Its group on the host.
+    pub gid: Option<u32>,
+    /// Extended attributes that anybody can read, [`escaped`].
+    pub xattrs: Vec<(String, String)>,
+}
+
+impl Dress {
+    /// That of a name in a directory, of which this is known already.
+    pub(crate) fn of(parent: impl AsFd, name: &[u8], stat: &Stat) -> rustix::io::Result<Dress> {
+        let all = xattrs(parent, name)?;
+        let open = all.iter().filter(|(key, _)| !key.starts_with(b"trusted."));
+        Ok(Dress {
+            mode: stat.st_mode & 0o7777,
+            uid: Some(stat.st_uid),
+            gid: Some(stat.st_gid),
+            xattrs: open.map(|(key, value)| (escaped(key), escaped(value))).collect(),
+        })
+    }
+
+    /// Can it be the same? An owner without a name could be anybody.
+    fn agrees(&self, other: &Dress) -> bool {
+        let same = |a: Option<u32>, b: Option<u32>| a.is_none() || b.is_none() || a == b;
+        self.mode == other.mode && same(self.uid, other.uid) && same(self.gid, other.gid) && self.xattrs == other.xattrs
+    }
+}
+
 /// What is needed to read the layers of one container.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -50,6 +98,10 @@ pub struct Record {
     /// Where something was mounted in the container: these places, and what had to be made on the way, are not the
     /// command's.
     pub mount_points: Vec<String>,
+    /// The real directories that the command has given other attributes, as they were. Without one of its own a directory
+    /// that has changed since is one that may have been given others by somebody else.
+    #[serde(default)]
+    pub bases: Vec<Base>,
 }
 
 /// What happened to a path.
@@ -111,6 +163,8 @@ pub struct Change {
     pub layer: usize,
     /// Its path in the layer, without a slash at its ends.
     pub inner: Vec<u8>,
+    /// Of a modified directory, what the one below is like; ids are those of the user namespace of who looked.
+    pub below: Option<Box<Dress>>,
 }
 
 impl Serialize for Change {
@@ -164,10 +218,29 @@ pub fn text(changes: &[Change]) -> String {
     })
 }
 
-/// The list as one JSON document.
-#[must_use]
-pub fn json(changes: &[Change]) -> String {
-    serde_json::to_string(changes).unwrap_or_else(|_| "[]".into())
+/// The list as one JSON document, which a terminal can be shown too: what could steer one is escaped.
+///
+/// # Errors
+/// It can't be written as JSON.
+pub fn json(changes: &[Change]) -> crate::error::Result<String> {
+    use crate::error::{Code, Error};
+    let plain = serde_json::to_string(changes)
+        .map_err(|error| Error::new(Code::SetupFailed, "list the changes", error.to_string()))?;
+    // Such characters can only stand in strings. All of them are of the Basic Multilingual Plane.
+    Ok(plain.chars().fold(String::with_capacity(plain.len()), |mut text, c| {
+        if steers(c) {
+            let _ = write!(text, "\\u{:04x}", u32::from(c));
+        } else {
+            text.push(c);
+        }
+        text
+    }))
+}
+
+/// Is it a control character, or one that turns the direction of text, by which one path could look like another?
+fn steers(c: char) -> bool {
+    let turns = matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    c.is_control() || turns
 }
 
 /// A path as it is written on a terminal: control characters, bytes that are no text, and backslashes stand as `\xNN`.
@@ -176,9 +249,7 @@ pub fn escaped(path: &[u8]) -> String {
     let mut text = String::new();
     for chunk in path.utf8_chunks() {
         for c in chunk.valid().chars() {
-            // Characters that turn the direction of text could make one path look like another.
-            let misleads = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-            if c == '\\' || c.is_control() || misleads {
+            if c == '\\' || steers(c) {
                 let mut bytes = [0; 4];
                 for byte in c.encode_utf8(&mut bytes).bytes() {
                     let _ = write!(text, "\\x{byte:02x}");

@@ -8,7 +8,10 @@ use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::apply::{Apply, Consent};
+use super::keep::{self, Kept};
 use super::*;
+use crate::error::Code;
+use crate::image::tree::remove::remove;
 
 /// A layer over a directory, with a real overlay that shows both; needs root.
 struct Ground(PathBuf);
@@ -55,6 +58,16 @@ impl Ground {
         Record { since: i64::MAX, layers: vec![layer], ..Record::default() }
     }
 
+    /// The record with what the directories are like at this moment.
+    fn noted(&self) -> Record {
+        let note = |change: Change| {
+            let dress = *change.below?;
+            Some(Base { layer: change.layer, inner: escaped(&change.inner), dress })
+        };
+        let bases = walk::directories(self.layers(), &self.record()).unwrap().into_iter().filter_map(note).collect();
+        Record { since: 0, bases, ..self.record() }
+    }
+
     fn layers(&self) -> OwnedFd {
         rustix::fs::open(self.0.join("layers"), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap()
     }
@@ -71,7 +84,10 @@ impl Ground {
 
 impl Drop for Ground {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        // However deep it is.
+        let parent = rustix::fs::open(std::env::temp_dir(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        let name = std::ffi::CString::new(self.0.file_name().unwrap().as_bytes()).unwrap();
+        let _ = remove(&parent, &name);
     }
 }
 
@@ -218,4 +234,194 @@ fn nothing_mounted_in_a_removed_directory_is_emptied() {
     let survived = ground.0.join("elsewhere/file").exists();
     unmount(&point, UnmountFlags::DETACH).unwrap();
     assert!(survived && errors.len() == 1, "{errors:?}");
+}
+
+#[test]
+fn a_directory_that_is_mounted_over_keeps_its_mode() {
+    let Some(ground) = Ground::new("mounted-over") else { return };
+    tree(&ground);
+    ground.change(|merged| fs::set_permissions(merged.join("kept"), PermissionsExt::from_mode(0o700)).unwrap());
+    let changes = ground.list();
+    let elsewhere = ground.0.join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    fs::set_permissions(&elsewhere, PermissionsExt::from_mode(0o755)).unwrap();
+    mount("tmpfs", ground.lower().join("kept"), "tmpfs", MountFlags::empty(), Some(c"mode=755")).unwrap();
+    let record = ground.record();
+    let errors = Apply::new(ground.layers(), &record).unwrap().all(&changes, Consent { force: true, privileged: true });
+    let mode = fs::metadata(ground.lower().join("kept")).unwrap().permissions().mode() & 0o777;
+    unmount(ground.lower().join("kept"), UnmountFlags::DETACH).unwrap();
+    assert_eq!((mode, errors.len()), (0o755, 1), "{errors:?}");
+}
+
+#[test]
+fn what_changed_in_the_very_moment_of_the_start_has_changed() {
+    use std::os::unix::fs::MetadataExt;
+    let Some(ground) = Ground::new("moment") else { return };
+    tree(&ground);
+    ground.change(|merged| fs::write(merged.join("a"), "new").unwrap());
+    let stat = fs::metadata(ground.lower().join("a")).unwrap();
+    let moment = stat.ctime() * 1_000_000_000 + stat.ctime_nsec();
+    let apply = |since| {
+        let record = Record { since, ..ground.record() };
+        Apply::new(ground.layers(), &record).unwrap().all(&ground.list(), Consent::default()).len()
+    };
+    assert_eq!(apply(moment), 1);
+    assert_eq!(apply(moment + 1), 0);
+}
+
+#[test]
+fn a_name_can_steer_no_terminal_in_text_nor_in_json() {
+    let path = "/\u{7f}\u{9b}2J\u{61c}\u{200e}\u{202e}\u{2066}é";
+    let change = Change {
+        kind: Kind::Added,
+        path: path.as_bytes().to_vec(),
+        file_type: FileType::RegularFile,
+        differs: Vec::new(),
+        hazards: Vec::new(),
+        layer: 0,
+        inner: Vec::new(),
+        below: None,
+    };
+    let expected = r#"[{"kind":"added","path":"/\u007f\u009b2J\u061c\u200e\u202e\u2066é","type":"file"}]"#;
+    let json = json(std::slice::from_ref(&change)).unwrap();
+    assert_eq!(json, expected);
+    let read: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(read[0]["path"], path);
+    assert_eq!(text(&[change]), "A /\\x7f\\xc2\\x9b2J\\xd8\\x9c\\xe2\\x80\\x8e\\xe2\\x80\\xae\\xe2\\x81\\xa6é\n");
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+#[test]
+fn a_directory_that_somebody_else_has_given_other_attributes_is_left_alone_and_told() {
+    let Some(ground) = Ground::new("directories") else { return };
+    tree(&ground);
+    for name in ["kept", "src", "again"] {
+        set_mode(&ground.lower().join(name), 0o755);
+    }
+    ground.change(|merged| {
+        set_mode(merged, 0o711);
+        set_mode(&merged.join("kept"), 0o700);
+        set_mode(&merged.join("src"), 0o700);
+        std::os::unix::fs::chown(merged.join("again"), Some(7), Some(8)).unwrap();
+    });
+    let record = ground.noted();
+    // New entries are no new attributes.
+    fs::write(ground.lower().join("kept/mine"), "").unwrap();
+    set_mode(&ground.lower().join("src"), 0o750);
+    std::os::unix::fs::chown(ground.lower().join("again"), Some(9), None).unwrap();
+    let apply = |record: &Record, consent| Apply::new(ground.layers(), record).unwrap().all(&ground.list(), consent);
+    let errors = apply(&record, Consent::default());
+    let told: Vec<_> = errors.iter().map(|error| (error.subject.as_str(), error.code)).collect();
+    assert_eq!(told, [("/again", Code::InUse), ("/src", Code::InUse)]);
+    let modes = ["", "kept", "src"].map(|name| mode(&ground.lower().join(name)));
+    assert_eq!(modes, [0o711, 0o700, 0o750]);
+    // Of what nothing was noted, a change since then is enough.
+    let errors = apply(&Record { bases: Vec::new(), ..record.clone() }, Consent::default());
+    assert_eq!(errors.len(), 2, "{errors:?}");
+    assert_eq!(apply(&record, Consent { force: true, privileged: false }), []);
+    assert_eq!(text(&ground.list()), "");
+}
+
+#[test]
+fn what_is_nested_too_deep_is_told_as_that() {
+    let Some(ground) = Ground::new("deep") else { return };
+    let deep = |top: PathBuf| {
+        let mut path = top.join("top");
+        for _ in 0..1600 {
+            path.push("d");
+        }
+        fs::create_dir_all(path).unwrap();
+    };
+    deep(ground.lower());
+    // Deeper than the stack of a test's thread.
+    let work = || {
+        let whiteout = ground.upper().join("top");
+        let device = rustix::fs::FileType::CharacterDevice;
+        rustix::fs::mknodat(rustix::fs::CWD, &whiteout, device, Mode::empty(), 0).unwrap();
+        let errors = ground.apply(Consent { force: true, privileged: false });
+        assert_eq!(errors.len(), 1);
+        assert!(errors[0].to_string().contains("nested too deep"), "{errors:?}");
+        assert!(ground.lower().join("top/d").exists());
+        fs::remove_file(whiteout).unwrap();
+        deep(ground.upper());
+        let error = walk(ground.layers(), &ground.record()).unwrap_err();
+        assert!(error.to_string().contains("nested too deep"), "{error}");
+    };
+    std::thread::scope(|scope| {
+        std::thread::Builder::new().stack_size(256 << 20).spawn_scoped(scope, work).unwrap().join().unwrap();
+    });
+}
+
+/// A directory of kept changes of nothing.
+fn kept(ground: &Ground) -> PathBuf {
+    let dir = ground.0.join("kept");
+    fs::create_dir(&dir).unwrap();
+    set_mode(&dir, 0o700);
+    fs::create_dir(dir.join("layers")).unwrap();
+    let draft = keep::draft(fs::File::open(&dir).unwrap()).unwrap();
+    keep::fill(&draft, "kept", &Record { format: keep::FORMAT, ..ground.record() }).unwrap();
+    keep::settle(fs::File::open(&dir).unwrap(), "kept").unwrap();
+    dir
+}
+
+#[test]
+fn a_record_that_somebody_else_could_have_written_is_refused() {
+    let Some(ground) = Ground::new("trust") else { return };
+    let dir = kept(&ground);
+    let record = dir.join("changes.json");
+    let why = || Kept::find(dir.to_str().unwrap()).err().map(|error| error.to_string()).unwrap_or_default();
+    assert_eq!(why(), "");
+    for path in [&dir, &record] {
+        let was = mode(path);
+        std::os::unix::fs::chown(path, Some(1000), None).unwrap();
+        assert!(why().contains("it belongs to the user 1000"), "{}", why());
+        std::os::unix::fs::chown(path, Some(0), None).unwrap();
+        set_mode(path, was | 0o020);
+        assert!(why().contains("others may write to it"), "{}", why());
+        set_mode(path, was);
+        assert_eq!(why(), "");
+    }
+    fs::hard_link(&record, ground.0.join("other")).unwrap();
+    assert!(why().contains("other names"), "{}", why());
+}
+
+#[test]
+fn a_link_that_came_into_the_path_of_the_real_tree_is_refused() {
+    let Some(ground) = Ground::new("path") else { return };
+    tree(&ground);
+    ground.change(|merged| fs::write(merged.join("new"), "x").unwrap());
+    let record = ground.record();
+    fs::create_dir(ground.0.join("victim")).unwrap();
+    fs::rename(ground.lower(), ground.0.join("aside")).unwrap();
+    symlink("victim", ground.lower()).unwrap();
+    let error = Apply::new(ground.layers(), &record).unwrap_err();
+    assert!(error.to_string().contains("there is a link"), "{error}");
+}
+
+#[test]
+fn only_what_is_ours_is_discarded_and_only_where_it_still_is() {
+    let Some(ground) = Ground::new("discard") else { return };
+    let dir = kept(&ground);
+    fs::create_dir_all(dir.join("layers/0/work/work")).unwrap();
+    fs::write(dir.join("notes"), "mine").unwrap();
+    let (held, _) = Kept::find(dir.to_str().unwrap()).unwrap();
+    assert_eq!(held.discard().unwrap(), ["notes"]);
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+    fs::remove_file(dir.join("notes")).unwrap();
+    fs::rename(&dir, ground.0.join("aside")).unwrap();
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("theirs"), "").unwrap();
+    assert!(held.discard().unwrap_err().to_string().contains("exchanged"));
+    assert!(dir.join("theirs").exists());
+    fs::remove_dir_all(&dir).unwrap();
+    fs::rename(ground.0.join("aside"), &dir).unwrap();
+    assert_eq!(held.discard().unwrap(), Vec::<String>::new());
+    assert!(!dir.exists());
 }

@@ -6,16 +6,18 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, chmodat, fgetxattr, openat, readlinkat, statat};
-use rustix::io::Errno;
-use rustix::process::geteuid;
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 
 use super::lower::{Found, Lower};
-use super::{Change, Differs, Hazard, Kind, Layer, Record, escaped};
+use super::{Change, Differs, Dress, Hazard, Kind, Layer, Record, escaped};
 use crate::error::{At, Code, Error, Result};
 use crate::image::tree::xattrs;
 
 /// How deep directories may be in each other.
-const DEEPEST: usize = 1500;
+pub(super) const DEEPEST: usize = 1500;
+/// What is said of deeper ones, and of those for which the descriptors don't suffice.
+pub(super) const TOO_DEEP: &str = "directories are nested too deep";
 const STEP: &str = "list the changes";
 
 /// Every change that the layers in this directory tell, ordered by path.
@@ -25,6 +27,26 @@ const STEP: &str = "list the changes";
 /// # Errors
 /// A directory can't be read, or is too deep.
 pub fn walk(layers: impl AsFd, record: &Record) -> Result<Vec<Change>> {
+    look(layers, record, false)
+}
+
+/// As [`walk`], but only directories that were modified: no file is read.
+///
+/// # Errors
+/// Those of [`walk`].
+pub(super) fn directories(layers: impl AsFd, record: &Record) -> Result<Vec<Change>> {
+    let mut changes = look(layers, record, true)?;
+    changes.retain(|change| change.below.is_some());
+    Ok(changes)
+}
+
+/// A directory in a directory in a directory is as many descriptors: as many as this process may have.
+pub fn raise_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+}
+
+fn look(layers: impl AsFd, record: &Record, directories_only: bool) -> Result<Vec<Change>> {
     let mut changes = Vec::new();
     for (number, layer) in record.layers.iter().enumerate() {
         let name = format!("{number}/upper");
@@ -35,9 +57,11 @@ pub fn walk(layers: impl AsFd, record: &Record) -> Result<Vec<Change>> {
             Err(Errno::NOENT | Errno::ACCESS) => Lower::default(),
             other => other.at(STEP, &layer.path)?,
         };
-        let mut walker = Walker { record, layer, number, path: Vec::new(), changes: &mut changes };
-        if !layer.plain && stat.st_mode & 0o7777 != layer.mode {
+        let mut walker = Walker { record, layer, number, path: Vec::new(), changes: &mut changes, directories_only };
+        let (mode, below) = (stat.st_mode & 0o7777, lower.dress());
+        if !layer.plain && mode != layer.mode && below.as_ref().map_or(true, |below| below.mode != mode) {
             walker.tell(Kind::Modified, FileType::Directory, vec![Differs::Mode], Vec::new());
+            walker.note_below(below);
         }
         walker.directory(&upper, &lower, 0, layer.plain, false)?;
     }
@@ -52,6 +76,7 @@ struct Walker<'a> {
     /// Path in the layer.
     path: Vec<u8>,
     changes: &'a mut Vec<Change>,
+    directories_only: bool,
 }
 
 impl Walker<'_> {
@@ -67,7 +92,15 @@ impl Walker<'_> {
 
     fn tell(&mut self, kind: Kind, file_type: FileType, differs: Vec<Differs>, hazards: Vec<Hazard>) {
         let (path, inner) = (self.whole(), self.path.clone());
-        self.changes.push(Change { kind, path, file_type, differs, hazards, layer: self.number, inner });
+        let layer = self.number;
+        self.changes.push(Change { kind, path, file_type, differs, hazards, layer, inner, below: None });
+    }
+
+    /// Notes with the last change what is below it. What can't be read could not be compared later either.
+    fn note_below(&mut self, dress: rustix::io::Result<Dress>) {
+        if let (Some(change), Ok(dress)) = (self.changes.last_mut(), dress) {
+            change.below = Some(Box::new(dress));
+        }
     }
 
     fn is_mount_point(&self) -> bool {
@@ -94,7 +127,16 @@ impl Walker<'_> {
     }
 
     fn at<T>(&self, result: rustix::io::Result<T>) -> Result<T> {
-        result.at(STEP, escaped(&self.whole()))
+        result.at(STEP, escaped(&self.whole())).map_err(|error| match error.errno {
+            Some(libc::EMFILE) => self.too_deep(),
+            _ => error,
+        })
+    }
+
+    fn too_deep(&self) -> Error {
+        // Of the path, which has no end, the beginning says enough.
+        let whole = self.whole();
+        Error::new(Code::Unsupported, STEP, TOO_DEEP).on(escaped(&whole[..whole.len().min(200)]))
     }
 
     /// By the attribute that overlayfs itself goes by: the other one is anybody's to set.
@@ -107,13 +149,11 @@ impl Walker<'_> {
     /// Everything in a directory. `alone`: nothing of below shows through it.
     fn directory(&mut self, upper: &OwnedFd, lower: &Lower, depth: usize, plain: bool, alone: bool) -> Result<()> {
         if depth > DEEPEST {
-            return Err(
-                Error::new(Code::Unsupported, STEP, "directories are nested too deep").on(escaped(&self.whole()))
-            );
+            return Err(self.too_deep());
         }
         let mut names = BTreeSet::new();
         // Not opened once more by its name: its owner may have closed it to himself.
-        let listed = upper.try_clone().at(STEP, escaped(&self.whole()))?;
+        let listed = self.at(fcntl_dupfd_cloexec(upper, 0))?;
         for entry in self.at(Dir::new(listed))? {
             let name = self.at(entry)?.file_name().to_bytes().to_vec();
             if name != b"." && name != b".." {
@@ -123,7 +163,7 @@ impl Walker<'_> {
         for name in &names {
             self.within(name, |walker| walker.entry(upper, lower, name, depth, plain, alone))?;
         }
-        if !alone && !plain {
+        if (!alone && !plain) || self.directories_only {
             return Ok(());
         }
         for (name, kind) in self.at(lower.names())? {
@@ -152,6 +192,9 @@ impl Walker<'_> {
             return Ok(());
         }
         let stat = self.at(statat(upper, name, AtFlags::SYMLINK_NOFOLLOW))?;
+        if self.directories_only && FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+            return Ok(());
+        }
         let below = match lower.find(name) {
             Err(Errno::ACCESS) => None,
             other => self.at(other)?,
@@ -178,6 +221,9 @@ impl Walker<'_> {
                 differs.retain(|what| !copied || matches!(what, Differs::Type | Differs::Content));
                 if !differs.is_empty() {
                     self.tell(Kind::Modified, kind, differs, hazards);
+                    if is_directory && was_directory {
+                        self.note_below(Dress::of(&*below.parent, name, &below.stat));
+                    }
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! Telling the supervisor of the writable layers, where the command's changes are wanted.
 
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, openat};
@@ -17,7 +18,10 @@ use crate::plan::Plan;
 /// The directory in which the changes are kept, as this mount namespace has it.
 pub struct Kept {
     path: String,
-    directory: OwnedFd,
+    /// What an earlier container has noted.
+    earlier: Option<Record>,
+    /// For the next record: what the container's root can't open any more it can still write to.
+    draft: File,
     /// The directory of the layers in it.
     pub layers: OwnedFd,
 }
@@ -34,7 +38,9 @@ pub fn open_kept(path: &str, prepared: &OwnedFd) -> Result<Kept> {
         return Err(Error::new(Code::SetupFailed, step, "it was exchanged meanwhile").on(path));
     }
     let layers = keep::layers(&directory).at(step, path)?;
-    Ok(Kept { path: path.to_owned(), directory, layers })
+    let earlier = keep::read(&directory, path)?;
+    let draft = keep::draft(&directory).at(step, path)?;
+    Ok(Kept { path: path.to_owned(), earlier, draft, layers })
 }
 
 /// As [`open_kept`], where a plan wants one.
@@ -50,21 +56,27 @@ pub fn open(plan: &Plan, inputs: &Inputs) -> Result<Option<Kept>> {
 ///
 /// # Errors
 /// The kept ones are of another tree.
-pub fn tell(plan: &Plan, scratch: &Scratch, kept: Option<&Kept>, proc: &OwnedFd, channel: &Channel) -> Result<()> {
+pub fn tell(plan: &Plan, scratch: &Scratch, kept: Option<Kept>, proc: &OwnedFd, channel: &Channel) -> Result<()> {
     if plan.changes.is_none() {
         return Ok(());
     }
     let step = "hand over the writable layers";
     let (layers, directory) = scratch.made();
-    let now = clock_gettime(ClockId::Realtime);
+    // The clock that files are stamped by, which is late at times.
+    let now = clock_gettime(ClockId::RealtimeCoarse);
     let mut record = Record {
         format: keep::FORMAT,
         since: now.tv_sec * 1_000_000_000 + now.tv_nsec,
         layers: layers.to_vec(),
         mount_points: mount_points(proc)?,
+        bases: Vec::new(),
     };
-    if let Some(kept) = kept {
-        keep::write(&kept.directory, &kept.path, &mut record)?;
+    if let Some(Kept { path, earlier, draft, .. }) = kept {
+        if let Some(earlier) = earlier {
+            keep::go_on(&mut record, earlier, &path)?;
+        }
+        // The supervisor settles it.
+        keep::fill(&draft, &path, &record)?;
     }
     let memory = hand_over(&record)?;
     let mut fds = vec![directory.as_fd(), memory.as_fd()];
@@ -82,7 +94,7 @@ pub fn tell(plan: &Plan, scratch: &Scratch, kept: Option<&Kept>, proc: &OwnedFd,
 fn mount_points(proc: &OwnedFd) -> Result<Vec<String>> {
     let step = "read the mount table";
     let table = openat(proc, "self/mountinfo", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-    let table = std::io::read_to_string(std::fs::File::from(table.at(step, "/proc/self/mountinfo")?));
+    let table = std::io::read_to_string(File::from(table.at(step, "/proc/self/mountinfo")?));
     let table = table.at(step, "/proc/self/mountinfo")?;
     Ok(table.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape).collect())
 }

@@ -180,7 +180,7 @@ fn prepare(plan: &Plan, inputs: &mut Inputs, writes: Writes) -> Result<Ground> {
         }
         mounts::make(plan, &mut sources, &root)?;
         if let (Some(scratch), Some(mounted)) = (&scratch, &mounted) {
-            layers::tell(plan, scratch, kept.as_ref(), &mounted.proc, &inputs.channel)?;
+            layers::tell(plan, scratch, kept, &mounted.proc, &inputs.channel)?;
         }
         if writes == Writes::Not {
             root::allow_writes(plan)?;

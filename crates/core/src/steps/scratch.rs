@@ -204,7 +204,7 @@ impl Scratch {
         let &Over { path, lowers, user_xattrs, is_image, .. } = over;
         let upper = format!("{}/upper", self.made.len());
         let stat = statat(&self.layers, upper, AtFlags::SYMLINK_NOFOLLOW).at("make a writable layer", path)?;
-        let lowers = lowers.iter().map(|lower| (*lower).to_owned()).collect();
+        let lowers = lowers.iter().map(|lower| self.real_path(lower)).collect::<Result<_>>()?;
         self.made.push(Layer {
             path: path.to_owned(),
             lowers,
@@ -214,6 +214,17 @@ impl Scratch {
             mode: stat.st_mode & 0o7777,
         });
         Ok(())
+    }
+
+    /// The path without links, where it will be looked up later: by then a link could lead elsewhere.
+    fn real_path(&self, path: &str) -> Result<String> {
+        if !self.read_later {
+            return Ok(path.to_owned());
+        }
+        let real = std::fs::canonicalize(path).at("resolve the lower directory", path)?;
+        real.into_os_string().into_string().map_err(|_| {
+            Error::new(Code::Unsupported, "note the lower directory", "its real path is not UTF-8").on(path)
+        })
     }
 
     /// The layers that were made, and their directory.

@@ -95,6 +95,7 @@ impl Engine {
             mounts: None,
             layers: None,
             kept,
+            looked_through: false,
             collector: None,
             listing: None,
             running: false,

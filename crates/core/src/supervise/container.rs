@@ -75,6 +75,8 @@ pub struct Container {
     pub layers: Option<Layers>,
     /// Where the changes are kept; the lock on it.
     pub kept: Option<Kept>,
+    /// Its layers have been looked through after its end, or are being.
+    pub looked_through: bool,
     /// What lists its changes, after its end.
     pub collector: Option<Collector>,
     /// The list.

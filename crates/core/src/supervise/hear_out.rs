@@ -11,7 +11,8 @@ use super::engine::Engine;
 use super::launch;
 use super::protocol::{Event, Exit};
 use super::token::{Source, Token};
-use crate::changes::collect::{Collector, Layers};
+use crate::changes::collect::{Collected, Collector, Layers};
+use crate::changes::keep;
 use crate::error::{At, Code, Error};
 use crate::steps::channel::{FromChild, ToChild};
 use crate::sys::wait::{Status, Usage, reap};
@@ -74,6 +75,11 @@ impl Engine {
                 let mut fds = fds.into_iter();
                 if let (Some(directory), Some(record)) = (fds.next(), fds.next()) {
                     container.layers = Some(Layers { directory, record, user_namespace: fds.next() });
+                }
+                if let Some(kept) = &container.kept
+                    && let Err(error) = keep::settle(&kept.directory, &kept.path)
+                {
+                    self.give_up(key, error);
                 }
             }
             FromChild::Executed => self.started(key),
@@ -179,15 +185,21 @@ impl Engine {
         }
     }
 
-    /// Begins to list what the command changed, if that is wanted and it has run.
+    /// Begins to look at what the command changed, if that is wanted and it has run.
     fn list_changes(&mut self, key: u64) {
         let Some(container) = self.containers.get_mut(&key) else { return };
-        let form = container.plan.changes.as_ref().and_then(|changes| changes.list);
-        let (Some(layers), Some(form), Some(_)) = (container.layers.take(), form, &container.exit) else { return };
-        if container.failure.is_some() {
+        let Some(changes) = &container.plan.changes else { return };
+        if container.exit.is_none() || container.failure.is_some() || container.looked_through {
             return;
         }
-        let started = Collector::start(layers, &container.plan.user_namespace, form).and_then(|collector| {
+        container.looked_through = true;
+        let started = match container.layers.take() {
+            Some(layers) => Collector::start(layers, &container.plan.user_namespace, changes.list),
+            // It was ended before there was a command.
+            None if !container.running => return,
+            None => Err(Error::new(Code::SetupFailed, "list the changes", "the container has not told its layers")),
+        };
+        let started = started.and_then(|collector| {
             let token = Token::Container(key, Source::Listed).data();
             epoll::add(&self.epoll, &collector.pidfd, token, epoll::EventFlags::IN).at("list the changes", "")?;
             Ok(collector)
@@ -210,8 +222,11 @@ impl Engine {
             ended => ended.ok().flatten().map(|(status, _)| status),
         };
         let _ = epoll::delete(&self.epoll, &collector.pidfd);
-        match collector.finish(status == Some(Status::Exited(0))) {
-            Ok(list) => container.listing = Some(list),
+        let collected = collector.finish(status == Some(Status::Exited(0))).and_then(|Collected { list, bases }| {
+            container.kept.as_ref().map_or(Ok(()), |kept| keep::note_bases(kept, bases)).map(|()| list)
+        });
+        match collected {
+            Ok(list) => container.listing = list,
             Err(error) => container.failure = Some(error),
         }
     }
