@@ -1,6 +1,16 @@
 // What a hostile command leaves among its changes, and what an ordinary user can't apply.
 
-import { chmodSync, chownSync, existsSync, lstatSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  lstatSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { asEach, asRoot, asUser, cli, exec, isRoot, unless } from '../helpers/product.ts'
 import { onTerminal } from '../helpers/terminal.ts'
@@ -56,6 +66,11 @@ asRoot('a device and file capabilities among the changes are told, and left out'
   t.regex(stderr, /warning: .*\/able has file capabilities/)
   t.deepEqual(readdirSync(dir), ['plain'])
   t.true(existsSync(join(upper, 'disk')) && existsSync(join(upper, 'able')), 'what was left out stays')
+  t.is((await place.nsrs(['apply', '--yes', '--privileged-files', '../kept'], { cwd: dir })).code, 0)
+  const disk = lstatSync(join(dir, 'disk'))
+  t.deepEqual([disk.isBlockDevice(), disk.rdev], [true, 0x700])
+  const get = 'import os,sys; print(os.getxattr(sys.argv[1], "security.capability").hex())'
+  t.regex((await place.exec('python3', ['-c', get, join(dir, 'able')])).stdout, /^0100000280/)
 })
 
 const title = 'what a user may not write is told and stays kept, and the rest is applied'
@@ -100,7 +115,8 @@ asEach('on a terminal apply asks, and does nothing unless the answer is yes', as
 asEach('no mount lets the command write to what says of which tree its changes are', async (t, place) => {
   const dir = place.make('project')
   place.make('kept')
-  for (const mount of [`${place.dir}:/all`, `${place.dir}/kept:/kept`]) {
+  symlinkSync(place.dir, join(place.dir, 'link'))
+  for (const mount of [`${place.dir}:/all`, `${place.dir}/kept:/kept`, `${place.dir}/link:/all`]) {
     const { code, stderr } = await place.run(['--upper', '../kept', '-v', mount, 'true'], { cwd: dir })
     t.is(code, 125)
     t.regex(stderr, /could write to it by a mount/)
@@ -129,15 +145,20 @@ asRoot("the container's root, who is another on the host, has no part in the rec
   t.is(statSync(dir).mode & 0o777, 0o700)
 })
 
-unless(isRoot ? undefined : 'needs root', asUser, 'root applies nothing of another before taking it over', async (t, place) => {
-  const dir = place.make('project')
-  await place.output(['--upper', '../kept', 'sh', '-c', 'echo x > new'], { cwd: dir })
-  const apply = () => exec(process.execPath, [cli, 'apply', '--yes', join(place.dir, 'kept')])
-  const { code, stderr } = await apply()
-  t.is(code, 125)
-  t.regex(stderr, /it belongs to the user \d+.*\n.*chown 0/)
-  t.deepEqual(readdirSync(dir), [])
-  for (const path of ['kept', 'kept/changes.json']) chownSync(join(place.dir, path), 0, 0)
-  t.is((await apply()).code, 0)
-  t.is(statSync(join(dir, 'new')).uid, place.as.uid)
-})
+unless(
+  isRoot ? undefined : 'needs root',
+  asUser,
+  'root applies nothing of another before taking it over',
+  async (t, place) => {
+    const dir = place.make('project')
+    await place.output(['--upper', '../kept', 'sh', '-c', 'echo x > new'], { cwd: dir })
+    const apply = () => exec(process.execPath, [cli, 'apply', '--yes', join(place.dir, 'kept')])
+    const { code, stderr } = await apply()
+    t.is(code, 125)
+    t.regex(stderr, /it belongs to the user \d+.*\n.*chown 0/)
+    t.deepEqual(readdirSync(dir), [])
+    for (const path of ['kept', 'kept/changes.json']) chownSync(join(place.dir, path), 0, 0)
+    t.is((await apply()).code, 0)
+    t.is(statSync(join(dir, 'new')).uid, place.as.uid)
+  },
+)

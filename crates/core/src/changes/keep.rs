@@ -8,6 +8,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use rustix::fs::{
     AtFlags, Dir, FileType, FlockOperation, Gid, Mode, OFlags, Uid, chownat, flock, fstat, mkdir, mkdirat, openat,
@@ -21,6 +22,7 @@ use crate::error::{At, Code, Error, Result};
 use crate::image::tree::remove::remove;
 use crate::plan::Plan;
 use crate::plan::idmap::{IdMap, UserNamespace};
+use crate::plan::mount::{Mount, Source};
 
 /// The format of what is kept.
 pub const FORMAT: u32 = 1;
@@ -67,9 +69,10 @@ impl Kept {
     /// Makes the directory if it is missing, and readies it for a container of this plan.
     ///
     /// # Errors
-    /// It holds something else; another container uses it; it can't be made.
+    /// It holds something else; another container uses it; this one could write to it; it can't be made.
     pub fn prepare(path: &str, plan: &Plan) -> Result<Kept> {
         let step = "prepare the directory for changes";
+        keep_apart(path, &plan.mounts)?;
         match mkdir(path, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(Error::os(step, path, errno).code(Code::InvalidArgument)),
@@ -172,6 +175,31 @@ impl Kept {
     pub fn layers(&self) -> Result<OwnedFd> {
         layers(&self.directory).at("open the kept changes", &self.path)
     }
+}
+
+/// Refuses a mount by which the container could write to where its changes are kept: it could say of what tree they are.
+fn keep_apart(path: &str, mounts: &[Mount]) -> Result<()> {
+    let real = |path: &Path| match (path.canonicalize(), path.parent().map(Path::canonicalize), path.file_name()) {
+        (Ok(real), ..) => real,
+        // It will be made.
+        (Err(_), Some(Ok(parent)), Some(name)) => parent.join(name),
+        _ => path.to_owned(),
+    };
+    let directory = real(Path::new(path));
+    for mount in mounts.iter().filter(|mount| !mount.attributes.read_only) {
+        let Source::Bind { path: source, .. } = &mount.source else { continue };
+        let source = real(Path::new(source));
+        if directory.starts_with(&source) || source.starts_with(&directory) {
+            return Err(Error::new(
+                Code::InvalidArgument,
+                "keep changes in",
+                "the container could write to it by a mount",
+            )
+            .on(format!("{path} with {}", mount.option))
+            .hint("choose a directory outside of the mount, or mount read-only"));
+        }
+    }
+    Ok(())
 }
 
 /// The directory of the layers.

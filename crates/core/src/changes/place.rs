@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat,
+    AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chmod, chownat,
     fchmod, fchown, fsetxattr, fstat, futimens, ioctl_ficlone, linkat, mknodat, openat, readlinkat, removexattr,
     renameat_with, setxattr, symlinkat, unlinkat, utimensat,
 };
@@ -67,14 +67,18 @@ fn make(from: rustix::fd::BorrowedFd<'_>, name: &[u8], stat: &Stat, to: &OwnedFd
     }
     let made = openat(to, temporary, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
     let now = fstat(&made)?;
+    if FileType::from_raw_mode(now.st_mode) != kind {
+        return Err(Errno::STALE);
+    }
+    // By descriptor: whoever may write to the directory could put another file in the name's place.
     if (now.st_uid, now.st_gid) != (stat.st_uid, stat.st_gid) {
         let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
-        chownat(to, temporary, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
-    }
-    if kind != FileType::Symlink {
-        chmodat(to, temporary, mode, AtFlags::empty())?;
+        chownat(&made, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?;
     }
     let path = format!("/proc/self/fd/{}", made.as_raw_fd());
+    if kind != FileType::Symlink {
+        chmod(&path[..], mode)?;
+    }
     for (key, value) in xattrs(from, name)? {
         setxattr(&path[..], &key[..], &value, XattrFlags::empty())?;
     }

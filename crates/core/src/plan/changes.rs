@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Problems;
-use super::mount::{Mount, Source, absolute};
+use super::mount::absolute;
 use super::root::{Root, below, clean};
 use crate::changes::collect::Form;
 use crate::error::{Code, Error};
@@ -25,22 +25,6 @@ pub struct Changes {
 pub fn upper(spec: &Spec, host: &Host) -> Option<String> {
     let home = spec.caller.env.get("HOME").map(String::as_str).or(host.home.as_deref());
     spec.upper.as_ref().map(|path| clean(&absolute(path, &spec.caller.cwd, home)))
-}
-
-/// Refuses a mount by which the container could write to where its changes are kept: it could say of what tree they are.
-pub fn keep_apart(changes: Option<&Changes>, mounts: &[Mount], problems: &mut Problems) {
-    let Some(upper) = changes.and_then(|changes| changes.upper.as_deref()) else { return };
-    for mount in mounts.iter().filter(|mount| !mount.attributes.read_only) {
-        if let Source::Bind { path, .. } = &mount.source
-            && (below(upper, &clean(path)) || below(&clean(path), upper))
-        {
-            problems.push(
-                Error::new(Code::InvalidArgument, "keep changes in", "the container could write to it by a mount")
-                    .on(format!("{upper} with {}", mount.option))
-                    .hint("choose a directory outside of the mount, or mount read-only"),
-            );
-        }
-    }
 }
 
 /// Resolves what is wanted of the changes.

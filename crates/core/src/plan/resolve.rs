@@ -64,7 +64,6 @@ pub fn resolve(spec: &Spec, host: &Host, tree: &HostTree, facts: Option<&ImageFa
         hostname,
         domainname,
     };
-    changes::keep_apart(plan.changes.as_ref(), &plan.mounts, &mut problems);
     (plan, problems)
 }
 
