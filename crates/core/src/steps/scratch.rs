@@ -3,7 +3,9 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, chmodat, chownat, mkdirat, open, openat, stat, statat, symlinkat};
+use rustix::fs::{
+    AtFlags, Gid, Mode, OFlags, Stat, Uid, chmodat, chownat, mkdirat, open, openat, stat, statat, symlinkat,
+};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 use rustix::process::fchdir;
@@ -122,14 +124,17 @@ impl Scratch {
         let Some((top, below)) = over.lowers.split_first() else {
             return Err(Error::new(Code::SetupFailed, "overlay", "there is nothing below").on(over.path));
         };
+        // Before anything is made: whoever goes on without this overlay gives its number to the next one.
+        let like = stat(*top).map_err(|errno| Error::os("look at", *top, errno))?;
+        let real = self.real_paths(over.lowers)?;
         let layer = self.made.len();
         let (upper, work) = (format!("{layer}/upper"), format!("{layer}/work"));
         let is_new = self.directories(&[&layer.to_string(), &upper, &work])?;
         if is_new {
             // The root of the upper layer is what the merged directory's mode and owner are taken from.
-            copy_owner(self.layers.as_fd(), &upper, top)?;
+            copy_owner(self.layers.as_fd(), &upper, top, &like)?;
         }
-        self.note(over, false)?;
+        self.note(over, real, false)?;
         // The layers are named from the working directory, for the tmpfs has no path.
         fchdir(&self.tree).at("enter the writable layers", "")?;
         let start = || {
@@ -168,11 +173,12 @@ impl Scratch {
     /// # Errors
     /// The kernel refuses.
     pub fn anew(&mut self, path: &str) -> Result<(OwnedFd, bool)> {
+        let mode = Mode::from_raw_mode(split_mode(path)?);
+        let real = self.real_paths(&[path])?;
         let layer = self.made.len();
         let upper = format!("{layer}/upper");
         let is_new = self.directories(&[&layer.to_string(), &upper])?;
         if is_new {
-            let mode = Mode::from_raw_mode(split_mode(path)?);
             chmodat(&self.layers, upper.as_str(), mode, AtFlags::empty()).at("make a writable layer", path)?;
         }
         let over = Over {
@@ -183,7 +189,7 @@ impl Scratch {
             volatile: false,
             is_image: false,
         };
-        self.note(&over, true)?;
+        self.note(&over, real, true)?;
         let place = openat(&self.tree, format!("{LAYERS}/{upper}"), OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
         let tree = clone_tree(place.at("make a writable layer", path)?, "", false).at("make a writable layer", path)?;
         Ok((tree, is_new))
@@ -200,11 +206,10 @@ impl Scratch {
         Ok(true)
     }
 
-    fn note(&mut self, over: &Over<'_>, plain: bool) -> Result<()> {
-        let &Over { path, lowers, user_xattrs, is_image, .. } = over;
+    fn note(&mut self, over: &Over<'_>, lowers: Vec<String>, plain: bool) -> Result<()> {
+        let &Over { path, user_xattrs, is_image, .. } = over;
         let upper = format!("{}/upper", self.made.len());
         let stat = statat(&self.layers, upper, AtFlags::SYMLINK_NOFOLLOW).at("make a writable layer", path)?;
-        let lowers = lowers.iter().map(|lower| self.real_path(lower)).collect::<Result<_>>()?;
         self.made.push(Layer {
             path: path.to_owned(),
             lowers,
@@ -216,15 +221,15 @@ impl Scratch {
         Ok(())
     }
 
-    /// The path without links, where it will be looked up later: by then a link could lead elsewhere.
-    fn real_path(&self, path: &str) -> Result<String> {
-        if !self.read_later {
-            return Ok(path.to_owned());
-        }
-        let real = std::fs::canonicalize(path).at("resolve the lower directory", path)?;
-        real.into_os_string().into_string().map_err(|_| {
-            Error::new(Code::Unsupported, "note the lower directory", "its real path is not UTF-8").on(path)
-        })
+    /// The paths without links, where they will be looked up later: by then a link could lead elsewhere.
+    fn real_paths(&self, paths: &[&str]) -> Result<Vec<String>> {
+        let real = |path: &str| {
+            let real = std::fs::canonicalize(path).at("resolve the lower directory", path)?;
+            real.into_os_string().into_string().map_err(|_| {
+                Error::new(Code::Unsupported, "note the lower directory", "its real path is not UTF-8").on(path)
+            })
+        };
+        paths.iter().map(|path| if self.read_later { real(path) } else { Ok((*path).to_owned()) }).collect()
     }
 
     /// The layers that were made, and their directory.
@@ -305,9 +310,8 @@ fn at_once(draft: Draft, names: &[String]) -> Result<Draft> {
 
 /// Gives a layer's directory the mode and owner of the directory it stands for. An owner that isn't mapped can't be given:
 /// then nobody gets more than others have on the host.
-fn copy_owner(tree: BorrowedFd<'_>, name: &str, lower: &str) -> Result<()> {
+fn copy_owner(tree: BorrowedFd<'_>, name: &str, lower: &str, stat: &Stat) -> Result<()> {
     let step = "make a writable layer";
-    let stat = stat(lower).map_err(|errno| Error::os("look at", lower, errno))?;
     let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
     let mode = match chownat(tree, name, Some(uid), Some(gid), AtFlags::empty()) {
         Ok(()) => stat.st_mode & 0o7777,
