@@ -169,3 +169,18 @@ asEach('what else lies in the directory of the changes stays, and that is told',
   t.regex(stderr, /kept stays: .*: notes\n/)
   t.deepEqual(readdirSync(join(place.dir, 'kept')), ['notes'])
 })
+
+asEach('a directory that the command has closed, or opened, is filled all the same', async (t, place) => {
+  const dir = project(place)
+  chmodSync(join(dir, 'old'), 0o500)
+  const script = 'echo x > src/new; chmod 500 src; chmod 700 old; rm old/file; echo x > old/new'
+  await place.output(['--upper', '../kept', 'sh', '-c', script], { cwd: dir })
+  const { code, stderr } = await place.nsrs(['apply', '--yes', '../kept'], { cwd: dir })
+  t.is(code, 0, stderr)
+  t.deepEqual(
+    ['src', 'old'].map((sub) => statSync(join(dir, sub)).mode & 0o777),
+    [0o500, 0o700],
+  )
+  t.deepEqual([...readdirSync(join(dir, 'src')).sort(), ...readdirSync(join(dir, 'old'))], ['main.js', 'new', 'new'])
+  chmodSync(join(dir, 'src'), 0o700)
+})

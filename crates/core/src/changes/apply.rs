@@ -8,8 +8,11 @@ use std::collections::HashMap;
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, mkdirat, openat, openat2, statat};
+use rustix::fs::{
+    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fchmod, fstat, mkdirat, openat, openat2, statat,
+};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use rustix::process::geteuid;
 
 use super::lower::open_lower;
 use super::walk::{DEEPEST, TOO_DEEP, open_own};
@@ -37,6 +40,17 @@ pub struct Apply<'a> {
     bases: HashMap<(usize, &'a str), &'a Dress>,
     /// First names of files with several.
     first: HashMap<(usize, u64), Vec<u8>>,
+}
+
+/// What is left to do for a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// Nothing.
+    Done,
+    /// A directory that was there gets its attributes.
+    DressOld,
+    /// A new one.
+    DressNew,
 }
 
 /// A directory of the real tree, and what it is to be like: the directory of this name in another.
@@ -99,25 +113,25 @@ impl Apply<'_> {
     /// Does all of them, as far as that can be; what could not be done is told.
     pub fn all(&mut self, changes: &[Change], consent: Consent) -> Vec<Error> {
         let mut errors = Vec::new();
-        let mut made = Vec::new();
+        let mut undressed = Vec::new();
         for change in changes {
             match self.one(change, consent) {
-                Ok(true) => made.push(change),
-                Ok(false) => {}
+                Ok(Next::Done) => {}
+                Ok(next) => undressed.push((change, next == Next::DressNew)),
                 Err(error) => errors.push(error),
             }
         }
         // Last, for a directory may be closed to its owner, and its times change with its entries.
-        for change in made.into_iter().rev() {
-            if let Err(error) = self.dress_new(change) {
+        for (change, is_new) in undressed.into_iter().rev() {
+            if let Err(error) = self.dress(change, is_new) {
                 errors.push(error);
             }
         }
         errors
     }
 
-    /// Does one; true for a new directory, which is dressed later.
-    fn one(&mut self, change: &Change, consent: Consent) -> Result<bool> {
+    /// Does one, but for the attributes of a directory.
+    fn one(&mut self, change: &Change, consent: Consent) -> Result<Next> {
         let subject = escaped(&change.path);
         let fail = |errno: Errno| explain(Error::os(STEP, &subject, errno), errno);
         if !change.hazards.is_empty() && !consent.privileged {
@@ -126,7 +140,7 @@ impl Apply<'_> {
                 .hint("look at it; --privileged-files brings such files too"));
         }
         let Some((parent, name)) = self.parent(change).map_err(fail)? else {
-            return self.dress_old(change, consent).map(|()| false);
+            return self.open_old(change, consent).map(|()| Next::DressOld);
         };
         let old = match statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => None,
@@ -137,7 +151,7 @@ impl Apply<'_> {
             && change.file_type == FileType::Directory
             && old.as_ref().is_some_and(is_directory);
         if stays {
-            return self.dress_old(change, consent).map(|()| false);
+            return self.open_old(change, consent).map(|()| Next::DressOld);
         }
         let changed = match &old {
             Some(stat) => {
@@ -154,11 +168,11 @@ impl Apply<'_> {
             remove(&parent, &c_name).map_err(fail)?;
         }
         if change.kind == Kind::Deleted {
-            return Ok(false);
+            return Ok(Next::Done);
         }
         if change.file_type == FileType::Directory {
             mkdirat(&parent, name, Mode::RWXU).map_err(fail)?;
-            return Ok(true);
+            return Ok(Next::DressNew);
         }
         let (from, name, stat) = self.source(change).map_err(fail)?;
         let key = (change.layer, stat.st_ino);
@@ -171,24 +185,28 @@ impl Apply<'_> {
         let new = change.kind == Kind::Added && !consent.force;
         place::put(&from, name, &stat, &parent, link, new).map_err(fail)?;
         self.first.entry(key).or_insert_with(|| change.inner.clone());
-        Ok(false)
+        Ok(Next::Done)
     }
 
-    /// Gives a directory that was there what the layer's has, unless it is another by now than the command saw.
-    fn dress_old(&self, change: &Change, consent: Consent) -> Result<()> {
+    /// Makes sure that a directory that was there is the one that the command saw, and opens it to its owner for what is to
+    /// be done in it.
+    fn open_old(&self, change: &Change, consent: Consent) -> Result<()> {
         let subject = escaped(&change.path);
         let act = || {
-            let pair = self.pair(change)?;
-            let Pair { target, from, name, stat } = &pair;
-            let real = fstat(target)?;
-            let now = Dress::of(target, b".", &real)?;
+            let Pair { target, from, name, stat } = self.pair(change)?;
+            let real = fstat(&target)?;
+            let now = Dress::of(&target, b".", &real)?;
             let base = self.bases.get(&(change.layer, escaped(&change.inner).as_str())).copied();
             let is_same = match base {
-                _ if consent.force || now == Dress::of(from, name, stat)? => true,
+                _ if consent.force || now == Dress::of(&from, name, &stat)? => true,
                 Some(base) => base.agrees(&now),
                 None => moment(&real) < self.record.since,
             };
-            if is_same { place::dress(target, from, name, stat, false).map(|()| true) } else { Ok(false) }
+            let mode = Mode::from_raw_mode(now.mode);
+            if is_same && real.st_uid == geteuid().as_raw() && !mode.contains(Mode::RWXU) {
+                fchmod(&target, mode | Mode::RWXU)?;
+            }
+            Ok(is_same)
         };
         match act() {
             Ok(true) => Ok(()),
@@ -197,10 +215,12 @@ impl Apply<'_> {
         }
     }
 
-    /// Gives a new directory what the layer's has.
-    fn dress_new(&self, change: &Change) -> Result<()> {
-        let act =
-            || self.pair(change).and_then(|pair| place::dress(&pair.target, &pair.from, pair.name, &pair.stat, true));
+    /// Gives a directory what the layer's has; a new one its times too.
+    fn dress(&self, change: &Change, is_new: bool) -> Result<()> {
+        let act = || {
+            let Pair { target, from, name, stat } = self.pair(change)?;
+            place::dress(&target, &from, name, &stat, is_new)
+        };
         act().map_err(|errno| explain(Error::os(STEP, escaped(&change.path), errno), errno))
     }
 
