@@ -9,9 +9,8 @@ import { verbs } from './verbs.ts'
 
 const EXAMPLES = `
 Examples:
-  nsrs run -- npm test                 on this host's tree, leaving nothing
-  nsrs run --rootfs ./alpine -it sh    a shell in another root
-  nsrs pull busybox                    an image from a registry`
+  nsrs run -it busybox sh    a shell in an image, pulled if it is missing
+  nsrs run -- npm test       on this host's tree, leaving nothing`
 
 /** The commands that are no verbs of images. */
 const commands: Record<string, { summary: string; make: (words: readonly string[]) => Command }> = {
@@ -30,7 +29,7 @@ const images: typeof commands = Object.fromEntries([
 
 /** All commands in few enough lines for any screen. */
 function overview(): string {
-  const lines = ['Usage: nsrs COMMAND ...', '', 'Linux containers without a daemon.', '', 'Containers:']
+  const lines = ['Linux containers without a daemon. Usage: nsrs COMMAND ...', '', 'Containers:']
   for (const [name, { summary }] of Object.entries(commands)) lines.push(`  ${name.padEnd(9)}${summary}`)
   lines.push('', 'Images:')
   const cells = Object.entries(images).map(([name, { summary }]) => `  ${name.padEnd(9)}${summary}`)
