@@ -64,8 +64,9 @@ const cli: Options = {
     {
       name: 'slim',
       setup: (build) => {
-        build.onResolve({ filter: /^node:/ }, ({ path }) => {
-          const stand = slim[path]
+        build.onResolve({ filter: /^node:/ }, ({ path, importer }) => {
+          // Our own code means what it imports.
+          const stand = path === 'node:child_process' && !importer.includes('node_modules') ? undefined : slim[path]
           return stand === undefined ? undefined : { path: resolve(stand) }
         })
         build.onResolve({ filter: /^\.\/commands\.ts$/ }, () => ({ path: COMMANDS, external: true }))

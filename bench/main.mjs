@@ -10,12 +10,13 @@ import { Calm } from './lib/rounds.mjs'
 import { prepare } from './lib/setup.mjs'
 import { summarize } from './lib/stats.mjs'
 import { cli } from './suites/cli.mjs'
+import { imageMemory, images } from './suites/images.mjs'
 import { memory } from './suites/memory.mjs'
 import { starts } from './suites/starts.mjs'
 import { throughput } from './suites/throughput.mjs'
 import { namesOf, targets } from './targets.mjs'
 
-const suites = { starts, throughput, cli, memory }
+const suites = { starts, throughput, cli, memory, images, 'image-memory': imageMemory }
 const options = parse()
 delete process.env.NODE_EXTRA_CA_CERTS
 

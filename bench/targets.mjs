@@ -38,6 +38,13 @@ export const targets = [
   { suite: 'memory', of: 'supervisor VmRSS, bridge', most: 4096 },
   { suite: 'memory', of: 'per container Rss, none', most: 150 },
   { suite: 'memory', of: 'per container Rss, bridge', most: 150 },
+  // umoci reads no zstd.
+  { suite: 'images', of: 'nsrs pull, gzip', over: 'skopeo + umoci, gzip', most: 0.5 },
+  { suite: 'images', of: 'nsrs pull, gzip', over: 'curl | tar, gzip', most: 1.1 },
+  { suite: 'images', of: 'nsrs pull, zstd', over: 'curl | tar, zstd', most: 1.1 },
+  { suite: 'images', of: 'nsrs pull, again', beyond: 'curl, the manifest', most: 50 },
+  { suite: 'image-memory', of: 'pull VmHWM, gzip', most: 120_000 },
+  { suite: 'image-memory', of: 'pull VmHWM, zstd', most: 120_000 },
 ]
 
 /** The names a target needs. */

@@ -21,6 +21,7 @@ export interface Flag {
 
 /** Headings of the help, in order, each with the options under it. */
 export const groups = {
+  Image: ['platform', 'entrypoint', 'publishAll', 'rootfsTmpfs'],
   'Root file system': ['rootfs', 'readOnly', 'hide', 'volumes', 'mounts', 'tmpfs', 'shmSize'],
   Network: ['network', 'publish', 'dns', 'dnsSearch', 'dnsOptions', 'addHosts', 'ip', 'ip6', 'mac'],
   Process: ['env', 'envHost', 'workdir', 'user', 'groups', 'hostname', 'domainname', 'tty', 'init', 'timeout'],
@@ -51,8 +52,16 @@ type Flags = [Ungrouped] extends [never] ? Record<keyof ContainerOptions, Flag> 
 export const flags: Flags = {
   rootfs: {
     flags: '--rootfs <DIR>',
-    help: "root file system: a directory, or host (default): the host's tree, copy-on-write",
+    help: 'a directory, or host for its own tree, copy-on-write; a command follows',
   },
+  platform: { flags: '--platform <OS/ARCH>', help: "which of an image's platforms (default: this machine's)" },
+  entrypoint: {
+    flags: '--entrypoint <PROGRAM>',
+    help: "in place of the image's; an empty text for none",
+    value: (text) => (text === '' ? [] : [text]),
+  },
+  publishAll: { flags: '-P, --publish-all', help: 'publish every port that the image exposes, on free ports' },
+  rootfsTmpfs: { flags: '--rootfs-tmpfs', help: 'keep changes of the image in memory, not on disk' },
   readOnly: { flags: '--read-only', help: 'mount the root file system read-only' },
   hide: {
     flags: '--hide <PATH>',
@@ -141,6 +150,17 @@ export const ownFlags = {
     many: true,
   },
   interactive: { flags: '-i, --interactive', help: "accepted as docker's; standard input is always connected" },
+  pull: {
+    flags: '--pull <WHEN>',
+    help: 'pull the image: always, missing (default) or never',
+    choices: ['always', 'missing', 'never'],
+  },
+  quiet: { flags: '-q, --quiet', help: 'pull without a word' },
+  progress: {
+    flags: '--progress <FORM>',
+    help: 'how a pull is told: live, plain, json or none',
+    choices: ['live', 'plain', 'json', 'none'],
+  },
   explain: { flags: '--explain', help: 'print what would be done, and do nothing' },
   format: { flags: '--format <FORMAT>', help: 'with --explain: text or json', choices: ['text', 'json'] },
 } as const satisfies Record<string, Flag>

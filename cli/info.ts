@@ -1,8 +1,8 @@
 import { release } from 'node:os'
 import { Command, Option } from 'commander'
 import { native } from '../ts/native.ts'
+import { version } from '../ts/version.ts'
 import { say } from './report.ts'
-import { version } from './version.ts'
 
 /** `nsrs info`. */
 export function infoCommand(): Command {

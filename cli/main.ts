@@ -6,7 +6,7 @@ async function main(): Promise<void> {
   const words = process.argv.slice(2)
   try {
     const line = readPlain(words)
-    if (line !== undefined) await start(line.args, line.given)
+    if (line !== undefined) await start(line)
     else await (await import('./commands.ts')).execute(words)
   } catch (error) {
     process.exitCode = reportError(error)

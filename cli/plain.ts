@@ -1,9 +1,11 @@
 import { type Flag, flags, ownFlags } from './flags.ts'
 
-/** A command line of `nsrs run`: the command with its arguments, and the flags, as commander keeps them. */
+/** A command line of `nsrs run`: an image or a command with its arguments, and the flags, as commander keeps them. */
 export interface Line {
   args: string[]
   given: Record<string, unknown>
+  /** `--` stood before the arguments: they are a command. */
+  dashes: boolean
 }
 
 const all: Record<string, Flag> = { ...flags, ...ownFlags }
@@ -24,9 +26,11 @@ export function readPlain(words: readonly string[]): Line | undefined {
   const given: Line['given'] = {}
   if (words[0] !== 'run') return undefined
   let at = 1
+  let dashes = false
   for (; at < words.length; at++) {
     const word = words[at] as string
     if (word === '--') {
+      dashes = true
       at++
       break
     }
@@ -40,5 +44,5 @@ export function readPlain(words: readonly string[]): Line | undefined {
     if (flag.choices?.includes(value as string) === false) return undefined
     given[key] = flag.many ? [...((given[key] as string[] | undefined) ?? []), value] : value
   }
-  return at < words.length ? { args: words.slice(at), given } : undefined
+  return at < words.length ? { args: words.slice(at), given, dashes } : undefined
 }

@@ -1,41 +1,67 @@
 import { Command, CommanderError } from 'commander'
+import { version } from '../ts/version.ts'
 import { doctorCommand } from './doctor.ts'
+import { imageCommand, verbCommand } from './images.ts'
 import { infoCommand } from './info.ts'
 import { FAILED, report, say } from './report.ts'
 import { runCommand } from './run.ts'
-import { version } from './version.ts'
+import { verbs } from './verbs.ts'
 
 const EXAMPLES = `
 Examples:
-  nsrs run -- npm test                 on this host's tree, leaving nothing
-  nsrs run --rootfs ./alpine -it sh    a shell in another root
-  nsrs run --explain -- true           what would be done
-  nsrs doctor                          what this host can do
-`
+  nsrs run -it busybox sh    a shell in an image, pulled if it is missing
+  nsrs run -- npm test       on this host's tree, leaving nothing`
 
-/** The commands. Only the one that is called is made: of `run` that takes a few milliseconds. */
-const commands = {
+/** The commands that are no verbs of images. */
+const commands: Record<string, { summary: string; make: (words: readonly string[]) => Command }> = {
   run: { summary: 'run a command in a container', make: runCommand },
   doctor: { summary: 'check what this host can do', make: doctorCommand },
   info: { summary: 'tell version, paths and host', make: infoCommand },
 }
 
-/** The command line as far as these arguments need it. */
+/** The verbs of images that are commands, with `image` for the rest. */
+const images: typeof commands = Object.fromEntries([
+  ...Object.entries(verbs)
+    .filter(([, { onlyLong }]) => !onlyLong)
+    .map(([name, { summary }]) => [name, { summary, make: () => verbCommand(name) }]),
+  ['image', { summary: "prune; docker's long forms", make: imageCommand }],
+])
+
+/** All commands in few enough lines for any screen. */
+function overview(): string {
+  const lines = ['Linux containers without a daemon. Usage: nsrs COMMAND ...', '', 'Containers:']
+  for (const [name, { summary }] of Object.entries(commands)) lines.push(`  ${name.padEnd(9)}${summary}`)
+  lines.push('', 'Images:')
+  const cells = Object.entries(images).map(([name, { summary }]) => `  ${name.padEnd(9)}${summary}`)
+  const half = Math.ceil(cells.length / 2)
+  for (let row = 0; row < half; row++) {
+    lines.push(`${(cells[2 * row] as string).padEnd(38)}${cells[2 * row + 1] ?? ''}`)
+  }
+  lines.push('', 'nsrs COMMAND --help tells more; nsrs --version the version.')
+  return `${lines.join('\n')}\n`
+}
+
+/** The command line as far as these arguments need it. Only the command that is called is made: that takes a while. */
 export function program(args: readonly string[]): Command {
   const nsrs = new Command('nsrs')
-    .description('Linux containers without a daemon.')
-    .usage('COMMAND ...')
     .version(version, '--version', 'print the version')
     .helpOption('-h, --help', 'show this')
     .helpCommand('help [COMMAND]', 'show the help of a command')
     .enablePositionalOptions()
+    .configureHelp({ formatHelp: overview })
     .addHelpText('after', EXAMPLES)
   const named = args.find((arg) => !arg.startsWith('-'))
-  for (const [name, { summary, make }] of Object.entries(commands)) {
+  for (const [name, { summary, make }] of Object.entries({ ...commands, ...images })) {
     nsrs.addCommand(name === named || named === 'help' ? make(args) : new Command(name).summary(summary))
   }
-  for (const command of [nsrs, ...nsrs.commands]) command.exitOverride().configureOutput({ outputError, writeOut: say })
+  tame(nsrs)
   return nsrs
+}
+
+/** Errors are thrown and told our way, in all commands. */
+function tame(command: Command): void {
+  command.exitOverride().configureOutput({ outputError, writeOut: say })
+  for (const inner of command.commands) tame(inner)
 }
 
 /** Does what these arguments say. */

@@ -4,6 +4,7 @@ import { start } from './start.ts'
 
 const EXAMPLES = `
 Examples:
+  nsrs run -it busybox sh                   a shell in an image, which is pulled if it is missing
   nsrs run -- npm test                      on the host's own tree, leaving nothing behind
   nsrs run --rootfs ./alpine -it sh         a shell in another root
   nsrs run --network none --timeout 10 -- ./untrusted
@@ -34,17 +35,17 @@ const common: ReadonlySet<string> = new Set<keyof typeof flags | keyof typeof ow
 /** Asks for the help of all options. */
 const HELP_ALL = '--help-all'
 
-/** `nsrs run`, as far as these arguments need it. */
-export function runCommand(args: readonly string[]): Command {
-  const all = args.includes(HELP_ALL)
+/** `nsrs run`, as far as this command line, as it was given, needs it. */
+export function runCommand(words: readonly string[]): Command {
+  const all = words.includes(HELP_ALL)
   // What is hidden is not suggested for a mistyped option either.
-  const short = !all && ['--help', 'help'].some((word) => args.includes(word))
+  const short = !all && ['--help', 'help'].some((word) => words.includes(word))
   const command = new Command('run')
     .description(
-      "Run a command in a container of its own. The exit code is the command's;\n125 nsrs failed, 126 not executable, 127 not found.",
+      "Run a command in a container of its own: of an image, or of another root (--rootfs) or this host's tree (--).\nExit codes: the command's; 125 nsrs failed, 126 not executable, 127 not found.",
     )
-    .usage('[options] [--] COMMAND [ARG...]')
-    .argument('<command>')
+    .usage('[options] IMAGE [COMMAND [ARG...]] | [options] -- COMMAND [ARG...]')
+    .argument('<image or command>')
     .argument('[args...]')
     .passThroughOptions()
     .helpOption(all ? HELP_ALL : '--help', all ? 'show this' : `show this; ${HELP_ALL} shows all options`)
@@ -55,7 +56,28 @@ export function runCommand(args: readonly string[]): Command {
   }
   command.optionsGroup('Other:')
   for (const [key, flag] of Object.entries(ownFlags)) addFlag(command, key, flag, short)
-  return command.action((name: string, args: string[], given: Record<string, unknown>) => start([name, ...args], given))
+  return command.action((name: string, rest: string[], given: Record<string, unknown>) => {
+    const args = [name, ...rest]
+    return start({ args, given, dashes: hasDashes(words, args) })
+  })
+}
+
+/**
+ * Did `--` stand before the arguments of this command line of `nsrs run`? Commander doesn't say; but if that word was the
+ * last option's value, the words before it lack one.
+ */
+export function hasDashes(words: readonly string[], args: readonly string[]): boolean {
+  const at = words.length - args.length - 1
+  if (words[at] !== '--') return false
+  try {
+    const silent = runCommand(words)
+      .exitOverride()
+      .configureOutput({ outputError: () => {} })
+    silent.parseOptions(words.slice(1, at))
+    return true
+  } catch {
+    return false
+  }
 }
 
 /** The property that commander keeps a flag's values in is the option's own name. */

@@ -1,13 +1,33 @@
 import { caller } from '../ts/caller.ts'
 import { toNative } from '../ts/convert.ts'
 import { native } from '../ts/native.ts'
+import type { Line } from './plain.ts'
 import { report } from './report.ts'
-import { type Own, understand } from './wish.ts'
+import { type Own, understand, withoutImage } from './wish.ts'
 
 /** Does what a command line of `nsrs run` asks for: in the place of this process, unless that is not to be or can't be. */
-export async function start(args: string[], given: Record<string, unknown>): Promise<void> {
+export async function start({ args: words, given, dashes }: Line): Promise<void> {
   const wish = understand(given)
   const own = given as Own
+  // The first word is an image, unless something else is the root or it is said that a command begins here.
+  const [image, ...rest] = words
+  const isImage = !dashes && wish.options.rootfs === undefined && image !== undefined
+  const args = isImage ? rest : words
+  if (isImage) wish.options.rootfs = { image }
+  else wish.problems.push(...withoutImage(own))
+  if (isImage && wish.problems.length === 0 && (!own.explain || own.pull !== undefined)) {
+    const { pull = 'missing', quiet = false, progress } = own
+    const { platform } = wish.options
+    // Nearly always it is there, and what could bring it isn't even read.
+    if (pull === 'always' || native().binding.imageObstacle(image, platform)) {
+      const { provide } = await import('./commands.ts')
+      const code = await provide({ name: image, platform, pull, quiet, progress })
+      if (code !== undefined) {
+        process.exitCode = code
+        return
+      }
+    }
+  }
   if (own.explain || wish.problems.length > 0) return (await import('./commands.ts')).tell(args, wish, own)
   const { options, preserveFds } = wish
   const { binding, executable } = native()

@@ -1,4 +1,5 @@
 import type { ContainerOptions } from '../ts/binding.d.ts'
+import type { PullPolicy } from '../ts/images/provide.ts'
 import { flags } from './flags.ts'
 import { inherited } from './inherited.ts'
 import type { Problem } from './report.ts'
@@ -10,6 +11,9 @@ export interface Own {
   securityOpt?: string[]
   preserveFd?: string[]
   interactive?: boolean
+  pull?: PullPolicy
+  quiet?: boolean
+  progress?: string
   explain?: boolean
   format?: 'text' | 'json'
 }
@@ -56,4 +60,13 @@ export function understand(given: Record<string, unknown>): Wish {
   for (const fd of preserveFds.filter((fd) => open?.has(fd) === false))
     problems.push({ message: `invalid --preserve-fd "${fd}": the caller has no such open file descriptor` })
   return { options: options as ContainerOptions, preserveFds, problems }
+}
+
+/** What was given that only an image could use. */
+export function withoutImage(own: Own): Problem[] {
+  const given = (['pull', 'quiet', 'progress'] as const).filter((key) => own[key] !== undefined)
+  return given.map((key) => ({
+    message: `--${key} says how an image is pulled, and no image is the root here`,
+    hint: 'nsrs run [options] IMAGE [COMMAND...], without -- before the image',
+  }))
 }

@@ -14,8 +14,8 @@ export declare class Supervisor {
   explain(args: Array<string>, options: ContainerOptions, caller: CallerInfo): number
   /** Finds out what the host can do; the answer is an event with the returned number. */
   examine(): number
-  /** Sends a signal to a container's command. */
-  kill(id: number, signal: number): void
+  /** Sends a signal to a container's command; without a number the one that asks it to end: its image's, or `SIGTERM`. */
+  kill(id: number, signal?: number | undefined | null): void
 }
 
 /** The calling process. */
@@ -31,8 +31,14 @@ export declare function callerVariables(): Array<string>
 
 /** How a container is made. Names and text forms are docker's and podman's where those have the option. */
 export interface ContainerOptions {
-  /** The root file system: `host`, the host's own tree copy-on-write, or a directory. Default `host`. */
-  rootfs?: string
+  /** The root file system: `host`, the host's own tree copy-on-write, a directory, or an image. Default `host`. */
+  rootfs?: string | ImageRoot
+  /** Which of an image's platforms, `os/arch[/variant]`. Default: this machine's. */
+  platform?: string
+  /** In place of the image's entrypoint; its `Cmd` is then dropped too. An empty list is no entrypoint. */
+  entrypoint?: Array<string>
+  /** Keep what the command writes to an image's tree in memory, not on disk. Default false. */
+  rootfsTmpfs?: boolean
   /** Mount the root file system read-only. Default false. */
   readOnly?: boolean
   /** Further paths of the host's tree to hide (`~/` is the home directory), beside the well-known secret places. */
@@ -58,6 +64,8 @@ export interface ContainerOptions {
   mac?: string
   /** Published ports, `[IP:][HOST:]CONTAINER[/udp]`. */
   publish?: Array<string>
+  /** Publish every port that the image exposes, each on a free port of the host. Default false. */
+  publishAll?: boolean
   /** Name servers. */
   dns?: Array<string>
   /** Search domains of the resolver. */
@@ -201,6 +209,24 @@ export interface HostFinding {
   detail: string
   /** What to do about it. */
   fix?: string
+}
+
+/**
+ * Calls nsrs-image in the place of this process: its terminal, signals and exit code are the caller's. Returns only the
+ * reason why it could not.
+ */
+export declare function imageInPlace(executable: string, args: Array<string>): ErrorRecord
+
+/**
+ * Why a container can't run from an image of the store just now: it isn't there (`ERR_NSRS_IMAGE_NOT_FOUND`), or has to be
+ * unpacked first (`ERR_NSRS_IMAGE_NOT_READY`). Nothing if it can.
+ */
+export declare function imageObstacle(image: string, platform?: string | undefined | null): ErrorRecord | null
+
+/** An image as the root file system. */
+export interface ImageRoot {
+  /** Its name, completed by docker's rules (`busybox`, `registry.example/app:1`), or the beginning of its id. */
+  image: string
 }
 
 /** A mount taken apart, for paths that hold colons or commas. */

@@ -14,7 +14,8 @@ export class Canceler {
 
   constructor(id: number, signal: AbortSignal, options: ProcessOptions) {
     this.#signal = signal
-    const number = signalNumber(options.killSignal ?? 'SIGTERM', 'killSignal')
+    const { killSignal } = options
+    const number = killSignal === undefined ? undefined : signalNumber(killSignal, 'killSignal')
     const patience = options.forceKillAfter ?? PATIENCE
     this.#abort = () => {
       this.isCanceled = true

@@ -7,7 +7,7 @@ export function toNative(options: ContainerOptions): NativeOptions {
   const { rootfs, timeout, env } = options
   if (typeof rootfs !== 'object' && timeout === undefined && env === undefined) return options as NativeOptions
   const native = { ...options } as NativeOptions
-  if (typeof rootfs === 'object') native.rootfs = resolve(rootfs.dir)
+  if (typeof rootfs === 'object' && 'dir' in rootfs) native.rootfs = resolve(rootfs.dir)
   // As with child_process, a limit of 0 is none.
   if (timeout) native.timeout = Math.ceil(timeout)
   else delete native.timeout

@@ -5,15 +5,19 @@ import { fileURLToPath } from 'node:url'
 import type * as Binding from './binding.d.ts'
 import { ownError } from './errors.ts'
 
-/** The addon, and the executable that travels with it. */
+/** The addon, and the executables that travel with it. */
 export interface Native {
   binding: typeof Binding
+  /** nsrs-runtime: makes containers. */
   executable: string
+  /** nsrs-image: handles images. */
+  image: string
   directory: string
 }
 
 const ADDON = 'nsrs.node'
 const EXECUTABLE = 'nsrs-runtime'
+const IMAGE = 'nsrs-image'
 
 let loaded: Native | undefined
 
@@ -67,7 +71,8 @@ function load(): Native {
     const addon = join(directory, ADDON)
     if (!existsSync(addon)) continue
     try {
-      return { binding: require(addon) as typeof Binding, executable: join(directory, EXECUTABLE), directory }
+      const binding = require(addon) as typeof Binding
+      return { binding, executable: join(directory, EXECUTABLE), image: join(directory, IMAGE), directory }
     } catch (error) {
       cause ??= error
     }

@@ -1,5 +1,6 @@
 import type { Readable } from 'node:stream'
 import type { ContainerOptions as NativeOptions } from './binding.d.ts'
+import type { PullPolicy } from './images/provide.ts'
 
 /** Every field may also be given as `undefined`, which is the same as leaving it out. */
 type Loose<T> = { [Key in keyof T]?: T[Key] | undefined }
@@ -7,10 +8,12 @@ type Loose<T> = { [Key in keyof T]?: T[Key] | undefined }
 /** How a container is made. */
 export interface ContainerOptions extends Loose<Omit<NativeOptions, 'rootfs'>> {
   /**
-   * The root file system: `'host'`, the host's own tree copy-on-write, or a directory. `{ dir }` is always a directory,
-   * even one that is named `host`. Default `'host'`.
+   * The root file system: `'host'`, the host's own tree copy-on-write, a directory, or an image. `{ dir }` is always a
+   * directory, even one that is named `host`. Default `'host'`.
    */
-  rootfs?: string | { dir: string } | undefined
+  rootfs?: string | { dir: string } | { image: string } | undefined
+  /** When an image is pulled: each time, if it isn't in the store, or not at all. Default `'missing'`. */
+  pull?: PullPolicy | undefined
 }
 
 /** Where a standard stream goes: a pipe, where this process has its own, /dev/null, or a file descriptor. */
@@ -29,7 +32,7 @@ export interface ProcessOptions extends ContainerOptions {
    * already, nothing is started and the call throws the signal's reason.
    */
   signal?: AbortSignal | undefined
-  /** The signal that an abort and `kill()` send. Default `SIGTERM`. */
+  /** The signal that an abort and `kill()` send. Default: the image's, or `SIGTERM`. */
   killSignal?: string | number | undefined
   /** Milliseconds from an abort's {@link killSignal} to SIGKILL; `false`: never. Default 5000. */
   forceKillAfter?: number | false | undefined

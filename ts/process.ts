@@ -80,7 +80,7 @@ export class Process extends EventEmitter<ProcessEvents> implements AsyncDisposa
   readonly #stdout: End<Readable>
   readonly #stderr: End<Readable>
   readonly #canceler: Canceler | undefined
-  readonly #killSignal: number
+  readonly #killSignal: number | undefined
   readonly #ready = new Later<ContainerReport>()
   readonly #exit = new Later<Exit>()
   #report: ContainerReport | undefined
@@ -90,7 +90,8 @@ export class Process extends EventEmitter<ProcessEvents> implements AsyncDisposa
   /** @internal Made by {@link spawn}. */
   constructor(command: string, args: readonly string[], options: SpawnOptions) {
     super()
-    this.#killSignal = signalNumber(options.killSignal ?? 'SIGTERM', 'killSignal')
+    const { killSignal } = options
+    if (killSignal !== undefined) this.#killSignal = signalNumber(killSignal, 'killSignal')
     this.terminal = options.tty ? new Terminal(options.tty) : null
     const stdio = [options.stdin ?? 'pipe', options.stdout ?? 'pipe', options.stderr ?? 'pipe'] as const
     this.#launched = launch(command, args, options, stdio, (event) => this.#hear(event), true)

@@ -4,6 +4,7 @@ import { split } from './arguments.ts'
 import type { ContainerReport, ExitReport, NativeEvent } from './binding.d.ts'
 import { Canceler } from './canceler.ts'
 import { ExitError, fromRecords } from './errors.ts'
+import { provide } from './images/provide.ts'
 import { type Launched, launch } from './launch.ts'
 import type { RunOptions, Stdio } from './options.ts'
 import { commandLine, type Result, toExit } from './result.ts'
@@ -39,7 +40,17 @@ export function run(
     checkOptions(options)
     options.signal?.throwIfAborted()
     if (options.killSignal !== undefined) signalNumber(options.killSignal, 'killSignal')
-    new Run(command, args, options, resolve, reject)
+    const begin = () => void new Run(command, args, options, resolve, reject)
+    const brought = provide(options)
+    if (brought === undefined) begin()
+    else {
+      brought
+        .then(() => {
+          options.signal?.throwIfAborted()
+          begin()
+        })
+        .catch(reject)
+    }
   })
 }
 

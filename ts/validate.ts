@@ -3,7 +3,7 @@ import { nearest } from './nearest.ts'
 import type { AnyOptions } from './options.ts'
 
 /** What a value must be, and how that is said. */
-type Kind = keyof typeof kinds
+export type Kind = keyof typeof kinds
 
 const isRecord = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
@@ -31,8 +31,14 @@ const kinds = {
     (value: unknown) => isRecord(value) && isStrings(Object.values(value).filter((item) => item !== undefined)),
   ],
   rootfs: [
-    "'host', a directory or { dir }",
-    (value: unknown) => typeof value === 'string' || (isRecord(value) && typeof value.dir === 'string'),
+    "'host', a directory, { dir } or { image }",
+    (value: unknown) =>
+      typeof value === 'string' ||
+      (isRecord(value) && (typeof value.dir === 'string') !== (typeof value.image === 'string')),
+  ],
+  policy: [
+    "'always', 'missing' or 'never'",
+    (value: unknown) => ['always', 'missing', 'never'].includes(value as string),
   ],
   mounts: [
     'an array of strings and { type, source, target, options }',
@@ -45,6 +51,8 @@ const kinds = {
   stdio: ["'pipe', 'inherit', 'ignore' or a file descriptor", isStdio],
   descriptors: ['an object of file descriptors by number, 3 or more', isDescriptors],
   abort: ['an AbortSignal', (value: unknown) => typeof AbortSignal !== 'undefined' && value instanceof AbortSignal],
+  line: ['a line of text', (value: unknown) => typeof value === 'string' && /^[^\n\r]+$/.test(value)],
+  archive: ["'docker' or 'oci'", (value: unknown) => value === 'docker' || value === 'oci'],
   name: ["a signal's name or number", (value: unknown) => typeof value === 'string' || typeof value === 'number'],
   encoding: ["'utf8' or 'buffer'", (value: unknown) => value === 'utf8' || value === 'buffer'],
   input: [
@@ -83,6 +91,11 @@ function isDescriptors(value: unknown): boolean {
 /** Each option with what it must be; a new option does not compile until it stands here. */
 const table: Record<keyof AnyOptions, Kind> = {
   rootfs: 'rootfs',
+  pull: 'policy',
+  platform: 'string',
+  entrypoint: 'strings',
+  publishAll: 'boolean',
+  rootfsTmpfs: 'boolean',
   readOnly: 'boolean',
   hide: 'strings',
   volumes: 'strings',
@@ -171,11 +184,16 @@ export function checkCommand(command: unknown, args: unknown): void {
 
 /** Every option is known and of its type; what is wrong is told together. */
 export function checkOptions(options: unknown): void {
+  checkAgainst(table, options)
+}
+
+/** The same for the options of another call, of which a table says what each must be. */
+export function checkAgainst(table: Readonly<Record<string, Kind>>, options: unknown): void {
   if (!isRecord(options)) throw wrongType('options', 'an object', options)
   let problems: string[] | undefined
   for (const key in options) {
     const value = options[key]
-    const kind = Object.hasOwn(table, key) ? table[key as keyof AnyOptions] : undefined
+    const kind = Object.hasOwn(table, key) ? table[key] : undefined
     if (kind === undefined) {
       problems ??= []
       problems.push(`there is no option ${key}${nearest(key, Object.keys(table))}`)

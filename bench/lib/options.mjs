@@ -6,8 +6,8 @@ const here = fileURLToPath(new URL('../..', import.meta.url))
 
 const help = `npm run bench -- [OPTIONS]
 
-  --only NAME     only this suite (starts, throughput, cli, memory), or only the series whose names
-                  begin so, with the ones they are compared to; may be repeated
+  --only NAME     only this suite (starts, throughput, cli, memory, images, image-memory), or only the
+                  series whose names begin so, with the ones they are compared to; may be repeated
   --rounds N      rounds of the starts (default 80); the other suites take a share of it
   --wait SECONDS  wait for so long, all in all and in each suite, for moments in which nobody else
                   uses the machine (default 60, quick 5)

@@ -2,6 +2,7 @@ import test from 'ava'
 import { flags, ownFlags } from '../../cli/flags.ts'
 import { type Line, readPlain } from '../../cli/plain.ts'
 import { program } from '../../cli/program.ts'
+import { hasDashes } from '../../cli/run.ts'
 
 /** The same command line as commander reads it; undefined where it has an error or help to tell. */
 function readByCommander(words: readonly string[]): Line | undefined {
@@ -9,8 +10,9 @@ function readByCommander(words: readonly string[]): Line | undefined {
   const nsrs = program(words)
   for (const command of nsrs.commands) {
     command.configureOutput({ writeOut: () => {}, writeErr: () => {}, outputError: () => {} })
-    command.action((name: string, args: string[], given: Line['given']) => {
-      line = { args: [name, ...args], given: { ...given } }
+    command.action((name: string, rest: string[], given: Line['given']) => {
+      const args = [name, ...rest]
+      line = { args, given: { ...given }, dashes: hasDashes(words, args) }
     })
   }
   try {
@@ -31,10 +33,11 @@ function numbers(seed: number): (n: number) => number {
 }
 
 test('a line that is plain is read without commander', (t) => {
-  t.deepEqual(readPlain(['run', '--', 'true']), { args: ['true'], given: {} })
+  t.deepEqual(readPlain(['run', '--', 'true']), { args: ['true'], given: {}, dashes: true })
   t.deepEqual(readPlain(['run', '-e', 'A=1', '--env=B', '--net', 'none', '--init', 'sh', '-c', 'exit', '--', '-i']), {
     args: ['sh', '-c', 'exit', '--', '-i'],
     given: { env: ['A=1', 'B'], network: 'none', init: true },
+    dashes: false,
   })
 })
 

@@ -160,7 +160,7 @@ test("descriptors of Node, and of the shell that starts it, are not the caller's
 
 for (const [what, args, text] of [
   ['an unknown option', ['--hostnam', 'x', 'true'], /unknown option '--hostnam'.*--hostname/],
-  ['no command', [], /missing required argument 'command'/],
+  ['no command', [], /missing required argument 'image or command'/],
   ['a number that is none', ['--oom-score-adj', 'much', 'true'], /invalid --oom-score-adj "much"/],
   ['a time that is none', ['--timeout', '-1', 'true'], /invalid --timeout "-1"/],
   ['descriptors that are none', ['--preserve-fd', '1', 'true'], /invalid --preserve-fd "1"/],

@@ -1,10 +1,12 @@
 // The product as its users start it, as root and as an ordinary user, each time with a state directory of its own.
 
 import { type SpawnOptions, spawn, spawnSync } from 'node:child_process'
-import { chownSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { chownSync, mkdirSync, mkdtempSync } from 'node:fs'
 import { tmpdir, userInfo } from 'node:os'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
+import { readPlain } from '../../cli/plain.ts'
+import { remove } from './remove.ts'
 import { skip } from './skips.ts'
 
 export const project = join(import.meta.dirname, '../..')
@@ -142,10 +144,12 @@ export async function ok(file: string, args: string[] = [], options: ExecOptions
   return stdout.trimEnd()
 }
 
-/** A place to run the product in: an identity, a directory of its own, a state directory of its own. */
+/** A place to run the product in: an identity, with a directory, a state directory and a store of images of its own. */
 export class Place {
   readonly dir: string
   readonly state: string
+  /** Its store of images. */
+  readonly images: string
   constructor(
     readonly as: Identity,
     readonly netns?: string,
@@ -153,6 +157,7 @@ export class Place {
     this.dir = mkdtempSync(join(tmpdir(), `nsrs-test-${as.name}-`))
     this.own(this.dir)
     this.state = join(this.dir, 'state')
+    this.images = join(this.dir, 'images')
   }
 
   /** Gives a path to the identity. */
@@ -169,7 +174,7 @@ export class Place {
   }
 
   options(options: ExecOptions = {}): ExecOptions {
-    const env = { NSRS_STATE_DIR: this.state, ...options.env }
+    const env = { NSRS_STATE_DIR: this.state, NSRS_IMAGE_DIR: this.images, ...options.env }
     return { as: this.as, netns: this.netns, cwd: this.dir, ...options, env }
   }
 
@@ -183,10 +188,16 @@ export class Place {
     return this.exec(process.execPath, [cli, ...args], options)
   }
 
-  /** `nsrs run ARGS…`; without a network where none is named: the default would be the host's bridge. */
+  /**
+   * `nsrs run ARGS…` of a command, on the host's tree where no root is named, with `--` before it if that is left out; and
+   * without a network where none is named: the default would be the host's bridge.
+   */
   run(args: string[], options: ExecOptions = {}): Promise<Outcome> {
     const named = args.some((arg) => /^--net(work)?$/.test(arg))
-    return this.nsrs(['run', ...(named ? [] : ['--network', 'none']), ...args], options)
+    const line = readPlain(['run', ...args])
+    const at = args.length - (line?.args.length ?? 0)
+    const words = line?.dashes === false ? [...args.slice(0, at), '--', ...args.slice(at)] : args
+    return this.nsrs(['run', ...(named ? [] : ['--network', 'none']), ...words], options)
   }
 
   /** The output of an `nsrs run` that has to succeed. */
@@ -209,12 +220,7 @@ export class Place {
   }
 
   remove(): void {
-    // Files of the ids of a range are root's to remove; without root they are removed by a container as root inside.
-    try {
-      rmSync(this.dir, { recursive: true, force: true })
-    } catch {
-      spawnSync('unshare', ['--user', '--map-root-user', '--map-auto', 'rm', '-rf', this.dir], { stdio: 'inherit' })
-    }
+    remove(this.dir)
   }
 }
 

@@ -100,7 +100,22 @@ asRoot('a namespace is joined by the file it is bound to', async (t, place) => {
   const { cli } = await import('../helpers/product.ts')
   const { stdout, stderr } = await exec(
     'unshare',
-    ['--mount', 'sh', '-c', script, 'sh', process.execPath, cli, 'run', '--network', 'none', '--uts', file, 'hostname'],
+    [
+      '--mount',
+      'sh',
+      '-c',
+      script,
+      'sh',
+      process.execPath,
+      cli,
+      'run',
+      '--network',
+      'none',
+      '--uts',
+      file,
+      '--',
+      'hostname',
+    ],
     place.options(),
   )
   t.is(stdout.trim(), 'bound', stderr)

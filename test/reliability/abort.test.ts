@@ -36,7 +36,7 @@ test.serial('another nsrs collects nothing of one that lives', async (t) => {
   const controller = new AbortController()
   const running = run('sleep', ['1000'], { ...box, signal: controller.signal, reject: false })
   t.true(await until(() => containers().length === 1))
-  const { stdout } = await promisify(execFile)(cli, ['run', '--network', 'none', 'echo', 'here'])
+  const { stdout } = await promisify(execFile)(cli, ['run', '--network', 'none', '--', 'echo', 'here'])
   t.is(stdout, 'here\n')
   t.is(containers().length, 1)
   controller.abort()

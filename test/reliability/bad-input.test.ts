@@ -77,7 +77,7 @@ function mistakes(place: Place, rootfs: string): Record<string, Mistake> {
       says: [/--user "4294967296"/, /4294967294/],
     },
     'a map is no map': {
-      args: [...inRoot, '--uidmap', '0:x:1', '--userns', 'private', 'true'],
+      args: [...inRoot, '--uidmap', '0:x:1', '--userns', 'private', '--', 'true'],
       says: [/--uidmap "0:x:1"/, /three numbers/],
     },
     'a map is empty': {
@@ -310,6 +310,7 @@ asRoot('a container that could not start leaves no bridge', async (t, place) => 
       'bridge',
       '-p',
       '8080:80',
+      '--',
       'no-such-command',
     ],
     place.options(),

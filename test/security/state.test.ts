@@ -79,7 +79,7 @@ asRoot('the place in /tmp that another user took first is refused', async (t, pl
   chownSync(path, 12345, 12345)
   const env = { NSRS_STATE_DIR: undefined, XDG_RUNTIME_DIR: undefined }
   const nobody = [`--reuid=${uid}`, `--regid=${uid}`, '--clear-groups', '--']
-  const run = [process.execPath, cli, 'run', '--network', 'none', 'true']
+  const run = [process.execPath, cli, 'run', '--network', 'none', '--', 'true']
   const { code, stderr } = await place.exec('setpriv', [...nobody, ...run], { env, cwd: '/' })
   t.is(code, 125, stderr)
   t.regex(stderr, /belongs to another user/)

@@ -26,6 +26,8 @@ pub enum Code {
     InUse,
     /// There is no such image, or no such part of one, in the store, the archive or the registry.
     ImageNotFound,
+    /// The image is in the store, and its layers have to be unpacked or stacked before a container can run from it.
+    ImageNotReady,
     /// What should be an image or a part of one isn't, or is not what its digest says.
     ImageInvalid,
     /// The supervisor is gone, or speaks another version of the protocol.
@@ -44,6 +46,7 @@ impl Code {
             Code::CommandNotExecutable => "ERR_NSRS_COMMAND_NOT_EXECUTABLE",
             Code::InUse => "ERR_NSRS_IN_USE",
             Code::ImageNotFound => "ERR_NSRS_IMAGE_NOT_FOUND",
+            Code::ImageNotReady => "ERR_NSRS_IMAGE_NOT_READY",
             Code::ImageInvalid => "ERR_NSRS_IMAGE_INVALID",
             Code::SupervisorLost => "ERR_NSRS_SUPERVISOR_LOST",
         }

@@ -3,17 +3,23 @@
 use std::io::Write;
 
 use nsrs_core::error::{At, Result};
+use rustix::process::Signal;
 use serde_json::Value;
 
-/// Writes a line.
+/// Writes a line. A reader that went away is the end, not an error ([`end_without_reader`]).
 ///
 /// # Errors
-/// The output refuses. A reader that went away is the end, not an error.
+/// The output refuses.
 pub fn line(text: &str) -> Result<()> {
     match writeln!(std::io::stdout(), "{text}") {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => end_without_reader(),
         other => other.at("write the result", ""),
     }
+}
+
+/// Ends as any program does whose reader has enough (`nsrs images | head`).
+pub fn end_without_reader() -> ! {
+    std::process::exit(128 + Signal::PIPE.as_raw())
 }
 
 /// Writes JSON, indented.

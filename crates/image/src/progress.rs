@@ -95,6 +95,8 @@ pub enum Event {
         digest: String,
         /// How long it took.
         milliseconds: u64,
+        /// Nothing was fetched: all of it was there.
+        present: bool,
     },
 }
 
@@ -128,7 +130,7 @@ impl Progress {
         self.mode
     }
 
-    /// Tells one event. That nobody listens is no failure. Bytes of a layer are told ten times a second at most.
+    /// Tells one event. That nobody listens is no failure, but the end where a program was told: it has gone. Bytes of a layer are told ten times a second at most.
     pub fn tell(&self, event: &Event) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Event::Layer { digest, phase, .. } = event {
@@ -153,7 +155,10 @@ impl Progress {
                 None => return,
             },
         };
-        let _ = writeln!(std::io::stderr(), "{line}");
+        let told = writeln!(std::io::stderr(), "{line}");
+        if self.mode == Mode::Json && told.is_err_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) {
+            crate::output::end_without_reader();
+        }
     }
 
     /// Tells a warning.
@@ -187,13 +192,17 @@ fn plain(event: &Event) -> Option<String> {
         Event::Layer { digest, phase: Phase::Present, .. } => format!("{}: already there", short(digest)),
         Event::Layer { .. } => return None,
         Event::Retry { message, wait } => format!("{message}; again in {:.1} s", *wait as f64 / 1000.0),
-        Event::Done { reference, digest, milliseconds } => closing(reference, digest, *milliseconds),
+        Event::Done { reference, digest, milliseconds, present } => closing(reference, digest, *milliseconds, *present),
     })
 }
 
 /// The closing line.
-fn closing(reference: &str, digest: &str, milliseconds: u64) -> String {
-    format!("{reference}: {digest} in {:.1} s", milliseconds as f64 / 1000.0)
+fn closing(reference: &str, digest: &str, milliseconds: u64, present: bool) -> String {
+    let time = match milliseconds {
+        ..1000 => format!("{milliseconds} ms"),
+        _ => format!("{:.1} s", milliseconds as f64 / 1000.0),
+    };
+    format!("{reference}: {digest} {}in {time}", if present { "is here already; looked up " } else { "" })
 }
 
 /// The first twelve digits of a digest.
@@ -234,5 +243,7 @@ mod tests {
         assert_eq!(plain(&layer(Phase::Downloading)), None);
         assert_eq!(plain(&layer(Phase::Done)).as_deref(), Some("0123456789ab: done, 2.0 kB"));
         assert_eq!(plain(&layer(Phase::Present)).as_deref(), Some("0123456789ab: already there"));
+        assert_eq!(closing("box", "sha256:a", 2345, false), "box: sha256:a in 2.3 s");
+        assert_eq!(closing("box", "sha256:a", 14, true), "box: sha256:a is here already; looked up in 14 ms");
     }
 }

@@ -8,6 +8,7 @@ use std::time::Instant;
 use nsrs_core::error::{Code, Error, Result};
 use nsrs_core::image::config::ImageConfig;
 use nsrs_core::image::digest::Digest;
+use nsrs_core::image::platform::Platform;
 use nsrs_core::image::reference::Reference;
 use nsrs_core::image::store::{Begin, Ingest, MOST_METADATA, Store};
 use nsrs_core::image::unpack;
@@ -19,7 +20,6 @@ use crate::registry::Client;
 use crate::registry::blob::Wanted;
 use crate::registry::failure::tame;
 use crate::registry::manifest::{self, Image};
-use crate::registry::platform::Platform;
 
 /// The annotation of a name in the store that keeps what the registry has under it: the digest of the index, where the
 /// image was chosen from one. By it the next pull sees in one request that nothing has changed.
@@ -78,6 +78,7 @@ pub fn pull(store: &Store, client: &Client, reference: &Reference, options: &Opt
         reference: reference.to_string(),
         digest: pulled.digest.to_string(),
         milliseconds: u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
+        present: pulled.present,
     });
     Ok(pulled)
 }

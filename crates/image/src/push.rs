@@ -1,6 +1,6 @@
 //! `push`: an image of the store to a registry.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -38,7 +38,17 @@ pub fn push(store: &Store, client: &Client, source: &str, target: &Reference, jo
     from.truncate(MOST_SOURCES);
     let push = client.push(target, &from);
     let blobs = blobs(&documents);
-    send(store, client, &push, &blobs, &known, &from, jobs)?;
+    let configs: HashSet<Digest> =
+        documents.iter().filter_map(|document| document.image.as_ref()).map(|image| image.config.digest).collect();
+    let tell = |blob: &Descriptor, phase: Phase, current: u64| {
+        // A configuration is not worth a line.
+        if !configs.contains(&blob.digest) {
+            let digest = blob.digest.to_string();
+            client.progress().tell(&Event::Layer { digest, phase, current, total: blob.size });
+        }
+    };
+    let mount = |blob: &Descriptor| known.get(&blob.digest).map(String::as_str).filter(|place| from.contains(place));
+    send(store, &push, &blobs, &mount, &tell, jobs)?;
     // What an index names must be there before it.
     for document in documents.iter().rev() {
         let tag = if document.digest == top { target.tag() } else { None };
@@ -48,6 +58,7 @@ pub fn push(store: &Store, client: &Client, source: &str, target: &Reference, jo
         reference: target.to_string(),
         digest: top.to_string(),
         milliseconds: u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
+        present: false,
     });
     Ok(top)
 }
@@ -113,26 +124,20 @@ fn known_places(store: &Store, target: &Reference) -> HashMap<Digest, String> {
     places
 }
 
-fn send(
+fn send<'a>(
     store: &Store,
-    client: &Client,
     push: &Push<'_>,
     blobs: &[Descriptor],
-    known: &HashMap<Digest, String>,
-    from: &[&str],
+    mount: &(dyn Fn(&Descriptor) -> Option<&'a str> + Sync),
+    tell: &(dyn Fn(&Descriptor, Phase, u64) + Sync),
     jobs: usize,
 ) -> Result<()> {
-    let tell = |blob: &Descriptor, phase: Phase, current: u64| {
-        let digest = blob.digest.to_string();
-        client.progress().tell(&Event::Layer { digest, phase, current, total: blob.size });
-    };
     for blob in blobs {
         tell(blob, Phase::Waiting, 0);
     }
     let one = |blob: &Descriptor| -> Result<()> {
         let file = store.open_blob(&blob.digest)?;
-        let mount = known.get(&blob.digest).map(String::as_str).filter(|place| from.contains(place));
-        let given = push.blob(&blob.digest, file, mount, &|sent| tell(blob, Phase::Uploading, sent))?;
+        let given = push.blob(&blob.digest, file, mount(blob), &|sent| tell(blob, Phase::Uploading, sent))?;
         tell(blob, if given == Given::Sent { Phase::Done } else { Phase::Present }, blob.size);
         Ok(())
     };

@@ -1,4 +1,4 @@
-//! A container in the foreground: the executable takes the place of this very process.
+//! The foreground: an executable of nsrs takes the place of this very process.
 
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -37,6 +37,52 @@ pub fn run_in_place(
     }
 }
 
+/// Calls nsrs-image in the place of this process: its terminal, signals and exit code are the caller's. Returns only the
+/// reason why it could not.
+#[napi]
+pub fn image_in_place(executable: String, args: Vec<String>) -> ErrorRecord {
+    match replace_by_image(&executable, &args) {
+        Ok(never) => match never {},
+        Err(error) => error.into(),
+    }
+}
+
+fn replace_by_image(executable: &str, args: &[String]) -> nsrs_core::error::Result<std::convert::Infallible> {
+    let step = "start nsrs-image";
+    let words = [executable, VERSION].into_iter().chain(args.iter().map(String::as_str));
+    let words: Vec<CString> = words.map(|word| c_string(word, step, word)).collect::<nsrs_core::error::Result<_>>()?;
+    keep_stdio();
+    let Err(errno) = nix::unistd::execve(&words[0], &words, &environment());
+    Err(not_started(step, executable, errno))
+}
+
+/// Node marks its standard streams as closed on exec; those that it was started without are none of ours.
+fn keep_stdio() {
+    for stream in stdio() {
+        let _ = nix::fcntl::fcntl(stream, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()));
+    }
+}
+
+fn c_string(text: &str, step: &str, subject: &str) -> nsrs_core::error::Result<CString> {
+    CString::new(text).at(step, subject)
+}
+
+fn environment() -> Vec<CString> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok())
+        .collect()
+}
+
+fn not_started(step: &str, executable: &str, errno: nix::errno::Errno) -> Error {
+    let error = Error::os(step, executable, errno).code(Code::SupervisorLost);
+    if errno == nix::errno::Errno::ENOENT {
+        return error.hint(
+            "reinstall nsrs: its package for this platform brings the executable; from a checkout run npm run build",
+        );
+    }
+    error
+}
+
 fn replace(executable: &str, spec: &nsrs_core::spec::Spec) -> nsrs_core::error::Result<std::convert::Infallible> {
     let step = "start nsrs-runtime";
     // The request goes by descriptor: what stands in arguments or environment, every user of the host can read.
@@ -55,29 +101,17 @@ fn replace(executable: &str, spec: &nsrs_core::spec::Spec) -> nsrs_core::error::
         place(copy, fd).at("pass the file descriptor", fd)?;
     }
     place(request, number).at(step, "")?;
-    // Node marks its standard streams as closed on exec; those that it was started without are none of ours.
-    for stream in stdio() {
-        let _ = nix::fcntl::fcntl(stream, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()));
-    }
-    let c_string = |text: &str| CString::new(text).at(step, executable);
+    keep_stdio();
+    let c_string = |text: &str| c_string(text, step, executable);
     let (program, version, number) = (c_string(executable)?, c_string(VERSION)?, c_string(&number.to_string())?);
-    let env: Vec<CString> = std::env::vars_os()
-        .filter_map(|(name, value)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok())
-        .collect();
+    let env = environment();
     let args = [program.as_c_str(), c"run", &version, &number];
     // Sealed here, it need not be executed a second time. Where that can't be, it finds that out itself and says why.
     if let Ok(sealed) = sealed::copy_of(Path::new(executable)) {
         let _ = nix::unistd::execveat(&sealed, c"", &args, &env, AtFlags::AT_EMPTY_PATH);
     }
     let Err(errno) = nix::unistd::execve(&program, &args, &env);
-    let error = Error::os(step, executable, errno).code(Code::SupervisorLost);
-    Err(if errno == nix::errno::Errno::ENOENT {
-        error.hint(
-            "reinstall nsrs: its package for this platform brings the executable; from a checkout run npm run build",
-        )
-    } else {
-        error
-    })
+    Err(not_started(step, executable, errno))
 }
 
 /// Sets the size that programs on a container's terminal see.

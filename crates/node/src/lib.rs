@@ -10,5 +10,6 @@ mod caller;
 mod connection;
 mod events;
 mod foreground;
+mod images;
 mod options;
 mod supervisor;

@@ -30,12 +30,27 @@ pub struct MountOptions {
     pub options: Option<Vec<String>>,
 }
 
+/// An image as the root file system.
+#[napi(object)]
+#[derive(Clone, Debug)]
+pub struct ImageRoot {
+    /// Its name, completed by docker's rules (`busybox`, `registry.example/app:1`), or the beginning of its id.
+    pub image: String,
+}
+
 /// How a container is made. Names and text forms are docker's and podman's where those have the option.
 #[napi(object)]
 #[derive(Clone, Debug, Default)]
 pub struct ContainerOptions {
-    /// The root file system: `host`, the host's own tree copy-on-write, or a directory. Default `host`.
-    pub rootfs: Option<String>,
+    /// The root file system: `host`, the host's own tree copy-on-write, a directory, or an image. Default `host`.
+    #[napi(ts_type = "string | ImageRoot")]
+    pub rootfs: Option<napi::Either<String, ImageRoot>>,
+    /// Which of an image's platforms, `os/arch[/variant]`. Default: this machine's.
+    pub platform: Option<String>,
+    /// In place of the image's entrypoint; its `Cmd` is then dropped too. An empty list is no entrypoint.
+    pub entrypoint: Option<Vec<String>>,
+    /// Keep what the command writes to an image's tree in memory, not on disk. Default false.
+    pub rootfs_tmpfs: Option<bool>,
     /// Mount the root file system read-only. Default false.
     pub read_only: Option<bool>,
     /// Further paths of the host's tree to hide (`~/` is the home directory), beside the well-known secret places.
@@ -61,6 +76,8 @@ pub struct ContainerOptions {
     pub mac: Option<String>,
     /// Published ports, `[IP:][HOST:]CONTAINER[/udp]`.
     pub publish: Option<Vec<String>>,
+    /// Publish every port that the image exposes, each on a free port of the host. Default false.
+    pub publish_all: Option<bool>,
     /// Name servers.
     pub dns: Option<Vec<String>>,
     /// Search domains of the resolver.
@@ -137,6 +154,9 @@ impl ContainerOptions {
     pub fn into_spec(self, args: Vec<String>, caller: spec::Caller, preserve_fds: Vec<i32>) -> Spec {
         let ContainerOptions {
             rootfs,
+            platform,
+            entrypoint,
+            rootfs_tmpfs,
             read_only,
             hide,
             volumes,
@@ -148,6 +168,7 @@ impl ContainerOptions {
             ip6,
             mac,
             publish,
+            publish_all,
             dns,
             dns_search,
             dns_options,
@@ -181,10 +202,20 @@ impl ContainerOptions {
             tty,
             timeout,
         } = self;
+        let (rootfs, image) = match rootfs {
+            Some(napi::Either::A(directory)) => (Some(directory), None),
+            Some(napi::Either::B(ImageRoot { image })) => (None, Some(image)),
+            None => (None, None),
+        };
         Spec {
             args,
             caller,
             rootfs,
+            image,
+            platform,
+            entrypoint,
+            publish_all: publish_all.unwrap_or_default(),
+            rootfs_tmpfs: rootfs_tmpfs.unwrap_or_default(),
             read_only: read_only.unwrap_or_default(),
             hide: hide.unwrap_or_default(),
             volumes: volumes.unwrap_or_default(),

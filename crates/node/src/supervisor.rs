@@ -109,7 +109,7 @@ impl Supervisor {
         env.add_env_cleanup_hook(Arc::clone(&open), |open| {
             if let Some(connection) = connection::running() {
                 for id in lock(&open).drain() {
-                    let _ = connection.tell(&Request::Kill { id, signal: 9 }, &[]);
+                    let _ = connection.tell(&Request::Kill { id, signal: Some(9) }, &[]);
                 }
             }
         })?;
@@ -180,9 +180,9 @@ impl Supervisor {
         id as f64
     }
 
-    /// Sends a signal to a container's command.
+    /// Sends a signal to a container's command; without a number the one that asks it to end: its image's, or `SIGTERM`.
     #[napi]
-    pub fn kill(&self, id: f64, signal: i32) {
+    pub fn kill(&self, id: f64, signal: Option<i32>) {
         // A supervisor that is gone has taken the container along.
         if let Some(connection) = connection::running() {
             let _ = connection.tell(&Request::Kill { id: id as u64, signal }, &[]);

@@ -13,7 +13,8 @@ use crate::plan::root::Root;
 pub fn check(plan: &Plan) -> Vec<Error> {
     let root = match &plan.root {
         Root::Directory { path, .. } => check_root(path),
-        Root::Shared | Root::Host(_) => None,
+        // Whether its layers are there was looked up when it was found.
+        Root::Shared | Root::Host(_) | Root::Image(_) => None,
     };
     let sources = plan.mounts.iter().filter_map(|mount| match &mount.source {
         Source::Bind { path, .. } => check_source(path, &mount.option, false),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::unpack::Limits;
+use super::zstd_window;
 use crate::error::{Code, Error, Result};
 
 /// A way of packing.
@@ -51,8 +52,21 @@ impl Compression {
 /// The unpacked bytes of this input, by its first bytes.
 ///
 /// # Errors
-/// It can't be read; it's packed in a way that images don't have.
+/// It can't be read; it's packed in a way that images don't have, or that takes too much memory.
 pub fn unpacked<'a>(input: impl Read + Send + 'a) -> Result<Box<dyn Read + Send + 'a>> {
+    start(input, false)
+}
+
+/// The same for one of several layers: those that take much memory wait for each other, so it must not be asked for by
+/// who reads such a layer already.
+///
+/// # Errors
+/// Those of [`unpacked`].
+pub fn unpacked_in_turn<'a>(input: impl Read + Send + 'a) -> Result<Box<dyn Read + Send + 'a>> {
+    start(input, true)
+}
+
+fn start<'a>(input: impl Read + Send + 'a, in_turn: bool) -> Result<Box<dyn Read + Send + 'a>> {
     let mut input = BufReader::with_capacity(128 << 10, input);
     // The first read may bring less than a magic number.
     let start = loop {
@@ -66,9 +80,9 @@ pub fn unpacked<'a>(input: impl Read + Send + 'a) -> Result<Box<dyn Read + Send 
         let mut start = Vec::new();
         input.by_ref().take(6).read_to_end(&mut start).map_err(super::tar::read::read_error)?;
         let compression = Compression::detect(&start)?;
-        return decoder(compression, BufReader::with_capacity(128 << 10, io::Cursor::new(start).chain(input)));
+        return decoder(compression, BufReader::with_capacity(128 << 10, io::Cursor::new(start).chain(input)), in_turn);
     }
-    decoder(Compression::detect(&start)?, input)
+    decoder(Compression::detect(&start)?, input, in_turn)
 }
 
 /// Counts what is read, and what may come of it.
@@ -111,13 +125,15 @@ pub fn unpacked_within<'a>(input: impl Read + Send + 'a, limits: Limits) -> Resu
     Ok(Box::new(Limited { input, packed, size: 0, limits }))
 }
 
-fn decoder<'a>(compression: Compression, input: impl BufRead + Send + 'a) -> Result<Box<dyn Read + Send + 'a>> {
+fn decoder<'a>(
+    compression: Compression,
+    input: impl BufRead + Send + 'a,
+    in_turn: bool,
+) -> Result<Box<dyn Read + Send + 'a>> {
     Ok(match compression {
         Compression::None => Box::new(input),
         Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
-        Compression::Zstd => {
-            Box::new(zstd::stream::read::Decoder::with_buffer(input).map_err(super::tar::read::read_error)?)
-        }
+        Compression::Zstd => zstd_window::decoder(input, in_turn)?,
     })
 }
 

@@ -3,12 +3,15 @@
 //! Synchronous and without a network: the registry's client stands in the crate above (`nsrs-image`).
 
 pub mod archive;
+pub mod changes;
 pub mod compression;
 pub mod config;
 pub mod digest;
 pub mod feed;
 pub mod identity;
 pub mod open;
+pub mod platform;
+pub mod ready;
 pub mod reference;
 pub mod stack;
 pub mod store;
@@ -16,3 +19,4 @@ pub mod tar;
 pub mod time;
 pub mod tree;
 pub mod unpack;
+mod zstd_window;

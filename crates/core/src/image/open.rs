@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::config::ImageConfig;
 use super::digest::Digest;
+use super::platform::Platform;
 use super::reference::Reference;
 use super::store::{Named, Store, digest_of, unknown};
 use crate::error::{Code, Error, Result};
@@ -104,6 +105,14 @@ impl Store {
     /// # Errors
     /// A part isn't there (`ImageNotFound`) or is no part of an image (`ImageInvalid`).
     pub fn image(&self, named: &Named) -> Result<Image> {
+        self.image_for(named, None)
+    }
+
+    /// Reads the image for a platform; `None`: as [`Store::image`].
+    ///
+    /// # Errors
+    /// Those of [`Store::image`]; there is none for this platform (`ImageNotFound`, with those there are).
+    pub fn image_for(&self, named: &Named, platform: Option<&Platform>) -> Result<Image> {
         let step = "read the image";
         let mut digest = named.digest()?;
         for _nested in 0..4 {
@@ -111,34 +120,40 @@ impl Store {
             let bad = |why: String| Error::new(Code::ImageInvalid, step, why).on(digest.to_string());
             let value: Value = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
             if value["manifests"].is_array() {
-                digest = self
-                    .choose(&value)
-                    .ok_or_else(|| bad("none of its platforms is in the store".into()).code(Code::ImageNotFound))?;
+                digest = self.choose(named, &value, platform)?;
                 continue;
             }
             let manifest: ImageManifest = serde_json::from_value(value).map_err(|error| bad(error.to_string()))?;
             let id = digest_of(manifest.config())?;
             let config = ImageConfig::of(self, &manifest)?;
+            if let Some(platform) = platform {
+                let own = Platform::of(config.spec.os(), config.spec.architecture(), config.spec.variant());
+                platform.choose(named.name.as_deref().unwrap_or_default(), &[(Some(own), ())])?;
+            }
             let (name, descriptor) = (named.name.clone(), named.descriptor.clone());
             return Ok(Image { name, descriptor, digest, id, manifest, config });
         }
         Err(Error::new(Code::ImageInvalid, step, "indexes are nested too deep").on(digest.to_string()))
     }
 
-    fn choose(&self, index: &Value) -> Option<Digest> {
-        let mut there: Vec<(bool, Digest)> = index["manifests"]
-            .as_array()?
-            .iter()
+    fn choose(&self, named: &Named, index: &Value, platform: Option<&Platform>) -> Result<Digest> {
+        let there: Vec<(Option<Platform>, Digest)> = index["manifests"]
+            .as_array()
+            .into_iter()
+            .flatten()
             // Attestations and the like say that they are for no platform.
             .filter(|entry| entry["platform"]["os"] != "unknown")
             .filter_map(|entry| {
                 let digest: Digest = entry["digest"].as_str()?.parse().ok()?;
-                let platform = &entry["platform"];
-                let ours = platform["architecture"] == host_architecture() && platform["os"] == "linux";
-                self.has(&digest).then_some((!ours, digest))
+                let platform = serde_json::from_value(entry["platform"].clone()).ok();
+                self.has(&digest).then_some((platform, digest))
             })
             .collect();
-        there.sort_by_key(|(other, _)| *other);
-        there.first().map(|(_, digest)| *digest)
+        let name = named.name.as_deref().unwrap_or_default();
+        let chosen = platform.unwrap_or(&Platform::host()).choose(name, &there).copied();
+        match (chosen, there.first()) {
+            (Err(_), Some((_, digest))) if platform.is_none() => Ok(*digest),
+            (chosen, _) => chosen,
+        }
     }
 }

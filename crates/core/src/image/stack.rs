@@ -1,6 +1,7 @@
 //! The layers of an image, ready to be mounted over each other.
 
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -55,8 +56,8 @@ impl Stack {
 }
 
 impl Store {
-    /// Unpacks the layers of an image that aren't yet, each once, two at a time. `told` hears of each layer (by its blob)
-    /// how many bytes of it were read, and at its end `None`.
+    /// Unpacks the layers of an image that aren't yet, each once, two at a time. `told` hears of each of these (by its
+    /// blob) how many bytes of it were read, and at its end `None`.
     ///
     /// # Errors
     /// Those of [`Store::unpack_layer`]; the first is told.
@@ -77,9 +78,9 @@ impl Store {
                         next.store(work.len(), std::sync::atomic::Ordering::Relaxed);
                         return Err(error);
                     }
-                }
-                if let Some(told) = told {
-                    told(blob, None);
+                    if let Some(told) = told {
+                        told(blob, None);
+                    }
                 }
             }
             Ok(())
@@ -115,12 +116,14 @@ impl Store {
             }
             let changes = changes(&layer, &layers)?;
             if changes.is_empty() {
+                if !layers.is_empty() && !layer.record.unpacked.implicit.is_empty() {
+                    self.note_fit(&chain_id)?;
+                }
                 layers.push(layer);
                 continue;
             }
             let unpacked = layer.record.unpacked.clone();
-            let key = format!("chain-{}", chain_id.hex());
-            layers.push(self.make_layer(&key, |directory| {
+            layers.push(self.make_layer(&sibling_key(&chain_id), |directory| {
                 let mut copier = Copier::new(directory, How::Link)?;
                 // As one layer by itself, whiteouts and all.
                 walk(&[&layer.path], true, &mut copier)?;
@@ -130,6 +133,45 @@ impl Store {
         }
         Ok(Stack { layers })
     }
+
+    /// The sibling that was made of the layer of this chain.
+    ///
+    /// # Errors
+    /// What is there can't be read.
+    pub(super) fn sibling(&self, chain_id: &Digest) -> Result<Option<Layer>> {
+        self.layer_of(&sibling_key(chain_id))
+    }
+
+    /// Was the layer of this chain found to need no sibling? A chain is always of the same content, so that it needs to be
+    /// looked at once.
+    pub(super) fn fits_as_it_is(&self, chain_id: &Digest) -> bool {
+        self.fit_path(chain_id).exists()
+    }
+
+    fn note_fit(&self, chain_id: &Digest) -> Result<()> {
+        let (path, step) = (self.fit_path(chain_id), "note the stacked layer");
+        if path.exists() {
+            return Ok(());
+        }
+        match std::fs::DirBuilder::new().mode(0o700).create(self.root().join(FITS)) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(Error::os(step, path.display().to_string(), &error));
+            }
+            _ => {}
+        }
+        std::fs::write(&path, "").at(step, path.display())
+    }
+
+    fn fit_path(&self, chain_id: &Digest) -> PathBuf {
+        self.root().join(FITS).join(chain_id.hex())
+    }
+}
+
+/// Where it is noted which layers can stand over those below as they are.
+pub(crate) const FITS: &str = "stacked";
+
+fn sibling_key(chain_id: &Digest) -> String {
+    format!("chain-{}", chain_id.hex())
 }
 
 /// A directory that has to be given what it has below.

@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::capability::Capabilities;
+use super::image::ImageConfiguration;
 use super::limits::Rlimit;
-use super::{Problems, capability, env, limits};
+use super::{Problems, capability, env, image, limits};
 use crate::error::{Code, Error, Result};
 use crate::spec::Spec;
 
@@ -72,7 +73,10 @@ const MOST_ALL: usize = 6 * 1024 * 1024;
 fn check_args(args: &[String], env: &[String], problems: &mut Problems) {
     let bad = |why: &str| Error::new(Code::InvalidArgument, "run the command", why);
     match args.first() {
-        None => problems.push(bad("no command is given").hint("nsrs run [options] COMMAND [ARG…]")),
+        None => problems.push(
+            bad("no command is given")
+                .hint("nsrs run [options] IMAGE COMMAND [ARG…], or nsrs run [options] -- COMMAND [ARG…]"),
+        ),
         Some(program) if program.is_empty() => problems.push(bad("the command is an empty word")),
         Some(_) => {}
     }
@@ -116,26 +120,40 @@ fn parse_id(option: &str, whole: &str, text: &str) -> Result<Id> {
     Ok(Id::Name(text.to_owned()))
 }
 
-fn parse_user(text: &str) -> Result<User> {
+fn parse_user(option: &str, text: &str) -> Result<User> {
     let (user, group) = match text.split_once(':') {
         Some((user, group)) => (user, Some(group)),
         None => (text, None),
     };
     Ok(User::Given {
-        user: parse_id("--user", text, user)?,
-        group: group.map(|group| parse_id("--user", text, group)).transpose()?,
+        user: parse_id(option, text, user)?,
+        group: group.map(|group| parse_id(option, text, group)).transpose()?,
     })
 }
 
 /// Resolves the command.
-pub fn resolve(spec: &Spec, host_tree: bool, hostname: Option<&str>, problems: &mut Problems) -> Command {
-    let env: Vec<String> = env::resolve(spec, host_tree, hostname, problems)
+pub fn resolve(
+    spec: &Spec,
+    host_tree: bool,
+    image: Option<&ImageConfiguration>,
+    hostname: Option<&str>,
+    problems: &mut Problems,
+) -> Command {
+    let env: Vec<String> = env::resolve(spec, host_tree, image, hostname, problems)
         .into_iter()
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
-    check_args(&spec.args, &env, problems);
+    let args = image.map_or_else(|| spec.args.clone(), |config| image::args(spec, config));
+    // Of an image that wasn't found nobody knows the command.
+    if spec.image.is_none() || image.is_some() {
+        check_args(&args, &env, problems);
+    }
     let user = match &spec.user {
-        Some(text) => problems.take(parse_user(text)).unwrap_or(User::Caller),
+        Some(text) => problems.take(parse_user("--user", text)).unwrap_or(User::Caller),
+        None if image.is_some_and(|config| !config.user.is_empty()) => {
+            let text = image.map_or("", |config| config.user.as_str());
+            problems.take(parse_user("User of the image", text)).unwrap_or(User::Caller)
+        }
         None if host_tree => User::Caller,
         None => User::Given { user: Id::Number(0), group: None },
     };
@@ -146,7 +164,7 @@ pub fn resolve(spec: &Spec, host_tree: bool, hostname: Option<&str>, problems: &
         }
         Some(path) => path.clone(),
         None if host_tree => spec.caller.cwd.clone(),
-        None => "/".into(),
+        None => image.map_or_else(|| "/".into(), image::workdir),
     };
     let capabilities = capability::resolve(&spec.cap_add, &spec.cap_drop, problems);
     let added = capability::resolve(&spec.cap_add, &["ALL".into()], &mut Problems::default());
@@ -154,7 +172,7 @@ pub fn resolve(spec: &Spec, host_tree: bool, hostname: Option<&str>, problems: &
         problems.push(Error::invalid("--preserve-fd", fd, "give numbers from 3 to 1023"));
     }
     Command {
-        args: spec.args.clone(),
+        args,
         env,
         workdir,
         user,
@@ -178,7 +196,7 @@ mod tests {
 
     fn resolved(spec: &Spec, host_tree: bool) -> std::result::Result<Command, Vec<Error>> {
         let mut problems = Problems::default();
-        let command = resolve(spec, host_tree, None, &mut problems);
+        let command = resolve(spec, host_tree, None, None, &mut problems);
         problems.finish(command)
     }
 

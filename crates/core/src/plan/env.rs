@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Problems;
+use super::image::ImageConfiguration;
 use crate::error::{Code, Error};
 use crate::spec::Spec;
 
@@ -38,6 +39,7 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 pub fn resolve(
     spec: &Spec,
     host_tree: bool,
+    image: Option<&ImageConfiguration>,
     hostname: Option<&str>,
     problems: &mut Problems,
 ) -> BTreeMap<String, String> {
@@ -47,6 +49,12 @@ pub fn resolve(
         env.extend(own.map(|(name, value)| (name.clone(), value.clone())));
     } else if let Some(hostname) = hostname {
         env.insert("HOSTNAME".into(), hostname.to_owned());
+    }
+    // What has no name in it is none, and would be an error only of whoever made the image.
+    let pairs = image.into_iter().flat_map(|config| &config.env).filter_map(|pair| pair.split_once('='));
+    for (name, value) in pairs.filter(|(name, value)| !name.is_empty() && !name.contains('\0') && !value.contains('\0'))
+    {
+        env.insert(name.to_owned(), value.to_owned());
     }
     if spec.tty.is_some() {
         env.entry("TERM".into()).or_insert_with(|| "xterm".into());
@@ -80,7 +88,7 @@ mod tests {
 
     fn resolved(spec: &Spec, host_tree: bool) -> BTreeMap<String, String> {
         let mut problems = Problems::default();
-        let env = resolve(spec, host_tree, Some("box"), &mut problems);
+        let env = resolve(spec, host_tree, None, Some("box"), &mut problems);
         problems.finish(env).unwrap()
     }
 
@@ -111,7 +119,7 @@ mod tests {
         let mut problems = Problems::default();
         let mut spec = spec(&[]);
         spec.env = vec![("A=B".into(), Some(String::new())), (String::new(), None), ("C".into(), Some("\0".into()))];
-        resolve(&spec, false, None, &mut problems);
+        resolve(&spec, false, None, None, &mut problems);
         assert_eq!(problems.finish(()).unwrap_err().len(), 3);
     }
 }

@@ -14,6 +14,7 @@ use super::Plan;
 use super::capability::Capabilities;
 use super::command::{Command, Id, User};
 use super::idmap::{IdMap, MapWriter, UserNamespace};
+use super::image::{ImageRoot, Upper};
 use super::limits::Rlimit;
 use super::mount::{Attributes, Mount, Propagation, Source};
 use super::namespace::{ClockOffsets, Kind, Namespaces};
@@ -145,7 +146,51 @@ fn tree(sheet: &mut Sheet<'_, '_>, root: &Root) -> Result {
             sheet.list("root", [format!("{}, writable: changes stay there", quoted(path))])
         }
         Root::Host(tree) => host_tree(sheet, tree),
+        Root::Image(image) => image_tree(sheet, image),
     }
+}
+
+fn image_tree(sheet: &mut Sheet<'_, '_>, image: &ImageRoot) -> Result {
+    let ImageRoot {
+        name,
+        digest,
+        id,
+        platform,
+        store,
+        layers,
+        user_xattrs,
+        upper,
+        read_only,
+        volumes,
+        stop_signal,
+        labels,
+    } = image;
+    let changes = match (read_only, upper) {
+        (true, _) => "read-only",
+        (false, Upper::Disk) => "copy-on-write: changes lie in the store and go with the container",
+        (false, Upper::Memory) => "copy-on-write: changes live in memory and die with the container",
+    };
+    sheet.list("root", [format!("the image {}, {changes}", quoted(name))])?;
+    sheet.list("  manifest", [digest])?;
+    sheet.list("  image id", [id])?;
+    sheet.list("  platform", [quoted(platform)])?;
+    sheet.list("  store", [quoted(store)])?;
+    sheet.list("  layers", layers.iter().map(|layer| quoted(layer)))?;
+    if *user_xattrs {
+        sheet.prose("", "(overlaid with userxattr, as an ordinary user may)")?;
+    }
+    if !volumes.is_empty() {
+        sheet.list("  volumes", volumes.iter().map(|path| quoted(path)))?;
+        sheet.prose("", "(writable, and gone with the container)")?;
+    }
+    if let Some(signal) = stop_signal {
+        sheet.list("  stop signal", [signal.to_string()])?;
+    }
+    if !labels.is_empty() {
+        sheet.list("  labels", labels.iter().map(|(name, value)| quoted(&format!("{name}={value}")).into_owned()))?;
+        sheet.prose("", "(shown only: no label changes what is done)")?;
+    }
+    Ok(())
 }
 
 fn host_tree(sheet: &mut Sheet<'_, '_>, tree: &HostRoot) -> Result {

@@ -9,6 +9,7 @@ pub mod env;
 pub mod explain;
 pub mod hide;
 pub mod idmap;
+pub mod image;
 pub mod limits;
 pub mod mount;
 pub mod namespace;

@@ -1,7 +1,8 @@
 //! Spec and facts in, plan or every problem out.
 
+use super::image::ImageFacts;
 use super::namespace::{ClockOffsets, Kind, Namespaces, Use};
-use super::{Plan, Problems, command, idmap, mount, namespace, network, pseudo, root, size, sysctl};
+use super::{Plan, Problems, command, idmap, image, mount, namespace, network, pseudo, root, size, sysctl};
 use crate::error::{Code, Error};
 use crate::host::Host;
 use crate::host::tree::HostTree;
@@ -10,19 +11,25 @@ use crate::spec::Spec;
 /// Turns a wish into a plan and tells every problem of the call, not only the first. Where there is a problem, the plan has
 /// a stand-in: it is good for finding more, and for nothing else.
 #[must_use]
-pub fn resolve(spec: &Spec, host: &Host, tree: &HostTree) -> (Plan, Problems) {
+pub fn resolve(spec: &Spec, host: &Host, tree: &HostTree, facts: Option<&ImageFacts>) -> (Plan, Problems) {
     let mut problems = Problems::default();
     let problems_ref = &mut problems;
-    let rootfs_is_host = spec.rootfs.as_deref().is_none_or(|text| text == "host");
+    let facts = facts.filter(|_| spec.image.is_some());
+    refuse_what_is_of_images(spec, problems_ref);
+    let with_ports = facts.filter(|_| spec.publish_all).map(|facts| {
+        let publish = [spec.publish.clone(), image::published(spec, facts, problems_ref)].concat();
+        Spec { publish, ..spec.clone() }
+    });
+    let spec = with_ports.as_ref().unwrap_or(spec);
 
     let user_use = user_use(spec, host, problems_ref);
-    let user_namespace = idmap::resolve(spec, &user_use, rootfs_is_host, host, problems_ref);
+    let user_namespace = idmap::resolve(spec, &user_use, spec.is_on_host_tree(), host, problems_ref);
     let mut namespaces = namespaces(spec, user_use, problems_ref);
     let network = network::resolve(spec, host, &mut namespaces, problems_ref);
     namespaces.joined.sort_by_key(|join| join.kind);
     namespaces.private.sort();
 
-    let root = root::resolve(spec, &namespaces, host, tree, problems_ref);
+    let root = root::resolve(spec, &namespaces, host, tree, facts, problems_ref);
     let host_tree = root.is_host_tree();
     let (hostname, domainname) = host_names(spec, &namespaces, host_tree, problems_ref);
     let own_mounts = namespaces.makes(Kind::Mount);
@@ -43,7 +50,7 @@ pub fn resolve(spec: &Spec, host: &Host, tree: &HostTree) -> (Plan, Problems) {
         pseudo: pseudo::resolve(&namespaces, user_namespace.is_private(), host.privileged, shm_size, tty_mapped),
         mounts: mounts(spec, host, problems_ref),
         sysctls: sysctl::resolve(&spec.sysctls, &namespaces, &user_namespace, problems_ref),
-        command: command::resolve(spec, host_tree, hostname.as_deref(), problems_ref),
+        command: command::resolve(spec, host_tree, facts.map(|facts| &facts.config), hostname.as_deref(), problems_ref),
         // Outside a PID namespace of its own somebody must end what the command leaves behind.
         init: spec.init || !namespaces.makes(Kind::Pid),
         tty: terminal(spec, &namespaces, problems_ref),
@@ -57,6 +64,35 @@ pub fn resolve(spec: &Spec, host: &Host, tree: &HostTree) -> (Plan, Problems) {
         domainname,
     };
     (plan, problems)
+}
+
+/// Options that say something about an image, without one.
+fn refuse_what_is_of_images(spec: &Spec, problems: &mut Problems) {
+    if spec.image.is_some() {
+        if let Some(rootfs) = &spec.rootfs {
+            problems.push(
+                Error::new(Code::InvalidArgument, "combine --rootfs", "an image is a root file system by itself")
+                    .on(format!("{rootfs:?} with the image {:?}", spec.image.as_deref().unwrap_or_default())),
+            );
+        }
+        return;
+    }
+    let given = [
+        ("--platform", spec.platform.is_some()),
+        ("--entrypoint", spec.entrypoint.is_some()),
+        ("--publish-all", spec.publish_all),
+        ("--rootfs-tmpfs", spec.rootfs_tmpfs),
+    ];
+    for (option, _) in given.iter().filter(|(_, given)| *given) {
+        problems.push(
+            Error::new(
+                Code::InvalidArgument,
+                format!("use {option}"),
+                "it is about an image, and none is the root here",
+            )
+            .hint("nsrs run [options] IMAGE [COMMAND…], without -- before the image"),
+        );
+    }
 }
 
 /// A new user namespace is automatic where nothing else would give the right to the other namespaces.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Problems;
+use super::image::{self, ImageFacts, ImageRoot};
 use super::mount::{Attributes, absolute};
 use super::namespace::{Kind, Namespaces};
 use super::{hide, namespace};
@@ -28,6 +29,8 @@ pub enum Root {
     /// The host's own tree, copy-on-write.
     #[serde(rename_all = "camelCase")]
     Host(HostRoot),
+    /// An image, copy-on-write.
+    Image(ImageRoot),
 }
 
 /// The host's own tree as a root: each real file system under an overlay whose changes live in memory and die with the
@@ -67,6 +70,15 @@ pub struct Overlay {
 }
 
 impl Root {
+    /// The signal that asks the command to end.
+    #[must_use]
+    pub fn stop_signal(&self) -> i32 {
+        match self {
+            Root::Image(image) => image.stop_signal.unwrap_or(libc::SIGTERM),
+            _ => libc::SIGTERM,
+        }
+    }
+
     /// Is it the host's own tree, under an overlay or as it is?
     #[must_use]
     pub fn is_host_tree(&self) -> bool {
@@ -138,12 +150,20 @@ fn clean(path: &str) -> String {
 }
 
 /// Resolves the root.
-pub fn resolve(spec: &Spec, namespaces: &Namespaces, host: &Host, tree: &HostTree, problems: &mut Problems) -> Root {
+pub fn resolve(
+    spec: &Spec,
+    namespaces: &Namespaces,
+    host: &Host,
+    tree: &HostTree,
+    facts: Option<&ImageFacts>,
+    problems: &mut Problems,
+) -> Root {
     let text = spec.rootfs.as_deref().unwrap_or("host");
     let own_mounts = namespaces.makes(Kind::Mount);
     if !own_mounts {
         let conflict = [
             ("--rootfs", spec.rootfs.is_some() && text != "host"),
+            ("an image", spec.image.is_some()),
             ("--read-only", spec.read_only),
             ("--hide", !spec.hide.is_empty()),
             ("--volume", !spec.volumes.is_empty()),
@@ -158,6 +178,10 @@ pub fn resolve(spec: &Spec, namespaces: &Namespaces, host: &Host, tree: &HostTre
             );
         }
         return Root::Shared;
+    }
+    if spec.image.is_some() {
+        // Where it wasn't found, that has been told.
+        return Root::Image(image::root(spec, facts.unwrap_or(&ImageFacts::default()), namespaces, host, problems));
     }
     match text {
         "host" => Root::Host(host_root(spec, host, tree, namespaces.makes(Kind::User) || namespaces.joins(Kind::User))),
@@ -266,7 +290,7 @@ mod tests {
     fn a_shared_mount_namespace_takes_no_mounts() {
         let spec = Spec { rootfs: Some("/srv".into()), read_only: true, tmpfs: vec!["/x".into()], ..at("/") };
         let mut problems = Problems::default();
-        resolve(&spec, &Namespaces::default(), &Host::root(), &tree(), &mut problems);
+        resolve(&spec, &Namespaces::default(), &Host::root(), &tree(), None, &mut problems);
         assert_eq!(problems.finish(()).unwrap_err().len(), 3);
     }
 }

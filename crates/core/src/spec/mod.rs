@@ -79,6 +79,16 @@ pub struct Spec {
 
     /// `host` (the host's tree, copy-on-write; the default) or a directory.
     pub rootfs: Option<String>,
+    /// An image of the store as the root file system, in place of `rootfs`.
+    pub image: Option<String>,
+    /// Which of an image's platforms, `os/arch[/variant]`; default: this machine's.
+    pub platform: Option<String>,
+    /// In place of the image's entrypoint; its `Cmd` is then dropped. Empty: no entrypoint.
+    pub entrypoint: Option<Vec<String>>,
+    /// Publish every port that the image exposes.
+    pub publish_all: bool,
+    /// Keep what the command writes to an image's tree in memory, not on disk.
+    pub rootfs_tmpfs: bool,
     /// Mount the root file system read-only.
     pub read_only: bool,
     /// Further paths of the host's tree to hide; `~/` is the caller's home directory.
@@ -158,4 +168,12 @@ pub struct Spec {
     pub timeout_ms: Option<u64>,
     /// Numbers under which the passed file descriptors appear in the command, in the order they are passed, after 0, 1, 2.
     pub preserve_fds: Vec<i32>,
+}
+
+impl Spec {
+    /// Does the container work on the host's own tree?
+    #[must_use]
+    pub fn is_on_host_tree(&self) -> bool {
+        self.image.is_none() && self.rootfs.as_deref().is_none_or(|rootfs| rootfs == "host")
+    }
 }

@@ -79,6 +79,12 @@ impl Journal {
         }
     }
 
+    /// A name that no other supervisor of this boot has.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+
     /// The path of a file that is collected with this journal.
     #[must_use]
     pub fn companion(&self, name: &str) -> PathBuf {

@@ -25,6 +25,8 @@ pub enum FromChild {
     NeedMaps,
     /// Everything but the network stands; the process waits for [`ToChild::Connected`].
     NeedNetwork,
+    /// Something that whoever asked for the container should know.
+    Note(String),
     /// The container's terminal, with its descriptor.
     Terminal,
     /// The init of a container in a shared PID namespace ends what comes of the command, and waits for [`ToChild::Start`].

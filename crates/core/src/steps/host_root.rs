@@ -1,142 +1,19 @@
 //! The host's own tree as a root, copy-on-write.
 //!
-//! Everything is held by this mount namespace: overlays write to a tmpfs that nothing outside can name, so that the
-//! kernel throws it away with the container's last process.
+//! Everything is held by this mount namespace; where the overlays write to is [`Scratch`]'s.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{CWD, Mode, OFlags, fstat, mkdirat, open};
+use rustix::fs::{CWD, OFlags, fstat};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
-use rustix::process::fchdir;
 
 use super::host_split::{self, split_mode};
-use super::mount_api::{Draft, attach, clone_tree, make_read_only, tmpfs};
+use super::mount_api::{attach, clone_tree, make_read_only, tmpfs};
 use super::root_dir::{Missing, RootDir};
+use super::scratch::Scratch;
 use crate::error::{At, Code, Error, Result};
-use crate::plan::Plan;
-use crate::plan::mount::Source;
-use crate::plan::root::{HostRoot, Overlay, Root};
-
-/// Writable layers of the overlays, in memory.
-pub struct Scratch {
-    tree: OwnedFd,
-    layers: u32,
-    in_user_namespace: bool,
-}
-
-impl Scratch {
-    /// The writable layers of this plan, if it has an overlay.
-    ///
-    /// # Errors
-    /// Those of [`Scratch::new`].
-    pub fn for_plan(plan: &Plan) -> Result<Option<Scratch>> {
-        let mounts_one = plan.mounts.iter().any(|mount| matches!(mount.source, Source::Overlay { .. }));
-        if !mounts_one && !matches!(plan.root, Root::Host(_)) {
-            return Ok(None);
-        }
-        Scratch::new(plan.user_namespace.is_private()).map(Some)
-    }
-
-    /// Makes the tmpfs and attaches it where it covers nothing that is still needed (overlayfs takes no detached layers);
-    /// it goes with the host's tree when that is left. Not on `/`: a mount on top of the old root would be detached in
-    /// its place.
-    ///
-    /// # Errors
-    /// The kernel refuses a tmpfs.
-    pub fn new(in_user_namespace: bool) -> Result<Scratch> {
-        let tree = tmpfs(0o755, None, MountAttrFlags::empty())?;
-        let place =
-            open("/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).at("open", "/proc")?;
-        attach(&tree, &place, "/proc")?;
-        Ok(Scratch { tree, layers: 0, in_user_namespace })
-    }
-
-    fn make(&self, name: &str) -> Result<()> {
-        mkdirat(&self.tree, name, Mode::from(0o755)).at("make a writable layer", name)
-    }
-
-    /// An overlay over a directory of the host, detached.
-    ///
-    /// # Errors
-    /// The file system can't be the lower layer of an overlay; the error says what to do.
-    pub fn overlay(&mut self, lower: &str, attributes: MountAttrFlags) -> Result<OwnedFd> {
-        let layer = self.layers;
-        self.layers += 1;
-        let (upper, work) = (format!("{layer}/upper"), format!("{layer}/work"));
-        for name in [&layer.to_string(), &upper, &work] {
-            self.make(name)?;
-        }
-        // The root of the upper layer is what the merged directory's mode and owner are taken from.
-        copy_owner(&self.tree, &upper, lower)?;
-        // The layers are named from the working directory, for the tmpfs has no path.
-        fchdir(&self.tree).at("enter the writable layers", "")?;
-        let draft =
-            Draft::new("overlay")?.set("lowerdir", &escape(lower))?.set("upperdir", &upper)?.set("workdir", &work)?;
-        let draft = if self.in_user_namespace { draft.flag("userxattr")? } else { draft };
-        draft.mount(attributes).map_err(|error| {
-            error
-                .on(format!("overlay over {lower}"))
-                .hint(format!("hide this file system from the container: --hide {lower}"))
-        })
-    }
-
-    /// Attaches what becomes the root within the scratch file system: pivot_root(2) wants a mount point.
-    fn hold(&self, tree: &OwnedFd) -> Result<()> {
-        self.make("root")?;
-        let place = rustix::fs::openat(&self.tree, "root", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-            .at("hold the root", "/")?;
-        attach(tree, &place, "/")
-    }
-
-    /// An empty directory, detached and read-only.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn empty_directory(&self) -> Result<OwnedFd> {
-        self.empty("nothing", |tree, name| mkdirat(tree, name, Mode::from(0o555)))
-    }
-
-    /// An empty file, detached and read-only.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn empty_file(&self) -> Result<OwnedFd> {
-        self.empty("nothing.file", |tree, name| {
-            rustix::fs::openat(tree, name, OFlags::CREATE | OFlags::CLOEXEC | OFlags::RDONLY, Mode::from(0o444))
-                .map(drop)
-        })
-    }
-
-    fn empty(&self, name: &str, make: impl Fn(BorrowedFd<'_>, &str) -> rustix::io::Result<()>) -> Result<OwnedFd> {
-        match make(self.tree.as_fd(), name) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(Error::os("make an empty place", name, errno)),
-        }
-        let mount = clone_tree(&self.tree, name, false).at("make an empty place", name)?;
-        make_read_only(&mount, false, name)?;
-        Ok(mount)
-    }
-}
-
-/// Gives a layer's directory the mode and owner of the directory it stands for. An owner that isn't mapped can't be given:
-/// then nobody gets more than others have on the host.
-fn copy_owner(tree: &OwnedFd, name: &str, lower: &str) -> Result<()> {
-    let step = "make a writable layer";
-    let stat = rustix::fs::stat(lower).map_err(|errno| Error::os("look at", lower, errno))?;
-    let (uid, gid) = (rustix::fs::Uid::from_raw(stat.st_uid), rustix::fs::Gid::from_raw(stat.st_gid));
-    let mode = match rustix::fs::chownat(tree, name, Some(uid), Some(gid), rustix::fs::AtFlags::empty()) {
-        Ok(()) => stat.st_mode & 0o7777,
-        Err(Errno::INVAL | Errno::PERM) => split_mode(lower)?,
-        Err(errno) => return Err(Error::os(step, lower, errno)),
-    };
-    rustix::fs::chmodat(tree, name, Mode::from_raw_mode(mode), rustix::fs::AtFlags::empty()).at(step, lower)
-}
-
-/// In a list of lower directories a colon separates and a backslash escapes (overlayfs documentation, "Mount options").
-fn escape(path: &str) -> String {
-    path.replace('\\', "\\\\").replace(':', "\\:")
-}
+use crate::plan::root::{HostRoot, Overlay};
 
 /// The host's tree, put together, with what is still to go over it.
 pub struct Assembled {
@@ -153,7 +30,7 @@ pub fn assemble(plan: &HostRoot, scratch: &mut Scratch) -> Result<Assembled> {
     // Whatever lies in fresh or hidden places is taken before they are covered.
     let split = |path: &str| plan.split.iter().any(|parent| parent == path);
     let reveal = match &plan.reveal {
-        Some(path) if !split(path) => Some(scratch.overlay(path, MountAttrFlags::empty())?),
+        Some(path) if !split(path) => Some(scratch.overlay(path, path, MountAttrFlags::empty())?),
         _ => None,
     };
     let files =
@@ -165,7 +42,7 @@ pub fn assemble(plan: &HostRoot, scratch: &mut Scratch) -> Result<Assembled> {
     let tree = if split("/") {
         tmpfs(split_mode("/")?, None, MountAttrFlags::empty())?
     } else {
-        scratch.overlay(&first.path, attributes(first))?
+        scratch.overlay(&first.path, &first.path, attributes(first))?
     };
     scratch.hold(&tree)?;
     let root = RootDir::new(tree.as_fd().try_clone_to_owned().at("hold the root", "/")?);
@@ -177,7 +54,7 @@ pub fn assemble(plan: &HostRoot, scratch: &mut Scratch) -> Result<Assembled> {
             host_split::fill(plan, &overlay.path, &root, scratch)?;
             continue;
         }
-        let mount = match scratch.overlay(&overlay.path, attributes(overlay)) {
+        let mount = match scratch.overlay(&overlay.path, &overlay.path, attributes(overlay)) {
             // A mount that we may not even enter, or that is gone by now, is as good as hidden: its mount point is empty.
             Err(error) if matches!(error.errno, Some(libc::EACCES | libc::ENOENT)) => continue,
             other => other?,

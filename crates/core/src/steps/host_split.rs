@@ -7,9 +7,9 @@
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat, readlinkat, symlinkat};
 use rustix::mount::MountAttrFlags;
 
-use super::host_root::Scratch;
 use super::mount_api::{attach, clone_tree, make_read_only};
 use super::root_dir::{Missing, RootDir};
+use super::scratch::Scratch;
 use crate::error::{At, Result};
 use crate::plan::root::HostRoot;
 
@@ -77,6 +77,6 @@ fn directory(
     if is(&plan.split) {
         return fill(plan, path, root, scratch);
     }
-    let overlay = scratch.overlay(path, MountAttrFlags::empty())?;
+    let overlay = scratch.overlay(path, path, MountAttrFlags::empty())?;
     attach(&overlay, root.target(path, Missing::Refuse)?, path)
 }

@@ -6,9 +6,10 @@
 pub mod channel;
 pub mod etc;
 pub mod exec;
-pub(crate) mod host_root;
+mod host_root;
 mod host_split;
 mod identity;
+mod image_root;
 mod limits;
 pub mod maps;
 pub(crate) mod mount_api;
@@ -17,12 +18,14 @@ mod names;
 mod pseudo;
 pub(crate) mod root;
 mod root_dir;
+pub(crate) mod scratch;
 mod sources;
 pub mod stage;
 pub mod terminal;
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::process::{Signal, setsid, umask};
@@ -35,6 +38,7 @@ use crate::plan::Plan;
 use crate::plan::idmap::{MapWriter, UserNamespace};
 use crate::plan::namespace::Kind;
 use crate::plan::network::{INTERFACE, Network};
+use crate::plan::root::Root;
 use crate::sys::fds::{close_others, place};
 use crate::sys::process::exit_now;
 use crate::sys::seccomp;
@@ -59,6 +63,8 @@ pub struct Inputs {
     pub filtered: bool,
     /// The user namespace was made, and mapped, by the stage.
     pub mapped: bool,
+    /// The directory for the writable layers of its overlays; `None` keeps them in memory.
+    pub disk: Option<PathBuf>,
 }
 
 /// Turns the new process into the container's command. Does not come back: if a step failed, the supervisor was told.
@@ -149,9 +155,15 @@ fn prepare(plan: &Plan, inputs: &mut Inputs, writes: Writes) -> Result<Ground> {
 
     let mounted = if plan.namespaces.makes(Kind::Mount) {
         root::make_private()?;
-        let mut scratch = host_root::Scratch::for_plan(plan)?;
+        // Opened here: what is to be mounted must be of this mount namespace.
+        let disk = inputs.disk.as_deref().map(scratch::open_disk).transpose()?;
+        let mut scratch = scratch::Scratch::for_plan(plan, disk.as_ref())?;
         sources.overlay(plan, scratch.as_mut())?;
-        let root = root::enter(plan, &inputs.files, scratch.as_mut(), writes)?;
+        let mut notes = Vec::new();
+        let root = root::enter(plan, &inputs.files, scratch.as_mut(), disk.as_ref(), &mut notes, writes)?;
+        for note in notes {
+            inputs.channel.send(&FromChild::Note(note), &[])?;
+        }
         let mounted = match &plan.pseudo {
             Some(pseudo) => Some(pseudo::mount(pseudo, &mut sources, &root)?),
             None => None,
@@ -246,6 +258,10 @@ fn become_command(plan: &Plan, inputs: Inputs) -> Result<Infallible> {
     let root = root::current()?;
     // Limits may be raised only with a right that is given up next.
     limits::set(command)?;
+    if matches!(plan.root, Root::Image(_)) {
+        // Once more, for one below a mount. Where it can't be made, to enter it says why.
+        let _ = image_root::make_directory(&root, &command.workdir);
+    }
     let identity = identity::resolve(plan, &root)?;
     let env = exec::with_home(&command.env, identity.home.as_deref());
     let image = exec::Image::new(&command.args, &env)?;

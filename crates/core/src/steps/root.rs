@@ -10,9 +10,10 @@ use rustix::process::{chdir, fchdir, pivot_root};
 use super::Writes;
 use super::etc::{self, Files};
 use super::host_root;
-use super::host_root::Scratch;
+use super::image_root;
 use super::mount_api::{attach, clone_tree, make_read_only};
 use super::root_dir::{Missing, RootDir};
+use super::scratch::Scratch;
 use crate::error::{At, Code, Error, Result};
 use crate::plan::Plan;
 use crate::plan::mount::Source;
@@ -28,11 +29,19 @@ pub fn make_private() -> Result<()> {
     set_attributes(CWD, c"/", true, change).at("make all mounts private", "/")
 }
 
-/// Assembles the root and enters it. Afterwards nothing of the host's tree can be reached by any path.
+/// Assembles the root and enters it. Afterwards nothing of the host's tree can be reached by any path. `disk` is the
+/// directory of the writable layers, where they aren't in memory; `notes` takes what the caller should know.
 ///
 /// # Errors
 /// The root is missing, no directory or empty, or a mount is refused.
-pub fn enter(plan: &Plan, files: &Files, scratch: Option<&mut Scratch>, writes: Writes) -> Result<RootDir> {
+pub fn enter(
+    plan: &Plan,
+    files: &Files,
+    scratch: Option<&mut Scratch>,
+    disk: Option<&OwnedFd>,
+    notes: &mut Vec<String>,
+    writes: Writes,
+) -> Result<RootDir> {
     let tree = match &plan.root {
         Root::Shared => return current(),
         Root::Directory { path, read_only } => {
@@ -51,15 +60,23 @@ pub fn enter(plan: &Plan, files: &Files, scratch: Option<&mut Scratch>, writes: 
             tree
         }
         Root::Host(root) => {
-            let scratch = scratch.ok_or_else(|| {
-                Error::new(Code::SetupFailed, "overlay the host's tree", "no writable layer was made")
-            })?;
+            let scratch = scratch.ok_or_else(no_layer)?;
             let assembled = host_root::assemble(root, scratch)?;
             if root.read_only {
                 lock(plan, files, &assembled.tree)?;
             }
             let tree = hold(&assembled.tree)?;
             assembled.cover(root, scratch, &RootDir::new(hold(&tree)?))?;
+            tree
+        }
+        Root::Image(image) => {
+            let assembled =
+                image_root::assemble(image, &plan.command.workdir, scratch.ok_or_else(no_layer)?, disk, notes)?;
+            if image.read_only {
+                lock(plan, files, &assembled.tree)?;
+            }
+            let tree = hold(&assembled.tree)?;
+            assembled.cover(&RootDir::new(hold(&tree)?))?;
             tree
         }
     };
@@ -101,6 +118,10 @@ pub fn current() -> Result<RootDir> {
     Ok(RootDir::new(
         open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).at("open the root", "/")?,
     ))
+}
+
+fn no_layer() -> Error {
+    Error::new(Code::SetupFailed, "overlay the root file system", "no writable layer was made")
 }
 
 /// A directory of the host as the root.

@@ -6,8 +6,8 @@ use rustix::fs::{CWD, Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
-use super::host_root::Scratch;
 use super::mount_api::{Draft, RESTRICTED, clone_tree};
+use super::scratch::Scratch;
 use crate::error::{Code, Error, Result};
 use crate::plan::Plan;
 use crate::plan::mount::{Mount, Source};
@@ -76,7 +76,7 @@ impl Sources {
         let Some(scratch) = scratch else { return Ok(()) };
         for (mount, source) in plan.mounts.iter().zip(&mut self.mounts) {
             if let Source::Overlay { lower } = &mount.source {
-                *source = Some(scratch.overlay(lower, MountAttrFlags::empty())?);
+                *source = Some(scratch.overlay(&mount.target, lower, MountAttrFlags::empty())?);
             }
         }
         Ok(())

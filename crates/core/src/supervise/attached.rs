@@ -83,6 +83,7 @@ pub fn serve(socket: OwnedFd, program: OwnedFd) -> Result<()> {
             }
         }
     }
+    engine.sweep();
     engine.release()
 }
 
@@ -124,7 +125,8 @@ fn serve_request(engine: &mut Engine, request: Request, mut fds: Vec<OwnedFd>) {
                 ),
             }
         }
-        Request::Kill { id, signal } => engine.kill(id, signal),
+        Request::Kill { id, signal: Some(signal) } => engine.kill(id, signal),
+        Request::Kill { id, signal: None } => engine.stop(id),
         Request::Explain { id, spec } => engine.explain(id, &spec),
         Request::Examine { id } => engine.examine(id),
     }

@@ -6,8 +6,8 @@ use std::time::Instant;
 use rustix::event::epoll;
 use rustix::process::Pid;
 
-use super::container::{Container, Process};
-use super::engine::{Engine, Order};
+use super::container::{Container, Leases, Process};
+use super::engine::{Engine, Order, Resolved};
 use super::launch::{self, Files};
 use super::protocol::Report;
 use super::token::{Source, Token};
@@ -22,17 +22,18 @@ use crate::steps::channel::ToChild;
 
 impl Engine {
     /// Makes the container that was asked for.
-    pub(super) fn launch(&mut self, order: Order<'_>, plan: Plan, since: Instant) -> Result<()> {
+    pub(super) fn launch(&mut self, order: Order<'_>, resolved: Resolved, since: Instant) -> Result<()> {
         let Order { id, stdio, fds, announce, .. } = order;
-        if matches!(&plan.network, Network::Bridge(bridge) if bridge.ip.is_some() || bridge.ip6.is_some()) {
+        if matches!(&resolved.plan.network, Network::Bridge(bridge) if bridge.ip.is_some() || bridge.ip6.is_some()) {
             self.free_addresses();
         }
-        self.make(Some(id), stdio, fds, announce, plan, since).map(drop)
+        self.make(Some(id), stdio, fds, announce, resolved, since).map(drop)
     }
 
     /// Makes a container that nobody has asked for yet, and returns our number for it.
     pub(super) fn launch_ahead(&mut self, plan: Plan) -> Result<u64> {
-        self.make(None, None, Vec::new(), false, plan, Instant::now())
+        let resolved = Resolved { plan, leases: Leases::default() };
+        self.make(None, None, Vec::new(), false, resolved, Instant::now())
     }
 
     /// Makes a container; without a number of the caller's, ahead of its command.
@@ -42,17 +43,25 @@ impl Engine {
         stdio: Option<[OwnedFd; 3]>,
         fds: Vec<OwnedFd>,
         announce: bool,
-        plan: Plan,
+        Resolved { plan, leases }: Resolved,
         since: Instant,
     ) -> Result<u64> {
         let state = self.ground()?.state.clone();
         let wire = self.wiring.reserve(&plan, &state)?;
         let program = self.program.try_clone().at("hold the executable", "")?;
         let (addresses, etc) = (wire.addresses.clone(), wire.files.clone());
-        let files = Files { stdio, fds, program, addresses, etc };
-        let launched = launch::start(&plan, &self.host, files, id.is_none())?;
         let key = self.next;
         self.next += 1;
+        let changes = self.make_changes(&plan, key)?;
+        let disk = changes.as_ref().map(|changes| changes.path.clone());
+        let files = Files { stdio, fds, program, addresses, etc, disk };
+        let launched = match launch::start(&plan, &self.host, files, id.is_none()) {
+            Ok(launched) => launched,
+            Err(error) => {
+                self.thrown.extend(changes);
+                return Err(error);
+            }
+        };
         let pid = launched.process.pid;
         let is_stage = launched.is_stage;
         let (stage, first) = if is_stage { (Some(launched.process), None) } else { (None, Some(launched.process)) };
@@ -68,6 +77,8 @@ impl Engine {
             plan,
             stage,
             first,
+            leases,
+            changes,
             wire,
             user_network: None,
             channel: Some(launched.channel),
@@ -122,7 +133,10 @@ impl Engine {
     /// The host's part in the set-up of a container that exists: its id maps, its cable.
     pub(super) fn begin(&mut self, key: u64, pid: Pid, map: bool) -> Result<()> {
         let state = self.ground()?.state.clone();
-        let Some(container) = self.containers.get(&key) else { return Ok(()) };
+        let Some(container) = self.containers.get_mut(&key) else { return Ok(()) };
+        if let (Some(changes), true) = (&mut container.changes, container.plan.user_namespace.is_private()) {
+            changes.belong_to(pid)?;
+        }
         let Some(channel) = &container.channel else { return Ok(()) };
         if map {
             launch::map_ids(&container.plan, pid, channel)?;

@@ -1,6 +1,8 @@
 //! One container, as its supervisor sees it.
 
+use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, getpgid};
@@ -11,6 +13,7 @@ use super::spare::Waiting;
 use super::user_network::UserNetwork;
 use super::wiring::Wire;
 use crate::error::Error;
+use crate::image::changes::Changes;
 use crate::plan::Plan;
 use crate::plan::namespace::Kind;
 use crate::plan::network::Network;
@@ -19,6 +22,9 @@ use crate::steps::channel::Channel;
 use crate::sys::process::send_signal;
 use crate::sys::signal::{send_for_group, send_to_group};
 use crate::sys::wait::Status;
+
+/// Layers of an image that are held, by all containers on it together.
+pub type Leases = Rc<Vec<File>>;
 
 /// A process of ours and its pidfd.
 #[derive(Debug)]
@@ -42,6 +48,10 @@ pub struct Container {
     pub stage: Option<Process>,
     /// The container's first process; none while only the stage exists.
     pub first: Option<Process>,
+    /// The layers of its image, held.
+    pub leases: Leases,
+    /// Where it writes, on an image.
+    pub changes: Option<Changes>,
     /// What it holds of the host's network.
     pub wire: Wire,
     /// The program that connects it, where it is not the kernel.

@@ -5,14 +5,16 @@
 //! what it tells and how it ends in `hear_out`.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::rc::Weak;
 use std::time::Instant;
 
 use rustix::event::epoll;
 use rustix::process::Pid;
 
-use super::container::Container;
+use super::container::{Container, Leases};
 use super::protocol::Event;
 use super::spare::Spares;
 use super::token::{Source, Token};
@@ -20,12 +22,18 @@ use super::wiring::{self, Wiring};
 use crate::error::{At, Error, Result};
 use crate::host::tree::HostTree;
 use crate::host::{Host, preflight};
+use crate::image;
+use crate::image::changes::{self, Changes, remove_later};
+use crate::image::ready::{Ready, find_image};
 use crate::net::pasta::Pasta;
+use crate::plan::image::Upper;
+use crate::plan::root::Root;
 use crate::plan::{self, Plan};
 use crate::spec::Spec;
 use crate::state::{self, journal};
 use crate::steps::exec::forget_ignored_signals;
 use crate::sys::seccomp;
+use crate::sys::wait::reap;
 
 /// Where a supervisor keeps its state, opened with its first container.
 pub(super) struct Ground {
@@ -63,6 +71,18 @@ pub struct Engine {
     pub(super) spares: Option<Spares>,
     /// Mount namespaces of containers that have ended. To let go of one takes the kernel a moment, which nobody waits for.
     pub(super) held: Vec<OwnedFd>,
+    /// What containers on images have written that are over, still to be removed.
+    pub(super) thrown: Vec<Changes>,
+    /// Children that remove it.
+    sweepers: Vec<Pid>,
+    /// The layers that running containers hold, by the digest of their image.
+    leases: HashMap<String, Weak<Vec<File>>>,
+}
+
+/// A wish, resolved, with what must be held for it.
+pub(super) struct Resolved {
+    pub(super) plan: Plan,
+    pub(super) leases: Leases,
 }
 
 /// Most of them that wait for a quiet moment.
@@ -94,6 +114,9 @@ impl Engine {
             events: Vec::new(),
             spares: None,
             held: Vec::new(),
+            thrown: Vec::new(),
+            sweepers: Vec::new(),
+            leases: HashMap::new(),
         })
     }
 
@@ -127,7 +150,8 @@ impl Engine {
         let mut ready: Vec<epoll::Event> = Vec::with_capacity(64);
         let deadlines = self.containers.values().filter_map(Container::deadline);
         let spares_due = self.spares_due();
-        let held_due = (!self.held.is_empty()).then(Instant::now);
+        self.sweepers.retain(|child| matches!(reap(*child), Ok(None)));
+        let held_due = (!self.held.is_empty() || !self.thrown.is_empty()).then(Instant::now);
         let timeout = deadlines.chain(spares_due).chain(held_due).min().map(|deadline| {
             // epoll counts in milliseconds, and a fraction cut off would be waited for in a spin.
             let left = deadline.saturating_duration_since(Instant::now()).as_nanos().div_ceil(1_000_000) as i64;
@@ -140,6 +164,9 @@ impl Engine {
         self.enforce_deadlines();
         if ready.is_empty() || self.held.len() > MOST_HELD {
             self.held.clear();
+        }
+        if ready.is_empty() || self.thrown.len() > MOST_HELD {
+            self.sweep();
         }
         if ready.is_empty() && spares_due.is_some_and(|due| due <= Instant::now()) {
             self.tend_spares();
@@ -167,23 +194,48 @@ impl Engine {
     ///
     /// # Errors
     /// Every problem of the call.
-    pub fn resolve(&self, spec: &Spec) -> Result<Plan, Vec<Error>> {
-        let host_tree = spec.rootfs.as_deref().is_none_or(|rootfs| rootfs == "host");
-        let tree = if host_tree { HostTree::read() } else { HostTree::default() };
-        let (plan, mut problems) = plan::resolve(spec, &self.host, &tree);
+    pub(super) fn resolve(&mut self, spec: &Spec) -> Result<Resolved, Vec<Error>> {
+        let tree = if spec.is_on_host_tree() { HostTree::read() } else { HostTree::default() };
+        let (image, missing) = match find_image(spec, &self.host) {
+            Ok(image) => (image, None),
+            Err(error) => (None, Some(error)),
+        };
+        let facts = image.as_ref().map(|image| &image.facts);
+        let (plan, mut problems) = plan::resolve(spec, &self.host, &tree, facts);
+        problems.extend(missing);
         problems.extend(preflight::check(&plan));
-        problems.finish(plan)
+        let plan = problems.finish(plan)?;
+        let leases = image.map(|image| self.share(image)).unwrap_or_default();
+        Ok(Resolved { plan, leases })
+    }
+
+    /// Of an image whose layers are held already, they are not held twice: there may be many containers, and descriptors
+    /// are few.
+    fn share(&mut self, Ready { facts, leases }: Ready) -> Leases {
+        self.leases.retain(|_, leases| leases.strong_count() > 0);
+        if let Some(held) = self.leases.get(&facts.digest).and_then(Weak::upgrade) {
+            return held;
+        }
+        let leases = Leases::new(leases);
+        self.leases.insert(facts.digest, Leases::downgrade(&leases));
+        leases
+    }
+
+    /// Has what containers have left be removed.
+    pub fn sweep(&mut self) {
+        let children = remove_later(std::mem::take(&mut self.thrown));
+        self.sweepers.extend(children);
     }
 
     /// Starts a container. Whatever comes of it is told in events.
     pub fn start(&mut self, order: Order<'_>) {
         let (id, since) = (order.id, Instant::now());
-        let launched = self.resolve(order.spec).and_then(|plan| match self.find_spare(&order, &plan) {
+        let launched = self.resolve(order.spec).and_then(|resolved| match self.find_spare(&order, &resolved.plan) {
             Some(spare) => {
-                self.adopt(spare, order, plan, since);
+                self.adopt(spare, order, resolved.plan, since);
                 Ok(())
             }
-            None => self.launch(order, plan, since).map_err(Vec::from),
+            None => self.launch(order, resolved, since).map_err(Vec::from),
         });
         if let Err(errors) = launched {
             self.events.push((Event::Failed { id, errors }, None));
@@ -198,7 +250,7 @@ impl Engine {
     /// Resolves a plan and tells it.
     pub fn explain(&mut self, id: u64, spec: &Spec) {
         let event = match self.resolve(spec) {
-            Ok(plan) => Event::Explained { id, plan: Box::new(plan) },
+            Ok(Resolved { plan, .. }) => Event::Explained { id, plan: Box::new(plan) },
             Err(errors) => Event::Failed { id, errors },
         };
         self.events.push((event, None));
@@ -226,6 +278,11 @@ impl Engine {
     /// Sends a signal to a container's command.
     pub fn kill(&mut self, id: u64, signal: i32) {
         self.signal(id, |container| container.signal(signal));
+    }
+
+    /// Asks a container's command to end, by the signal that is meant for that.
+    pub fn stop(&mut self, id: u64) {
+        self.signal(id, |container| container.signal(container.plan.root.stop_signal()));
     }
 
     /// Sends a signal to a container's command and all others of its process group.
@@ -284,10 +341,24 @@ impl Engine {
             if self.host.net_admin {
                 wiring::collect(&state)?;
             }
+            // Where there is no store nothing is left in it.
+            if let Ok(identity) = image::identity::outside(&self.host) {
+                self.sweepers.extend(changes::collect(&identity.directory, &self.host)?);
+            }
             let journal = journal::Journal::open(&state)?;
             self.ground = Some(Ground { state, journal });
         }
         self.ground.as_mut().ok_or_else(|| Error::os("open the state directory", "", libc::ENOENT))
+    }
+
+    /// The directory for what a container changes of its image.
+    pub(super) fn make_changes(&mut self, plan: &Plan, key: u64) -> Result<Option<Changes>> {
+        let Root::Image(image) = &plan.root else { return Ok(None) };
+        if image.upper == Upper::Memory {
+            return Ok(None);
+        }
+        let id = format!("{}-{key}", self.ground()?.journal.name());
+        Changes::make(Path::new(&image.store), &id).map(Some)
     }
 
     pub(super) fn strike(&mut self, slot: Option<journal::Slot>) {

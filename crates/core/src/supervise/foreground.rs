@@ -55,6 +55,7 @@ pub fn run(mut spec: Spec, fds: Vec<OwnedFd>, program: OwnedFd) -> Result<Exit, 
     };
     engine.start(Order { id: ONLY, spec: &spec, stdio, fds, announce: false });
     let result = supervise(&mut engine, &signals, outlets);
+    engine.sweep();
     give_back(&mut engine);
     result
 }

@@ -51,6 +51,7 @@ impl Engine {
         }
         match message {
             FromChild::Failed(error) => container.failure = container.failure.take().or(Some(error)),
+            FromChild::Note(note) => container.report.notes.push(note),
             FromChild::Terminal => {
                 if let Some(id) = container.id {
                     self.events.push((Event::Terminal { id }, fds.pop()));
@@ -180,6 +181,7 @@ impl Engine {
             self.unwatch(channel);
         }
         self.held.extend(container.mounts.take());
+        self.thrown.extend(container.changes.take());
         let Some(id) = container.id else { return self.forget_spare(key) };
         if container.waiting.is_some() {
             return self.launch_anew(container);

@@ -1,6 +1,7 @@
 //! From a plan to a process.
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
@@ -27,6 +28,8 @@ pub struct Files {
     pub addresses: Vec<Address>,
     /// Its files in /etc.
     pub etc: etc::Files,
+    /// The directory for the writable layers of its overlays; `None` keeps them in memory.
+    pub disk: Option<PathBuf>,
 }
 
 /// What came of it.
@@ -54,7 +57,7 @@ pub fn start(plan: &Plan, host: &Host, files: Files, ahead: bool) -> Result<Laun
         }
         Side::Child => {
             drop(ours);
-            let Files { stdio, fds, program, addresses, etc } = files;
+            let Files { stdio, fds, program, addresses, etc, disk } = files;
             let inputs = Inputs {
                 stdio,
                 fds,
@@ -65,6 +68,7 @@ pub fn start(plan: &Plan, host: &Host, files: Files, ahead: bool) -> Result<Laun
                 files: etc,
                 filtered: host.privileged,
                 mapped: false,
+                disk,
             };
             match (is_stage, ahead) {
                 (true, _) => run_stage(plan, host, inputs),
@@ -105,6 +109,7 @@ fn inputs_of(inputs: &mut Inputs) -> Inputs {
         files: std::mem::take(&mut inputs.files),
         filtered: inputs.filtered,
         mapped: inputs.mapped,
+        disk: inputs.disk.take(),
     }
 }
 

@@ -32,8 +32,8 @@ pub enum Request {
     Kill {
         /// Which container.
         id: u64,
-        /// The signal's number.
-        signal: i32,
+        /// The signal's number; none is the one that ends the command, by default `SIGTERM`.
+        signal: Option<i32>,
     },
     /// Resolve a plan and touch nothing.
     Explain {
@@ -246,7 +246,7 @@ mod tests {
     fn frames_arrive_whole_with_their_descriptors() {
         let (a, b) = pair();
         let file = std::fs::File::open("/dev/null").unwrap();
-        send(&a, &Request::Kill { id: 7, signal: 15 }, &[file.as_fd()]).unwrap();
+        send(&a, &Request::Kill { id: 7, signal: Some(15) }, &[file.as_fd()]).unwrap();
         send(&a, &Request::Examine { id: 8 }, &[]).unwrap();
         let mut reader = Reader::default();
         let mut got = Vec::new();
@@ -256,7 +256,7 @@ mod tests {
                 got.push(frame);
             }
         }
-        assert!(matches!(got[0].0, Request::Kill { id: 7, signal: 15 }));
+        assert!(matches!(got[0].0, Request::Kill { id: 7, signal: Some(15) }));
         assert_eq!((got[0].1.len(), got[1].1.len()), (1, 0));
     }
 

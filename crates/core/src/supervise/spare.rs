@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 
 use super::container::Container;
-use super::engine::{Engine, Order};
+use super::engine::{Engine, Order, Resolved};
 use super::ground::{self, Ground, mount_table, mount_table_of, places};
 use super::token::Token;
 use super::wiring::{self, Wire};
@@ -276,12 +276,14 @@ impl Engine {
 
     /// A container that an order waited for was none: it is made anew.
     pub(super) fn launch_anew(&mut self, container: Container) {
-        let Container { id: Some(id), waiting: Some(waiting), plan, announce, since, .. } = container else { return };
+        let Container { id: Some(id), waiting: Some(waiting), plan, leases, announce, since, .. } = container else {
+            return;
+        };
         if let Some(kind) = self.spares.as_mut().and_then(|spares| spares.kind(&plan)) {
             kind.again = false;
         }
         let Waiting { stdio, fds } = waiting;
-        if let Err(error) = self.make(Some(id), Some(stdio), fds, announce, plan, since) {
+        if let Err(error) = self.make(Some(id), Some(stdio), fds, announce, Resolved { plan, leases }, since) {
             self.fail(id, error);
         }
     }

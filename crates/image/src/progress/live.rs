@@ -74,9 +74,9 @@ impl Screen {
             Event::Resolving { .. } => return,
             Event::Warning { message } => format!("nsrs: {message}"),
             Event::Retry { message, wait } => format!("{message}; again in {:.1} s", *wait as f64 / 1000.0),
-            Event::Done { reference, digest, milliseconds } => {
+            Event::Done { reference, digest, milliseconds, present } => {
                 self.end();
-                let _ = writeln!(std::io::stderr(), "{}", closing(reference, digest, *milliseconds));
+                let _ = writeln!(std::io::stderr(), "{}", closing(reference, digest, *milliseconds, *present));
                 return;
             }
         };

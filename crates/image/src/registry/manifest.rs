@@ -5,6 +5,7 @@
 
 use nsrs_core::error::{Code, Error, Result};
 use nsrs_core::image::digest::Digest;
+use nsrs_core::image::platform::Platform;
 use nsrs_core::image::reference::Reference;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap};
 use reqwest::{Method, Response, StatusCode};
@@ -16,7 +17,6 @@ use super::client::Client;
 use super::endpoint::Endpoint;
 use super::failure::{self, Asked, tame};
 use super::http::Ask;
-use super::platform::Platform;
 use crate::progress::Event;
 
 /// The largest manifest that is read: what registries take (distribution specification).

@@ -26,7 +26,6 @@ pub mod helper;
 pub mod http;
 pub mod manifest;
 pub mod options;
-pub mod platform;
 pub mod retry;
 pub mod tls;
 pub mod upload;

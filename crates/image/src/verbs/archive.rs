@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, IsTerminal, Read, Write};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,12 +15,14 @@ use nsrs_core::image::open::Image;
 use nsrs_core::image::stack::LayerTold;
 use nsrs_core::image::store::{Named, Store};
 use nsrs_core::image::unpack::Options;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::io::Errno;
 use serde_json::{Value, json};
 
 use super::Call;
 use crate::identity::{open_store, unpacking};
 use crate::output;
-use crate::progress::{Event, Mode, Phase, Progress};
+use crate::progress::{Event, Mode as How, Phase, Progress};
 
 /// `load [--input FILE] [--name NAME] [--no-unpack]`: images from an archive, from the standard input or a file, or from a
 /// directory with an OCI layout.
@@ -41,11 +44,26 @@ pub fn load(mut call: Call) -> Result<()> {
     if unpack {
         for image in &loaded {
             let opened = store.image(image)?;
-            store.unpack_image(&opened, &options, Some(&told(&call.progress, &opened)))?;
+            store.prepare(&opened, &options, Some(&told(&call.progress, &opened)))?;
             super::warn_of_losses(&store, &opened, &call.progress)?;
         }
     }
     tell(&call, &store, "loaded", &loaded)
+}
+
+/// `prepare [--platform OS/ARCH[/VARIANT]] IMAGE`: unpacks and stacks what isn't yet, so that a container can run from it.
+///
+/// # Errors
+/// There is no such image; those of [`Store::prepare`].
+pub fn prepare(mut call: Call) -> Result<()> {
+    let platform = super::platform(&mut call.args)?;
+    let options = limits(&mut call)?;
+    let store = open_store()?;
+    let named = store.find(&call.args.rest("the name of one image", 1, 1)?[0])?;
+    let image = store.image_for(&named, platform.as_ref())?;
+    let _guard = store.guard()?;
+    store.prepare(&image, &options, Some(&told(&call.progress, &image)))?;
+    super::warn_of_losses(&store, &image, &call.progress)
 }
 
 /// Tells of layers while they are unpacked.
@@ -74,7 +92,7 @@ fn tell(call: &Call, store: &Store, verb: &str, images: &[Named]) -> Result<()> 
     for value in &values {
         let id = value["id"].as_str().unwrap_or_default();
         match (call.progress.mode(), value["name"].as_str()) {
-            (Mode::Quiet, _) => output::line(id)?,
+            (How::Quiet, _) => output::line(id)?,
             (_, Some(name)) => output::line(&format!("{verb}: {name}"))?,
             (_, None) => output::line(&format!("{verb}: {id}"))?,
         }
@@ -107,34 +125,52 @@ fn reader(path: Option<&Path>) -> Result<Box<dyn Read + Send>> {
 /// Writes to a file, which appears when it is complete, or to the standard output.
 fn write_to(path: Option<&str>, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
     let step = "write the archive";
+    let fill = |file: &mut dyn Write, name: &str| {
+        let mut output = BufWriter::with_capacity(256 << 10, file);
+        write(&mut output)?;
+        output.flush().at(step, name)
+    };
     let Some(path) = path.filter(|path| *path != "-") else {
         if io::stdout().is_terminal() {
             return Err(Error::new(Code::InvalidArgument, step, "the standard output is a terminal")
                 .hint("give a file: --output FILE, or nsrs … > FILE"));
         }
-        let mut output = BufWriter::with_capacity(256 << 10, io::stdout().lock());
-        write(&mut output)?;
-        return output.flush().at(step, "");
+        let result = fill(&mut io::stdout().lock(), "");
+        if result.as_ref().is_err_and(|error| error.errno == Some(Errno::PIPE.raw_os_error())) {
+            output::end_without_reader();
+        }
+        return result;
     };
     // A device or a pipe is written to as it is.
     if fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
-        let file = fs::OpenOptions::new().write(true).open(path).at(step, path)?;
-        let mut output = BufWriter::with_capacity(256 << 10, file);
-        write(&mut output)?;
-        return output.flush().at(step, path);
+        return fill(&mut fs::OpenOptions::new().write(true).open(path).at(step, path)?, path);
     }
     let temporary = PathBuf::from(format!("{path}.nsrs-{}", std::process::id()));
     let result = (|| {
-        let file = fs::OpenOptions::new().write(true).create_new(true).open(&temporary).at(step, path)?;
-        let mut output = BufWriter::with_capacity(256 << 10, file);
-        write(&mut output)?;
-        output.flush().at(step, path)?;
+        match without_name(Path::new(path)) {
+            Some(mut file) => {
+                fill(&mut file, path)?;
+                let own = format!("/proc/self/fd/{}", file.as_raw_fd());
+                rustix::fs::linkat(CWD, own, CWD, &temporary, AtFlags::SYMLINK_FOLLOW).at(step, path)?;
+            }
+            None => {
+                let mut file = fs::OpenOptions::new().write(true).create_new(true).open(&temporary).at(step, path)?;
+                fill(&mut file, path)?;
+            }
+        }
         fs::rename(&temporary, path).at(step, path)
     })();
     if result.is_err() {
         let _ = fs::remove_file(&temporary);
     }
     result
+}
+
+/// A file without a name beside this one, where the file system has such: it is gone if we are killed.
+fn without_name(path: &Path) -> Option<File> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    rustix::fs::open(parent, flags, Mode::from_raw_mode(0o666)).ok().map(File::from)
 }
 
 /// `save [--output FILE] [--type docker|oci] IMAGE…`: images as one archive.

@@ -11,11 +11,13 @@ use super::Call;
 use crate::identity::open_store;
 use crate::output;
 
-/// `images [--all] [NAME]`: images by name, the last one first.
+/// `images [--digests] [--no-trunc] [NAME]`: images by name, the last one first.
 ///
 /// # Errors
 /// The index can't be read. An image of which a part is missing is listed and says so.
-pub fn images(call: Call) -> Result<()> {
+pub fn images(mut call: Call) -> Result<()> {
+    let digests = call.args.flag("--digests");
+    let whole = call.args.flag("--no-trunc");
     let store = open_store()?;
     let wanted = call.args.rest("at most one name", 0, 1)?;
     let mut listed: Vec<(i64, Value, Vec<String>)> = Vec::new();
@@ -24,7 +26,7 @@ pub fn images(call: Call) -> Result<()> {
             continue;
         }
         listed.push(match store.image(&named) {
-            Ok(image) => row(&image),
+            Ok(image) => row(&image, whole),
             Err(error) => broken(&named, &error.to_string()),
         });
     }
@@ -33,10 +35,25 @@ pub fn images(call: Call) -> Result<()> {
         return output::json(&listed.into_iter().map(|(_, value, _)| value).collect());
     }
     if call.progress.mode() == crate::progress::Mode::Quiet {
-        return listed.iter().try_for_each(|(_, value, _)| output::line(value["id"].as_str().unwrap_or_default()));
+        return listed
+            .iter()
+            .filter(|(_, value, _)| value["id"].is_string())
+            .try_for_each(|(.., row)| output::line(&row[2]));
     }
-    let rows: Vec<Vec<String>> = listed.into_iter().map(|(.., row)| row).collect();
-    output::table(&["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"], &rows)
+    let mut titles = vec!["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"];
+    if digests {
+        titles.insert(2, "DIGEST");
+    }
+    let rows: Vec<Vec<String>> = listed
+        .into_iter()
+        .map(|(_, value, mut row)| {
+            if digests {
+                row.insert(2, value["digest"].as_str().unwrap_or_default().to_owned());
+            }
+            row
+        })
+        .collect();
+    output::table(&titles, &rows)
 }
 
 /// A name without a tag means all tags of the repository.
@@ -63,7 +80,7 @@ fn created(image: &Image) -> Option<i64> {
     image.config.spec.created().as_deref().and_then(time::parse)
 }
 
-fn row(image: &Image) -> (i64, Value, Vec<String>) {
+fn row(image: &Image, whole: bool) -> (i64, Value, Vec<String>) {
     let created = created(image);
     let (repository, tag) = name_parts(image.name.as_deref());
     let value = json!({
@@ -78,7 +95,8 @@ fn row(image: &Image) -> (i64, Value, Vec<String>) {
         "platform": image.config.platform(),
     });
     let ago = created.map_or_else(|| "unknown".to_owned(), output::ago);
-    let cells = vec![repository, tag, image.id.short(), ago, output::size(image.size())];
+    let id = if whole { image.id.to_string() } else { image.id.short() };
+    let cells = vec![repository, tag, id, ago, output::size(image.size())];
     (created.unwrap_or(i64::MIN), value, cells)
 }
 

@@ -7,6 +7,7 @@ mod remove;
 
 use nsrs_core::error::{Code, Error, Result};
 use nsrs_core::image::open::Image;
+use nsrs_core::image::platform::Platform;
 use nsrs_core::image::reference::Reference;
 use nsrs_core::image::store::Store;
 
@@ -38,6 +39,7 @@ pub fn run(verb: &str, call: Call) -> Result<()> {
         "load" => archive::load(call),
         "login" => remote::login(call),
         "logout" => remote::logout(call),
+        "prepare" => archive::prepare(call),
         "prune" => remove::prune(call),
         "pull" => remote::pull(call),
         "push" => remote::push(call),
@@ -52,13 +54,13 @@ pub fn run(verb: &str, call: Call) -> Result<()> {
 /// Does this verb write, read or remove unpacked layers? An ordinary user does that in a user namespace.
 #[must_use]
 pub fn touches_trees(verb: &str) -> bool {
-    matches!(verb, "export" | "import" | "load" | "prune" | "pull" | "rmi")
+    matches!(verb, "export" | "import" | "load" | "prepare" | "prune" | "pull" | "rmi")
 }
 
 /// Does this verb bring unpacked layers, which have to reach the disk some day?
 #[must_use]
 pub fn brings_trees(verb: &str) -> bool {
-    matches!(verb, "export" | "import" | "load" | "pull")
+    matches!(verb, "export" | "import" | "load" | "prepare" | "pull")
 }
 
 /// Says what of an image's layers couldn't be had here: owners, devices, attributes.
@@ -80,6 +82,11 @@ fn warn_of_losses(store: &Store, image: &Image, progress: &Progress) -> Result<(
         progress.warn(format!("{count} {what}"));
     }
     Ok(())
+}
+
+/// `--platform OS/ARCH[/VARIANT]`.
+fn platform(args: &mut Args) -> Result<Option<Platform>> {
+    args.value("--platform")?.map(|text| Platform::parse(&text)).transpose()
 }
 
 /// A name for an image: a digest says what an image is and can't be given.

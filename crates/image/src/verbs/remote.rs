@@ -1,17 +1,18 @@
 //! `pull`, `push`, `login` and `logout`: the verbs that speak to a registry.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal};
 
 use nsrs_core::error::{At, Code, Error, Result};
 use nsrs_core::image::reference::{Reference, parse_registry};
+use rustix::process::{Signal, getpid, kill_process};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use serde_json::json;
 
 use super::Call;
 use crate::args::Args;
 use crate::identity::{open_store, unpacking};
+use crate::output;
 use crate::progress::Mode;
-use crate::registry::platform::Platform;
 use crate::registry::{Client, Options};
 
 /// A password longer than this is none.
@@ -34,10 +35,6 @@ fn jobs(args: &mut Args) -> Result<usize> {
     }
 }
 
-fn platform(args: &mut Args) -> Result<Option<Platform>> {
-    args.value("--platform")?.map(|text| Platform::parse(&text)).transpose()
-}
-
 /// Writes the result: JSON, the digest alone, or nothing where the closing line has told it.
 fn result(call: &Call, value: &serde_json::Value) -> Result<()> {
     let line = match (call.json, call.progress.mode()) {
@@ -45,7 +42,7 @@ fn result(call: &Call, value: &serde_json::Value) -> Result<()> {
         (false, Mode::Quiet) => value["digest"].as_str().unwrap_or_default().to_owned(),
         (false, _) => return Ok(()),
     };
-    writeln!(std::io::stdout(), "{line}").at("write the result", "")
+    output::line(&line)
 }
 
 /// `pull [--platform OS/ARCH[/VARIANT]] [--jobs N] [--no-unpack] IMAGE`.
@@ -55,7 +52,7 @@ fn result(call: &Call, value: &serde_json::Value) -> Result<()> {
 pub fn pull(mut call: Call) -> Result<()> {
     let client = client(&mut call)?;
     let options = crate::pull::Options {
-        platform: platform(&mut call.args)?,
+        platform: super::platform(&mut call.args)?,
         jobs: jobs(&mut call.args)?,
         unpack: !call.args.flag("--no-unpack"),
         unpacking: unpacking()?,
@@ -64,8 +61,12 @@ pub fn pull(mut call: Call) -> Result<()> {
     let reference = Reference::parse(&args.rest("the name of one image", 1, 1)?[0])?;
     let store = open_store()?;
     let pulled = crate::pull::pull(&store, &client, &reference, &options)?;
-    if !pulled.present && options.unpack {
-        super::warn_of_losses(&store, &store.image(&store.find(&reference.to_string())?)?, &call.progress)?;
+    if options.unpack {
+        let image = store.image_for(&store.find(&reference.to_string())?, options.platform.as_ref())?;
+        store.stack(&image.config.diff_ids)?;
+        if !pulled.present {
+            super::warn_of_losses(&store, &image, &call.progress)?;
+        }
     }
     result(
         &call,
@@ -194,6 +195,12 @@ fn secret() -> Result<String> {
     };
     let _ = tcsetattr(&stdin, OptionalActions::Now, &before);
     eprintln!();
+    if let Err(error) = &end
+        && error.code == Code::InvalidArgument
+    {
+        // The terminal is as it was: now the key may do what it always does.
+        let _ = kill_process(getpid(), Signal::INT);
+    }
     end?;
     String::from_utf8(line).map_err(|_| Error::new(Code::InvalidArgument, "log in", "the password is not UTF-8"))
 }

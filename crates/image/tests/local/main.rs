@@ -235,10 +235,7 @@ fn what_went_wrong_is_said_with_what_to_do() {
     let archive = root_archive(&scratch);
     scratch.run(&["import", &archive, "busybox"]);
     let said = scratch.fails(&["inspect", "busibox"]);
-    assert!(
-        said.contains("isn't in the store") && said.contains("did you mean docker.io/library/busybox:latest?"),
-        "{said}"
-    );
+    assert!(said.contains("isn't in the store") && said.contains("did you mean busybox?"), "{said}");
     assert!(scratch.fails(&["load", "--input", &archive]).contains("nsrs import"));
     assert!(scratch.fails(&["load", "--input", "missing.tar"]).contains("ENOENT"));
     assert!(scratch.fails(&["save", "--what", "busybox"]).contains("no such option"));

@@ -11,9 +11,9 @@ use crate::plan::namespace::Kind;
 use crate::spec::{Caller, Spec};
 use crate::steps::Writes;
 use crate::steps::etc::Files;
-use crate::steps::host_root::Scratch;
 use crate::steps::mount_api::{Draft, RESTRICTED, tmpfs};
 use crate::steps::root;
+use crate::steps::scratch::Scratch;
 
 /// One check: its name, the namespaces it needs beside the mount namespace, what is done, the remedy of its own.
 type Check<'a> = (&'a str, Option<Kind>, fn(bool) -> Result<String>, fn(&Error) -> Option<&'static str>);
@@ -94,7 +94,7 @@ fn queues(_: bool) -> Result<String> {
 
 /// By the very code that puts the host's tree together, over a directory that every host has.
 fn overlay(in_user_namespace: bool) -> Result<String> {
-    Scratch::new(in_user_namespace)?.overlay("/usr", MountAttrFlags::empty())?;
+    Scratch::new(in_user_namespace, None)?.overlay("/usr", "/usr", MountAttrFlags::empty())?;
     Ok("/usr, copy-on-write in memory".into())
 }
 
@@ -102,11 +102,11 @@ fn overlay(in_user_namespace: bool) -> Result<String> {
 fn host_tree(ground: &Ground<'_>) -> Finding {
     let caller = Caller { cwd: "/".into(), ..Caller::default() };
     let spec = Spec { args: vec!["true".into()], caller, network: Some("none".into()), ..Spec::default() };
-    let (plan, problems) = plan::resolve(&spec, ground.host, &HostTree::read());
+    let (plan, problems) = plan::resolve(&spec, ground.host, &HostTree::read(), None);
     let tried = problems.finish(plan).map_err(|mut errors| errors.swap_remove(0)).and_then(|plan| {
         probe::within(ground.host, &[Kind::Mount], || {
-            let mut scratch = Scratch::for_plan(&plan)?;
-            root::enter(&plan, &Files::default(), scratch.as_mut(), Writes::MountPoints)?;
+            let mut scratch = Scratch::for_plan(&plan, None)?;
+            root::enter(&plan, &Files::default(), scratch.as_mut(), None, &mut Vec::new(), Writes::MountPoints)?;
             Ok("put together copy-on-write, and entered".into())
         })
     });

@@ -103,6 +103,9 @@ fn archive(store: &Store, input: impl BufRead) -> Result<Contents> {
             _ => {}
         }
     }
+    if entries == 0 {
+        return Err(bad("there is nothing in the archive").hint("did what was to write it fail?"));
+    }
     Ok(contents)
 }
 

@@ -246,6 +246,33 @@ fn umoci_unpacks_the_same_tree() {
 }
 
 #[test]
+fn a_layer_that_umoci_inserted_is_unpacked_though_it_has_no_end() {
+    let scratch = Scratch::new("umoci-insert");
+    let image = format!("{}:t", text(&scratch.at("layout")));
+    fs::write(scratch.at("file"), "no whole block").unwrap();
+    if run("umoci", &["init", "--layout", text(&scratch.at("layout"))]).is_none() {
+        return;
+    }
+    run("umoci", &["new", "--image", &image]).unwrap();
+    let mut insert = vec!["insert", "--image", &image];
+    if !root() {
+        insert.push("--rootless");
+    }
+    run("umoci", &[&insert[..], &[text(&scratch.at("file")), "/d/file"]].concat()).unwrap();
+    let mut layers = 0;
+    for blob in fs::read_dir(scratch.at("layout/blobs/sha256")).unwrap() {
+        let bytes = fs::read(blob.unwrap().path()).unwrap();
+        if bytes.starts_with(&[0x1f, 0x8b]) {
+            fs::create_dir(scratch.at("root")).unwrap();
+            crate::image::unpack::unpack(&bytes[..], &scratch.at("root"), &options()).unwrap();
+            layers += 1;
+        }
+    }
+    assert_eq!(layers, 1);
+    assert_eq!(fs::read_to_string(scratch.at("root/d/file")).unwrap(), "no whole block");
+}
+
+#[test]
 fn what_is_no_archive_of_an_image_is_refused_and_leaves_nothing() {
     let scratch = Scratch::new("bad");
     let good_store = scratch.store("good");

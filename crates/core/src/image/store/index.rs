@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::{Store, lock};
 use crate::error::{At, Code, Error, Result};
 use crate::image::digest::Digest;
+use crate::image::reference::Reference;
 
 /// The annotation that holds a name (OCI image specification, annotations.md).
 pub(super) const NAME: &str = "org.opencontainers.image.ref.name";
@@ -199,21 +200,28 @@ fn name_of(entry: &Value) -> Option<&str> {
     entry["annotations"][NAME].as_str()
 }
 
+/// A name as people write it.
+fn familiar(name: &str) -> String {
+    let short = Reference::parse(name).map_or_else(|_| name.to_owned(), |reference| reference.familiar());
+    short.strip_suffix(":latest").map_or(short.clone(), str::to_owned)
+}
+
 /// The error for a name that isn't there, with the nearest that are.
 pub fn unknown(name: &str, images: &[Named]) -> Error {
     let error = Error::new(Code::ImageNotFound, "find the image", "it isn't in the store").on(name);
-    let mut near: Vec<(usize, &str)> = images
+    let wanted = familiar(name);
+    let mut near: Vec<(usize, String)> = images
         .iter()
-        .filter_map(|image| image.name.as_deref())
-        .map(|other| (distance(name, other), other))
-        .filter(|(distance, other)| *distance <= name.len().max(4) / 3 || other.contains(name))
+        .filter_map(|image| image.name.as_deref().map(familiar))
+        .map(|other| (distance(&wanted, &other), other))
+        .filter(|(distance, other)| *distance <= wanted.len().max(4) / 3 || other.contains(&wanted))
         .collect();
     near.sort_unstable();
     near.truncate(3);
     match near.is_empty() {
         true => error.hint("nsrs images lists what is there; nsrs pull gets what isn't"),
         false => {
-            let names: Vec<&str> = near.into_iter().map(|(_, name)| name).collect();
+            let names: Vec<String> = near.into_iter().map(|(_, name)| name).collect();
             error.hint(format!("did you mean {}?", names.join(" or ")))
         }
     }

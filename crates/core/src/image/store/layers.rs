@@ -93,7 +93,7 @@ impl Store {
         }
     }
 
-    pub(super) fn layer_of(&self, key: &str) -> Result<Option<Layer>> {
+    pub(crate) fn layer_of(&self, key: &str) -> Result<Option<Layer>> {
         let step = "open the unpacked layer";
         let directory = self.layer_path(key);
         let path = directory.join(RECORD);

@@ -7,6 +7,8 @@
 //! ingest/HEX                 blobs that are still coming in, each locked by who fetches it
 //! layers/HEX/fs              unpacked layers by the digest of their uncompressed archive (diff id)
 //! settled/HEX                which of them have reached the disk
+//! stacked/HEX                chains whose last layer stands over those below as it is
+//! containers/ID              what a running container has changed; locked by its supervisor
 //! lock                       shared by all who write, exclusive for who removes
 //! ```
 //!

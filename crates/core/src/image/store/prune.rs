@@ -13,6 +13,7 @@ use super::{Store, lock};
 use crate::error::{At, Code, Error, Result};
 use crate::image::config::chain_ids;
 use crate::image::digest::Digest;
+use crate::image::stack::FITS;
 
 /// Whether to wait until nobody writes to the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +43,7 @@ pub struct Pruned {
 struct Needed {
     blobs: HashSet<String>,
     layers: HashSet<String>,
+    chains: HashSet<String>,
 }
 
 impl Store {
@@ -68,7 +70,7 @@ impl Store {
         self.prune_layers(&needed, &mut pruned)?;
         self.prune_blobs(&needed, &mut pruned)?;
         self.prune_leftovers(partial)?;
-        self.prune_notes()?;
+        self.prune_notes(&needed)?;
         Ok(Some(pruned))
     }
 
@@ -116,7 +118,9 @@ impl Store {
             .flatten()
             .filter_map(|id| id.as_str()?.parse().ok())
             .collect();
-        needed.layers.extend(chain_ids(&diff_ids).iter().map(|id| format!("chain-{}", id.hex())));
+        let chains = chain_ids(&diff_ids);
+        needed.layers.extend(chains.iter().map(|id| format!("chain-{}", id.hex())));
+        needed.chains.extend(chains.iter().map(Digest::hex));
         needed.layers.extend(diff_ids.iter().map(Digest::hex));
         Ok(())
     }
@@ -177,17 +181,19 @@ impl Store {
     }
 
     /// Notes of layers that are gone.
-    fn prune_notes(&self) -> Result<()> {
-        let folder = self.root.join("settled");
-        if !folder.exists() {
-            return Ok(());
-        }
-        for (name, path) in list(&folder)? {
-            if !self.root.join("layers").join(&name).exists() {
-                fs::remove_file(&path).at("remove the note", path.display())?;
+    fn prune_notes(&self, needed: &Needed) -> Result<()> {
+        let remove = |folder: &str, stays: &dyn Fn(&str) -> bool| {
+            let folder = self.root.join(folder);
+            if !folder.exists() {
+                return Ok(());
             }
-        }
-        Ok(())
+            for (name, path) in list(&folder)?.iter().filter(|(name, _)| !stays(name)) {
+                fs::remove_file(path).at("remove the note of", name)?;
+            }
+            Ok(())
+        };
+        remove("settled", &|name| self.root.join("layers").join(name).exists())?;
+        remove(FITS, &|name| needed.chains.contains(name))
     }
 
     fn prune_leftovers(&self, partial: bool) -> Result<()> {

@@ -155,11 +155,12 @@ impl<R: BufRead> Reader<R> {
         }
     }
 
+    /// To the end of the current entry's last block. Where the input ends, that block may be cut short behind the data:
+    /// some programs don't fill it, and GNU's tar and docker's reader don't mind.
     fn skip(&mut self) -> Result<()> {
-        self.left += std::mem::take(&mut self.padding);
         loop {
             let count = match self.data() {
-                Ok([]) => return Ok(()),
+                Ok([]) => break,
                 Ok(part) => part.len(),
                 Err(error) => {
                     self.ended = true;
@@ -168,6 +169,17 @@ impl<R: BufRead> Reader<R> {
             };
             self.consume(count);
         }
+        while self.padding > 0 {
+            let there = fill(&mut self.input)?.len();
+            if there == 0 {
+                self.ended = true;
+                return Ok(());
+            }
+            let count = usize::try_from(self.padding).unwrap_or(usize::MAX).min(there);
+            self.input.consume(count);
+            self.padding -= count as u64;
+        }
+        Ok(())
     }
 
     fn take(&mut self, size: u64) -> Result<()> {

@@ -99,7 +99,7 @@ fn inflate<R: Read + Send>(
     let packed = input.count;
     let spare: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
     let fail = |error: io::Error| drop(to_caller.send(Err(error)));
-    let mut input = match compression::unpacked(input) {
+    let mut input = match compression::unpacked_in_turn(input) {
         Ok(input) => input,
         Err(error) => return fail(io::Error::other(error)),
     };

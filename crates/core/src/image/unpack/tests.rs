@@ -313,6 +313,48 @@ fn hostile() -> Vec<(&'static str, Vec<u8>, Comes)> {
         ),
         ("not-an-archive", b"this is a text, and a rather long one\n".repeat(40), Error("wrong checksum")),
         (
+            "no-end-marker",
+            {
+                let all = new().file("a", "x").end();
+                all[..1024].to_vec()
+            },
+            Tree("a"),
+        ),
+        (
+            "no-end-marker-unfilled",
+            {
+                let all = new().file("a", "x").end();
+                all[..513].to_vec()
+            },
+            Tree("a"),
+        ),
+        (
+            "cut-in-data",
+            {
+                let all = new().file("a", "xyz").end();
+                all[..514].to_vec()
+            },
+            Error("cut short"),
+        ),
+        (
+            "cut-in-second-header",
+            {
+                let all = new().file("a", "x").file("b", "y").end();
+                all[..1100].to_vec()
+            },
+            Error("cut short"),
+        ),
+        (
+            "zstd-window",
+            {
+                let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+                encoder.window_log(27).unwrap();
+                std::io::Write::write_all(&mut encoder, &new().file("a", "text").end()).unwrap();
+                encoder.finish().unwrap()
+            },
+            Error("a window of 128 MiB"),
+        ),
+        (
             "gzip-cut",
             {
                 let all = gzip(&new().file("a", &"text".repeat(5000)).end());

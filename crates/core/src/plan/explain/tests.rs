@@ -23,7 +23,7 @@ fn tree() -> HostTree {
 }
 
 fn explained(spec: &Spec, host: &Host) -> String {
-    let (plan, problems) = resolve(spec, host, &tree());
+    let (plan, problems) = resolve(spec, host, &tree(), None);
     problems.finish(plan).unwrap().to_string()
 }
 

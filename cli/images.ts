@@ -1,0 +1,67 @@
+import { Argument, Command, Option } from 'commander'
+import { native } from '../ts/native.ts'
+import { FAILED, report } from './report.ts'
+import { type Verb, type VerbFlag, verbs } from './verbs.ts'
+
+/** `nsrs VERB`, or `nsrs image NAME`. */
+export function verbCommand(verb: string, name = verb): Command {
+  const { args, description, flags, examples } = verbs[verb] as Verb
+  const command = new Command(name)
+    .description(description)
+    .helpOption('-h, --help', 'show this')
+    .usage(`${flags.length > 0 ? '[options] ' : ''}${args.toUpperCase().replace(/[<>]/g, '')}`.trimEnd())
+    // The texts name the choices.
+    .configureHelp({ optionDescription: ({ description }) => description })
+    .addHelpText('after', `\nExamples:\n${examples.map((line) => `  ${line}`).join('\n')}`)
+  for (const arg of args.split(' ').filter(Boolean)) command.addArgument(new Argument(arg))
+  for (const flag of flags) command.addOption(option(flag))
+  return command.action(() => execute(verb, command))
+}
+
+/** `nsrs image`: docker's long forms. */
+export function imageCommand(): Command {
+  const command = new Command('image')
+    .description('Handle images. All but prune are commands of their own, too: nsrs image pull is nsrs pull.')
+    .usage('COMMAND ...')
+    .helpOption('-h, --help', 'show this')
+    .helpCommand('help [COMMAND]', 'show the help of a command')
+    .configureHelp({ subcommandTerm: (command) => [command.name(), ...command.aliases()].join(', ') })
+    .addHelpText(
+      'after',
+      '\nImages are kept in NSRS_IMAGE_DIR, by default /var/lib/nsrs/images or ~/.local/share/nsrs/images.',
+    )
+  for (const [verb, { long, summary }] of Object.entries(verbs)) {
+    const made = verbCommand(verb, long ?? verb).summary(summary)
+    command.addCommand(long === undefined ? made : made.alias(verb))
+  }
+  return command
+}
+
+function option({ flags, help, many, choices }: VerbFlag): Option {
+  const made = new Option(flags, help)
+  // Not what commander makes of --no-…: a flag that is true by default.
+  made.negate = false
+  made.attributeName = () => made.long ?? flags
+  if (choices) made.choices(choices)
+  if (many) made.argParser((text: string, before: string[] | undefined) => [...(before ?? []), text])
+  return made
+}
+
+/** Becomes nsrs-image: terminal, signals and exit code are its own. */
+function execute(verb: string, command: Command): void {
+  const given: Record<string, unknown> = command.opts()
+  if (verb === 'login' && given['--password-stdin'] && given['--username'] === undefined) {
+    process.exitCode = report([{ message: '--password-stdin needs a --username' }])
+    return
+  }
+  const words = (verbs[verb] as Verb).flags.flatMap(({ flags, as }) => {
+    const long = /--[\w-]+/.exec(flags)?.[0] as string
+    const name = as === undefined ? long : as
+    const value = given[long]
+    if (name === null || value === undefined) return []
+    // In one piece: a value may begin with a hyphen.
+    return value === true ? [name] : [value].flat().map((item) => `${name}=${item}`)
+  })
+  const { binding, image } = native()
+  process.exitCode = report([binding.imageInPlace(image, [verb, ...words, '--', ...command.args])]) || FAILED
+}

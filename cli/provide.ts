@@ -1,0 +1,36 @@
+import { executeAloud } from '../ts/images/execute.ts'
+import { lack, type PullPolicy } from '../ts/images/provide.ts'
+import { report } from './report.ts'
+
+/** What the command line says of an image. */
+export interface Image {
+  name: string
+  platform: string | undefined
+  pull: PullPolicy
+  quiet: boolean
+  progress: string | undefined
+}
+
+/**
+ * Brings an image into the store if it has to be: on a terminal, live. Returns the exit code of what failed, else
+ * `undefined`.
+ */
+export async function provide({ name, platform, pull, quiet, progress }: Image): Promise<number | undefined> {
+  const missing = lack({ image: name, platform, pull })
+  if (missing === undefined) return undefined
+  const hint = `nsrs run -- ${name} runs a command of this host, on its own tree`
+  if ('failure' in missing) {
+    const { failure } = missing
+    // Whether it was the name of an image at all, only the caller knows.
+    const hints = [failure.hint, failure.code === 'ERR_NSRS_IMAGE_NOT_FOUND' ? hint : undefined].filter(Boolean)
+    return report([{ ...failure, hint: hints.join('; ') }])
+  }
+  const words = [...(quiet ? ['--quiet'] : []), ...(progress === undefined ? [] : [`--progress=${progress}`])]
+  let code = await executeAloud(missing.verb, [...words, ...missing.args])
+  // A part of it is gone.
+  if (code !== 0 && missing.verb === 'prepare' && pull !== 'never')
+    code = await executeAloud('pull', [...words, ...missing.args])
+  if (code === 0) return undefined
+  if (progress !== 'json') process.stderr.write(`hint: ${hint}\n`)
+  return code
+}

@@ -1,0 +1,164 @@
+//! Where containers on images write: `containers/ID` in the store, a directory for each, thrown away with it.
+//!
+//! Its supervisor holds the directory locked. One that nobody holds was left by a supervisor that died, and is removed by
+//! the next nsrs command. What lies in it belongs to ids of the container: an ordinary user removes it inside of a user
+//! namespace, so it is always done by a child, which nobody waits for.
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use nix::sched::{CloneFlags, setns};
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::Pid;
+
+use super::identity;
+use super::tree::remove::remove;
+use crate::error::{At, Error, Result};
+use crate::host::Host;
+use crate::sys::clone::{Side, clone3};
+use crate::sys::fds::{close_others, place};
+use crate::sys::process::exit_now;
+
+const FOLDER: &str = "containers";
+
+/// The directory of one container, ours as long as this is held.
+#[derive(Debug)]
+pub struct Changes {
+    /// Where it is.
+    pub path: PathBuf,
+    lock: File,
+    /// The container's user namespace, if it has one of its own: in it the owners of the files are known.
+    user_namespace: Option<OwnedFd>,
+}
+
+impl Changes {
+    /// Makes the directory of a container.
+    ///
+    /// # Errors
+    /// The disk is full, or refuses.
+    pub fn make(store: &Path, id: &str) -> Result<Changes> {
+        let step = "make the container's directory";
+        let folder = store.join(FOLDER);
+        loop {
+            let path = folder.join(id);
+            let mut builder = fs::DirBuilder::new();
+            if let Err(error) = builder.mode(0o700).create(&path) {
+                if error.kind() != std::io::ErrorKind::NotFound {
+                    return Err(Error::os(step, path.display().to_string(), &error));
+                }
+                match builder.create(&folder) {
+                    Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                        return Err(Error::os(step, folder.display().to_string(), &error));
+                    }
+                    _ => continue,
+                }
+            }
+            let lock = File::open(&path).at(step, path.display())?;
+            // Another nsrs that collects may have found it before it was locked.
+            let locked = flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
+            let same = |meta: fs::Metadata| lock.metadata().is_ok_and(|own| own.ino() == meta.ino());
+            if locked && fs::metadata(&path).is_ok_and(same) {
+                return Ok(Changes { path, lock, user_namespace: None });
+            }
+        }
+    }
+
+    /// Takes hold of the user namespace of the container, while its first process lives.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn belong_to(&mut self, pid: Pid) -> Result<()> {
+        let path = format!("/proc/{}/ns/user", pid.as_raw_nonzero());
+        self.user_namespace = Some(File::open(&path).at("hold the user namespace", path)?.into());
+        Ok(())
+    }
+}
+
+/// Has children remove directories, which nobody waits for. They are to be reaped; where there could be none, the next
+/// command removes what is left.
+pub fn remove_later(all: Vec<Changes>) -> Vec<Pid> {
+    // In a user namespace one can get, but not out of it again: each of these takes a child of its own.
+    let (own, shared): (Vec<Changes>, Vec<Changes>) =
+        all.into_iter().partition(|changes| changes.user_namespace.is_some());
+    let mut children = Vec::new();
+    for changes in own {
+        children.extend(in_child(&[changes.lock.as_fd()], changes.user_namespace.as_ref(), || {
+            remove_all([&changes.path]);
+        }));
+    }
+    if !shared.is_empty() {
+        let locks: Vec<_> = shared.iter().map(|changes| changes.lock.as_fd()).collect();
+        children.extend(in_child(&locks, None, || remove_all(shared.iter().map(|changes| &changes.path))));
+    }
+    children
+}
+
+fn remove_all<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) {
+    for path in paths {
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { continue };
+        let Ok(folder) = File::open(folder) else { continue };
+        if let Ok(name) = CString::new(name.as_bytes()) {
+            // What fails here is found by the next nsrs command.
+            let _ = remove(&folder, &name);
+        }
+    }
+}
+
+/// Does something in a child that holds nothing of ours but these, in this user namespace.
+fn in_child(locks: &[BorrowedFd<'_>], user_namespace: Option<&OwnedFd>, act: impl FnOnce()) -> Option<Pid> {
+    match clone3(0) {
+        Ok(Side::Parent(pid, _)) => Some(pid),
+        Ok(Side::Child) => {
+            let _ = rustix::process::setsid();
+            // Whoever reads the caller's pipes must see their end now.
+            if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
+                for number in 0..=2 {
+                    let _ = null.try_clone().map(|null| place(null.into(), number));
+                }
+            }
+            let kept: Vec<_> = locks.iter().copied().chain(user_namespace.map(AsFd::as_fd)).collect();
+            let entered = user_namespace.map(|user| setns(user, CloneFlags::CLONE_NEWUSER));
+            if close_others(&kept).is_ok() && entered.is_none_or(|entered| entered.is_ok()) {
+                act();
+            }
+            exit_now(0)
+        }
+        Err(_) => None,
+    }
+}
+
+/// Has a child remove the directories of supervisors that died. Returns the child, if there was something to do.
+///
+/// # Errors
+/// The directories can't be listed.
+pub fn collect(store: &Path, host: &Host) -> Result<Option<Pid>> {
+    let folder = store.join(FOLDER);
+    let entries = match fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            return Err(Error::os("list the directories of containers", folder.display().to_string(), &error));
+        }
+    };
+    let mut left: Vec<(PathBuf, File)> = Vec::new();
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let Ok(lock) = File::open(&path) else { continue };
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            left.push((path, lock));
+        }
+    }
+    if left.is_empty() {
+        return Ok(None);
+    }
+    let (paths, locks): (Vec<PathBuf>, Vec<File>) = left.into_iter().unzip();
+    let held: Vec<_> = locks.iter().map(AsFd::as_fd).collect();
+    Ok(in_child(&held, None, || {
+        if identity::enter(host).is_ok() {
+            remove_all(&paths);
+        }
+    }))
+}

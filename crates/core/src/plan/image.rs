@@ -1,0 +1,251 @@
+//! An image as the root of a container: what its configuration says, taken over by docker's rules.
+//!
+//! Only what this module reads of a configuration has an effect. Labels are shown; nothing is decided by them.
+
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::Problems;
+use super::namespace::{Kind, Namespaces};
+use crate::error::{Code, Error};
+use crate::host::Host;
+use crate::net::publish::{self, Proto, Publish};
+use crate::spec::Spec;
+
+/// What an image's configuration says, as it is written there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageConfiguration {
+    /// Variables, `NAME=value`.
+    pub env: Vec<String>,
+    /// The program with its first arguments.
+    pub entrypoint: Vec<String>,
+    /// The arguments of the entrypoint, or the command.
+    pub cmd: Vec<String>,
+    /// `USER[:GROUP]`; empty: root.
+    pub user: String,
+    /// Where the command starts; empty: `/`.
+    pub workdir: String,
+    /// Directories that hold data.
+    pub volumes: Vec<String>,
+    /// Ports that the command listens on, `80/tcp`.
+    pub ports: Vec<String>,
+    /// The signal that ends the command; empty: `SIGTERM`.
+    pub stop_signal: String,
+    /// Names and values.
+    pub labels: Vec<(String, String)>,
+}
+
+/// An image of the store, as it was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageFacts {
+    /// Its name, or how the caller named it.
+    pub name: String,
+    /// The digest of its manifest.
+    pub digest: String,
+    /// The digest of its configuration.
+    pub id: String,
+    /// `linux/arm64/v8`.
+    pub platform: String,
+    /// The directory of the store.
+    pub store: String,
+    /// The unpacked layers in it, lowest first.
+    pub layers: Vec<String>,
+    /// Whiteouts are in attributes that an ordinary user may write.
+    pub user_xattrs: bool,
+    /// Its configuration.
+    pub config: ImageConfiguration,
+}
+
+/// Where the changes of a container on an image go; they end with it in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Upper {
+    /// Into a directory of the store.
+    Disk,
+    /// Into memory.
+    Memory,
+}
+
+/// An image as a root, copy-on-write.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageRoot {
+    /// Its name, or how the caller named it.
+    pub name: String,
+    /// The digest of its manifest.
+    pub digest: String,
+    /// The digest of its configuration.
+    pub id: String,
+    /// `linux/arm64/v8`.
+    pub platform: String,
+    /// The directory of the store.
+    pub store: String,
+    /// The unpacked layers in it, lowest first.
+    pub layers: Vec<String>,
+    /// The mount takes attributes that an ordinary user may write (overlayfs' `userxattr`).
+    pub user_xattrs: bool,
+    /// Where changes go.
+    pub upper: Upper,
+    /// Mounted read-only, but for the volumes.
+    pub read_only: bool,
+    /// Directories for data: made if they are missing, and writable in any case. They end with the container.
+    pub volumes: Vec<String>,
+    /// The signal that ends the command; `None`: `SIGTERM`, also where the image names none that there is.
+    pub stop_signal: Option<i32>,
+    /// What the image's labels say, for people.
+    pub labels: Vec<(String, String)>,
+}
+
+/// The kernel's limit of lower layers (`OVL_MAX_STACK`, overlayfs documentation).
+pub const MOST_LAYERS: usize = 500;
+
+/// An image as a root.
+pub fn root(
+    spec: &Spec,
+    facts: &ImageFacts,
+    namespaces: &Namespaces,
+    host: &Host,
+    problems: &mut Problems,
+) -> ImageRoot {
+    let refuse = |what: &str, why: &str, hint: &str| {
+        Error::new(Code::InvalidArgument, format!("combine {what}"), why)
+            .on(format!("with the image {}", spec_name(spec)))
+            .hint(hint)
+    };
+    if !spec.hide.is_empty() {
+        let hint = "--tmpfs PATH covers a directory of another root";
+        problems.push(refuse("--hide", "only the host's own tree has something to hide", hint));
+    }
+    if !spec.uid_maps.is_empty() || !spec.gid_maps.is_empty() {
+        let hint = "leave the maps out, or export the image into a directory and use that with --rootfs";
+        problems.push(refuse("--uidmap or --gidmap", "its files belong to the ids that images have here", hint));
+    } else if host.privileged && namespaces.makes(Kind::User) {
+        let hint = "leave --userns out, or export the image into a directory and use that with --rootfs";
+        problems.push(refuse("--userns", "its layers are overlaid in the host's user namespace", hint));
+    } else if namespaces.joins(Kind::User) {
+        let hint = "leave --userns out: the container gets a user namespace in which the ids are right";
+        problems.push(refuse("--userns", "its files belong to the ids that images have here", hint));
+    }
+    if facts.layers.len() > MOST_LAYERS {
+        problems.push(
+            Error::new(
+                Code::Unsupported,
+                "stack the layers of the image",
+                format!("it has {} layers, the kernel takes {MOST_LAYERS} at most", facts.layers.len()),
+            )
+            .on(&facts.name)
+            .hint("make it one layer: nsrs export IMAGE | nsrs import - NAME"),
+        );
+    }
+    let config = &facts.config;
+    for path in &config.volumes {
+        problems.take(container_path(path, "a volume", &facts.name));
+    }
+    ImageRoot {
+        name: facts.name.clone(),
+        digest: facts.digest.clone(),
+        id: facts.id.clone(),
+        platform: facts.platform.clone(),
+        store: facts.store.clone(),
+        layers: facts.layers.clone(),
+        user_xattrs: facts.user_xattrs || !host.privileged,
+        upper: if spec.rootfs_tmpfs { Upper::Memory } else { Upper::Disk },
+        read_only: spec.read_only,
+        volumes: config.volumes.clone(),
+        stop_signal: signal(&config.stop_signal),
+        labels: config.labels.clone(),
+    }
+}
+
+fn spec_name(spec: &Spec) -> &str {
+    spec.image.as_deref().unwrap_or_default()
+}
+
+/// A path of the image's configuration, absolute in the container.
+fn container_path(path: &str, what: &str, image: &str) -> Result<(), Error> {
+    if path.starts_with('/') && !path.contains('\0') && !path.trim_matches('/').is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(Code::ImageInvalid, "use the image", format!("{what} of it is {path:?}, which is no path below /"))
+        .on(image))
+}
+
+/// `SIGQUIT`, `QUIT`, `3`, `SIGRTMIN+3`, as images write them.
+fn signal(text: &str) -> Option<i32> {
+    let name = text.strip_prefix("SIG").unwrap_or(text);
+    let number = match (name.strip_prefix("RTMIN"), name.strip_prefix("RTMAX")) {
+        (Some(more), _) => {
+            libc::SIGRTMIN() + more.strip_prefix('+').map_or(Some(0), |more| more.parse::<u8>().ok().map(i32::from))?
+        }
+        (_, Some(less)) => {
+            libc::SIGRTMAX() - less.strip_prefix('-').map_or(Some(0), |less| less.parse::<u8>().ok().map(i32::from))?
+        }
+        _ => match name.parse() {
+            Ok(number) => number,
+            Err(_) => nix::sys::signal::Signal::from_str(&format!("SIG{name}")).ok()? as i32,
+        },
+    };
+    (1..=libc::SIGRTMAX()).contains(&number).then_some(number)
+}
+
+/// The command: docker's rules for Entrypoint and Cmd. A command replaces Cmd; an entrypoint of the caller's replaces the
+/// image's and drops its Cmd; an empty one leaves the command alone.
+#[must_use]
+pub fn args(spec: &Spec, config: &ImageConfiguration) -> Vec<String> {
+    let (entrypoint, cmd) = match &spec.entrypoint {
+        Some(own) => (own, &[][..]),
+        None => (&config.entrypoint, &config.cmd[..]),
+    };
+    let rest = if spec.args.is_empty() { cmd } else { &spec.args[..] };
+    entrypoint.iter().chain(rest).cloned().collect()
+}
+
+/// The working directory: the caller's, the image's, `/`.
+#[must_use]
+pub fn workdir(config: &ImageConfiguration) -> String {
+    match config.workdir.as_str() {
+        "" => "/".into(),
+        path if path.starts_with('/') => path.to_owned(),
+        // Docker makes it absolute when it builds; other builders don't.
+        path => format!("/{path}"),
+    }
+}
+
+/// The ports to publish for `--publish-all`, each on a free port of the host, but for those that the caller publishes.
+pub fn published(spec: &Spec, facts: &ImageFacts, problems: &mut Problems) -> Vec<String> {
+    let own: Vec<(u16, Proto)> = spec
+        .publish
+        .iter()
+        .filter_map(|text| publish::parse(text).ok())
+        .flatten()
+        .map(|publish| (publish.container_port, publish.proto))
+        .collect();
+    let mut texts = Vec::new();
+    for text in &facts.config.ports {
+        // A port of the host's is the caller's to name, not the image's.
+        let parsed = publish::parse(text).ok().filter(|_| !text.contains(':'));
+        match parsed {
+            Some(ports) => {
+                texts.extend(ports.iter().filter(|port| !own.contains(&(port.container_port, port.proto))).map(
+                    |Publish { container_port, proto, .. }| match proto {
+                        Proto::Tcp => format!("{container_port}"),
+                        Proto::Udp => format!("{container_port}/udp"),
+                    },
+                ))
+            }
+            None => problems.push(
+                Error::new(Code::ImageInvalid, "publish the ports of the image", format!("{text:?} is no port"))
+                    .on(&facts.name)
+                    .hint("leave --publish-all out, and publish by --publish"),
+            ),
+        }
+    }
+    texts
+}
+
+#[cfg(test)]
+#[path = "image_tests.rs"]
+mod tests;

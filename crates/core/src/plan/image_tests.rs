@@ -1,0 +1,169 @@
+use super::*;
+use crate::host::tree::HostTree;
+use crate::plan::command::{Id, User};
+use crate::plan::root::Root;
+use crate::plan::{Plan, resolve};
+
+fn facts() -> ImageFacts {
+    ImageFacts {
+        name: "docker.io/library/app:latest".into(),
+        store: "/store".into(),
+        layers: vec!["layers/a/fs".into(), "layers/b/fs".into()],
+        config: ImageConfiguration {
+            env: vec!["PATH=/app/bin".into(), "A=image".into(), "B=image=x".into(), "nonsense".into(), "=x".into()],
+            entrypoint: vec!["/app/start".into(), "-v".into()],
+            cmd: vec!["serve".into()],
+            user: "app:staff".into(),
+            workdir: "/srv".into(),
+            volumes: vec!["/data".into()],
+            ports: vec!["80/tcp".into(), "53/udp".into()],
+            stop_signal: "SIGQUIT".into(),
+            labels: vec![],
+        },
+        ..ImageFacts::default()
+    }
+}
+
+fn spec() -> Spec {
+    Spec { image: Some("app".into()), network: Some("none".into()), ..Spec::default() }
+}
+
+fn plan_of(spec: &Spec, facts: &ImageFacts, host: &Host) -> Result<Plan, Vec<Error>> {
+    let (plan, problems) = resolve(spec, host, &HostTree::default(), Some(facts));
+    problems.finish(plan)
+}
+
+fn planned(spec: &Spec) -> Plan {
+    plan_of(spec, &facts(), &Host::root()).unwrap()
+}
+
+fn args_of(spec: Spec) -> Vec<String> {
+    planned(&spec).command.args
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+#[test]
+fn the_configuration_is_taken_over() {
+    let plan = planned(&spec());
+    assert_eq!(plan.command.args, ["/app/start", "-v", "serve"]);
+    assert_eq!(plan.command.workdir, "/srv");
+    let user = User::Given { user: Id::Name("app".into()), group: Some(Id::Name("staff".into())) };
+    assert_eq!(plan.command.user, user);
+    assert_eq!(plan.command.env, ["A=image", "B=image=x", "HOSTNAME=nsrs", "PATH=/app/bin"]);
+    let Root::Image(root) = plan.root else { panic!("{:?}", plan.root) };
+    assert_eq!((root.volumes, root.stop_signal), (vec!["/data".to_owned()], Some(libc::SIGQUIT)));
+    assert_eq!((root.layers, root.user_xattrs, root.upper), (facts().layers, false, Upper::Disk));
+}
+
+#[test]
+fn the_caller_s_words_come_before_the_image_s() {
+    let plan = planned(&Spec {
+        env: vec![("A".into(), Some("own".into()))],
+        user: Some("7".into()),
+        workdir: Some("/tmp".into()),
+        rootfs_tmpfs: true,
+        ..spec()
+    });
+    assert!(plan.command.env.contains(&"A=own".to_owned()));
+    assert_eq!(plan.command.user, User::Given { user: Id::Number(7), group: None });
+    assert_eq!(plan.command.workdir, "/tmp");
+    assert!(matches!(plan.root, Root::Image(ImageRoot { upper: Upper::Memory, .. })));
+}
+
+#[test]
+fn a_command_replaces_cmd_and_an_entrypoint_drops_it() {
+    assert_eq!(args_of(Spec { args: words("a b"), ..spec() }), ["/app/start", "-v", "a", "b"]);
+    assert_eq!(args_of(Spec { entrypoint: Some(words("sh")), ..spec() }), ["sh"]);
+    assert_eq!(args_of(Spec { entrypoint: Some(words("sh")), args: words("-c id"), ..spec() }), ["sh", "-c", "id"]);
+    assert_eq!(args_of(Spec { entrypoint: Some(vec![]), args: words("id"), ..spec() }), ["id"]);
+    // Docker says here that there is no command, too.
+    assert!(plan_of(&Spec { entrypoint: Some(vec![]), ..spec() }, &facts(), &Host::root()).is_err());
+}
+
+#[test]
+fn stop_signals_have_names_and_numbers() {
+    for (text, number) in [
+        ("SIGINT", Some(2)),
+        ("INT", Some(2)),
+        ("9", Some(9)),
+        ("SIGRTMIN+3", Some(libc::SIGRTMIN() + 3)),
+        ("RTMAX-1", Some(libc::SIGRTMAX() - 1)),
+        ("", None),
+        ("0", None),
+        ("SIGNOPE", None),
+        ("-1", None),
+        ("SIGRTMIN+999", None),
+        ("SIGRTMIN+2147483647", None),
+    ] {
+        assert_eq!(signal(text), number, "{text}");
+    }
+}
+
+#[test]
+fn labels_change_nothing_but_what_is_shown() {
+    for host in [Host::root(), Host::ordinary(1000)] {
+        let plain = plan_of(&spec(), &facts(), &host).unwrap();
+        let mut hostile = facts();
+        for name in ["privileged", "run.oci.keep_original_groups", "io.podman.annotations.privileged", "nsrs.network"] {
+            for value in ["true", "host", "TRUE", "unconfined"] {
+                hostile.config.labels.push((name.into(), value.into()));
+            }
+        }
+        let mut other = plan_of(&spec(), &hostile, &host).unwrap();
+        assert_ne!(plain, other);
+        let Root::Image(root) = &mut other.root else { panic!() };
+        root.labels.clear();
+        assert_eq!(plain, other);
+    }
+}
+
+#[test]
+fn ports_are_published_only_on_request_and_on_ports_of_the_host_s_choice() {
+    let all = Spec { publish_all: true, publish: vec!["8080:80".into()], network: Some("bridge".into()), ..spec() };
+    let published = |spec: &Spec, facts: &ImageFacts| match plan_of(spec, facts, &Host::root()).map(|plan| plan.network)
+    {
+        Ok(crate::plan::network::Network::Bridge(bridge)) => {
+            Ok(bridge.publish.iter().map(|port| (port.host_port, port.container_port, port.proto)).collect::<Vec<_>>())
+        }
+        Ok(other) => panic!("{other:?}"),
+        Err(errors) => Err(errors),
+    };
+    assert_eq!(published(&all, &facts()).unwrap(), [(Some(8080), 80, Proto::Tcp), (None, 53, Proto::Udp)]);
+    let none = Spec { publish_all: false, publish: vec![], ..all.clone() };
+    assert_eq!(published(&none, &facts()).unwrap(), []);
+    // An image names no port of the host's.
+    let mut hostile = facts();
+    hostile.config.ports = vec!["22:80".into()];
+    assert!(published(&all, &hostile).is_err());
+}
+
+#[test]
+fn what_an_image_can_t_be_is_an_error() {
+    let refused = |change: &dyn Fn(&mut Spec, &mut ImageFacts), host: &Host| {
+        let (mut spec, mut facts) = (spec(), facts());
+        change(&mut spec, &mut facts);
+        plan_of(&spec, &facts, host).unwrap_err()[0].to_string()
+    };
+    let root = Host::root();
+    assert!(refused(&|_, facts| facts.layers = vec!["l".into(); 501], &root).contains("501 layers"));
+    assert!(refused(&|_, facts| facts.config.volumes = vec!["../x".into()], &root).contains("volume"));
+    assert!(refused(&|_, facts| facts.config.user = "a:b:c".into(), &root).contains("User of the image"));
+    assert!(refused(&|spec, _| spec.uid_maps = vec!["0:1000:1".into()], &root).contains("--uidmap"));
+    assert!(refused(&|spec, _| spec.namespaces.user = Some("private".into()), &root).contains("--userns"));
+    assert!(refused(&|spec, _| spec.hide = vec!["/x".into()], &root).contains("--hide"));
+    assert!(refused(&|spec, _| spec.rootfs = Some("/srv".into()), &root).contains("--rootfs"));
+    assert!(refused(&|spec, _| spec.namespaces.mount = Some("host".into()), &root).contains("an image"));
+    assert!(
+        refused(&|spec, _| (spec.image, spec.args, spec.platform) = (None, words("x"), Some("arm".into())), &root)
+            .contains("--platform")
+    );
+}
+
+#[test]
+fn an_ordinary_user_s_overlay_uses_their_attributes() {
+    let plan = plan_of(&spec(), &facts(), &Host::ordinary(1000)).unwrap();
+    assert!(matches!(plan.root, Root::Image(ImageRoot { user_xattrs: true, .. })));
+}

@@ -1,0 +1,112 @@
+//! An image as a root, copy-on-write: its layers under an overlay.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags, mkdirat, openat};
+use rustix::mount::{MountAttrFlags, UnmountFlags, unmount};
+
+use super::mount_api::{attach, clone_tree};
+use super::root_dir::{Missing, RootDir};
+use super::scratch::{Over, Scratch};
+use crate::error::{At, Error, Result};
+use crate::image::tree::copy::{Copier, How};
+use crate::image::tree::merge::walk;
+use crate::plan::image::{ImageRoot, Upper};
+
+/// Where a copy lies among the writable layers.
+const COPY: &str = "copy";
+
+/// The image's tree, put together, with what is still to go over it.
+pub struct Assembled {
+    /// The mount that becomes `/`.
+    pub tree: OwnedFd,
+    /// The volumes, which stay writable where the rest is not.
+    volumes: Vec<(String, OwnedFd)>,
+}
+
+/// Puts the tree together. Where the kernel refuses the overlay and there is a directory on disk for it, the image is
+/// copied there.
+///
+/// # Errors
+/// The kernel refuses; the disk is full; a directory of the image can't be made.
+pub fn assemble(
+    image: &ImageRoot,
+    workdir: &str,
+    scratch: &mut Scratch,
+    disk: Option<&OwnedFd>,
+    notes: &mut Vec<String>,
+) -> Result<Assembled> {
+    let paths: Vec<String> = image.layers.iter().rev().map(|layer| format!("{}/{layer}", image.store)).collect();
+    let lowers: Vec<&str> = paths.iter().map(String::as_str).collect();
+    let stacked = scratch.stack(&Over {
+        path: "/",
+        lowers: &lowers,
+        attributes: MountAttrFlags::empty(),
+        user_xattrs: image.user_xattrs,
+        volatile: image.upper == Upper::Disk,
+    });
+    let tree = match (stacked, disk) {
+        (Ok(tree), _) => {
+            scratch.hold(&tree)?;
+            tree
+        }
+        (Err(error), Some(disk)) if is_refusal(&error) => {
+            let copied = copy(image, &paths, disk)?;
+            notes.push(format!("the image was copied, for the kernel can't overlay it where the store is: {error}"));
+            copied
+        }
+        (Err(error), _) => return Err(error),
+    };
+    let root = RootDir::new(tree.try_clone().at("hold the root", "/")?);
+    make_directory(&root, workdir)?;
+    let mut volumes = Vec::new();
+    for path in &image.volumes {
+        let target = root.target(path, Missing::Directory)?;
+        if image.read_only {
+            volumes.push((path.clone(), clone_tree(target, "", false).at("keep the volume writable", path)?));
+        }
+    }
+    Ok(Assembled { tree, volumes })
+}
+
+impl Assembled {
+    /// Puts the volumes over the tree, once it is read-only.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn cover(self, root: &RootDir) -> Result<()> {
+        for (path, volume) in &self.volumes {
+            attach(volume, root.target(path, Missing::Refuse)?, path)?;
+        }
+        Ok(())
+    }
+}
+
+/// Is it the overlay as such that the kernel won't have? On an overlay, as an outer container's root is one, or on a
+/// network's file system nothing can be overlaid; an old kernel has no overlays for ordinary users.
+fn is_refusal(error: &Error) -> bool {
+    matches!(error.errno, Some(libc::EINVAL | libc::EPERM | libc::EOPNOTSUPP | libc::ENODEV))
+}
+
+/// A copy of the image's tree on disk, as a mount in its own place.
+fn copy(image: &ImageRoot, paths: &[String], disk: &OwnedFd) -> Result<OwnedFd> {
+    let step = "copy the image";
+    // Descriptors are named by /proc, which the writable layers cover and are not needed for.
+    unmount("/proc", UnmountFlags::DETACH).at(step, &image.name)?;
+    mkdirat(disk, COPY, Mode::from(0o755)).at(step, &image.name)?;
+    let into = format!("/proc/self/fd/{}/{COPY}", disk.as_raw_fd());
+    let layers: Vec<&Path> = paths.iter().rev().map(Path::new).collect();
+    walk(&layers, false, &mut Copier::new(Path::new(&into), How::Copy)?)?;
+    let tree = clone_tree(disk, COPY, false).at(step, &image.name)?;
+    attach(&tree, openat(disk, COPY, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at(step, &image.name)?, COPY)?;
+    Ok(tree)
+}
+
+/// Makes a directory of the image, as docker does with the working directory, unless it is there.
+///
+/// # Errors
+/// It can't be made.
+pub fn make_directory(root: &RootDir, path: &str) -> Result<()> {
+    root.target(path, Missing::Directory).map(drop)
+}

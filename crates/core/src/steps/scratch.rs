@@ -1,0 +1,254 @@
+//! The writable layers of a container's overlays: in memory, or in a directory on disk.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, chmodat, chownat, mkdirat, open, openat, stat, symlinkat};
+use rustix::io::Errno;
+use rustix::mount::MountAttrFlags;
+use rustix::process::fchdir;
+
+use super::host_split::split_mode;
+use super::mount_api::{Draft, attach, clone_tree, make_read_only, tmpfs};
+use crate::error::{At, Code, Error, Result};
+use crate::plan::Plan;
+use crate::plan::mount::Source;
+use crate::plan::root::Root;
+
+/// Where the layers lie in the scratch file system.
+const LAYERS: &str = "layers";
+/// Where the short names of lower directories lie in it.
+const LOWERS: &str = "l";
+/// The longest text that fsconfig(2) takes, without its end.
+const LONGEST_OPTION: usize = 255;
+
+/// An overlay to be made.
+pub struct Over<'a> {
+    /// Where it will be in the container; for the record.
+    pub path: &'a str,
+    /// Directories of the host, the uppermost first.
+    pub lowers: &'a [&'a str],
+    /// Restrictions of the mount.
+    pub attributes: MountAttrFlags,
+    /// Whiteouts and the like stand in attributes of users.
+    pub user_xattrs: bool,
+    /// Nothing needs to reach the disk: it is thrown away.
+    pub volatile: bool,
+}
+
+/// A directory for writable layers.
+///
+/// # Errors
+/// It can't be entered.
+pub fn open_disk(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    open(path, flags, Mode::empty()).at("open the directory for writable layers", path.display())
+}
+
+/// A writable layer and the place it stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layer {
+    /// Path of the overlay in the container.
+    pub path: String,
+    /// What it is over, the uppermost first.
+    pub lowers: Vec<String>,
+    /// Whiteouts and the like stand in attributes of users.
+    pub user_xattrs: bool,
+}
+
+/// Writable layers of the overlays: number N is `N/upper`, with `N/work` beside it. In memory nothing outside can name them,
+/// and the kernel throws them away with the container's last process.
+pub struct Scratch {
+    tree: OwnedFd,
+    layers: OwnedFd,
+    made: Vec<Layer>,
+    in_user_namespace: bool,
+}
+
+impl Scratch {
+    /// The writable layers of this plan, if it has an overlay; in `disk`, or in memory.
+    ///
+    /// # Errors
+    /// Those of [`Scratch::new`].
+    pub fn for_plan(plan: &Plan, disk: Option<&OwnedFd>) -> Result<Option<Scratch>> {
+        let mounts_one = plan.mounts.iter().any(|mount| matches!(mount.source, Source::Overlay { .. }));
+        if !mounts_one && !matches!(plan.root, Root::Host(_) | Root::Image(_)) {
+            return Ok(None);
+        }
+        Scratch::new(plan.user_namespace.is_private(), disk).map(Some)
+    }
+
+    /// Makes a tmpfs and attaches it where it covers nothing that is still needed (overlayfs takes no detached layers); it
+    /// goes with the host's tree when that is left. Not on `/`: a mount on top of the old root would be detached in its
+    /// place. A directory on disk is mounted in it.
+    ///
+    /// # Errors
+    /// The kernel refuses a tmpfs, or the directory can't be mounted.
+    pub fn new(in_user_namespace: bool, disk: Option<&OwnedFd>) -> Result<Scratch> {
+        let step = "make the writable layers";
+        let tree = tmpfs(0o755, None, MountAttrFlags::empty())?;
+        let place =
+            open("/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).at("open", "/proc")?;
+        attach(&tree, &place, "/proc")?;
+        make(tree.as_fd(), LAYERS)?;
+        if let Some(disk) = disk {
+            let mount = clone_tree(disk, "", false).at(step, "")?;
+            attach(&mount, openat(&tree, LAYERS, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at(step, "")?, LAYERS)?;
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let layers = openat(&tree, LAYERS, flags, Mode::empty()).at(step, "")?;
+        Ok(Scratch { tree, layers, made: Vec::new(), in_user_namespace })
+    }
+
+    /// An overlay over a directory of the host, detached.
+    ///
+    /// # Errors
+    /// The file system can't be the lower layer of an overlay; the error says what to do.
+    pub fn overlay(&mut self, path: &str, lower: &str, attributes: MountAttrFlags) -> Result<OwnedFd> {
+        self.stack(&Over { path, lowers: &[lower], attributes, user_xattrs: self.in_user_namespace, volatile: false })
+            .map_err(|error| error.hint(format!("hide this file system from the container: --hide {lower}")))
+    }
+
+    /// An overlay over any number of directories, detached. Its writable layer has the mode and owner of the uppermost of
+    /// them.
+    ///
+    /// # Errors
+    /// The kernel refuses one of the directories, or the file system that the layers are to lie in.
+    pub fn stack(&mut self, over: &Over<'_>) -> Result<OwnedFd> {
+        let Some((top, below)) = over.lowers.split_first() else {
+            return Err(Error::new(Code::SetupFailed, "overlay", "there is nothing below").on(over.path));
+        };
+        let layer = self.made.len();
+        let (upper, work) = (format!("{layer}/upper"), format!("{layer}/work"));
+        let mut is_new = true;
+        for name in [&layer.to_string(), &upper, &work] {
+            match make(self.layers.as_fd(), name) {
+                Err(error) if error.errno == Some(libc::EEXIST) => is_new = false,
+                other => other?,
+            }
+        }
+        if is_new {
+            // The root of the upper layer is what the merged directory's mode and owner are taken from.
+            copy_owner(self.layers.as_fd(), &upper, top)?;
+        }
+        self.made.push(Layer {
+            path: over.path.to_owned(),
+            lowers: over.lowers.iter().map(|lower| (*lower).to_owned()).collect(),
+            user_xattrs: over.user_xattrs,
+        });
+        // The layers are named from the working directory, for the tmpfs has no path.
+        fchdir(&self.tree).at("enter the writable layers", "")?;
+        let start = || {
+            let draft = Draft::new("overlay")?;
+            let draft = if over.user_xattrs { draft.flag("userxattr")? } else { draft };
+            if over.volatile { draft.flag("volatile") } else { Ok(draft) }
+        };
+        let finish = |draft: Draft| {
+            draft
+                .set("upperdir", &format!("{LAYERS}/{upper}"))?
+                .set("workdir", &format!("{LAYERS}/{work}"))?
+                .mount(over.attributes)
+        };
+        let alone = escape(top);
+        let mounted = if below.is_empty() && alone.len() <= LONGEST_OPTION {
+            start()?.set("lowerdir", &alone).and_then(finish)
+        } else {
+            let names = self.short_names(layer, over.lowers)?;
+            let one_by_one = names.iter().try_fold(start()?, |draft, name| draft.set("lowerdir+", name));
+            match one_by_one.and_then(finish) {
+                // Before Linux 6.7.
+                Err(error) if error.errno == Some(libc::EINVAL) => at_once(start()?, &names).and_then(finish),
+                other => other,
+            }
+        };
+        mounted.map_err(|error| error.on(format!("overlay over {top}")))
+    }
+
+    /// Links to directories, for their paths may be longer than fsconfig(2) takes.
+    fn short_names(&self, layer: usize, lowers: &[&str]) -> Result<Vec<String>> {
+        let step = "name the lower layers";
+        let directory = format!("{LOWERS}{layer}");
+        make(self.tree.as_fd(), &directory)?;
+        lowers
+            .iter()
+            .enumerate()
+            .map(|(index, lower)| {
+                let name = format!("{directory}/{index:x}");
+                symlinkat(*lower, &self.tree, name.as_str()).at(step, *lower)?;
+                Ok(name)
+            })
+            .collect()
+    }
+
+    /// Attaches what becomes the root within the scratch file system: pivot_root(2) wants a mount point.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn hold(&self, tree: &OwnedFd) -> Result<()> {
+        make(self.tree.as_fd(), "root")?;
+        let place =
+            openat(&self.tree, "root", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at("hold the root", "/")?;
+        attach(tree, &place, "/")
+    }
+
+    /// An empty directory, detached and read-only.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn empty_directory(&self) -> Result<OwnedFd> {
+        self.empty("nothing", |tree, name| mkdirat(tree, name, Mode::from(0o555)))
+    }
+
+    /// An empty file, detached and read-only.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn empty_file(&self) -> Result<OwnedFd> {
+        self.empty("nothing.file", |tree, name| {
+            openat(tree, name, OFlags::CREATE | OFlags::CLOEXEC | OFlags::RDONLY, Mode::from(0o444)).map(drop)
+        })
+    }
+
+    fn empty(&self, name: &str, make: impl Fn(BorrowedFd<'_>, &str) -> rustix::io::Result<()>) -> Result<OwnedFd> {
+        match make(self.tree.as_fd(), name) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(Error::os("make an empty place", name, errno)),
+        }
+        let mount = clone_tree(&self.tree, name, false).at("make an empty place", name)?;
+        make_read_only(&mount, false, name)?;
+        Ok(mount)
+    }
+}
+
+fn make(directory: BorrowedFd<'_>, name: &str) -> Result<()> {
+    mkdirat(directory, name, Mode::from(0o755)).at("make a writable layer", name)
+}
+
+/// All lower directories in one option, as kernels before 6.7 want it.
+fn at_once(draft: Draft, names: &[String]) -> Result<Draft> {
+    let list = names.join(":");
+    if list.len() > LONGEST_OPTION {
+        let why = format!("{} layers over each other need Linux 6.7", names.len());
+        return Err(Error::new(Code::Unsupported, "stack the layers", why));
+    }
+    draft.set("lowerdir", &list)
+}
+
+/// Gives a layer's directory the mode and owner of the directory it stands for. An owner that isn't mapped can't be given:
+/// then nobody gets more than others have on the host.
+fn copy_owner(tree: BorrowedFd<'_>, name: &str, lower: &str) -> Result<()> {
+    let step = "make a writable layer";
+    let stat = stat(lower).map_err(|errno| Error::os("look at", lower, errno))?;
+    let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+    let mode = match chownat(tree, name, Some(uid), Some(gid), AtFlags::empty()) {
+        Ok(()) => stat.st_mode & 0o7777,
+        Err(Errno::INVAL | Errno::PERM) => split_mode(lower)?,
+        Err(errno) => return Err(Error::os(step, lower, errno)),
+    };
+    chmodat(tree, name, Mode::from_raw_mode(mode), AtFlags::empty()).at(step, lower)
+}
+
+/// In a list of lower directories a colon separates and a backslash escapes (overlayfs documentation, "Mount options").
+fn escape(path: &str) -> String {
+    path.replace('\\', "\\\\").replace(':', "\\:")
+}

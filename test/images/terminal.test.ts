@@ -1,0 +1,88 @@
+// What a person sees of a pull on a terminal.
+
+import { spawnSync } from 'node:child_process'
+import test, { type ExecutionContext } from 'ava'
+import { cli } from '../helpers/cli.ts'
+import {
+  checkBlobs,
+  digestOf,
+  noRegistry,
+  publish,
+  readBySkopeo,
+  registry,
+  slowed,
+  source,
+} from '../helpers/registry.ts'
+import { skip } from '../helpers/skips.ts'
+import { imageStore } from '../helpers/store.ts'
+import { onTerminal } from '../helpers/terminal.ts'
+
+const missing = noRegistry()
+const each = (title: string, body: (t: ExecutionContext) => Promise<unknown>) =>
+  missing ? skip(title, missing) : test.serial(title, body)
+let [address, slow, layout] = ['', '', '']
+
+test.before(async () => {
+  if (missing) return
+  address = await registry()
+  slow = await slowed(address, 2_000_000)
+  layout = source(4_000_000, 3000)
+  publish(layout, `${address}/box:1`)
+})
+
+each('on a terminal there is a line a layer, drawn anew, and a closing line', async (t) => {
+  const env = imageStore(t)
+  const { text, status } = await onTerminal([cli, 'pull', `${slow}/box:1`], [], env)
+  t.is(status, 0, text)
+  const digest = digestOf(`${address}/box:1`)
+  t.regex(text, /\x1b\[\dA/, 'lines are drawn over')
+  t.regex(text, /[0-9a-f]{12} {2}downloading {2}[\d.]+ [kM]?B of 4\.0 MB {2}[\d.]+ [kM]B\/s/)
+  const last = text
+    .slice(text.lastIndexOf('\x1b[3A'))
+    .replaceAll(/\x1b\[\d*[A-Z]|\r/g, '')
+    .trim()
+    .split('\n')
+  t.is(last.length, 4, text)
+  for (const line of last.slice(0, 3)) t.regex(line, /^[0-9a-f]{12} {2}done {9}[\d.]+ [kM]?B$/)
+  t.regex(last[3] ?? '', new RegExp(`^${slow}/box:1: ${digest} in [1-9][\\d.]* s$`))
+})
+
+each('Ctrl-C in mid-pull ends with 130, and the next pull goes on from there', async (t) => {
+  const env = imageStore(t)
+  const shell = `trap : INT; ${cli} pull ${slow}/box:1; echo "code $?"`
+  const { text, left } = await onTerminal(['bash', '-c', shell], [['B/s', '\x03']], env)
+  t.deepEqual(left, [], text)
+  t.true(text.includes('code 130'), text)
+  const nsrs = (...args: string[]) => spawnSync(cli, args, { encoding: 'utf8', env, timeout: 60_000 })
+  t.is(nsrs('images', '--format', 'json').stdout, '[]\n')
+  checkBlobs(env.NSRS_IMAGE_DIR)
+  t.is(nsrs('pull', '-q', `${address}/box:1`).stdout, `${digestOf(`${address}/box:1`)}\n`)
+  t.is(readBySkopeo(env.NSRS_IMAGE_DIR, `${address}/box:1`).layers.length, 3)
+})
+
+each('a password is asked for without echo, and Ctrl-C there ends with 130', async (t) => {
+  const env = imageStore(t)
+  const shell = `stty -g; trap : INT; ${cli} login ${address}; echo "code $?"; stty -g`
+  const { text, left } = await onTerminal(
+    ['bash', '-c', shell],
+    [
+      ['user of', 'gustav\n'],
+      ['password: ', 'sec'],
+      ['', 'ret\x03'],
+    ],
+    env,
+  )
+  t.deepEqual(left, [], text)
+  t.true(text.includes('code 130') && !text.includes('sec'), text)
+  const [before, after] = text.split('\r\n').filter((line) => /^[0-9a-f:]{20,}$/.test(line))
+  t.is(before, after)
+})
+
+each('what belongs into a file does not go to a terminal', async (t) => {
+  const env = imageStore(t)
+  const pull = spawnSync(cli, ['pull', '-q', `${address}/box:1`], { encoding: 'utf8', env })
+  t.is(pull.status, 0, pull.stderr)
+  const { text, status } = await onTerminal([cli, 'save', `${address}/box:1`], [], env)
+  t.is(status, 125)
+  t.regex(text, /the standard output is a terminal\r\nhint: give a file: --output FILE/)
+})

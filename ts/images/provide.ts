@@ -1,0 +1,53 @@
+import type { ErrorRecord } from '../binding.d.ts'
+import { native } from '../native.ts'
+import type { ProcessOptions } from '../options.ts'
+
+/** When an image is pulled before a container runs from it: each time, if it isn't in the store, or not at all. */
+export type PullPolicy = 'always' | 'missing' | 'never'
+
+/** The image that a container runs from. */
+export interface Wanted {
+  image: string
+  platform: string | undefined
+  pull: PullPolicy
+}
+
+/** What has to be done before a container can run from the image: nothing, where it is `undefined`. */
+export type Lack = { verb: 'pull' | 'prepare'; args: string[] } | { failure: ErrorRecord }
+
+/**
+ * What the store lacks of an image. The addon looks into the store, without a process; what isn't there is brought by
+ * nsrs-image.
+ */
+export function lack({ image, platform, pull }: Wanted): Lack | undefined {
+  const args = [...(platform === undefined ? [] : [`--platform=${platform}`]), '--', image]
+  if (pull === 'always') return { verb: 'pull', args }
+  const record = native().binding.imageObstacle(image, platform)
+  if (!record) return undefined
+  if (record.code === 'ERR_NSRS_IMAGE_NOT_READY') return { verb: 'prepare', args }
+  if (record.code === 'ERR_NSRS_IMAGE_NOT_FOUND' && pull === 'missing') return { verb: 'pull', args }
+  return { failure: record }
+}
+
+/**
+ * Brings the image that a container is to run from, if it has to be brought; nothing, if the container can be asked for at
+ * once. What can't be had at all is the supervisor's to say, together with whatever else is wrong.
+ */
+export function provide(options: ProcessOptions): Promise<void> | undefined {
+  const { rootfs, platform, pull = 'missing', signal } = options
+  if (typeof rootfs !== 'object' || !('image' in rootfs)) return undefined
+  const missing = lack({ image: rootfs.image, platform, pull })
+  if (missing === undefined || 'failure' in missing) return undefined
+  return bring(missing, pull, signal)
+}
+
+async function bring({ verb, args }: Exclude<Lack, { failure: unknown }>, pull: PullPolicy, signal?: AbortSignal) {
+  const { execute } = await import('./execute.ts')
+  try {
+    await execute({ verb, args, signal })
+  } catch (error) {
+    // A part of it is gone.
+    if (verb === 'pull' || pull === 'never' || signal?.aborted) throw error
+    await execute({ verb: 'pull', args, signal })
+  }
+}
