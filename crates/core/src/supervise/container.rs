@@ -156,9 +156,11 @@ impl Container {
 
     /// Sends the signal of a key to its command where the kernel does not, and returns whether that was so.
     pub fn signal_by_key(&mut self, signal: i32, foreground: Option<Pid>) -> bool {
-        let pid_one = self.running && self.plan.namespaces.makes(Kind::Pid) && !self.plan.init;
+        let waits = self.plan.init && self.running;
+        let pid_one = self.plan.namespaces.makes(Kind::Pid) && !waits;
         let Some(first) = self.first.as_ref().filter(|_| pid_one) else { return false };
-        let in_front = getpgid(Some(first.pid)).is_ok_and(|group| Some(group) == foreground);
+        // Until the command is there nobody else is, and the terminal may not be anybody's yet.
+        let in_front = !self.running || getpgid(Some(first.pid)).is_ok_and(|group| Some(group) == foreground);
         if !in_front || delivery_to(first.pid, signal) == Delivery::AsIs {
             return false;
         }
