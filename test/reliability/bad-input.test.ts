@@ -81,11 +81,11 @@ function mistakes(place: Place, rootfs: string): Record<string, Mistake> {
       says: [/--uidmap "0:x:1"/, /three numbers/],
     },
     'a map is empty': {
-      args: [...inRoot, '--uidmap', '0:0:0', '--userns', 'private', 'true'],
+      args: [...inRoot, '--uidmap', '0:0:0', '--userns', 'private', '--', 'true'],
       says: [/--uidmap "0:0:0"/, /no ids/],
     },
     'maps overlap': {
-      args: [...inRoot, '--uidmap', '0:100000:10', '--uidmap', '5:200000:10', '--userns', 'private', 'true'],
+      args: [...inRoot, '--uidmap', '0:100000:10', '--uidmap', '5:200000:10', '--userns', 'private', '--', 'true'],
       says: [/--uidmap "5:200000:10"/, /overlaps 0:100000:10/],
     },
     'a map without a user namespace': {
@@ -284,7 +284,7 @@ asUser('the helper executable is missing or of another version', async (t, place
 asUser('user namespaces switched off are named, with the remedy', async (t, place) => {
   // The switch is one of each user namespace: in one of its own nothing of the host is changed.
   const script = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"'
-  const run = [process.execPath, cli, 'run', '--network', 'none', '--userns', 'private', 'true']
+  const run = [process.execPath, cli, 'run', '--network', 'none', '--userns', 'private', '--', 'true']
   const { code, stderr } = await place.exec('unshare', ['--user', '--map-root-user', 'sh', '-c', script, 'sh', ...run])
   t.is(code, 125, stderr)
   t.regex(stderr, /user namespaces/)
