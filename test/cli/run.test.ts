@@ -230,6 +230,7 @@ test('the help fits a screen, has examples, and tells how to see every option', 
     [],
   )
   t.regex(nsrs(['run', '--monotnic', '1', 'true']).stderr, /Did you mean --monotonic/)
+  t.regex(nsrs(['run', '--time', '1', 'true']).stderr, /Did you mean one of --timeout, --timens\?/)
   const short = nsrs(['--help']).stdout.split('\n')
   t.true(short.length <= 24 && short.every((line) => line.length <= 80), short.join('\n'))
 })
