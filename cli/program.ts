@@ -60,7 +60,7 @@ export function program(args: readonly string[]): Command {
 
 /** Errors are thrown and told our way, in all commands. */
 function tame(command: Command): void {
-  command.exitOverride().configureOutput({ outputError, writeOut: say })
+  command.exitOverride().configureOutput({ outputError: (text) => outputError(guess(text, command)), writeOut: say })
   for (const inner of command.commands) tame(inner)
 }
 
@@ -73,6 +73,16 @@ export async function execute(args: readonly string[]): Promise<void> {
     // Help was asked for, or everything has been said already.
     process.exitCode = error.exitCode === 0 ? 0 : FAILED
   }
+}
+
+/** A shortened option (`--time`) is sooner meant to be a longer one than another that is spelled alike. */
+function guess(text: string, command: Command): string {
+  const [, name] = /unknown option '(--[\w-]{2,})'/.exec(text) ?? []
+  const longer = command.options.flatMap(({ long, hidden }) =>
+    name !== undefined && !hidden && long?.startsWith(name) ? [long] : [],
+  )
+  if (longer.length === 0 || longer.length > 4) return text
+  return `unknown option '${name}' (Did you mean ${longer.length > 1 ? 'one of ' : ''}${longer.join(', ')}?)`
 }
 
 function outputError(text: string): void {

@@ -20,7 +20,7 @@ export declare class Supervisor {
 
 /** The calling process. */
 export interface CallerInfo {
-  /** Its working directory. */
+  /** Its working directory; empty where it was removed. */
   cwd: string
   /** Variables of its environment: those of [`caller_variables`], or all of them. */
   env: Record<string, string>

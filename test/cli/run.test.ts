@@ -1,6 +1,7 @@
 import { spawn, spawnSync } from 'node:child_process'
-import { closeSync, openSync, readFileSync, writeFileSync } from 'node:fs'
+import { closeSync, openSync, readFileSync, readSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import type { Writable } from 'node:stream'
 import test from 'ava'
 import { flags, ownFlags } from '../../cli/flags.ts'
 import { cli, nsrs } from '../helpers/cli.ts'
@@ -43,6 +44,34 @@ test('a pipe that is closed early ends the command as it would without nsrs', (t
   const { stdout } = spawnSync('bash', ['-c', line], { encoding: 'utf8', timeout: 60_000 })
   t.is(stdout, 'y\n141\n')
 })
+
+for (const [what, limit, code] of [
+  ['its time limit', ['--timeout', '2'], 137],
+  ['signals', [], 143],
+] as const) {
+  test(`a command that holds its pipe while it waits does not hold up ${what}`, async (t) => {
+    const pipe = join(temporary(), 'pipe')
+    spawnSync('mkfifo', [pipe])
+    const fd = openSync(pipe, 'r+')
+    t.teardown(() => closeSync(fd))
+    // BusyBox's cat splices: it has the lock of its output pipe while it waits for the socket that is its input.
+    const run = spawn(cli, [...box, ...limit, '--', 'cat'], { stdio: ['pipe', fd, 'ignore'] })
+    const input = run.stdin as Writable
+    setTimeout(() => input.write('late'), 700)
+    if (limit.length === 0) setTimeout(() => run.kill('SIGTERM'), 1500)
+    let isHeldUp = false
+    const rescue = setTimeout(() => {
+      isHeldUp = true
+      input.destroy()
+    }, 10_000)
+    t.is(await new Promise((resolve) => run.on('exit', resolve)), code)
+    clearTimeout(rescue)
+    input.destroy()
+    t.false(isHeldUp)
+    const output = Buffer.alloc(9)
+    t.is(output.toString('utf8', 0, readSync(fd, output)), 'late')
+  })
+}
 
 test('the exit code for a signal is 128 and its number', (t) => {
   t.is(
@@ -230,6 +259,7 @@ test('the help fits a screen, has examples, and tells how to see every option', 
     [],
   )
   t.regex(nsrs(['run', '--monotnic', '1', 'true']).stderr, /Did you mean --monotonic/)
+  t.regex(nsrs(['run', '--time', '1', 'true']).stderr, /Did you mean one of --timeout, --timens\?/)
   const short = nsrs(['--help']).stdout.split('\n')
   t.true(short.length <= 24 && short.every((line) => line.length <= 80), short.join('\n'))
 })

@@ -85,3 +85,17 @@ asRoot('the place in /tmp that another user took first is refused', async (t, pl
   t.regex(stderr, /belongs to another user/)
   t.true(stderr.includes(path), stderr)
 })
+
+asRoot("a runtime directory that is gone or another user's is not used", async (t, place) => {
+  const uid = '54322'
+  const path = `/tmp/nsrs-${uid}`
+  t.teardown(() => rmSync(path, { recursive: true, force: true }))
+  const nobody = [`--reuid=${uid}`, `--regid=${uid}`, '--clear-groups', '--']
+  const run = [process.execPath, cli, 'run', '--network', 'none', '--', 'true']
+  for (const runtime of ['/nowhere', place.make('others'), '/']) {
+    const env = { NSRS_STATE_DIR: undefined, XDG_RUNTIME_DIR: runtime }
+    const { code, stderr } = await place.exec('setpriv', [...nobody, ...run], { env, cwd: '/' })
+    t.is(code, 0, `${runtime}: ${stderr}`)
+    t.is(statSync(path).mode & 0o7777, 0o700)
+  }
+})

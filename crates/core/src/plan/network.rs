@@ -148,7 +148,7 @@ fn refuse_what_has_no_place(spec: &Spec, network: &Network, problems: &mut Probl
     for (option, _, why) in given.into_iter().filter(|(_, wrong, _)| *wrong) {
         problems.push(
             Error::new(Code::InvalidArgument, format!("combine {option}"), why)
-                .on(format!("with --network {}", network.name()))
+                .on(format!("with --network {}", spec.network.as_deref().unwrap_or_else(|| network.name())))
                 .hint("use --network bridge (as root) or pasta, or leave the option out"),
         );
     }
@@ -349,6 +349,12 @@ mod tests {
     fn what_a_network_has_no_place_for_is_an_error() {
         let spec = Spec { ip: Some("10.0.0.2".into()), publish: vec!["80:80".into()], ..on("none") };
         assert_eq!(resolved(&spec, &Host::root()).unwrap_err().len(), 2);
+    }
+
+    #[test]
+    fn a_network_is_called_what_the_caller_called_it() {
+        let spec = Spec { ip: Some("10.0.0.2".into()), ..on("ns:web") };
+        assert_eq!(resolved(&spec, &Host::root()).unwrap_err()[0].subject, "with --network ns:web");
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod maps;
 pub(crate) mod mount_api;
 mod mounts;
 mod names;
+mod present;
 mod pseudo;
 pub(crate) mod root;
 mod root_dir;

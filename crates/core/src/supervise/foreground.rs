@@ -102,7 +102,7 @@ fn supervise(engine: &mut Engine, signals: &SignalFd, mut outlets: Vec<Outlet>) 
         }
         for token in engine.wait()? {
             if let Some(outlet) = outlets.iter_mut().find(|outlet| outlet.token() == token) {
-                if outlet.ready(engine)? == Reader::Gone {
+                if outlet.ready(engine) == Reader::Gone {
                     engine.kill(ONLY, libc::SIGPIPE);
                     outlets.retain(|outlet| outlet.token() != token);
                 }
