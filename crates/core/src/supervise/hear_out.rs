@@ -182,7 +182,7 @@ impl Engine {
         }
         self.held.extend(container.mounts.take());
         self.thrown.extend(container.changes.take());
-        let Some(id) = container.id else { return self.forget_spare(key) };
+        let Some(id) = container.id else { return self.forget_spare(key, container.failure.is_some()) };
         if container.waiting.is_some() {
             return self.launch_anew(container);
         }
