@@ -12,7 +12,7 @@ use nsrs_core::spec::Spec;
 use crate::events::ErrorRecord;
 
 /// Images from which a container could run: whoever starts many needs to look into the store for the first only.
-static READY: Mutex<Memo<()>> = Mutex::new(Memo::new());
+static READY: Mutex<Memo<()>> = Mutex::new(Memo::empty());
 static HOST: LazyLock<Host> = LazyLock::new(Host::probe);
 
 /// Why a container can't run from an image of the store just now: it isn't there (`ERR_NSRS_IMAGE_NOT_FOUND`), or has to be

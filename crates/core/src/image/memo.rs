@@ -55,7 +55,7 @@ pub struct Memo<T>(Vec<(Wish, T)>);
 impl<T> Memo<T> {
     /// Nothing yet.
     #[must_use]
-    pub const fn new() -> Memo<T> {
+    pub const fn empty() -> Memo<T> {
         Memo(Vec::new())
     }
 
@@ -90,7 +90,7 @@ mod tests {
             let state = WATCHED.map(|name| state(&store.join(name)));
             Wish { image: image.into(), platform: None, store: store.clone(), state }
         };
-        let mut memo = Memo::new();
+        let mut memo = Memo::empty();
         memo.put(wish("app"), 1);
         assert_eq!(memo.get(&wish("app")), None, "there are no names yet");
 

@@ -120,7 +120,7 @@ impl Engine {
             thrown: Vec::new(),
             sweepers: Vec::new(),
             leases: HashMap::new(),
-            images: Memo::new(),
+            images: Memo::empty(),
         })
     }
 
