@@ -69,6 +69,7 @@ impl Engine {
             addresses: wire.addresses.iter().map(|address| format!("{}/{}", address.address, address.length)).collect(),
             ports: wire.port_texts(),
             notes: wire.notes.clone(),
+            fallbacks: Vec::new(),
         };
         let container = Container {
             id,

@@ -51,7 +51,7 @@ impl Engine {
         }
         match message {
             FromChild::Failed(error) => container.failure = container.failure.take().or(Some(error)),
-            FromChild::Note(note) => container.report.notes.push(note),
+            FromChild::Note(note) => container.report.fallbacks.push(note),
             FromChild::Terminal => {
                 if let Some(id) = container.id {
                     self.events.push((Event::Terminal { id }, fds.pop()));
