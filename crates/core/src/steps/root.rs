@@ -70,6 +70,8 @@ pub fn enter(
             tree
         }
         Root::Image(image) => {
+            // To copy an image takes long: not before anybody has asked for it.
+            let disk = disk.filter(|_| writes == Writes::MountPoints);
             let assembled =
                 image_root::assemble(image, &plan.command.workdir, scratch.ok_or_else(no_layer)?, disk, notes)?;
             if image.read_only {

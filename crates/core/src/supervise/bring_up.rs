@@ -6,7 +6,7 @@ use std::time::Instant;
 use rustix::event::epoll;
 use rustix::process::Pid;
 
-use super::container::{Container, Leases, Process};
+use super::container::{Container, Process};
 use super::engine::{Engine, Order, Resolved};
 use super::launch::{self, Files};
 use super::protocol::Report;
@@ -14,7 +14,6 @@ use super::token::{Source, Token};
 use super::user_network::UserNetwork;
 use crate::error::{At, Result};
 use crate::net::pasta::Pasta;
-use crate::plan::Plan;
 use crate::plan::namespace::Kind;
 use crate::plan::network::Network;
 use crate::state::journal::End;
@@ -31,8 +30,7 @@ impl Engine {
     }
 
     /// Makes a container that nobody has asked for yet, and returns our number for it.
-    pub(super) fn launch_ahead(&mut self, plan: Plan) -> Result<u64> {
-        let resolved = Resolved { plan, leases: Leases::default() };
+    pub(super) fn launch_ahead(&mut self, resolved: Resolved) -> Result<u64> {
         self.make(None, None, Vec::new(), false, resolved, Instant::now())
     }
 
@@ -71,6 +69,7 @@ impl Engine {
             addresses: wire.addresses.iter().map(|address| format!("{}/{}", address.address, address.length)).collect(),
             ports: wire.port_texts(),
             notes: wire.notes.clone(),
+            fallbacks: Vec::new(),
         };
         let container = Container {
             id,

@@ -90,11 +90,14 @@ fn supervise(engine: &mut Engine, signals: &SignalFd, mut outlets: Vec<Outlet>) 
             match (event, fd) {
                 (Event::Terminal { .. }, Some(master)) => relay = Some(Relay::start(master, engine)?),
                 (Event::Failed { errors, .. }, _) => return Err(errors),
-                (Event::Exited { exit, .. }, _) => {
+                (Event::Exited { exit, report, .. }, _) => {
                     if let Some(relay) = &mut relay {
                         relay.drain();
                     }
                     outlets.iter_mut().for_each(Outlet::drain);
+                    for fallback in report.into_iter().flat_map(|report| report.fallbacks) {
+                        eprintln!("nsrs: {fallback}");
+                    }
                     return Ok(exit);
                 }
                 _ => {}

@@ -51,7 +51,7 @@ impl Engine {
         }
         match message {
             FromChild::Failed(error) => container.failure = container.failure.take().or(Some(error)),
-            FromChild::Note(note) => container.report.notes.push(note),
+            FromChild::Note(note) => container.report.fallbacks.push(note),
             FromChild::Terminal => {
                 if let Some(id) = container.id {
                     self.events.push((Event::Terminal { id }, fds.pop()));
@@ -182,7 +182,7 @@ impl Engine {
         }
         self.held.extend(container.mounts.take());
         self.thrown.extend(container.changes.take());
-        let Some(id) = container.id else { return self.forget_spare(key) };
+        let Some(id) = container.id else { return self.forget_spare(key, container.failure.is_some()) };
         if container.waiting.is_some() {
             return self.launch_anew(container);
         }
