@@ -57,6 +57,7 @@ for (const [what, limit, code] of [
     // BusyBox's cat splices: it has the lock of its output pipe while it waits for the socket that is its input.
     const run = spawn(cli, [...box, ...limit, '--', 'cat'], { stdio: ['pipe', fd, 'ignore'] })
     const input = run.stdin as Writable
+    input.on('error', () => {})
     setTimeout(() => input.write('late'), 700)
     if (limit.length === 0) setTimeout(() => run.kill('SIGTERM'), 1500)
     let isHeldUp = false

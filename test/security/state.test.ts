@@ -93,7 +93,7 @@ asRoot("a runtime directory that is gone or another user's is not used", async (
   const nobody = [`--reuid=${uid}`, `--regid=${uid}`, '--clear-groups', '--']
   const run = [process.execPath, cli, 'run', '--network', 'none', '--', 'true']
   for (const runtime of ['/nowhere', place.make('others'), '/']) {
-    const env = { NSRS_STATE_DIR: undefined, XDG_RUNTIME_DIR: runtime }
+    const env = { NSRS_STATE_DIR: undefined, NSRS_IMAGE_DIR: '/nowhere/images', XDG_RUNTIME_DIR: runtime }
     const { code, stderr } = await place.exec('setpriv', [...nobody, ...run], { env, cwd: '/' })
     t.is(code, 0, `${runtime}: ${stderr}`)
     t.is(statSync(path).mode & 0o7777, 0o700)

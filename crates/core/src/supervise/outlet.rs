@@ -40,6 +40,8 @@ pub struct Outlet {
     number: u64,
     pump: Pid,
     pidfd: OwnedFd,
+    /// Kept open, never read: the command must not see the reader gone (EPIPE) before it was sent the signal.
+    _from: OwnedFd,
     /// Where the pump is told that nothing more comes.
     over: OwnedFd,
     has_ended: bool,
@@ -93,9 +95,10 @@ impl Outlet {
         let step = "pass standard output";
         let (told, over) = pipe_with(PipeFlags::CLOEXEC).at(step, number)?;
         let own = rustix::process::getpid();
+        let from = pump.from.try_clone().at(step, number)?;
         match clone3(0).at(step, number)? {
             Side::Child => pump.run(&told, own),
-            Side::Parent(pump, pidfd) => Ok(Outlet { number, pump, pidfd, over, has_ended: false }),
+            Side::Parent(pump, pidfd) => Ok(Outlet { number, pump, pidfd, _from: from, over, has_ended: false }),
         }
     }
 
