@@ -33,7 +33,8 @@ test("Ctrl-C reaches the command, on its own terminal and on the caller's", asyn
 })
 
 for (const [key, code, name] of [
-  ['\x03', 130, 'Ctrl-C'],
+  // Of the signal itself, as the shell that waits wants to see it.
+  ['\x03', -2, 'Ctrl-C'],
   ['\x1c', 131, 'Ctrl-\\'],
 ] as const) {
   test(`${name} on a terminal of its own ends a PID 1 without a handler`, async (t) => {
@@ -46,6 +47,24 @@ for (const [key, code, name] of [
       ],
     )
     t.deepEqual([status, left], [code, []], text)
+  })
+}
+
+for (const options of [[], ['-it']]) {
+  test(`Ctrl-C ends the script that waits, too: nsrs run ${options.join(' ')}`, async (t) => {
+    const command = [...box, ...options, 'cat'].map((word) => `'${word}'`).join(' ')
+    for (const program of [command, 'cat']) {
+      const script = `for round in 1 2; do echo "round $round"; ${program}; done; echo done`
+      const { text, left } = await onTerminal(
+        ['bash', '-c', script],
+        [
+          ['round 1', 'up\n'],
+          ['up\r\nup', '\x03'],
+        ],
+      )
+      t.deepEqual(left, [], text)
+      t.notRegex(text, /round 2|done/)
+    }
   })
 }
 

@@ -10,7 +10,7 @@ use rustix::process::{Pid, getpgid};
 use super::protocol::{Exit, Report};
 use super::signals::{Delivery, delivery};
 use super::spare::Waiting;
-use super::user_network::UserNetwork;
+use super::user_network::{Entrance, UserNetwork};
 use super::wiring::Wire;
 use crate::error::Error;
 use crate::image::changes::Changes;
@@ -56,6 +56,8 @@ pub struct Container {
     pub wire: Wire,
     /// The program that connects it, where it is not the kernel.
     pub user_network: Option<UserNetwork>,
+    /// Where that program will enter it.
+    pub entrance: Option<Entrance>,
     /// Open until the command is executed, or to the end where an init reports through it.
     pub channel: Option<Channel>,
     /// The caller wants to know when the command runs.
