@@ -24,7 +24,7 @@ const BWRAP = ['--unshare-pid', '--unshare-uts', '--unshare-ipc', '--unshare-cgr
  * Every way to start the same program, each until its end. Those of one name but for what stands in brackets are the same
  * but for that.
  */
-export function makeWays({ root, program, runc }, run) {
+export function makeWays({ root, program, runc, layered }, run) {
   const bare = `${root}${program}`
   const ignore = { stdout: 'ignore', stderr: 'ignore' }
   const nsrs = (options) => () => run(program, [], { rootfs: root, ...ignore, ...options })
@@ -32,7 +32,10 @@ export function makeWays({ root, program, runc }, run) {
     const path = which(name)
     return path && (() => finished(path, args, 'ignore'))
   }
+  const image = layered && { image: layered.name }
   let number = 0
+  // No two are of one kind, so that none was made ahead.
+  const first = (rootfs) => () => nsrs({ network: 'host', rootfs, hostname: `first-${number++}` })()
   const bundle = (network) =>
     runc &&
     (() => {
@@ -50,6 +53,11 @@ export function makeWays({ root, program, runc }, run) {
     'nsrs (bridge)': nsrs({ network: 'bridge' }),
     'nsrs (all eight)': nsrs({ network: 'none', userns: 'private', timens: 'private' }),
     'nsrs (host tree)': nsrs({ network: 'host', rootfs: 'host' }),
+    'nsrs (directory)': nsrs({ network: 'host' }),
+    'nsrs (image)': image && nsrs({ network: 'host', rootfs: image }),
+    'nsrs (image in memory)': image && nsrs({ network: 'host', rootfs: image, rootfsTmpfs: true }),
+    'nsrs (first, directory)': first(root),
+    'nsrs (first, image)': image && first(image),
     unshare: tool('unshare', [...UNSHARE, `--root=${root}`, program]),
     'unshare (net)': tool('unshare', [...UNSHARE, '--net', `--root=${root}`, program]),
     bwrap: tool('bwrap', [...BWRAP, ...inRoot]),

@@ -52,7 +52,7 @@ type Flags = [Ungrouped] extends [never] ? Record<keyof ContainerOptions, Flag> 
 export const flags: Flags = {
   rootfs: {
     flags: '--rootfs <DIR>',
-    help: "a directory, or host: the host's tree, copy-on-write; what follows is then a command",
+    help: 'a directory, or host for its own tree, copy-on-write; a command follows',
   },
   platform: { flags: '--platform <OS/ARCH>', help: "which of an image's platforms (default: this machine's)" },
   entrypoint: {

@@ -10,9 +10,8 @@ import { verbs } from './verbs.ts'
 
 const EXAMPLES = `
 Examples:
-  nsrs run -- npm test                 on this host's tree, leaving nothing
-  nsrs run --rootfs ./alpine -it sh    a shell in another root
-  nsrs pull busybox                    an image from a registry`
+  nsrs run -it busybox sh    a shell in an image, pulled if it is missing
+  nsrs run -- npm test       on this host's tree, leaving nothing`
 
 /** The commands that are no verbs of images. */
 const commands: Record<string, { summary: string; make: (words: readonly string[]) => Command }> = {
@@ -32,7 +31,7 @@ const images: typeof commands = Object.fromEntries([
 
 /** All commands in few enough lines for any screen. */
 function overview(): string {
-  const lines = ['Usage: nsrs COMMAND ...', '', 'Linux containers without a daemon.', '', 'Containers:']
+  const lines = ['Linux containers without a daemon. Usage: nsrs COMMAND ...', '', 'Containers:']
   for (const [name, { summary }] of Object.entries(commands)) lines.push(`  ${name.padEnd(9)}${summary}`)
   lines.push('', 'Images:')
   const cells = Object.entries(images).map(([name, { summary }]) => `  ${name.padEnd(9)}${summary}`)
@@ -63,7 +62,7 @@ export function program(args: readonly string[]): Command {
 
 /** Errors are thrown and told our way, in all commands. */
 function tame(command: Command): void {
-  command.exitOverride().configureOutput({ outputError, writeOut: say })
+  command.exitOverride().configureOutput({ outputError: (text) => outputError(guess(text, command)), writeOut: say })
   for (const inner of command.commands) tame(inner)
 }
 
@@ -76,6 +75,16 @@ export async function execute(args: readonly string[]): Promise<void> {
     // Help was asked for, or everything has been said already.
     process.exitCode = error.exitCode === 0 ? 0 : FAILED
   }
+}
+
+/** A shortened option (`--time`) is sooner meant to be a longer one than another that is spelled alike. */
+function guess(text: string, command: Command): string {
+  const [, name] = /unknown option '(--[\w-]{2,})'/.exec(text) ?? []
+  const longer = command.options.flatMap(({ long, hidden }) =>
+    name !== undefined && !hidden && long?.startsWith(name) ? [long] : [],
+  )
+  if (longer.length === 0 || longer.length > 4) return text
+  return `unknown option '${name}' (Did you mean ${longer.length > 1 ? 'one of ' : ''}${longer.join(', ')}?)`
 }
 
 function outputError(text: string): void {

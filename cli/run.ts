@@ -42,7 +42,7 @@ export function runCommand(words: readonly string[]): Command {
   const short = !all && ['--help', 'help'].some((word) => words.includes(word))
   const command = new Command('run')
     .description(
-      "Run a command in a container of its own: from an image, or with --rootfs or -- from another root or this host's tree.\nThe exit code is the command's; 125 nsrs failed, 126 not executable, 127 not found.",
+      "Run a command in a container of its own: of an image, or of another root (--rootfs) or this host's tree (--).\nExit codes: the command's; 125 nsrs failed, 126 not executable, 127 not found.",
     )
     .usage('[options] IMAGE [COMMAND [ARG...]] | [options] -- COMMAND [ARG...]')
     .argument('<image or command>')
@@ -62,9 +62,22 @@ export function runCommand(words: readonly string[]): Command {
   })
 }
 
-/** Did `--` stand before the arguments of this command line? Commander doesn't say. */
+/**
+ * Did `--` stand before the arguments of this command line of `nsrs run`? Commander doesn't say; but if that word was the
+ * last option's value, the words before it lack one.
+ */
 export function hasDashes(words: readonly string[], args: readonly string[]): boolean {
-  return words[words.length - args.length - 1] === '--'
+  const at = words.length - args.length - 1
+  if (words[at] !== '--') return false
+  try {
+    const silent = runCommand(words)
+      .exitOverride()
+      .configureOutput({ outputError: () => {} })
+    silent.parseOptions(words.slice(1, at))
+    return true
+  } catch {
+    return false
+  }
 }
 
 /** The property that commander keeps a flag's values in is the option's own name. */

@@ -185,7 +185,11 @@ export const verbs: Record<string, Verb> = {
     args: '',
     summary: 'give space back',
     description: 'Remove images without a name, and what no image needs.',
-    flags: [{ flags: '-a, --all', help: 'also images with a name, unless a container uses them' }, result],
+    flags: [
+      { flags: '-a, --all', help: 'also images with a name, unless a container uses them' },
+      { flags: '-f, --force', help: "don't ask, which nsrs never does: for docker's scripts", as: null },
+      result,
+    ],
     examples: ['nsrs image prune'],
     onlyLong: true,
   },

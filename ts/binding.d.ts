@@ -26,7 +26,7 @@ export declare function applyInPlace(executable: string, directory: string, flag
 
 /** The calling process. */
 export interface CallerInfo {
-  /** Its working directory. */
+  /** Its working directory; empty where it was removed. */
   cwd: string
   /** Variables of its environment: those of [`caller_variables`], or all of them. */
   env: Record<string, string>

@@ -11,7 +11,7 @@ export function caller(options: {
   envHost?: boolean | undefined
   env?: Record<string, string | undefined> | undefined
 }): CallerInfo {
-  const cwd = process.cwd()
+  const cwd = directory()
   if (options.envHost) return { cwd, env: { ...process.env } as Record<string, string> }
   names ??= native().binding.callerVariables()
   const env: Record<string, string> = {}
@@ -24,4 +24,13 @@ export function caller(options: {
     for (const name in options.env) if (options.env[name] === undefined) take(name)
   }
   return { cwd, env }
+}
+
+/** The caller's directory; empty where it was removed, which is wrong only in a call that needs it. */
+function directory(): string {
+  try {
+    return process.cwd()
+  } catch {
+    return ''
+  }
 }

@@ -1,4 +1,4 @@
-import { split } from './arguments.ts'
+import { split, words } from './arguments.ts'
 import { caller } from './caller.ts'
 import { toNative } from './convert.ts'
 import type { ContainerOptions } from './options.ts'
@@ -14,20 +14,20 @@ export interface Explanation {
 }
 
 /**
- * Resolves what {@link run} would do with the same arguments, and does nothing.
+ * Resolves what {@link run} would do with the same arguments, and does nothing: an image that is missing isn't pulled.
  *
  * @throws {@link NsrsError} with every problem of the call.
  */
 export async function explain(
-  command: string,
+  first: string | ContainerOptions,
   second?: readonly string[] | ContainerOptions,
   third?: ContainerOptions,
 ): Promise<Explanation> {
-  const [args, options] = split(second, third)
-  checkCommand(command, args)
+  const [command, args, options] = split(first, second, third)
+  checkCommand(command, args, options)
   checkOptions(options)
   const { text, json } = await question(
-    (supervisor) => supervisor.explain([command, ...args], toNative(options), caller(options)),
+    (supervisor) => supervisor.explain(words(command, args), toNative(options), caller(options)),
     (event) => event.explained,
   )
   return { text, plan: JSON.parse(json) }

@@ -1,3 +1,4 @@
+import { words } from './arguments.ts'
 import { caller } from './caller.ts'
 import { toNative } from './convert.ts'
 import type { AnyOptions, Stdio } from './options.ts'
@@ -23,7 +24,7 @@ function number(stdio: Stdio, own: number): number {
 
 /** Asks for a container. Every outcome, failures too, comes to the listener, later; with `announce` its start too. */
 export function launch(
-  command: string,
+  command: string | undefined,
   args: readonly string[],
   options: AnyOptions,
   stdio: readonly [Stdio, Stdio, Stdio],
@@ -42,7 +43,7 @@ export function launch(
     ? [IGNORE, IGNORE, IGNORE]
     : [number(stdio[0], 0), number(stdio[1], 1), number(stdio[2], 2)]
   const started = connect().start(
-    [command, ...args],
+    words(command, args),
     toNative(options),
     caller(options),
     { stdio: numbers, pass, passAs },

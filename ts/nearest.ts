@@ -18,13 +18,13 @@ function distance(a: string, b: string): number {
   return last[b.length] ?? 0
 }
 
-/** `; did you mean WORD?` if one of the words is near, else nothing. */
-export function nearest(word: string, words: readonly string[]): string {
+/** `; did you mean WORD?` if one of the words is near, else nothing. The prefix is what all have in common. */
+export function nearest(word: string, words: readonly string[], prefix = ''): string {
   const most = Math.max(1, Math.floor(word.length / 3))
   const lower = word.toLowerCase()
   const ranked = words
     .map((candidate) => ({ candidate, far: distance(lower, candidate.toLowerCase()) }))
     .filter(({ far }) => far <= most)
     .sort((a, b) => a.far - b.far)
-  return ranked[0] ? `; did you mean ${ranked[0].candidate}?` : ''
+  return ranked[0] ? `; did you mean ${prefix}${ranked[0].candidate}?` : ''
 }

@@ -16,6 +16,11 @@ export interface ContainerOptions extends Loose<Omit<NativeOptions, 'rootfs'>> {
   pull?: PullPolicy | undefined
 }
 
+/** Options that name an image: its own command can be run. */
+export interface OfImage {
+  rootfs: { image: string }
+}
+
 /** Where a standard stream goes: a pipe, where this process has its own, /dev/null, or a file descriptor. */
 export type Stdio = 'pipe' | 'inherit' | 'ignore' | number
 

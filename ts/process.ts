@@ -2,13 +2,15 @@ import { EventEmitter } from 'node:events'
 import type { Readable, Writable } from 'node:stream'
 import type { ContainerReport, NativeEvent, TerminalSize } from './binding.d.ts'
 import { Canceler } from './canceler.ts'
-import { fromRecords, type NsrsError } from './errors.ts'
+import { End, readLate, writeLate } from './end.ts'
+import { fromRecords } from './errors.ts'
+import type { Bringing } from './images/provide.ts'
 import { type Launched, launch } from './launch.ts'
 import { lines, merge } from './lines.ts'
 import type { SpawnOptions } from './options.ts'
 import { type Exit, toExit } from './result.ts'
 import { signalNumber } from './signals.ts'
-import { close, readable, writable } from './streams.ts'
+import { readable, writable } from './streams.ts'
 import { connect, hold, release } from './supervisor.ts'
 import { Terminal } from './terminal.ts'
 import { wrongType } from './validate.ts'
@@ -38,48 +40,28 @@ class Later<T> {
   }
 }
 
-/** This side's end of a pipe: a stream when somebody wants it, else a descriptor that is closed at the end. */
-class End<Stream extends Readable | Writable> {
-  stream: Stream | undefined
-
-  constructor(
-    private fd: number,
-    private readonly open: (fd: number) => Stream,
-  ) {}
-
-  get(): Stream | null {
-    if (this.stream === undefined && this.fd >= 0) {
-      this.stream = this.open(this.fd)
-      this.fd = -1
-    }
-    return this.stream ?? null
-  }
-
-  close(): void {
-    if (this.fd >= 0) close(this.fd)
-    this.fd = -1
-  }
-}
-
 /** The events of a {@link Process}. */
 export interface ProcessEvents {
   /** The command runs. */
   spawn: [report: ContainerReport]
   /** The command has ended, and nothing of the container is left. Output may still be on its way. */
   exit: [exit: Exit]
-  /** There is no container, and nothing of it is left. */
-  error: [error: NsrsError]
+  /** There is no container, and nothing of it is left: an {@link NsrsError}, or why the call was aborted. */
+  error: [error: Error]
 }
 
 /** A command in a container of its own, while it runs. */
 export class Process extends EventEmitter<ProcessEvents> implements AsyncDisposable {
   /** The command's terminal, if it was given one with `tty`. */
   readonly terminal: Terminal | null
-  readonly #launched: Launched
+  #launched: Launched | undefined
+  /** Until its image is there. */
+  #bringing: Bringing | undefined
+  #isHeld = true
   readonly #stdin: End<Writable>
   readonly #stdout: End<Readable>
   readonly #stderr: End<Readable>
-  readonly #canceler: Canceler | undefined
+  #canceler: Canceler | undefined
   readonly #killSignal: number | undefined
   readonly #ready = new Later<ContainerReport>()
   readonly #exit = new Later<Exit>()
@@ -88,18 +70,23 @@ export class Process extends EventEmitter<ProcessEvents> implements AsyncDisposa
   #isKilled = false
 
   /** @internal Made by {@link spawn}. */
-  constructor(command: string, args: readonly string[], options: SpawnOptions) {
+  constructor(command: string | undefined, args: readonly string[], options: SpawnOptions, bringing?: Bringing) {
     super()
     const { killSignal } = options
     if (killSignal !== undefined) this.#killSignal = signalNumber(killSignal, 'killSignal')
     this.terminal = options.tty ? new Terminal(options.tty) : null
     const stdio = [options.stdin ?? 'pipe', options.stdout ?? 'pipe', options.stderr ?? 'pipe'] as const
-    this.#launched = launch(command, args, options, stdio, (event) => this.#hear(event), true)
-    const { id, stdin, stdout, stderr } = this.#launched
-    this.#stdin = new End(stdin, writable)
-    this.#stdout = new End(stdout, readable)
-    this.#stderr = new End(stderr, readable)
-    if (options.signal) this.#canceler = new Canceler(id, options.signal, options)
+    const [stdin, stdout, stderr] = stdio.map((kind) => (kind === 'pipe' && !options.tty ? undefined : -1))
+    this.#stdin = new End(stdin, writable, writeLate)
+    this.#stdout = new End(stdout, readable, readLate)
+    this.#stderr = new End(stderr, readable, readLate)
+    const start = () =>
+      this.#start(
+        launch(command, args, options, stdio, (event) => this.#hear(event), true),
+        options,
+      )
+    if (bringing === undefined) start()
+    else this.#bring(bringing, options.signal, start)
   }
 
   /** The command's standard input, or its terminal; `null` where it is not a pipe. */
@@ -137,11 +124,16 @@ export class Process extends EventEmitter<ProcessEvents> implements AsyncDisposa
     return this.#exit.promise
   }
 
-  /** Sends a signal to the command, by default `killSignal`. Returns false if the container is gone. */
+  /**
+   * Sends a signal to the command, by default `killSignal`. Returns false if the container is gone. While its image is still
+   * being brought, any signal ends that: then there is no container.
+   */
   kill(signal?: string | number): boolean {
     const number = signal === undefined ? this.#killSignal : signalNumber(signal)
     if (this.#isOver) return false
-    connect().kill(this.#launched.id, number)
+    if (this.#launched === undefined) {
+      if (number !== 0) this.#bringing?.control.abort()
+    } else connect().kill(this.#launched.id, number)
     this.#isKilled = true
     return true
   }
@@ -178,13 +170,15 @@ export class Process extends EventEmitter<ProcessEvents> implements AsyncDisposa
 
   /** The event loop stays alive until the container ends; this is the default. */
   ref(): this {
-    hold(this.#launched.id)
+    this.#isHeld = true
+    if (this.#launched !== undefined) hold(this.#launched.id)
     return this
   }
 
   /** The event loop may end before the container, which ends with this process. Open streams keep it alive as well. */
   unref(): this {
-    release(this.#launched.id)
+    this.#isHeld = false
+    if (this.#launched !== undefined) release(this.#launched.id)
     return this
   }
 
@@ -192,6 +186,34 @@ export class Process extends EventEmitter<ProcessEvents> implements AsyncDisposa
   async [Symbol.asyncDispose](): Promise<void> {
     this.kill('SIGKILL')
     await this.wait().catch(() => {})
+  }
+
+  /** Waits for the image, unless somebody has enough of that. */
+  async #bring(bringing: Bringing, signal: AbortSignal | undefined, start: () => void): Promise<void> {
+    this.#bringing = bringing
+    const { control, brought } = bringing
+    const abort = () => control.abort(signal?.reason)
+    signal?.addEventListener('abort', abort, { once: true })
+    try {
+      await brought
+      control.signal.throwIfAborted()
+      start()
+    } catch (error) {
+      this.#over(() => this.#failed(error as Error))
+    } finally {
+      this.#bringing = undefined
+      signal?.removeEventListener('abort', abort)
+    }
+  }
+
+  #start(launched: Launched, options: SpawnOptions): void {
+    this.#launched = launched
+    const { id, stdin, stdout, stderr } = launched
+    this.#stdin.arrive(stdin)
+    this.#stdout.arrive(stdout)
+    this.#stderr.arrive(stderr)
+    if (options.signal) this.#canceler = new Canceler(id, options.signal, options)
+    if (!this.#isHeld) release(id)
   }
 
   #hear(event: NativeEvent): void {
@@ -203,14 +225,23 @@ export class Process extends EventEmitter<ProcessEvents> implements AsyncDisposa
     } else if (event.terminal !== undefined) {
       this.terminal?.attach(event.terminal)
     } else {
-      this.#isOver = true
-      this.#canceler?.stop()
-      if (event.exited !== undefined)
-        this.#ended(toExit(event.exited, event.changes, this.#canceler?.isCanceled === true))
-      else this.#failed(fromRecords(event.failed ?? []))
+      this.#over(() => {
+        if (event.exited !== undefined)
+          this.#ended(toExit(event.exited, event.changes, this.#canceler?.isCanceled === true))
+        else this.#failed(fromRecords(event.failed ?? []))
+      })
+    }
+  }
+
+  #over(tell: () => void): void {
+    this.#isOver = true
+    this.#canceler?.stop()
+    // Whoever waits for the end may still reach for a stream; what nobody has wanted by then is let go.
+    setImmediate(() => this.#letGo())
+    try {
+      tell()
+    } finally {
       this.terminal?.over()
-      // Whoever waits for the end may still reach for a stream; what nobody has wanted by then is let go.
-      setImmediate(() => this.#letGo())
     }
   }
 
@@ -220,12 +251,12 @@ export class Process extends EventEmitter<ProcessEvents> implements AsyncDisposa
     this.emit('exit', exit)
   }
 
-  #failed(error: NsrsError): void {
+  #failed(error: Error): void {
     const isHeard = this.#ready.isAsked || this.#exit.isAsked
     this.#ready.settle((_, reject) => reject(error))
     this.#exit.settle((_, reject) => reject(error))
-    // An error that nobody looks for must not be lost.
-    if (this.listenerCount('error') > 0 || !isHeard) this.emit('error', error)
+    // An error that nobody looks for must not be lost, unless it is what somebody wanted.
+    if (this.listenerCount('error') > 0 || !(isHeard || this.#isKilled)) this.emit('error', error)
   }
 
   #letGo(): void {

@@ -1,12 +1,12 @@
 import { closeSync, writeSync } from 'node:fs'
 import type { Readable, Writable } from 'node:stream'
-import { split } from './arguments.ts'
+import { imageOf, split } from './arguments.ts'
 import type { ContainerReport, ExitReport, NativeEvent } from './binding.d.ts'
 import { Canceler } from './canceler.ts'
 import { ExitError, fromRecords } from './errors.ts'
 import { provide } from './images/provide.ts'
 import { type Launched, launch } from './launch.ts'
-import type { RunOptions, Stdio } from './options.ts'
+import type { OfImage, RunOptions, Stdio } from './options.ts'
 import { commandLine, type Result, toExit } from './result.ts'
 import { signalNumber } from './signals.ts'
 import { hasFiles, readable, writable } from './streams.ts'
@@ -21,7 +21,8 @@ const FITS = 4096
 type Bytes = RunOptions & { encoding: 'buffer' }
 
 /**
- * Runs a command in a container of its own and returns what it wrote and how it ended.
+ * Runs a command in a container of its own and returns what it wrote and how it ended. With an image the command may be
+ * left out: it is the image's own.
  *
  * @throws {@link ExitError} the command failed, {@link NsrsError} there was no container, `TypeError` wrong arguments.
  */
@@ -29,14 +30,16 @@ export function run(command: string, args: readonly string[] | undefined, option
 export function run(command: string, options: Bytes): Promise<Result<Uint8Array>>
 export function run(command: string, args?: readonly string[], options?: RunOptions): Promise<Result>
 export function run(command: string, options?: RunOptions): Promise<Result>
+export function run(options: Bytes & OfImage): Promise<Result<Uint8Array>>
+export function run(options: RunOptions & OfImage): Promise<Result>
 export function run(
-  command: string,
+  first: string | RunOptions,
   second?: readonly string[] | RunOptions,
   third?: RunOptions,
 ): Promise<Result<string | Uint8Array>> {
   return new Promise((resolve, reject) => {
-    const [args, options] = split(second, third)
-    checkCommand(command, args)
+    const [command, args, options] = split(first, second, third)
+    checkCommand(command, args, options)
     checkOptions(options)
     options.signal?.throwIfAborted()
     if (options.killSignal !== undefined) signalNumber(options.killSignal, 'killSignal')
@@ -104,7 +107,7 @@ class Run {
   #full = false
 
   constructor(
-    readonly command: string,
+    readonly command: string | undefined,
     readonly args: readonly string[],
     readonly options: RunOptions,
     readonly resolve: (result: Result<string | Uint8Array>) => void,
@@ -213,7 +216,7 @@ class Run {
       stderr: this.#output(this.#stderr),
       isMaxBuffer: this.#full,
       failed: exit.exitCode !== 0 || exit.timedOut || exit.isCanceled || this.#full,
-      command: commandLine(this.command, this.args),
+      command: commandLine(this.command ?? imageOf(this.options) ?? '', this.args),
       container: this.#report,
     }
   }

@@ -14,6 +14,9 @@ export function signalName(number: number): string {
   return names.get(number) ?? `SIG${number}`
 }
 
+/** `TERM`: with what all have in common, the most different ones would look alike. */
+const bare = (name: string) => name.slice('SIG'.length)
+
 /** 15 for `SIGTERM`, `TERM` or 15. */
 export function signalNumber(signal: string | number, option = 'signal'): number {
   if (typeof signal === 'number') {
@@ -27,6 +30,6 @@ export function signalNumber(signal: string | number, option = 'signal'): number
   const number = Object.hasOwn(numbers, name) ? numbers[name] : undefined
   if (number !== undefined) return number
   throw new OptionTypeError(
-    `${option}: there is no signal ${JSON.stringify(signal)}${nearest(name, Object.keys(numbers))}`,
+    `${option}: there is no signal ${JSON.stringify(signal)}${nearest(bare(name), Object.keys(numbers).map(bare), 'SIG')}`,
   )
 }

@@ -1,3 +1,4 @@
+import { imageOf } from './arguments.ts'
 import { OptionTypeError } from './errors.ts'
 import { nearest } from './nearest.ts'
 import type { AnyOptions } from './options.ts'
@@ -175,9 +176,11 @@ export function wrongType(place: string, must: string, value: unknown): OptionTy
   return new OptionTypeError(`${place} must be ${must}, got ${quote(value)}`)
 }
 
-/** Command and arguments are strings. */
-export function checkCommand(command: unknown, args: unknown): void {
-  if (typeof command !== 'string' || command === '') throw wrongType('command', 'a string that is not empty', command)
+/** Command and arguments are strings; an image has a command of its own. */
+export function checkCommand(command: unknown, args: unknown, options: unknown): void {
+  const isOptional = command === undefined && isRecord(options) && imageOf(options) !== undefined
+  if (!isOptional && (typeof command !== 'string' || command === ''))
+    throw wrongType('command', 'a string that is not empty', command)
   if (!Array.isArray(args)) throw wrongType('args', 'an array of strings', args)
   for (let index = 0; index < args.length; index++) {
     if (typeof args[index] !== 'string') throw wrongType(`args[${index}]`, 'a string', args[index])

@@ -22,7 +22,7 @@ const PROGRAMS = ['mmdebstrap', 'docker-registry', 'skopeo', 'umoci', 'curl', 'z
 /** How a layer is packed, as builders of images do it by default. */
 const PACKERS = { gzip: ['gzip', '-6', '-n', '-c'], zstd: ['zstd', '-3', '-q', '-c'] }
 
-const digestOf = (path) =>
+export const digestOf = (path) =>
   new Promise((resolve, reject) => {
     const hash = createHash('sha256')
     createReadStream(path)
@@ -57,7 +57,7 @@ async function makeLayers(directory) {
 }
 
 /** An image of these layers as an OCI layout; returns its blobs, the lowest layer first. */
-async function makeImage(directory, layers, packing) {
+export async function makeImage(directory, layers, packing) {
   const blobs = join(directory, 'blobs/sha256')
   mkdirSync(blobs, { recursive: true })
   const put = async (path) => {

@@ -14,7 +14,8 @@ export class NodeProcess {
     const self = new NodeProcess()
     // Its large objects are to stay where they are, as in a program that has run for a while.
     const execArgv = ['--max-old-space-size=2048']
-    self.#process = fork(program, [JSON.stringify(settings)], { env: cleanEnvironment(), execArgv })
+    const env = { ...cleanEnvironment(), ...(settings.layered && { NSRS_IMAGE_DIR: settings.layered.store }) }
+    self.#process = fork(program, [JSON.stringify(settings)], { env, execArgv })
     self.#process.on('message', (answer) => self.#waiting?.resolve(answer))
     self.#process.on('exit', (code, signal) => self.#waiting?.reject(new Error(`the worker ended: ${code ?? signal}`)))
     self.heapMb = (await self.#answer()).rssMb

@@ -1,9 +1,9 @@
-import { execFileSync, spawn } from 'node:child_process'
-import { existsSync, mkdirSync, readFileSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import { mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { prepareDebian } from '../lib/debian.mjs'
+import { imageProgram, timed } from '../lib/programs.mjs'
 import { interleave } from '../lib/rounds.mjs'
-import { cleanEnvironment } from '../lib/setup.mjs'
 import { makeVolume } from '../lib/volume.mjs'
 
 /** Trees of each round stay until the end, so there are not many. */
@@ -14,33 +14,6 @@ const UNPACKERS = { gzip: 'gzip -dc', zstd: 'zstd -dc' }
 const PIPELINES = `to=$1 unpack=$2; shift 2; n=0
 for url; do n=$((n + 1)); mkdir "$to/$n"; curl -sf "$url" | $unpack | tar -x --numeric-owner -C "$to/$n" & done; wait`
 const COPY = `skopeo copy -q --src-tls-verify=false "docker://$1" "oci:$2:l" && umoci unpack --image "$2:l" "$3" 2>/dev/null`
-
-/** Milliseconds of a program until its end. `watch` is called with its process id now and then. */
-function timed(program, args, { env = {}, watch } = {}) {
-  return new Promise((resolve, reject) => {
-    const from = process.hrtime.bigint()
-    const child = spawn(program, args, {
-      stdio: ['ignore', 'ignore', 'inherit'],
-      env: { ...cleanEnvironment(), ...env },
-    })
-    const timer = watch && setInterval(() => watch(child.pid), 2)
-    child.on('error', reject)
-    child.on('exit', (code) => {
-      clearInterval(timer)
-      if (code === 0) resolve(Number(process.hrtime.bigint() - from) / 1e6)
-      else reject(new Error(`${program} ended with ${code}`))
-    })
-  })
-}
-
-/** The executable that the library and the command line start. */
-function imageProgram(directory) {
-  const names = ['gnu', 'musl'].map((abi) => join(directory, `npm/linux-${process.arch}-${abi}/nsrs-image`))
-  const program = names.find((name) => existsSync(name))
-  if (program === undefined) throw new Error('nsrs-image is not built: npm run build')
-  const version = execFileSync(program, ['--version'], { encoding: 'utf8' }).trim().split(' ')[1]
-  return (store, args, more = {}) => timed(program, [version, ...args], { env: { NSRS_IMAGE_DIR: store }, ...more })
-}
 
 /** The most memory that a process has had, in kB. */
 function peak(pid) {

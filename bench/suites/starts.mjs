@@ -1,3 +1,4 @@
+import { makeLayered } from '../lib/layered.mjs'
 import { Limit } from '../lib/limit.mjs'
 import { NodeProcess } from '../lib/node.mjs'
 import { interleave } from '../lib/rounds.mjs'
@@ -8,10 +9,17 @@ const SLOW = /^runc/
 /** In the process with the large heap. */
 const LARGE = ['spawn', 'nsrs', 'spawn (pipes)', 'nsrs (pipes)']
 const HEAP_MB = 500
+/**
+ * In processes of their own: a process remembers four kinds of containers, and these are to be compared with each other
+ * as they are where there is nothing else.
+ */
+const APART = [/^nsrs \((directory|image)/, /^nsrs \(first/]
+const isApart = (name) => APART.some((pattern) => pattern.test(name))
 
 /** One start at a time, from the call to the end of the program. */
 export async function starts({ options, setup, wanted, calm, progress }) {
   const settings = { ...setup, package: options.package }
+  if (wanted('nsrs (image)')) settings.layered = await makeLayered(setup, options)
   const names = Object.entries(makeWays(settings, () => {}))
     .filter(([, way]) => way !== undefined)
     .map(([name]) => name)
@@ -26,7 +34,7 @@ export async function starts({ options, setup, wanted, calm, progress }) {
 
   const small = await open({ heapMb: 0 })
   for (const name of names) {
-    if (!wanted(name)) continue
+    if (!wanted(name) || isApart(name)) continue
     try {
       await small.turn(name, 1, 0)
       add(name, () => (SLOW.test(name) ? small.turn(name, 1, 0) : small.turn(name)))
@@ -36,6 +44,11 @@ export async function starts({ options, setup, wanted, calm, progress }) {
       console.error(`skipped: ${error.message.split('\n')[0]}`)
     }
   }
+  for (const pattern of APART) {
+    const apart = names.filter((name) => pattern.test(name) && wanted(name))
+    const process = apart.length > 0 ? await open({ heapMb: 0 }) : undefined
+    for (const name of apart) add(name, () => process.turn(name))
+  }
   let large
   if (LARGE.some((name) => wanted(`${name}, 500 MB`))) {
     large = await open({ heapMb: HEAP_MB })
@@ -43,7 +56,8 @@ export async function starts({ options, setup, wanted, calm, progress }) {
   }
   if (options.against !== undefined) {
     const other = await open({ heapMb: 0, package: options.against })
-    for (const name of names.filter((name) => name.startsWith('nsrs'))) add(`other ${name}`, () => other.turn(name))
+    for (const name of names.filter((name) => name.startsWith('nsrs') && !isApart(name)))
+      add(`other ${name}`, () => other.turn(name))
   }
   if (setup.limit !== undefined) {
     for (const network of ['host', 'none', 'bridge']) {

@@ -1,6 +1,7 @@
 import { spawn, spawnSync } from 'node:child_process'
-import { closeSync, openSync, readFileSync, writeFileSync } from 'node:fs'
+import { closeSync, constants, openSync, readFileSync, readSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import type { Writable } from 'node:stream'
 import test from 'ava'
 import { flags, ownFlags } from '../../cli/flags.ts'
 import { cli, nsrs } from '../helpers/cli.ts'
@@ -42,6 +43,68 @@ test('a pipe that is closed early ends the command as it would without nsrs', (t
   const line = `${cli} ${box.join(' ')} -- yes | head -n 1; echo "\${PIPESTATUS[0]}"`
   const { stdout } = spawnSync('bash', ['-c', line], { encoding: 'utf8', timeout: 60_000 })
   t.is(stdout, 'y\n141\n')
+})
+
+for (const [what, limit, code] of [
+  ['its time limit', ['--timeout', '4'], 137],
+  ['signals', [], 143],
+] as const) {
+  test(`a command that holds its pipe while it waits does not hold up ${what}`, async (t) => {
+    const pipe = join(temporary(), 'pipe')
+    spawnSync('mkfifo', [pipe])
+    const fd = openSync(pipe, 'r+')
+    const reader = openSync(pipe, constants.O_RDONLY | constants.O_NONBLOCK)
+    t.teardown(() => {
+      closeSync(fd)
+      closeSync(reader)
+    })
+    // BusyBox's cat splices: it has the lock of its output pipe while it waits for the socket that is its input.
+    const command = ['sh', '-c', 'echo up >&2; exec cat']
+    const run = spawn(cli, [...box, ...limit, '--', ...command], { stdio: ['pipe', fd, 'pipe'] })
+    const input = run.stdin as Writable
+    input.on('error', () => {})
+    run.stderr?.once('data', () => {
+      setTimeout(() => input.write('late'), 300)
+      if (limit.length === 0) setTimeout(() => run.kill('SIGTERM'), 1000)
+    })
+    let isHeldUp = false
+    const rescue = setTimeout(() => {
+      isHeldUp = true
+      input.destroy()
+    }, 15_000)
+    t.is(await new Promise((resolve) => run.on('exit', resolve)), code)
+    clearTimeout(rescue)
+    input.destroy()
+    t.false(isHeldUp)
+    const output = Buffer.alloc(9)
+    t.is(output.toString('utf8', 0, readSync(reader, output)), 'late')
+  })
+}
+
+test('signals that the caller ignores the command ignores too, and no others', (t) => {
+  const ignored = (prefix: string) => {
+    const script = `${prefix} "$@" sh -c 'grep SigIgn /proc/self/status'`
+    const run = (...words: string[]) => spawnSync('sh', ['-c', script, 'sh', ...words], { encoding: 'utf8' }).stdout
+    return [run(cli, 'run', '--network', 'none', '--'), run('env')]
+  }
+  for (const prefix of ['', "trap '' HUP INT USR1;", 'nohup']) {
+    const [inside, outside] = ignored(prefix)
+    t.regex(inside ?? '', /^SigIgn:/)
+    t.is(inside, outside, prefix)
+  }
+})
+
+test('a signal that the caller ignores does not end nsrs', async (t) => {
+  const run = spawn('nohup', [cli, ...box, '--', 'sh', '-c', 'echo up; sleep 1; echo still'], {
+    stdio: ['ignore', 'pipe', 'ignore'],
+  })
+  let text = ''
+  run.stdout.on('data', (chunk) => {
+    if (text === '') run.kill('SIGHUP')
+    text += chunk
+  })
+  t.is(await new Promise((resolve) => run.on('close', resolve)), 0)
+  t.is(text, 'up\nstill\n')
 })
 
 test('the exit code for a signal is 128 and its number', (t) => {
@@ -234,6 +297,7 @@ test('the help fits a screen, has examples, and tells how to see every option', 
     [],
   )
   t.regex(nsrs(['run', '--monotnic', '1', 'true']).stderr, /Did you mean --monotonic/)
+  t.regex(nsrs(['run', '--time', '1', 'true']).stderr, /Did you mean one of --timeout, --timens\?/)
   const short = nsrs(['--help']).stdout.split('\n')
   t.true(short.length <= 24 && short.every((line) => line.length <= 80), short.join('\n'))
 })

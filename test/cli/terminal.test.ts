@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process'
-import test from 'ava'
+import test, { type ExecutionContext } from 'ava'
 import { cli } from '../helpers/cli.ts'
 import { busybox } from '../helpers/host.ts'
 import { onTerminal } from '../helpers/terminal.ts'
@@ -33,7 +33,8 @@ test("Ctrl-C reaches the command, on its own terminal and on the caller's", asyn
 })
 
 for (const [key, code, name] of [
-  ['\x03', 130, 'Ctrl-C'],
+  // Of the signal itself, as the shell that waits wants to see it.
+  ['\x03', -2, 'Ctrl-C'],
   ['\x1c', 131, 'Ctrl-\\'],
 ] as const) {
   test(`${name} on a terminal of its own ends a PID 1 without a handler`, async (t) => {
@@ -46,6 +47,24 @@ for (const [key, code, name] of [
       ],
     )
     t.deepEqual([status, left], [code, []], text)
+  })
+}
+
+for (const options of [[], ['-it']]) {
+  test(`Ctrl-C ends the script that waits, too: nsrs run ${options.join(' ')}`, async (t) => {
+    const command = [...box, ...options, 'cat'].map((word) => `'${word}'`).join(' ')
+    for (const program of [command, 'cat']) {
+      const script = `for round in 1 2; do echo "round $round"; ${program}; done; echo done`
+      const { text, left } = await onTerminal(
+        ['bash', '-c', script],
+        [
+          ['round 1', 'up\n'],
+          ['up\r\nup', '\x03'],
+        ],
+      )
+      t.deepEqual(left, [], text)
+      t.notRegex(text, /round 2|done/)
+    }
   })
 }
 
@@ -95,57 +114,47 @@ test("the caller's terminal is as it was, on every way out", async (t) => {
   t.is(before, after)
 })
 
-for (const options of [[], ['-it']]) {
-  test(`Ctrl-Z stops nsrs and the command, and fg goes on: nsrs run ${options.join(' ')}`, async (t) => {
-    const command = [...box, ...options, 'sh', '-c', 'while sleep 0.1; do echo tick; done']
-      .map((word) => `'${word}'`)
-      .join(' ')
-    // What was on its way when the command was stopped may come a little later.
-    const shell = `set -m
-    ${command}
+/**
+ * Runs a command that ticks as a job of bash, stops it with Ctrl-Z, lets it go on after a while and ends it with Ctrl-C;
+ * `whenStopped` is a piece of bash for the time between. Returns what was on the terminal.
+ */
+async function stoppedForAWhile(t: ExecutionContext, command: readonly string[], whenStopped = ''): Promise<string> {
+  // What was on its way when the command was stopped may come a little later.
+  const shell = `set -m
+    ${command.map((word) => `'${word}'`).join(' ')}
     echo "stopped with $?"
-    pid=$(jobs -p)
-    for process in $pid $(cat /proc/$pid/task/$pid/children); do echo "state $(cut -d' ' -f3 /proc/$process/stat)"; done
+    ${whenStopped}
     sleep 0.5; echo quiet; sleep 1; echo still
     fg
     echo "ended with $?"`
-    const { text, left } = await onTerminal(
-      ['bash', '-c', shell],
-      [
-        ['tick', '\x1a'],
-        ['still', ''],
-        ['tick\r', '\x03'],
-      ],
-    )
-    t.deepEqual(left, [], text)
-    t.regex(text, /stopped with 148\r/)
+  const { text, left } = await onTerminal(
+    ['bash', '-c', shell],
+    [
+      ['tick', '\x1a'],
+      ['still', ''],
+      ['tick\r', '\x03'],
+    ],
+  )
+  t.deepEqual(left, [], text)
+  t.regex(text, /stopped with 148\r/)
+  t.notRegex(text.split('quiet')[1]?.split('still')[0] ?? 'tick', /tick/, text)
+  t.regex(text, /ended with 130\r/)
+  return text
+}
+
+for (const options of [[], ['-it']]) {
+  test(`Ctrl-Z stops nsrs and the command, and fg goes on: nsrs run ${options.join(' ')}`, async (t) => {
+    const states = `pid=$(jobs -p)
+    for process in $pid $(cat /proc/$pid/task/$pid/children); do echo "state $(cut -d' ' -f3 /proc/$process/stat)"; done`
+    const ticking = ['sh', '-c', 'while sleep 0.1; do echo tick; done']
+    const text = await stoppedForAWhile(t, [...box, ...options, ...ticking], states)
     t.deepEqual(text.match(/state \w/g), ['state T', 'state T'], text)
-    t.notRegex(text.split('quiet')[1]?.split('still')[0] ?? 'tick', /tick/, text)
-    t.regex(text, /ended with 130\r/)
   })
 }
 
 for (const init of [[], ['--init']]) {
   test(`a key of the terminal is for the whole job: nsrs run ${init.join(' ')}`, async (t) => {
     const job = 'echo up; (while sleep 0.1; do echo tick; done) | cat'
-    const command = [...box, ...init, 'sh', '-c', job].map((word) => `'${word}'`).join(' ')
-    const shell = `set -m
-      ${command}
-      echo "stopped with $?"
-      sleep 0.5; echo quiet; sleep 1; echo still
-      fg
-      echo "ended with $?"`
-    const { text, left } = await onTerminal(
-      ['bash', '-c', shell],
-      [
-        ['tick', '\x1a'],
-        ['still', ''],
-        ['tick\r', '\x03'],
-      ],
-    )
-    t.deepEqual(left, [], text)
-    t.regex(text, /stopped with 148\r/)
-    t.notRegex(text.split('quiet')[1]?.split('still')[0] ?? 'tick', /tick/, text)
-    t.regex(text, /ended with 130\r/)
+    await stoppedForAWhile(t, [...box, ...init, 'sh', '-c', job])
   })
 }

@@ -114,8 +114,13 @@ withImage(
   },
 )
 
-for (const count of [10, 60]) {
-  unless(noBusybox(), asEach, `${count} layers over each other, with whiteouts`, async (t, place) => {
+for (const [count, path] of [
+  [10, ''],
+  [140, 'a very long path/'.repeat(20)],
+] as const) {
+  const title = `${count} layers over each other, with whiteouts${path && ', in a store with a very long path'}`
+  unless(noBusybox(), asEach, title, async (t, place) => {
+    const env = { NSRS_IMAGE_DIR: join(place.images, path) }
     const layers = [busyboxRoot(place)]
     for (let index = 1; index < count; index++) {
       const layer = place.make(`layer${index}`)
@@ -127,11 +132,15 @@ for (const count of [10, 60]) {
       layers.push(layer)
     }
     layout(join(place.dir, 'oci'), layers)
-    await good(t, place.nsrs(['load', '--name', 'many', join(place.dir, 'oci')]))
+    await good(t, place.nsrs(['load', '--name', 'many', join(place.dir, 'oci')], { env }))
     const kept = Array.from({ length: count }, (_, index) => index).filter(
       (index) => index >= 5 && (index === count - 1 || index % 2 === 0),
     )
-    const stdout = await good(t, run(place, 'many', 'sh', '-c', 'ls /n | sort -n; cat /n/top'))
+    const script = 'ls /n | sort -n; cat /n/top'
+    const stdout = await good(
+      t,
+      place.nsrs(['run', '--network', 'none', '--pull', 'never', 'many', 'sh', '-c', script], { env }),
+    )
     t.deepEqual(stdout.split('\n'), ['top', ...kept.map(String), `${count - 1}`])
   })
 }

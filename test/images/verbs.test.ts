@@ -102,7 +102,7 @@ each('an image is pulled, named, listed, pushed and removed', async (t, images) 
   t.is(await images.ok(['rmi', 'box']), 'untagged: docker.io/library/box:latest')
   await images.ok(['image', 'rm', '-f', ids.slice(0, 12)])
   t.deepEqual(await images.list(), [])
-  await images.ok(['image', 'prune'])
+  await images.ok(['image', 'prune', '-f'])
   t.is(checkBlobs(images.store), 0)
 })
 

@@ -81,11 +81,11 @@ function mistakes(place: Place, rootfs: string): Record<string, Mistake> {
       says: [/--uidmap "0:x:1"/, /three numbers/],
     },
     'a map is empty': {
-      args: [...inRoot, '--uidmap', '0:0:0', '--userns', 'private', 'true'],
+      args: [...inRoot, '--uidmap', '0:0:0', '--userns', 'private', '--', 'true'],
       says: [/--uidmap "0:0:0"/, /no ids/],
     },
     'maps overlap': {
-      args: [...inRoot, '--uidmap', '0:100000:10', '--uidmap', '5:200000:10', '--userns', 'private', 'true'],
+      args: [...inRoot, '--uidmap', '0:100000:10', '--uidmap', '5:200000:10', '--userns', 'private', '--', 'true'],
       says: [/--uidmap "5:200000:10"/, /overlaps 0:100000:10/],
     },
     'a map without a user namespace': {
@@ -156,9 +156,13 @@ function mistakes(place: Place, rootfs: string): Record<string, Mistake> {
     },
     'a host name with a space': { args: [...inRoot, '-h', 'a b', 'true'], says: [/--hostname "a b"/] },
     'an address without a bridge': { args: [...inRoot, '--ip', '10.0.0.2', 'true'], says: [/--ip/, /--network none/] },
+    'an address in a joined network': {
+      args: [...inRoot, '--network', '/proc/self/ns/net', '--ip', '10.0.0.2', 'true'],
+      says: [/combine --ip with --network \/proc\/self\/ns\/net/],
+    },
     'the namespace of a dead process': {
       args: [...inRoot, '--ipc', 'ns:4194300', 'true'],
-      says: [/\/proc\/4194300\/ns\/ipc/, /no such process/],
+      says: [/invalid --ipc "\/proc\/4194300\/ns\/ipc"/, /no such process/],
     },
     'a namespace of another kind': {
       args: [...inRoot, '--ipc', '/proc/self/ns/uts', 'true'],
@@ -174,7 +178,7 @@ function mistakes(place: Place, rootfs: string): Record<string, Mistake> {
     },
     'a named network namespace that does not exist': {
       args: [...inRoot, '--network', 'ns:nowhere', 'true'],
-      says: [/\/run\/netns\/nowhere/, /ENOENT/],
+      says: [/invalid --network "\/run\/netns\/nowhere"/, /no such namespace/, /ip netns list/],
     },
     'a variable without a name': { args: [...inRoot, '-e', '=x', 'true'], says: [/--env/, /name/] },
     'an argument of 1 MB': { args: [...inRoot, '--explain', 'true'], says: [], code: 0 },
@@ -284,7 +288,7 @@ asUser('the helper executable is missing or of another version', async (t, place
 asUser('user namespaces switched off are named, with the remedy', async (t, place) => {
   // The switch is one of each user namespace: in one of its own nothing of the host is changed.
   const script = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"'
-  const run = [process.execPath, cli, 'run', '--network', 'none', '--userns', 'private', 'true']
+  const run = [process.execPath, cli, 'run', '--network', 'none', '--userns', 'private', '--', 'true']
   const { code, stderr } = await place.exec('unshare', ['--user', '--map-root-user', 'sh', '-c', script, 'sh', ...run])
   t.is(code, 125, stderr)
   t.regex(stderr, /user namespaces/)
@@ -318,3 +322,69 @@ asRoot('a container that could not start leaves no bridge', async (t, place) => 
   t.is(code, 127, stderr)
   t.is(stdout.trim(), 'lo')
 })
+
+/** A shell command that runs its arguments in a directory that is gone. */
+const GONE = 'mkdir gone && cd gone && rmdir ../gone && exec "$@"'
+
+unless(
+  noBusybox(),
+  asEach,
+  'a current directory that was removed is missed only where it is needed',
+  async (t, place) => {
+    const rootfs = busyboxRoot(place)
+    const there = (args: string[]) =>
+      place.exec('sh', ['-c', GONE, 'sh', process.execPath, cli, 'run', '--network', 'none', ...args])
+    t.like(await there(['--rootfs', rootfs, '--', 'pwd']), { code: 0, stdout: '/\n', stderr: '' })
+    t.like(await there(['-w', '/etc', '--', 'pwd']), { code: 0, stdout: '/etc\n', stderr: '' })
+    const host = await there(['--', 'pwd'])
+    t.is(host.code, 125)
+    t.regex(host.stderr, /^nsrs: enter the working directory: the current directory was removed\nhint: .*--workdir\n$/)
+    const relative = await there(['--rootfs', 'root', '-v', './a:/a', '--', 'pwd'])
+    t.is(relative.code, 125)
+    t.regex(relative.stderr, /--rootfs "root": it is relative to the current directory, which was removed/)
+    t.regex(relative.stderr, /--volume ".\/a:\/a": .*removed/)
+    t.is(relative.stderr.match(/nsrs:/g)?.length, 2, relative.stderr)
+
+    const driver = join(project, 'test/helpers/batch.mjs')
+    const jobs = [{ rootfs: { dir: rootfs } }, {}].map((options) => ({
+      command: 'pwd',
+      options: { network: 'none', ...options },
+    }))
+    const input = JSON.stringify({ together: 1, jobs })
+    const { stdout, stderr } = await place.exec('sh', ['-c', GONE, 'sh', process.execPath, driver], { input })
+    const [own, hosts] = JSON.parse(stdout || `[{"stdout":${JSON.stringify(stderr)}}]`)
+    t.is(own.stdout, '/')
+    t.is(hosts.code, 'ERR_NSRS_INVALID_ARGUMENT')
+    t.regex(hosts.message, /the current directory was removed/)
+  },
+)
+
+asEach('a current directory that the container has another of is told so', async (t, place) => {
+  const { code, stderr } = await place.run(['true'], { cwd: `/proc/${process.pid}` })
+  t.is(code, 125)
+  t.regex(stderr, /the container has a \/proc, \/sys and \/dev of its own/)
+  t.regex(stderr, /hint: .*--workdir/)
+})
+
+/** Gives a file capabilities that it can't be executed without, as `setcap cap_…+ep` does. */
+const SETCAP = `
+import os, struct, sys
+os.setxattr(sys.argv[1], 'security.capability', struct.pack('<5I', 0x02000001, 1 << int(sys.argv[2]), 0, 0, 0))`
+
+unless(
+  noBusybox(),
+  asRoot,
+  'a file that demands a capability is told with the option that gives it',
+  async (t, place) => {
+    const rootfs = busyboxRoot(place)
+    const program = join(rootfs, 'bin/busybox-clock')
+    copyFileSync(join(rootfs, 'bin/busybox'), program)
+    const SYS_TIME = '25'
+    await place.exec('python3', ['-c', SETCAP, program, SYS_TIME])
+    const { code, stderr } = await place.run(['--rootfs', rootfs, '/bin/busybox-clock', 'true'])
+    t.is(code, 126)
+    t.regex(stderr, /capabilities that the container lacks \(SYS_TIME\).*EPERM/)
+    t.regex(stderr, /^hint: --cap-add SYS_TIME$/m)
+    t.is((await place.run(['--rootfs', rootfs, '--cap-add', 'SYS_TIME', '/bin/busybox-clock', 'true'])).code, 0)
+  },
+)

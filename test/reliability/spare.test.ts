@@ -14,29 +14,13 @@ import {
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import test from 'ava'
-import { type RunOptions, run, spawn } from '../../ts/index.ts'
+import { run, spawn } from '../../ts/index.ts'
+import { ahead, number } from '../helpers/ahead.ts'
 import { busybox, containers, spares, temporary, until } from '../helpers/host.ts'
 import { isRoot } from '../helpers/product.ts'
 import { skip } from '../helpers/skips.ts'
 
 const driver = join(import.meta.dirname, '../helpers/spare-driver.mjs')
-const number = (line: string | undefined) => Number(line?.trim().split(' ')[0])
-
-/** Asks for a container often enough that the next one is made ahead, and returns that one's process. */
-async function ahead(options: RunOptions): Promise<number> {
-  const before = spares().map(number)
-  for (let times = 0; times < 2; times++) await run('true', options)
-  let own: number | undefined
-  await until(() => {
-    own = spares()
-      .map(number)
-      .find((pid) => !before.includes(pid))
-    // It stands when it waits for its command.
-    return own !== undefined && readFileSync(`/proc/${own}/wchan`, 'utf8').includes('wait_for_more_packets')
-  })
-  return own ?? 0
-}
-
 const fresh = () => ({ rootfs: busybox(), network: 'none' }) as const
 
 test.serial('a container that is asked for again and again is made ahead, once', async (t) => {

@@ -1,11 +1,11 @@
 // A directory as the root: BusyBox, a Debian of our own; read-write and read-only.
 
 import { spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, readFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, readFileSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { snapshot } from '../helpers/canary.ts'
-import { asEach, has, isRoot, type Place, unless } from '../helpers/product.ts'
+import { asEach, asUser, has, isRoot, type Place, unless } from '../helpers/product.ts'
 import { busyboxRoot, noBusybox } from '../helpers/roots.ts'
 import { giveUp } from '../helpers/skips.ts'
 
@@ -14,6 +14,14 @@ unless(noBusybox(), asEach, 'what is written to a root stays there', async (t, p
   await place.output(['--rootfs', rootfs, 'sh', '-c', 'echo kept > /work/file; mkdir /work/dir'])
   t.is(readFileSync(join(rootfs, 'work/file'), 'utf8'), 'kept\n')
   t.is(await place.output(['--rootfs', rootfs, 'cat', '/work/file']), 'kept')
+})
+
+unless(noBusybox(), asUser, "images that are another user's keep nobody from running", async (t, place) => {
+  const closed = place.make('theirs')
+  chmodSync(closed, 0)
+  const env = { NSRS_IMAGE_DIR: join(closed, 'images') }
+  const { code, stderr } = await place.nsrs(['run', '--rootfs', busyboxRoot(place), 'true'], { env })
+  t.deepEqual([code, stderr], [0, ''])
 })
 
 unless(noBusybox(), asEach, 'a read-only root takes nothing, and is left byte for byte', async (t, place) => {

@@ -96,7 +96,7 @@ asEach('the working directory may have mounts below it', async (t, place) => {
   const script = 'mount -t tmpfs below "$1/below" && cd "$1" && shift && exec "$@"'
   const who =
     place.as.uid === 0 ? [] : ['setpriv', `--reuid=${place.as.uid}`, `--regid=${place.as.gid}`, '--init-groups']
-  const command = [cli, 'run', '--network', 'none', 'sh', '-c', 'cat file; ls; touch new && echo made']
+  const command = [cli, 'run', '--network', 'none', '--', 'sh', '-c', 'cat file; ls; touch new && echo made']
   const { stdout, stderr } = await exec('unshare', ['--mount', 'sh', '-c', script, 'sh', dir, ...who, ...command], {
     as: root,
     env: { HOME: place.as.home, NSRS_STATE_DIR: place.state },

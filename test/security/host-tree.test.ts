@@ -23,6 +23,17 @@ asEach('the secrets of a home directory are hidden, behind links too', async (t,
     '.bash_history',
     '.cargo/credentials.toml',
     '.config/gcloud/token',
+    '.config/opera/Cookies',
+    'snap/firefox/common/cookies.sqlite',
+    '.claude.json',
+    '.config/.wrangler/config/default.toml',
+    '.cache/huggingface/token',
+    '.config/pip/pip.conf',
+    '.nuget/NuGet/NuGet.Config',
+    '.bitcoin/wallet.dat',
+    '.local/share/evolution/mail',
+    '.subversion/auth/svn.simple/key',
+    '.python_history',
   ]
   for (const file of files) {
     mkdirSync(join(home, file, '..'), { recursive: true })

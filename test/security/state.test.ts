@@ -2,7 +2,7 @@
 
 import { chmodSync, chownSync, mkdirSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { asEach, asRoot, cli, isRoot } from '../helpers/product.ts'
+import { asEach, asRoot, asUser, cli, isRoot } from '../helpers/product.ts'
 
 asEach('the state directory is 0700, and empty after the last container', async (t, place) => {
   await place.output(['true'])
@@ -84,4 +84,25 @@ asRoot('the place in /tmp that another user took first is refused', async (t, pl
   t.is(code, 125, stderr)
   t.regex(stderr, /belongs to another user/)
   t.true(stderr.includes(path), stderr)
+})
+
+asRoot("a runtime directory that is gone or another user's is not used", async (t, place) => {
+  const uid = '54322'
+  const path = `/tmp/nsrs-${uid}`
+  t.teardown(() => rmSync(path, { recursive: true, force: true }))
+  const nobody = [`--reuid=${uid}`, `--regid=${uid}`, '--clear-groups', '--']
+  const run = [process.execPath, cli, 'run', '--network', 'none', '--', 'true']
+  for (const runtime of ['/nowhere', place.make('others'), '/']) {
+    const env = { NSRS_STATE_DIR: undefined, NSRS_IMAGE_DIR: '/nowhere/images', XDG_RUNTIME_DIR: runtime }
+    const { code, stderr } = await place.exec('setpriv', [...nobody, ...run], { env, cwd: '/' })
+    t.is(code, 0, `${runtime}: ${stderr}`)
+    t.is(statSync(path).mode & 0o7777, 0o700)
+  }
+})
+
+asUser('the root of a user namespace has a state directory of its own', async (t, place) => {
+  const env = { NSRS_STATE_DIR: '' }
+  const words = ['--user', '--map-root-user', process.execPath, cli, 'run', '--network', 'none', '--', 'echo', 'up']
+  const { stdout, stderr } = await place.exec('unshare', words, { env })
+  t.is(stdout, 'up\n', stderr)
 })

@@ -180,6 +180,7 @@ test('wrong types are type errors that quote option and value', async (t) => {
   await t.throwsAsync(run('true', { killSignal: 'SIGTREM' }), {
     message: 'killSignal: there is no signal "SIGTREM"; did you mean SIGTERM?',
   })
+  await t.throwsAsync(run('true', { killSignal: 'SIGFOO' }), { message: 'killSignal: there is no signal "SIGFOO"' })
 })
 
 test("variables: a value, the caller's, and no other", async (t) => {

@@ -85,8 +85,8 @@ test('an error that somebody waits for', async (t) => {
 
 test('an error that somebody listens to', async (t) => {
   const p = spawn('/bin/nope', box)
-  const error = await new Promise<NsrsError>((resolve) => p.on('error', resolve))
-  t.is(error.exitCode, 127)
+  const error = await new Promise<Error>((resolve) => p.on('error', resolve))
+  t.is((error as NsrsError).exitCode, 127)
 })
 
 test('disposal kills and waits', async (t) => {

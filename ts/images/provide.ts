@@ -1,3 +1,4 @@
+import { imageOf } from '../arguments.ts'
 import type { ErrorRecord } from '../binding.d.ts'
 import { native } from '../native.ts'
 import type { ProcessOptions } from '../options.ts'
@@ -34,11 +35,26 @@ export function lack({ image, platform, pull }: Wanted): Lack | undefined {
  * once. What can't be had at all is the supervisor's to say, together with whatever else is wrong.
  */
 export function provide(options: ProcessOptions): Promise<void> | undefined {
-  const { rootfs, platform, pull = 'missing', signal } = options
-  if (typeof rootfs !== 'object' || !('image' in rootfs)) return undefined
-  const missing = lack({ image: rootfs.image, platform, pull })
+  const { platform, pull = 'missing', signal } = options
+  const image = imageOf(options)
+  if (image === undefined) return undefined
+  const missing = lack({ image, platform, pull })
   if (missing === undefined || 'failure' in missing) return undefined
   return bring(missing, pull, signal)
+}
+
+/** An image on its way, and how to stop it. */
+export interface Bringing {
+  brought: Promise<void>
+  control: AbortController
+}
+
+/** As {@link provide}, for who may have enough of it before it is over. */
+export function bringing(options: ProcessOptions): Bringing | undefined {
+  if (imageOf(options) === undefined) return undefined
+  const control = new AbortController()
+  const brought = provide({ ...options, signal: control.signal })
+  return brought && { brought, control }
 }
 
 async function bring({ verb, args }: Exclude<Lack, { failure: unknown }>, pull: PullPolicy, signal?: AbortSignal) {

@@ -119,13 +119,19 @@ impl Error {
     /// A refusal of the kernel during the set-up, with its error number.
     #[must_use]
     pub fn os(step: impl Into<String>, subject: impl Into<String>, errno: impl Into<Errno>) -> Error {
+        let errno = errno.into().0;
         Error {
             code: Code::SetupFailed,
             step: step.into(),
             subject: subject.into(),
-            errno: Some(errno.into().0),
+            errno: Some(errno),
             detail: String::new(),
-            hint: String::new(),
+            // Of whatever step: it isn't to blame.
+            hint: match errno {
+                libc::EMFILE => "raise the limit of open files (ulimit -n) of the process that calls nsrs".into(),
+                libc::ENFILE => "the whole host is out of open files: raise its limit (sysctl fs.file-max)".into(),
+                _ => String::new(),
+            },
         }
     }
 
@@ -139,7 +145,10 @@ impl Error {
     /// The same failure with advice on what to do next.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Error {
-        self.hint = hint.into();
+        let hint = hint.into();
+        if !hint.is_empty() {
+            self.hint = hint;
+        }
         self
     }
 
@@ -276,6 +285,13 @@ mod tests {
     fn displays_the_step_the_subject_and_the_error_number() {
         let error = Error::os("open the root filesystem", "/srv/alpine", nix::errno::Errno::ENOENT);
         assert_eq!(error.to_string(), "open the root filesystem /srv/alpine: no such file or directory (ENOENT)");
+    }
+
+    #[test]
+    fn without_descriptors_the_limit_is_named_whatever_failed() {
+        let error = Error::os("make the mount point", "/x", nix::errno::Errno::EMFILE).hint("");
+        assert!(error.hint.contains("ulimit -n"), "{error:?}");
+        assert_eq!(error.hint("better").hint, "better");
     }
 
     #[test]

@@ -150,14 +150,20 @@ fn fetch(
     if resolved.chosen.is_some() {
         notes[INDEX] = resolved.top.digest.to_string().into();
     }
-    let descriptor: Descriptor = serde_json::from_value(json!({
+    // Configurations often name no variant, and some another processor than the index that the image was chosen from.
+    let own = resolved.platform.clone().unwrap_or_else(|| config.platform());
+    let mut descriptor = json!({
         "mediaType": document.media_type,
         "digest": document.digest.to_string(),
         "size": document.bytes.len(),
-        "platform": { "os": config.spec.os().to_string(), "architecture": config.spec.architecture().to_string() },
+        "platform": { "os": own.os, "architecture": own.arch },
         "annotations": notes,
-    }))
-    .map_err(|error| Error::new(Code::ImageInvalid, "name the image", error.to_string()))?;
+    });
+    if !own.variant.is_empty() {
+        descriptor["platform"]["variant"] = own.variant.into();
+    }
+    let descriptor: Descriptor = serde_json::from_value(descriptor)
+        .map_err(|error| Error::new(Code::ImageInvalid, "name the image", error.to_string()))?;
     store.tag(&reference.to_string(), &descriptor)?;
     Ok(Pulled { digest: resolved.top.digest, image: document.digest, present: false })
 }
@@ -203,11 +209,7 @@ fn check_config(
         let why = format!("the manifest has {layers} layers, the configuration {ids}");
         return Err(Error::new(Code::ImageInvalid, "pull", why).on(reference.familiar()));
     }
-    let own = Platform {
-        os: config.spec.os().to_string(),
-        arch: config.spec.architecture().to_string(),
-        variant: config.spec.variant().clone().unwrap_or_default(),
-    };
+    let own = config.platform();
     // What an index says of its images was looked at already.
     if chosen || own.arch.is_empty() || platform.distance(&own).is_some() {
         return Ok(());

@@ -9,7 +9,7 @@ use nsrs_core::{plan, spec};
 #[napi(object)]
 #[derive(Clone, Debug)]
 pub struct CallerInfo {
-    /// Its working directory.
+    /// Its working directory; empty where it was removed.
     pub cwd: String,
     /// Variables of its environment: those of [`caller_variables`], or all of them.
     pub env: HashMap<String, String>,

@@ -64,7 +64,8 @@ pub struct ContainerReport {
 }
 
 impl From<Report> for ContainerReport {
-    fn from(Report { pid, network, addresses, ports, notes }: Report) -> ContainerReport {
+    fn from(Report { pid, network, addresses, ports, notes, fallbacks }: Report) -> ContainerReport {
+        let notes = [fallbacks, notes].concat();
         ContainerReport { pid, network, addresses, ports, notes }
     }
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 use napi::bindgen_prelude::*;
 use napi_derive::napi;
 use nix::fcntl::AtFlags;
+use nix::sys::signal::Signal;
 use nsrs_core::changes::collect::Form;
 use nsrs_core::error::{At, Code, Error};
 use nsrs_core::spec::TerminalSize as SpecSize;
@@ -15,6 +16,7 @@ use nsrs_core::steps::terminal;
 use nsrs_core::supervise::protocol::VERSION;
 use nsrs_core::sys::fds::{duplicate, place, stdio};
 use nsrs_core::sys::sealed;
+use nsrs_core::sys::signal::ignore;
 use rustix::fs::{MemfdFlags, SeekFrom, memfd_create, seek};
 
 use crate::caller::CallerInfo;
@@ -22,8 +24,9 @@ use crate::events::ErrorRecord;
 use crate::options::{ContainerOptions, TerminalSize};
 
 /// Runs a container in the place of this process: signals, terminal and exit code are the container's own. Returns only
-/// the reason why it could not. `preserve_fds` are open descriptors that the command keeps under their numbers. A list of
-/// changes is written to standard error at the end.
+/// the reason why it could not. `preserve_fds` are open descriptors that the command keeps under their numbers;
+/// `ignored_signals` those that it ignores from the start, a bit each, the lowest for signal 1. A list of changes is written
+/// to standard error at the end.
 #[napi]
 pub fn run_in_place(
     executable: String,
@@ -31,10 +34,15 @@ pub fn run_in_place(
     options: ContainerOptions,
     caller: CallerInfo,
     preserve_fds: Vec<i32>,
+    ignored_signals: u32,
     changes_as_json: bool,
 ) -> ErrorRecord {
     let mut spec = options.into_spec(args, caller.into(), preserve_fds);
     spec.diff = spec.diff.map(|_| if changes_as_json { Form::Json } else { Form::Text });
+    for signal in Signal::iterator().filter(|signal| ignored_signals & (1 << (*signal as i32 - 1)) != 0) {
+        // Those whose action can't change can't have been ignored.
+        let _ = ignore(signal);
+    }
     match replace(&executable, &spec) {
         Ok(never) => match never {},
         Err(error) => error.into(),

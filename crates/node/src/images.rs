@@ -1,16 +1,34 @@
 //! What can be asked of the store of images without a process of its own.
 
+use std::sync::{LazyLock, Mutex, PoisonError};
+
 use napi_derive::napi;
+use nsrs_core::error::Result;
 use nsrs_core::host::Host;
+use nsrs_core::image::memo::{Memo, Wish};
 use nsrs_core::image::ready::find_image;
 use nsrs_core::spec::Spec;
 
 use crate::events::ErrorRecord;
+
+/// Images from which a container could run: whoever starts many needs to look into the store for the first only.
+static READY: Mutex<Memo<()>> = Mutex::new(Memo::empty());
+static HOST: LazyLock<Host> = LazyLock::new(Host::probe);
 
 /// Why a container can't run from an image of the store just now: it isn't there (`ERR_NSRS_IMAGE_NOT_FOUND`), or has to be
 /// unpacked first (`ERR_NSRS_IMAGE_NOT_READY`). Nothing if it can.
 #[napi]
 pub fn image_obstacle(image: String, platform: Option<String>) -> Option<ErrorRecord> {
     let spec = Spec { image: Some(image), platform, ..Spec::default() };
-    find_image(&spec, &Host::probe()).err().map(ErrorRecord::from)
+    look(&spec).err().map(ErrorRecord::from)
+}
+
+fn look(spec: &Spec) -> Result<()> {
+    let ready = || READY.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(wish) = Wish::of(spec, &HOST)? else { return Ok(()) };
+    if ready().get(&wish).is_none() {
+        find_image(spec, &HOST)?;
+        ready().put(wish, ());
+    }
+    Ok(())
 }

@@ -9,7 +9,8 @@ use std::process::ExitCode;
 
 use nsrs_core::error::{At, Code, Error, Result};
 use nsrs_core::spec::Spec;
-use nsrs_core::supervise::protocol::{Exit, VERSION};
+use nsrs_core::supervise::foreground::Ended;
+use nsrs_core::supervise::protocol::VERSION;
 use nsrs_core::supervise::{attached, foreground};
 use nsrs_core::sys::fds;
 use nsrs_core::{error, init};
@@ -22,9 +23,7 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
     match args.iter().skip(1).map(String::as_str).collect::<Vec<_>>()[..] {
         ["supervise", version] => finish(check(version).and_then(|()| supervise()).map(|()| 0).map_err(Vec::from)),
-        ["run", version, request] => finish(
-            check(version).map_err(Vec::from).and_then(|()| run(request)).map(|(exit, changes)| code(&exit, changes)),
-        ),
+        ["run", version, request] => finish(check(version).map_err(Vec::from).and_then(|()| run(request)).map(code)),
         ["apply", version, directory, ref flags @ ..] => {
             finish(check(version).and_then(|()| apply::run(directory, flags)).map_err(Vec::from))
         }
@@ -48,14 +47,18 @@ fn main() -> ExitCode {
     }
 }
 
-/// The exit code for how the command ended, after the list of its changes; that it was the time limit is told, for the code alone doesn't.
-fn code(exit: &Exit, changes: Option<OwnedFd>) -> i32 {
+/// The exit code for how the command ended, after the list of its changes; that it was the time limit is told, for the code
+/// alone doesn't.
+fn code(Ended { exit, by_interrupt, changes }: Ended) -> i32 {
     if let Some(changes) = changes {
         // A reader that is gone, or a disk that is full, is no matter of the command's.
         let _ = std::io::copy(&mut File::from(changes), &mut std::io::stderr());
     }
     if exit.timed_out {
         eprintln!("nsrs: the command was killed: it ran for longer than --timeout allows");
+    }
+    if by_interrupt {
+        foreground::die_of_interrupt();
     }
     exit.status.code()
 }
@@ -100,7 +103,7 @@ fn supervise() -> Result<()> {
 }
 
 /// Runs the one container that the handed request asks for.
-fn run(request: &str) -> Result<(Exit, Option<OwnedFd>), Vec<Error>> {
+fn run(request: &str) -> Result<Ended, Vec<Error>> {
     let program = seal::program()?;
     let request = number(request).and_then(|fd| fds::inherited(fd).at("take over the request", fd))?;
     let text = std::io::read_to_string(File::from(request)).at("read the request", "")?;

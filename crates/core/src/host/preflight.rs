@@ -7,13 +7,14 @@ use crate::error::{Code, Error};
 use crate::host::tree::unescape;
 use crate::plan::Plan;
 use crate::plan::mount::Source;
+use crate::plan::namespace::Join;
 use crate::plan::root::Root;
 
 /// Every path of the plan that can't be used as it is.
 #[must_use]
 pub fn check(plan: &Plan) -> Vec<Error> {
     let root = match &plan.root {
-        Root::Directory { path, .. } => check_root(path),
+        Root::Directory { path, .. } => path.starts_with('/').then(|| check_root(path)).flatten(),
         // Whether its layers are there was looked up when it was found.
         Root::Shared | Root::Host(_) | Root::Image(_) => None,
     };
@@ -21,12 +22,26 @@ pub fn check(plan: &Plan) -> Vec<Error> {
         Root::Directory { path, .. } if plan.changes.is_some() => check_copied(path),
         _ => None,
     };
+    // What stayed relative is relative to a directory that is gone, and was told.
     let sources = plan.mounts.iter().filter_map(|mount| match &mount.source {
-        Source::Bind { path, .. } => check_source(path, &mount.option, false),
-        Source::Overlay { lower } => check_source(lower, &mount.option, true),
-        Source::Tmpfs { .. } => None,
+        Source::Bind { path, .. } if path.starts_with('/') => check_source(path, &mount.option, false),
+        Source::Overlay { lower } if lower.starts_with('/') => check_source(lower, &mount.option, true),
+        _ => None,
     });
-    root.into_iter().chain(copied).chain(sources).collect()
+    let joined = plan.namespaces.joined.iter().filter_map(check_namespace);
+    root.into_iter().chain(copied).chain(sources).chain(joined).collect()
+}
+
+fn check_namespace(join: &Join) -> Option<Error> {
+    let missing = fs::metadata(&join.path).is_err_and(|error| error.kind() == ErrorKind::NotFound);
+    let (why, hint) = match &join.path {
+        path if path.starts_with("/proc/") => ("there is no such process", ""),
+        path if path.starts_with("/run/netns/") => {
+            ("there is no such namespace", "ip netns list shows those there are")
+        }
+        _ => ("there is no such file", ""),
+    };
+    missing.then(|| Error::invalid(join.kind.option(), &join.path, why).hint(hint))
 }
 
 fn check_root(path: &str) -> Option<Error> {

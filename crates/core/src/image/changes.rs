@@ -6,6 +6,7 @@
 
 use std::ffi::CString;
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -139,7 +140,8 @@ pub fn collect(store: &Path, host: &Host) -> Result<Option<Pid>> {
     let folder = store.join(FOLDER);
     let entries = match fs::read_dir(&folder) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        // Where we can't look we have left nothing: HOME is another user's, as with setpriv(1).
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => return Ok(None),
         Err(error) => {
             return Err(Error::os("list the directories of containers", folder.display().to_string(), &error));
         }

@@ -5,6 +5,7 @@ use oci_spec::image::{Config, ImageConfiguration, ImageManifest};
 use serde_json::Value;
 
 use super::digest::{Digest, Hasher};
+use super::platform::Platform;
 use super::store::Store;
 use crate::error::{Code, Error, Result};
 
@@ -117,15 +118,10 @@ impl ImageConfig {
         all
     }
 
-    /// `linux/arm64/v8`.
+    /// What it was made for.
     #[must_use]
-    pub fn platform(&self) -> String {
-        let variant = self.spec.variant().as_ref().filter(|variant| !variant.is_empty());
-        let mut platform = format!("{}/{}", self.spec.os(), self.spec.architecture());
-        if let Some(variant) = variant {
-            platform = format!("{platform}/{variant}");
-        }
-        platform
+    pub fn platform(&self) -> Platform {
+        Platform::of(self.spec.os(), self.spec.architecture(), self.spec.variant())
     }
 }
 
@@ -170,7 +166,7 @@ mod tests {
         assert_eq!(config.volumes(), ["/a", "/b"]);
         assert_eq!(config.exposed_ports(), ["80/tcp"]);
         assert_eq!(config.labels(), [("k", "v")]);
-        assert_eq!(config.platform(), "linux/arm/v7");
+        assert_eq!(config.platform().to_string(), "linux/arm/v7");
         assert_eq!(config.raw["config"]["OnBuild"][0], "RUN x");
         assert_eq!(config.diff_ids, [Digest::of(b"")]);
     }

@@ -9,6 +9,7 @@ pub mod config;
 pub mod digest;
 pub mod feed;
 pub mod identity;
+pub mod memo;
 pub mod open;
 pub mod platform;
 pub mod ready;

@@ -115,19 +115,23 @@ impl Store {
     pub fn image_for(&self, named: &Named, platform: Option<&Platform>) -> Result<Image> {
         let step = "read the image";
         let mut digest = named.digest()?;
+        // What an index says of an image goes before what the image's configuration says.
+        let mut said =
+            named.descriptor.platform().as_ref().map(|own| Platform::of(own.os(), own.architecture(), own.variant()));
         for _nested in 0..4 {
             let bytes = self.read(&digest)?;
             let bad = |why: String| Error::new(Code::ImageInvalid, step, why).on(digest.to_string());
             let value: Value = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
             if value["manifests"].is_array() {
                 digest = self.choose(named, &value, platform)?;
+                said = platform.cloned();
                 continue;
             }
             let manifest: ImageManifest = serde_json::from_value(value).map_err(|error| bad(error.to_string()))?;
             let id = digest_of(manifest.config())?;
             let config = ImageConfig::of(self, &manifest)?;
             if let Some(platform) = platform {
-                let own = Platform::of(config.spec.os(), config.spec.architecture(), config.spec.variant());
+                let own = said.unwrap_or_else(|| config.platform());
                 platform.choose(named.name.as_deref().unwrap_or_default(), &[(Some(own), ())])?;
             }
             let (name, descriptor) = (named.name.clone(), named.descriptor.clone());

@@ -39,7 +39,7 @@ impl Store {
             name: image.name.clone().unwrap_or_else(|| text.to_owned()),
             digest: image.digest.to_string(),
             id: image.id.to_string(),
-            platform: image.config.platform(),
+            platform: image.config.platform().to_string(),
             store: self.root().display().to_string(),
             layers: layers.iter().map(|layer| self.relative(&layer.path)).collect(),
             user_xattrs: layers.iter().any(|layer| layer.record.unpacked.user_xattrs),

@@ -81,7 +81,7 @@ pub fn choose_v4(taken: &[Prefix]) -> Result<Prefix> {
         .find(|candidate| taken.iter().all(|prefix| !prefix.overlaps(candidate)))
         .ok_or_else(|| {
             Error::new(Code::SetupFailed, "choose a subnet for containers", "the host routes every private IPv4 subnet")
-                .hint("name one that is free with --subnet")
+                .hint("use --network host or none, or remove a route: one subnet of 10/8, 172.16/12 or 192.168/16 must be free")
         })
 }
 
@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn says_so_when_nothing_is_free() {
         let error = choose_v4(&[prefix("0.0.0.0/1"), prefix("128.0.0.0/1")]).unwrap_err();
-        assert!(error.hint.contains("--subnet"), "{error}");
+        assert!(error.hint.contains("--network host"), "{error}");
     }
 
     #[test]

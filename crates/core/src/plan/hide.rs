@@ -1,9 +1,18 @@
 //! The places of a home directory that hold secrets. On the host's tree they are hidden from the command.
 
 /// Paths relative to a home directory: directories and files that hold keys, tokens, passwords, cookies or histories.
-pub const SECRETS: [&str; 62] = [
+pub const SECRETS: [&str; 123] = [
     ".ssh",
     ".gnupg",
+    ".ssh2",
+    ".putty",
+    ".smbcredentials",
+    ".config/filezilla",
+    ".subversion/auth",
+    ".config/ngrok",
+    ".ngrok2",
+    ".Xauthority",
+    ".ICEauthority",
     ".pki",
     ".password-store",
     ".local/share/keyrings",
@@ -45,6 +54,28 @@ pub const SECRETS: [&str; 62] = [
     ".config/gh",
     ".config/glab-cli",
     ".config/hub",
+    ".claude",
+    ".claude.json",
+    ".codex",
+    ".gemini",
+    ".config/github-copilot",
+    ".cursor",
+    ".config/Cursor",
+    ".config/configstore",
+    ".vercel",
+    ".netlify",
+    ".wrangler",
+    ".config/.wrangler",
+    ".cloudflared",
+    ".databrickscfg",
+    ".snowflake",
+    ".cache/huggingface/token",
+    ".huggingface",
+    ".kaggle",
+    ".minikube",
+    ".step",
+    ".edgerc",
+    ".bluemix",
     ".npmrc",
     ".yarnrc.yml",
     ".pypirc",
@@ -53,6 +84,11 @@ pub const SECRETS: [&str; 62] = [
     ".gem/credentials",
     ".m2/settings.xml",
     ".gradle/gradle.properties",
+    ".pip",
+    ".config/pip",
+    ".yarnrc",
+    ".bunfig.toml",
+    ".nuget/NuGet",
     ".pgpass",
     ".my.cnf",
     ".config/google-chrome",
@@ -60,10 +96,35 @@ pub const SECRETS: [&str; 62] = [
     ".config/BraveSoftware",
     ".config/microsoft-edge",
     ".mozilla",
+    ".config/opera",
+    ".config/vivaldi",
+    "snap/firefox",
+    "snap/chromium",
+    ".var/app",
     ".thunderbird",
+    ".config/evolution",
+    ".local/share/evolution",
+    ".msmtprc",
+    ".mbsyncrc",
+    ".fetchmailrc",
+    ".bitcoin",
+    ".electrum",
+    ".config/Signal",
+    ".config/Slack",
+    ".config/discord",
+    ".purple",
     ".bash_history",
     ".zsh_history",
     ".node_repl_history",
+    ".python_history",
+    ".psql_history",
+    ".mysql_history",
+    ".sqlite_history",
+    ".rediscli_history",
+    ".irb_history",
+    ".lesshst",
+    ".viminfo",
+    ".local/share/fish",
 ];
 
 /// Every path that is hidden in these homes.
@@ -78,6 +139,14 @@ pub fn paths(homes: &[String]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_place_is_named_twice_or_lies_in_another() {
+        for place in SECRETS {
+            let within = |other: &&&str| place == **other || place.starts_with(&format!("{other}/"));
+            assert_eq!(SECRETS.iter().filter(within).count(), 1, "{place}");
+        }
+    }
 
     #[test]
     fn every_home_has_its_secrets_hidden_once() {

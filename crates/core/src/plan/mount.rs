@@ -182,6 +182,9 @@ pub fn parse_mount(mount: &spec::Mount, cwd: &str, home: Option<&str>) -> Result
 
 fn build(draft: Draft<'_>) -> Result<Mount> {
     let bad = |why: String| Error::new(crate::error::Code::InvalidArgument, "invalid", why).on(draft.option.clone());
+    if !["bind", "tmpfs", "overlay"].contains(&draft.kind) {
+        return Err(bad(format!("no such type of mount: {:?}", draft.kind)).hint("types: bind, tmpfs, overlay"));
+    }
     if !draft.target.starts_with('/') {
         return Err(bad("the target is not an absolute path in the container".into()));
     }
@@ -200,8 +203,7 @@ fn build(draft: Draft<'_>) -> Result<Mount> {
     let source = match draft.kind {
         "bind" => Source::Bind { path: draft.source.clone(), recursive: true },
         "tmpfs" => Source::Tmpfs { size: None, mode: 0o1777, uid: 0, gid: 0 },
-        "overlay" => Source::Overlay { lower: draft.source.clone() },
-        other => return Err(bad(format!("no such type of mount: {other:?}")).hint("types: bind, tmpfs, overlay")),
+        _ => Source::Overlay { lower: draft.source.clone() },
     };
     let mut mount = Mount {
         target: draft.target.clone(),
@@ -212,10 +214,22 @@ fn build(draft: Draft<'_>) -> Result<Mount> {
     };
     for option in &draft.options {
         if !set(&mut mount, option).map_err(|error| error.on(draft.option.clone()))? {
-            return Err(bad(format!("no such option of a {} mount: {option:?}", draft.kind)));
+            return Err(
+                bad(format!("no such option of a {} mount: {option:?}", draft.kind)).hint(known_options(&mount.source))
+            );
         }
     }
     Ok(mount)
+}
+
+/// The options of a kind of mount, for whoever gave another.
+fn known_options(source: &Source) -> String {
+    let own = match source {
+        Source::Bind { .. } => "rbind, bind, [r]private, [r]slave, [r]shared, [r]unbindable, ",
+        Source::Tmpfs { .. } => "size=SIZE, mode=OCTAL, uid=N, gid=N, ",
+        Source::Overlay { .. } => "",
+    };
+    format!("options: {own}ro, rw, [no]suid, [no]dev, [no]exec, [no]symfollow")
 }
 
 /// Applies one option; `false` if this kind of mount has none of that name.
@@ -241,7 +255,10 @@ fn set_of_kind(mount: &mut Mount, option: &str) -> Result<bool> {
     let number = |value: &str, radix: u32, most: u32| {
         u32::from_str_radix(value, radix).ok().filter(|number| *number <= most && !value.starts_with('+'))
     };
-    let wrong = || Error::new(crate::error::Code::InvalidArgument, "invalid", format!("wrong value in {option:?}"));
+    let wrong = |why: &str| {
+        Error::new(crate::error::Code::InvalidArgument, "invalid", format!("wrong value in {option:?}: {why}"))
+    };
+    let id = || wrong("give a number");
     match (&mut mount.source, option.split_once('=').unwrap_or((option, ""))) {
         (Source::Bind { recursive, .. }, ("bind", "")) => *recursive = false,
         (Source::Bind { recursive, .. }, ("rbind", "")) => *recursive = true,
@@ -249,21 +266,26 @@ fn set_of_kind(mount: &mut Mount, option: &str) -> Result<bool> {
         (Source::Bind { .. }, ("slave" | "rslave", "")) => mount.propagation = Propagation::Slave,
         (Source::Bind { .. }, ("shared" | "rshared", "")) => mount.propagation = Propagation::Shared,
         (Source::Bind { .. }, ("unbindable" | "runbindable", "")) => mount.propagation = Propagation::Unbindable,
-        (Source::Tmpfs { size, .. }, ("size", value)) => *size = Some(size::parse("size", value)?),
-        (Source::Tmpfs { mode, .. }, ("mode", value)) => *mode = number(value, 8, 0o7777).ok_or_else(wrong)?,
-        (Source::Tmpfs { uid, .. }, ("uid", value)) => *uid = number(value, 10, u32::MAX - 1).ok_or_else(wrong)?,
-        (Source::Tmpfs { gid, .. }, ("gid", value)) => *gid = number(value, 10, u32::MAX - 1).ok_or_else(wrong)?,
+        (Source::Tmpfs { size, .. }, ("size", value)) => {
+            *size = Some(size::parse("size", value).map_err(|error| wrong(&error.detail))?);
+        }
+        (Source::Tmpfs { mode, .. }, ("mode", value)) => {
+            *mode = number(value, 8, 0o7777).ok_or_else(|| wrong("give an octal mode up to 7777"))?;
+        }
+        (Source::Tmpfs { uid, .. }, ("uid", value)) => *uid = number(value, 10, u32::MAX - 1).ok_or_else(id)?,
+        (Source::Tmpfs { gid, .. }, ("gid", value)) => *gid = number(value, 10, u32::MAX - 1).ok_or_else(id)?,
         _ => return Ok(false),
     }
     Ok(true)
 }
 
-/// An absolute path on the host: relative to the caller's directory, `~/` to their home.
+/// An absolute path on the host: relative to the caller's directory, `~/` to their home. Without a directory it stays
+/// relative.
 #[must_use]
 pub fn absolute(path: &str, cwd: &str, home: Option<&str>) -> String {
     match (path.strip_prefix('~'), home) {
         (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => format!("{home}{rest}"),
-        _ if path.starts_with('/') => path.to_owned(),
+        _ if path.starts_with('/') || cwd.is_empty() => path.to_owned(),
         _ => format!("{}/{path}", cwd.trim_end_matches('/')),
     }
 }
@@ -316,6 +338,23 @@ mod tests {
         for text in ["tmp", "/t:size=0", "/t:mode=9", "/t:rbind"] {
             assert!(parse_tmpfs(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_wrong_mount_is_told_with_what_is_allowed() {
+        let text = |error: Error| format!("{error}; {}", error.hint);
+        let mount = |text: &str| parse_mount(&spec::Mount::Text(text.into()), "/", None).unwrap_err();
+        assert_eq!(
+            text(mount("type=foo")),
+            "invalid --mount \"type=foo\": no such type of mount: \"foo\"; types: bind, tmpfs, overlay"
+        );
+        let error = parse_tmpfs("/x:size=abc").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "invalid --tmpfs \"/x:size=abc\": wrong value in \"size=abc\": give a size such as 64m or 1g"
+        );
+        assert!(text(parse_tmpfs("/x:fast").unwrap_err()).contains("size=SIZE"));
+        assert!(text(parse_tmpfs("/x:mode=9").unwrap_err()).contains("octal"));
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub fn resolve(spec: &Spec, host: &Host, tree: &HostTree, facts: Option<&ImageFa
         // Nobody knows its maps before it is joined; the kernel refuses a group that it lacks.
         idmap::UserNamespace::Joined => false,
     };
-    let plan = Plan {
+    let mut plan = Plan {
         pseudo: pseudo::resolve(&namespaces, user_namespace.is_private(), host.privileged, shm_size, tty_mapped),
         changes: changes::resolve(spec, &root, host, problems_ref),
         mounts: mounts(spec, host, problems_ref),
@@ -64,7 +64,47 @@ pub fn resolve(spec: &Spec, host: &Host, tree: &HostTree, facts: Option<&ImageFa
         hostname,
         domainname,
     };
+    if spec.workdir.is_none() && plan.namespaces.joins(Kind::Mount) {
+        // The caller's directory is a path of other mounts.
+        plan.command.workdir = "/".into();
+    }
+    refuse_without_directory(spec, host, &plan, &mut problems);
     (plan, problems)
+}
+
+/// What is relative to the caller's directory, where that was removed.
+fn refuse_without_directory(spec: &Spec, host: &Host, plan: &Plan, problems: &mut Problems) {
+    if !spec.caller.cwd.is_empty() {
+        return;
+    }
+    let home = spec.caller.env.get("HOME").map(String::as_str).or(host.home.as_deref());
+    let is_relative = |path: &str| !mount::absolute(path, "", home).starts_with('/');
+    let why = "it is relative to the current directory, which was removed";
+    let hint = "go to a directory that exists, or give an absolute path";
+    if let root::Root::Directory { path, .. } = &plan.root
+        && is_relative(path)
+    {
+        problems.push(Error::invalid("--rootfs", path, why).hint(hint));
+    }
+    for path in spec.hide.iter().filter(|path| is_relative(path)) {
+        problems.push(Error::invalid("--hide", path, why).hint(hint));
+    }
+    for mount in &plan.mounts {
+        let (mount::Source::Bind { path, .. } | mount::Source::Overlay { lower: path }) = &mount.source else {
+            continue;
+        };
+        if is_relative(path) {
+            problems.push(
+                Error::new(Code::InvalidArgument, "invalid", format!("{path}: {why}")).on(&mount.option).hint(hint),
+            );
+        }
+    }
+    if spec.workdir.is_none() && plan.command.workdir.is_empty() && plan.root.is_host_tree() {
+        problems.push(
+            Error::new(Code::InvalidArgument, "enter the working directory", "the current directory was removed")
+                .hint("go to a directory that exists, or choose one with --workdir"),
+        );
+    }
 }
 
 /// Options that say something about an image, without one.

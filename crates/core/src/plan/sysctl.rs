@@ -22,6 +22,9 @@ pub struct Sysctl {
 const IPC: [&str; 9] =
     ["msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced", "auto_msgmni"];
 
+/// Directories of /proc/sys (proc_sys(5)) whose parameters are the whole host's, but for those of the IPC and UTS namespaces.
+const OF_THE_HOST: [&str; 9] = ["abi", "crypto", "debug", "dev", "fs", "kernel", "sunrpc", "user", "vm"];
+
 /// The namespace a parameter belongs to; `None` is the whole host.
 fn owner(path: &str) -> Option<Kind> {
     let mut parts = path.splitn(2, '/');
@@ -47,6 +50,12 @@ fn check(name: &str, value: &str, namespaces: &Namespaces) -> Result<Sysctl> {
         return Err(bad("a value is one line".into()));
     }
     let Some(kind) = owner(&path) else {
+        let group = path.split('/').next().unwrap_or_default();
+        if !OF_THE_HOST.contains(&group) {
+            return Err(
+                bad(format!("no kernel parameter begins with {group:?}")).hint("sysctl -a lists those there are")
+            );
+        }
         return Err(bad("this parameter belongs to the whole host".into())
             .hint("set it on the host with sysctl(8); a container can have net.*, fs.mqueue.*, kernel.msg*, kernel.sem, kernel.shm*"));
     };
@@ -117,6 +126,12 @@ mod tests {
         for name in ["kernel.core_pattern", "vm.swappiness", "kernel.sysrq", "fs.file-max", "kernel"] {
             assert!(check(name, "1", &own(&Kind::ALL)).unwrap_err().to_string().contains("whole host"), "{name}");
         }
+    }
+
+    #[test]
+    fn what_is_no_parameter_is_not_called_one_of_the_host() {
+        let error = check("foo.bar", "1", &own(&Kind::ALL)).unwrap_err().to_string();
+        assert!(error.contains("no kernel parameter begins with \"foo\""), "{error}");
     }
 
     #[test]

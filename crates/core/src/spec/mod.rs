@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// The facts of the calling process that the wishes are relative to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Caller {
-    /// Working directory of the caller, absolute.
+    /// Working directory of the caller, absolute; empty where it was removed.
     pub cwd: String,
     /// The variables of the caller that a container may be given: all of them for `env_host`, else the few named in
     /// [`crate::plan::env::HOST_NAMES`].

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use crate::error::{At, Code, Error, Result};
 use crate::host::Host;
 
-/// Where the state directory is: `NSRS_STATE_DIR`, `/run/nsrs` for root, `$XDG_RUNTIME_DIR/nsrs`, or `/tmp/nsrs-UID`.
+/// Where the state directory is: `NSRS_STATE_DIR`, `/run/nsrs` for root where /run is root's, `$XDG_RUNTIME_DIR/nsrs` where
+/// that is the user's own directory (after su(1) it may be somebody else's, or gone), or `/tmp/nsrs-UID`.
 #[must_use]
 pub fn directory(host: &Host) -> PathBuf {
     let from = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -17,10 +18,17 @@ pub fn directory(host: &Host) -> PathBuf {
         return directory;
     }
     match from("XDG_RUNTIME_DIR") {
-        _ if host.uid == 0 => "/run/nsrs".into(),
-        Some(runtime) if runtime.is_absolute() => runtime.join("nsrs"),
+        // The root of a user namespace finds /run to be somebody else's.
+        _ if host.uid == 0 && is_own(Path::new("/run"), 0) => "/run/nsrs".into(),
+        Some(runtime) if is_own(&runtime, host.uid) => runtime.join("nsrs"),
         _ => format!("/tmp/nsrs-{}", host.uid).into(),
     }
+}
+
+/// Is this a directory in which nobody but the user can make or rename anything?
+fn is_own(path: &Path, uid: u32) -> bool {
+    let own = |meta: fs::Metadata| meta.is_dir() && meta.uid() == uid && meta.mode() & 0o022 == 0;
+    path.is_absolute() && fs::metadata(path).is_ok_and(own)
 }
 
 /// Makes the state directory, mode 0700, and makes sure that it is ours: in /tmp somebody else may have been faster.
@@ -64,6 +72,21 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
+
+    #[test]
+    fn a_runtime_directory_is_the_users_own_or_none() {
+        let base = std::env::temp_dir().join(format!("nsrs-runtime-dir-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&base);
+        make_private(&base, rustix::process::geteuid().as_raw()).unwrap();
+        let uid = rustix::process::geteuid().as_raw();
+        assert!(is_own(&base, uid));
+        assert!(!is_own(&base, uid + 1), "somebody else's");
+        assert!(!is_own(&base.join("gone"), uid));
+        assert!(!is_own(Path::new("."), uid), "relative");
+        fs::set_permissions(&base, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(!is_own(&base, uid), "everybody's");
+        fs::remove_dir_all(&base).unwrap();
+    }
 
     #[test]
     fn a_directory_that_is_not_ours_alone_is_refused() {

@@ -12,6 +12,7 @@ use rustix::fs::{Mode, OFlags};
 use super::channel::Channel;
 use super::root_dir::RootDir;
 use crate::error::{At, Code, Error, Result};
+use crate::plan::capability::NAMES;
 use crate::sys::fds::{close_on_exec_from, duplicate_above, place};
 use crate::sys::signal::set_default;
 
@@ -89,8 +90,36 @@ fn explain(path: &str, errno: Errno) -> Error {
         Errno::E2BIG => error
             .because("arguments and environment are too long")
             .hint("pass large data by a file or by standard input"),
+        Errno::EPERM => match withheld(path) {
+            names if names.is_empty() => error,
+            names => error
+                .because(format!("it demands capabilities that the container lacks ({})", names.join(", ")))
+                .hint(names.iter().map(|name| format!("--cap-add {name}")).collect::<Vec<_>>().join(" ")),
+        },
         _ => error,
     }
+}
+
+/// The capabilities that a file insists on and the bounding set lacks: the kernel executes it with all or not at all
+/// (capabilities(7), "File capabilities").
+fn withheld(path: &str) -> Vec<&'static str> {
+    let mut attribute = [0; 24];
+    let Ok(length) = rustix::fs::getxattr(path, c"security.capability", &mut attribute[..]) else { return Vec::new() };
+    let demanded = demanded(&attribute[..length]);
+    let lacks = |number: usize| {
+        let set = rustix::thread::CapabilitySet::from_bits_retain(1 << number);
+        rustix::thread::capability_is_in_bounding_set(set) == Ok(false)
+    };
+    let all = NAMES.iter().enumerate();
+    all.filter(|(number, _)| demanded & 1 << number != 0 && lacks(*number)).map(|(_, name)| *name).collect()
+}
+
+/// The permitted set of a `vfs_cap_data` (linux/capability.h) whose effective bit is set: without it nothing is demanded.
+fn demanded(attribute: &[u8]) -> u64 {
+    let word = |index: usize| {
+        attribute.get(4 * index..4 * index + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_le_bytes)
+    };
+    if word(0) & 1 == 0 { 0 } else { u64::from(word(1)) | u64::from(word(3)) << 32 }
 }
 
 /// What the first line of a script names.
@@ -112,6 +141,10 @@ pub fn enter_workdir(path: &str, root: &RootDir) -> Result<()> {
     let fd = root.open(path, OFlags::PATH | OFlags::DIRECTORY).map_err(|errno| {
         let error = Error::os(step, path, errno);
         match errno {
+            rustix::io::Errno::NOENT if ["/proc/", "/sys/", "/dev/"].iter().any(|own| path.starts_with(own)) => error
+                .code(Code::InvalidArgument)
+                .because("the container has a /proc, /sys and /dev of its own")
+                .hint("go to another directory, or choose one with --workdir"),
             rustix::io::Errno::NOENT => error
                 .code(Code::InvalidArgument)
                 .hint("make it in the root file system, or choose another with --workdir"),
@@ -128,7 +161,8 @@ pub fn enter_workdir(path: &str, root: &RootDir) -> Result<()> {
 }
 
 /// Gives signals back their default action and unblocks all: the command starts as from a shell. An exec does that for
-/// handlers by itself; what our own program ignores is `SIGPIPE` alone (see [`forget_ignored_signals`]).
+/// handlers by itself; what our own program ignores is `SIGPIPE` alone, and in the foreground what its caller does (see
+/// [`forget_ignored_signals`]).
 ///
 /// # Errors
 /// Never in practice.
@@ -137,7 +171,7 @@ pub fn reset_signals() -> Result<()> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).at("unblock signals", "")
 }
 
-/// At the start of our own program: what its caller had ignored is not for the commands.
+/// At the start of a supervisor: what the caller of Node had ignored is not for the commands.
 ///
 /// # Errors
 /// Never in practice.
@@ -194,4 +228,18 @@ pub fn exec_init(program: &OwnedFd, channel: Channel, args: &[String], env: &[St
     }
     let Err(errno) = execveat(program, c"", &args, &env, AtFlags::AT_EMPTY_PATH);
     Error::os("run the init", "", errno)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::demanded;
+
+    #[test]
+    fn a_file_demands_its_permitted_capabilities_if_they_are_effective() {
+        let attribute = |magic: u32, low: u32, high: u32| [magic, low, 0, high, 0].map(u32::to_le_bytes).concat();
+        assert_eq!(demanded(&attribute(0x0200_0001, 1 << 13, 1)), 1 << 13 | 1 << 32);
+        assert_eq!(demanded(&attribute(0x0200_0000, 1 << 13, 1)), 0);
+        assert_eq!(demanded(&attribute(0x0100_0001, 1 << 13, 0)[..12]), 1 << 13);
+        assert_eq!(demanded(&[]), 0);
+    }
 }

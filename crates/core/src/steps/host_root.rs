@@ -10,6 +10,7 @@ use rustix::mount::MountAttrFlags;
 
 use super::host_split;
 use super::mount_api::{attach, clone_tree, make_read_only, tmpfs};
+use super::present::Present;
 use super::root_dir::{Missing, RootDir};
 use super::scratch::Scratch;
 use crate::error::{At, Code, Error, Result};
@@ -87,8 +88,11 @@ impl Assembled {
         let revealed = |path: &str| plan.reveal.as_ref().is_some_and(|reveal| path.starts_with(&format!("{reveal}/")));
         let secrets = plan.hidden.iter().map(|path| (path, false));
         let places: Vec<_> = secrets.chain(plan.hidden_by_caller.iter().map(|path| (path, true))).collect();
+        let mut present = Present::new(root);
         for (path, must) in places.iter().filter(|(path, _)| !revealed(path)) {
-            hide(plan, path, *must, scratch, root)?;
+            if *must || present.has(path) {
+                hide(plan, path, *must, scratch, root)?;
+            }
         }
         if let Some(path) = &plan.reveal {
             let target = root.target(path, Missing::Directory)?;
@@ -110,8 +114,11 @@ impl Assembled {
             }
         }
         // The working directory brought its own secrets back into view.
+        let mut present = Present::new(root);
         for (path, must) in places.iter().filter(|(path, _)| revealed(path)) {
-            hide(plan, path, *must, scratch, root)?;
+            if *must || present.has(path) {
+                hide(plan, path, *must, scratch, root)?;
+            }
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ pub mod maps;
 pub(crate) mod mount_api;
 mod mounts;
 mod names;
+mod present;
 mod pseudo;
 pub(crate) mod root;
 mod root_dir;
@@ -255,6 +256,10 @@ fn connect(plan: &Plan, inputs: &Inputs, mounted: Option<&pseudo::Mounted>) -> R
             let inside = Inside { interface: INTERFACE, v4: of(true), v6: of(false) };
             match mounted {
                 Some(mounted) => inside::configure(&inside, mounted.proc.as_fd()),
+                // What a joined one shows of the network's settings may be read-only.
+                None if plan.namespaces.joins(Kind::Mount) => {
+                    inside::configure(&inside, sources::fresh_proc()?.as_fd())
+                }
                 // Without a mount namespace of its own the container has the host's /proc, and so have we.
                 None => inside::configure(&inside, std::fs::File::open("/proc").at("open", "/proc")?.as_fd()),
             }

@@ -32,11 +32,8 @@ fn open_namespace(join: &Join) -> Result<File> {
     let fd =
         open(join.path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY, Mode::empty())
             .map_err(|errno| {
-            let error = Error::os(&step, &join.path, errno);
+            let error = Error::os(&step, &join.path, errno).because(format!("wanted by {}", join.kind.option()));
             match errno {
-                rustix::io::Errno::NOENT if join.path.starts_with("/proc/") => {
-                    error.code(Code::InvalidArgument).because("there is no such process")
-                }
                 rustix::io::Errno::NOENT => error.code(Code::InvalidArgument),
                 rustix::io::Errno::ACCESS | rustix::io::Errno::PERM => {
                     error.hint("the namespaces of another user's process take root to open")
@@ -81,6 +78,9 @@ pub fn prepare(plan: &Plan, channel: &Channel) -> Result<u64> {
                 _ => error,
             }
         })?;
+    }
+    if namespaces.joins(Kind::User) {
+        maps::become_root_of_joined();
     }
     if let Some((clock, file)) = &mut offsets {
         if let UserNamespace::Private { writer, .. } = &plan.user_namespace {

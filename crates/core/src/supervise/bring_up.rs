@@ -6,16 +6,16 @@ use std::time::Instant;
 use rustix::event::epoll;
 use rustix::process::Pid;
 
-use super::container::{Container, Leases, Process};
+use super::container::{Container, Process};
 use super::engine::{Engine, Order, Resolved};
 use super::launch::{self, Files};
 use super::protocol::Report;
 use super::token::{Source, Token};
-use super::user_network::UserNetwork;
+use super::user_network::{Entrance, UserNetwork};
 use crate::changes::keep::Kept;
 use crate::error::{At, Result};
 use crate::net::pasta::Pasta;
-use crate::plan::Plan;
+use crate::net::ports::check_free;
 use crate::plan::namespace::Kind;
 use crate::plan::network::Network;
 use crate::state::journal::End;
@@ -32,8 +32,7 @@ impl Engine {
     }
 
     /// Makes a container that nobody has asked for yet, and returns our number for it.
-    pub(super) fn launch_ahead(&mut self, plan: Plan) -> Result<u64> {
-        let resolved = Resolved { plan, leases: Leases::default() };
+    pub(super) fn launch_ahead(&mut self, resolved: Resolved) -> Result<u64> {
         self.make(None, None, Vec::new(), false, resolved, Instant::now())
     }
 
@@ -77,6 +76,7 @@ impl Engine {
             addresses: wire.addresses.iter().map(|address| format!("{}/{}", address.address, address.length)).collect(),
             ports: wire.port_texts(),
             notes: wire.notes.clone(),
+            fallbacks: Vec::new(),
         };
         let container = Container {
             id,
@@ -87,6 +87,7 @@ impl Engine {
             changes,
             wire,
             user_network: None,
+            entrance: None,
             channel: Some(launched.channel),
             announce,
             init_in_charge: false,
@@ -148,6 +149,9 @@ impl Engine {
         if let (Some(changes), true) = (&mut container.changes, container.plan.user_namespace.is_private()) {
             changes.belong_to(pid)?;
         }
+        if matches!(container.plan.network, Network::Pasta { .. }) {
+            container.entrance = Entrance::of(pid, container.plan.user_namespace.is_private()).ok();
+        }
         let Some(channel) = &container.channel else { return Ok(()) };
         if map {
             launch::map_ids(&container.plan, pid, channel)?;
@@ -187,9 +191,14 @@ impl Engine {
             self.pasta = Some(Pasta::probe(directory.as_os_str())?);
         }
         let Some(pasta) = &self.pasta else { return Ok(()) };
-        let userns = container.plan.user_namespace.is_private();
+        let entrance = match container.entrance.take() {
+            Some(entrance) => entrance,
+            None => Entrance::of(first.pid, container.plan.user_namespace.is_private())?,
+        };
         let Some(ground) = &mut self.ground else { return Ok(()) };
-        let network = UserNetwork::start(pasta, first.pid, userns, publish, &mut ground.journal)?;
+        // pasta goes on with one address family where the port of the other is taken, and names no reason where both are.
+        publish.iter().try_for_each(|publish| check_free(*publish))?;
+        let network = UserNetwork::start(pasta, first.pid, entrance, publish, &mut ground.journal)?;
         for (fd, source) in [(&network.process.pidfd, Source::NetworkEnded), (&network.ready, Source::NetworkReady)] {
             epoll::add(&self.epoll, fd, Token::Container(key, source).data(), epoll::EventFlags::IN)
                 .at("watch pasta", "")?;

@@ -10,7 +10,7 @@ use rustix::process::{Pid, getpgid};
 use super::protocol::{Exit, Report};
 use super::signals::{Delivery, delivery};
 use super::spare::Waiting;
-use super::user_network::UserNetwork;
+use super::user_network::{Entrance, UserNetwork};
 use super::wiring::Wire;
 use crate::changes::collect::{Collector, Layers};
 use crate::changes::keep::Kept;
@@ -58,6 +58,8 @@ pub struct Container {
     pub wire: Wire,
     /// The program that connects it, where it is not the kernel.
     pub user_network: Option<UserNetwork>,
+    /// Where that program will enter it.
+    pub entrance: Option<Entrance>,
     /// Open until the command is executed, or to the end where an init reports through it.
     pub channel: Option<Channel>,
     /// The caller wants to know when the command runs.
@@ -171,9 +173,11 @@ impl Container {
 
     /// Sends the signal of a key to its command where the kernel does not, and returns whether that was so.
     pub fn signal_by_key(&mut self, signal: i32, foreground: Option<Pid>) -> bool {
-        let pid_one = self.running && self.plan.namespaces.makes(Kind::Pid) && !self.plan.init;
+        let waits = self.plan.init && self.running;
+        let pid_one = self.plan.namespaces.makes(Kind::Pid) && !waits;
         let Some(first) = self.first.as_ref().filter(|_| pid_one) else { return false };
-        let in_front = getpgid(Some(first.pid)).is_ok_and(|group| Some(group) == foreground);
+        // Until the command is there nobody else is, and the terminal may not be anybody's yet.
+        let in_front = !self.running || getpgid(Some(first.pid)).is_ok_and(|group| Some(group) == foreground);
         if !in_front || delivery_to(first.pid, signal) == Delivery::AsIs {
             return false;
         }

@@ -24,14 +24,14 @@ use crate::host::tree::HostTree;
 use crate::host::{Host, preflight};
 use crate::image;
 use crate::image::changes::{self, Changes, remove_later};
+use crate::image::memo::{Memo, Wish};
 use crate::image::ready::{Ready, find_image};
 use crate::net::pasta::Pasta;
-use crate::plan::image::Upper;
+use crate::plan::image::{ImageFacts, Upper};
 use crate::plan::root::Root;
 use crate::plan::{self, Plan};
 use crate::spec::Spec;
 use crate::state::{self, journal};
-use crate::steps::exec::forget_ignored_signals;
 use crate::sys::seccomp;
 use crate::sys::wait::reap;
 
@@ -77,6 +77,8 @@ pub struct Engine {
     sweepers: Vec<Pid>,
     /// The layers that running containers hold, by the digest of their image.
     leases: HashMap<String, Weak<Vec<File>>>,
+    /// Images that were found; only of one whose layers are still held it is certain that they are there.
+    images: Memo<(ImageFacts, Weak<Vec<File>>)>,
 }
 
 /// A wish, resolved, with what must be held for it.
@@ -94,7 +96,6 @@ impl Engine {
     /// # Errors
     /// No descriptors are left.
     pub fn new(program: OwnedFd) -> Result<Engine> {
-        forget_ignored_signals()?;
         let host = Host::probe();
         if host.privileged {
             // Once, for all containers: a filter is inherited, and nothing here needs what it refuses. Without the right
@@ -117,6 +118,7 @@ impl Engine {
             thrown: Vec::new(),
             sweepers: Vec::new(),
             leases: HashMap::new(),
+            images: Memo::empty(),
         })
     }
 
@@ -151,8 +153,9 @@ impl Engine {
         let deadlines = self.containers.values().filter_map(Container::deadline);
         let spares_due = self.spares_due();
         self.sweepers.retain(|child| matches!(reap(*child), Ok(None)));
-        let held_due = (!self.held.is_empty() || !self.thrown.is_empty()).then(Instant::now);
-        let timeout = deadlines.chain(spares_due).chain(held_due).min().map(|deadline| {
+        let held_due = (!self.held.is_empty()).then(Instant::now);
+        let sweep_due = (!self.thrown.is_empty()).then(|| self.quiet());
+        let timeout = deadlines.chain(spares_due).chain(held_due).chain(sweep_due).min().map(|deadline| {
             // epoll counts in milliseconds, and a fraction cut off would be waited for in a spin.
             let left = deadline.saturating_duration_since(Instant::now()).as_nanos().div_ceil(1_000_000) as i64;
             rustix::event::Timespec { tv_sec: left / 1000, tv_nsec: left % 1000 * 1_000_000 }
@@ -165,7 +168,8 @@ impl Engine {
         if ready.is_empty() || self.held.len() > MOST_HELD {
             self.held.clear();
         }
-        if ready.is_empty() || self.thrown.len() > MOST_HELD {
+        let is_quiet = ready.is_empty() && sweep_due.is_some_and(|due| due <= Instant::now());
+        if is_quiet || self.thrown.len() > MOST_HELD {
             self.sweep();
         }
         if ready.is_empty() && spares_due.is_some_and(|due| due <= Instant::now()) {
@@ -175,6 +179,10 @@ impl Engine {
         if tokens.contains(&Token::MOUNTS) {
             self.mounts_changed();
             tokens.retain(|token| *token != Token::MOUNTS);
+        }
+        if tokens.contains(&Token::IMAGES) {
+            self.images_changed();
+            tokens.retain(|token| *token != Token::IMAGES);
         }
         Ok(tokens)
     }
@@ -196,28 +204,41 @@ impl Engine {
     /// Every problem of the call.
     pub(super) fn resolve(&mut self, spec: &Spec) -> Result<Resolved, Vec<Error>> {
         let tree = if spec.is_on_host_tree() { HostTree::read() } else { HostTree::default() };
-        let (image, missing) = match find_image(spec, &self.host) {
+        let (image, missing) = match self.find_image(spec) {
             Ok(image) => (image, None),
             Err(error) => (None, Some(error)),
         };
-        let facts = image.as_ref().map(|image| &image.facts);
+        let facts = image.as_ref().map(|(facts, _)| facts);
         let (plan, mut problems) = plan::resolve(spec, &self.host, &tree, facts);
         problems.extend(missing);
         problems.extend(preflight::check(&plan));
         let plan = problems.finish(plan)?;
-        let leases = image.map(|image| self.share(image)).unwrap_or_default();
-        Ok(Resolved { plan, leases })
+        Ok(Resolved { plan, leases: image.map(|(_, leases)| leases).unwrap_or_default() })
+    }
+
+    /// Finds the image that a container is to run on, if it is to run on one, and holds its layers.
+    fn find_image(&mut self, spec: &Spec) -> Result<Option<(ImageFacts, Leases)>> {
+        let Some(wish) = Wish::of(spec, &self.host)? else { return Ok(None) };
+        if let Some((facts, leases)) = self.images.get(&wish)
+            && let Some(leases) = leases.upgrade()
+        {
+            return Ok(Some((facts.clone(), leases)));
+        }
+        let Some(Ready { facts, leases }) = find_image(spec, &self.host)? else { return Ok(None) };
+        let leases = self.share(&facts, leases);
+        self.images.put(wish, (facts.clone(), Leases::downgrade(&leases)));
+        Ok(Some((facts, leases)))
     }
 
     /// Of an image whose layers are held already, they are not held twice: there may be many containers, and descriptors
     /// are few.
-    fn share(&mut self, Ready { facts, leases }: Ready) -> Leases {
+    fn share(&mut self, facts: &ImageFacts, leases: Vec<File>) -> Leases {
         self.leases.retain(|_, leases| leases.strong_count() > 0);
         if let Some(held) = self.leases.get(&facts.digest).and_then(Weak::upgrade) {
             return held;
         }
         let leases = Leases::new(leases);
-        self.leases.insert(facts.digest, Leases::downgrade(&leases));
+        self.leases.insert(facts.digest.clone(), Leases::downgrade(&leases));
         leases
     }
 
@@ -230,7 +251,7 @@ impl Engine {
     /// Starts a container. Whatever comes of it is told in events.
     pub fn start(&mut self, order: Order<'_>) {
         let (id, since) = (order.id, Instant::now());
-        let launched = self.resolve(order.spec).and_then(|resolved| match self.find_spare(&order, &resolved.plan) {
+        let launched = self.resolve(order.spec).and_then(|resolved| match self.find_spare(&order, &resolved) {
             Some(spare) => {
                 self.adopt(spare, order, resolved.plan, since);
                 Ok(())

@@ -35,7 +35,8 @@ impl Ground {
 fn paths(plan: &Plan) -> impl Iterator<Item = &String> {
     let root = match &plan.root {
         Root::Directory { path, .. } => Some(path),
-        Root::Shared | Root::Host(_) | Root::Image(_) => None,
+        Root::Image(image) => Some(&image.store),
+        Root::Shared | Root::Host(_) => None,
     };
     let sources = plan.mounts.iter().filter_map(|mount| match &mount.source {
         Source::Bind { path, .. } | Source::Overlay { lower: path } => Some(path),

@@ -54,7 +54,7 @@ impl Engine {
         }
         match message {
             FromChild::Failed(error) => container.failure = container.failure.take().or(Some(error)),
-            FromChild::Note(note) => container.report.notes.push(note),
+            FromChild::Note(note) => container.report.fallbacks.push(note),
             FromChild::Terminal => {
                 if let Some(id) = container.id {
                     self.events.push((Event::Terminal { id }, fds.pop()));
@@ -247,7 +247,7 @@ impl Engine {
         self.thrown.extend(container.changes.take());
         // Whoever hears of the end can use the directory.
         drop(container.kept.take());
-        let Some(id) = container.id else { return self.forget_spare(key) };
+        let Some(id) = container.id else { return self.forget_spare(key, container.failure.is_some()) };
         if container.waiting.is_some() {
             return self.launch_anew(container);
         }

@@ -10,6 +10,7 @@ pub mod engine;
 pub mod foreground;
 mod ground;
 mod hear_out;
+mod image_names;
 mod launch;
 mod outlet;
 pub mod protocol;

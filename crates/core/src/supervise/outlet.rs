@@ -3,35 +3,48 @@
 //! The kernel sends no `SIGPIPE` to the first process of a PID namespace that has no handler for it: `yes | head -1` would
 //! not end. So the command writes into a pipe of ours, whose content is spliced on; when nobody reads any more, the
 //! signal is given in the kernel's place. Files, terminals and devices are handed on as they are.
+//!
+//! A process of its own does that. Who splices from a socket into a pipe, as BusyBox's `cat` does, holds the pipe's lock
+//! while it waits for more, and whoever looks into that pipe waits uninterruptibly for the lock: the supervisor has signals
+//! and time limits to attend to.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::epoll::EventFlags;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, fstat};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
+use rustix::process::{Pid, Signal, set_parent_process_death_signal};
 
 use super::engine::Engine;
 use super::token::Token;
 use crate::error::{At, Result};
-use crate::sys::fds::stdio;
+use crate::sys::clone::{Side, clone3};
+use crate::sys::fds::{close_others, stdio};
+use crate::sys::process::exit_now;
+use crate::sys::wait::{Status, reap};
 
 /// What one splice moves at most: a pipe's usual capacity.
 const CHUNK: usize = 64 * 1024;
 
-/// One pipe of ours and where its content goes.
+/// How long a pump that can't go on may keep the end of the command from being told.
+const PATIENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+/// The exit code of a pump whose reader is gone.
+const GONE: i32 = 1;
+
+/// One stream of the command's, and the process that moves what it writes.
 pub struct Outlet {
     /// The number of the caller's descriptor, 1 or 2.
     number: u64,
-    from: OwnedFd,
-    to: BorrowedFd<'static>,
-    is_socket: bool,
-    /// Read and not yet sent, for a socket.
-    held: Vec<u8>,
-    /// Nothing more comes, or nobody reads.
-    closed: bool,
+    pump: Pid,
+    pidfd: OwnedFd,
+    /// Kept open, never read: the command must not see the reader gone (EPIPE) before it was sent the signal.
+    _from: OwnedFd,
+    /// Where the pump is told that nothing more comes.
+    over: OwnedFd,
+    has_ended: bool,
 }
 
 /// What became of the reader.
@@ -68,9 +81,9 @@ pub fn open(engine: &Engine) -> Result<([OwnedFd; 3], Vec<Outlet>)> {
         let (from, write) = pipe_with(PipeFlags::CLOEXEC).at(step, number)?;
         rustix::io::ioctl_fionbio(&from, true).at(step, number)?;
         streams.push(write.try_clone().at(step, number)?);
-        let outlet = Outlet { number: number as u64, from, to: fd, is_socket, held: Vec::new(), closed: false };
-        engine.watch(&outlet.from, outlet.token(), EventFlags::IN)?;
-        engine.watch(outlet.to, outlet.token(), EventFlags::empty())?;
+        let pump = Pump { from, to: fd, is_socket, held: Vec::new(), closed: false };
+        let outlet = Outlet::start(number as u64, pump)?;
+        engine.watch(&outlet.pidfd, outlet.token(), EventFlags::IN)?;
         outlets.push((outlet, write, identity));
     }
     let streams = <[OwnedFd; 3]>::try_from(streams).map_err(|_| Errno::BADF).at(step, "")?;
@@ -78,36 +91,88 @@ pub fn open(engine: &Engine) -> Result<([OwnedFd; 3], Vec<Outlet>)> {
 }
 
 impl Outlet {
-    /// What its descriptors are watched as.
+    fn start(number: u64, pump: Pump) -> Result<Outlet> {
+        let step = "pass standard output";
+        let (told, over) = pipe_with(PipeFlags::CLOEXEC).at(step, number)?;
+        let own = rustix::process::getpid();
+        let from = pump.from.try_clone().at(step, number)?;
+        match clone3(0).at(step, number)? {
+            Side::Child => pump.run(&told, own),
+            Side::Parent(pump, pidfd) => Ok(Outlet { number, pump, pidfd, _from: from, over, has_ended: false }),
+        }
+    }
+
+    /// What its descriptor is watched as.
     #[must_use]
     pub fn token(&self) -> Token {
         Token::Own(20 + self.number)
     }
 
-    /// Moves what can be moved.
-    ///
-    /// # Errors
-    /// Those of the event loop.
-    pub fn ready(&mut self, engine: &Engine) -> Result<Reader> {
-        let moved = self.advance();
-        if self.closed {
-            engine.unwatch(&self.from);
-            engine.unwatch(self.to);
-        } else {
-            let full = moved == Moved::Full;
-            engine.rewatch(&self.from, self.token(), if full { EventFlags::empty() } else { EventFlags::IN })?;
-            engine.rewatch(self.to, self.token(), if full { EventFlags::OUT } else { EventFlags::empty() })?;
-        }
-        Ok(if moved == Moved::Refused { Reader::Gone } else { Reader::Reads })
+    /// Takes the end of the pump.
+    pub fn ready(&mut self, engine: &Engine) -> Reader {
+        let Ok(Some((status, _))) = reap(self.pump) else { return Reader::Reads };
+        engine.unwatch(&self.pidfd);
+        self.has_ended = true;
+        if status == Status::Exited(0) { Reader::Reads } else { Reader::Gone }
     }
 
-    /// After the command's end: everything that is left, however slowly it is read.
+    /// After the command's end: waits until everything that is left is moved, however slowly it is read.
     pub fn drain(&mut self) {
-        while !self.closed {
+        let _ = rustix::io::write(&self.over, b".");
+        let mut was_stuck = false;
+        while !self.has_ended {
+            let ended = poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&PATIENCE)).unwrap_or(0);
+            if ended > 0 {
+                self.has_ended = !matches!(reap(self.pump), Ok(None));
+                continue;
+            }
+            // Somebody who outlived the command (--pid host) may hold the pipe for ever.
+            let is_stuck = self.is_stuck();
+            if is_stuck && was_stuck {
+                return;
+            }
+            was_stuck = is_stuck;
+        }
+    }
+
+    /// Does the pump wait uninterruptibly? (proc_pid_stat(5))
+    fn is_stuck(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pump.as_raw_nonzero())).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('D'))
+    }
+}
+
+/// Moves what comes out of one pipe of ours to where it belongs.
+struct Pump {
+    from: OwnedFd,
+    to: BorrowedFd<'static>,
+    is_socket: bool,
+    /// Read and not yet sent, for a socket.
+    held: Vec<u8>,
+    /// Nothing more comes, or nobody reads.
+    closed: bool,
+}
+
+impl Pump {
+    /// Until nothing more comes, nobody reads, or it is told over `told` that the command has ended.
+    fn run(mut self, told: &OwnedFd, supervisor: Pid) -> ! {
+        let _ = set_parent_process_death_signal(Some(Signal::KILL));
+        if rustix::process::getppid() != Some(supervisor) || close_others(&[self.from.as_fd(), told.as_fd()]).is_err() {
+            exit_now(GONE);
+        }
+        let mut is_over = false;
+        loop {
             match self.advance() {
+                Moved::Refused => exit_now(GONE),
+                _ if self.closed => exit_now(0),
                 Moved::Full => drop(poll(&mut [PollFd::new(&self.to, PollFlags::OUT)], None)),
-                Moved::Empty => return,
-                Moved::Refused => self.closed = true,
+                Moved::Empty if is_over => exit_now(0),
+                Moved::Empty => {
+                    // That the reader went is told by the next write, as outside.
+                    let mut fds = [PollFd::new(&self.from, PollFlags::IN), PollFd::new(told, PollFlags::IN)];
+                    let _ = poll(&mut fds, None);
+                    is_over = !fds[1].revents().is_empty();
+                }
             }
         }
     }
@@ -150,7 +215,7 @@ impl Outlet {
     }
 
     fn has_input(&self) -> bool {
-        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         !self.held.is_empty()
             || poll(&mut [PollFd::new(&self.from, PollFlags::IN)], Some(&now)).is_ok_and(|ready| ready > 0)
     }

@@ -63,6 +63,9 @@ pub struct Report {
     pub ports: Vec<String>,
     /// What was switched on for it on the host, in words.
     pub notes: Vec<String>,
+    /// What was done in another way than usual, with the reason.
+    #[serde(default)]
+    pub fallbacks: Vec<String>,
 }
 
 /// How a container ended.

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 
-use super::container::Container;
+use super::container::{Container, Leases};
 use super::engine::{Engine, Order, Resolved};
 use super::ground::{self, Ground, mount_table, mount_table_of, places};
+use super::image_names::ImageNames;
 use super::token::Token;
 use super::wiring::{self, Wire};
 use crate::error::{At, Result};
@@ -36,11 +37,15 @@ const LIFE: Duration = Duration::from_secs(60);
 const YOUNG: Duration = Duration::from_millis(3);
 /// Who orders within this time of the end of a container orders in a row.
 const PROMPT: Duration = Duration::from_millis(1);
+/// Images of more layers are not made ahead on: each layer that is held is a descriptor.
+const MOST_LAYERS: usize = 64;
 
 /// A kind of container that was asked for.
 #[derive(Debug)]
 struct Wanted {
     plan: Plan,
+    /// The layers of its image.
+    leases: Leases,
     /// It was asked for more than once: likely it will be again.
     again: bool,
     /// It can be made ahead, as far as is known.
@@ -54,9 +59,9 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn new(plan: Plan, promptly: bool) -> Wanted {
+    fn new(plan: Plan, leases: Leases, promptly: bool) -> Wanted {
         let (last, spares) = (Instant::now(), Vec::new());
-        Wanted { plan, again: false, possible: true, promptly, last, stock: 1, spares }
+        Wanted { plan, leases, again: false, possible: true, promptly, last, stock: 1, spares }
     }
 
     fn lacks_one(&self) -> bool {
@@ -105,6 +110,8 @@ pub(super) struct Spares {
     last_end: Option<Instant>,
     /// The kernel's word on the caller's mounts: it tells when they change.
     mounts: File,
+    /// Tells when names of images change, once there is a kind on an image.
+    images: Option<ImageNames>,
 }
 
 /// Can a container of this plan be made before it is asked for?
@@ -114,7 +121,11 @@ pub(super) struct Spares {
 fn possible(plan: &Plan) -> bool {
     let unseen = plan.changes.is_none();
     let alone = plan.namespaces.makes(Kind::Mount) && plan.namespaces.makes(Kind::Pid) && !stage::needed(plan);
-    let directory = matches!(plan.root, Root::Directory { .. });
+    let root = match &plan.root {
+        Root::Directory { .. } => true,
+        Root::Image(image) => image.layers.len() <= MOST_LAYERS,
+        Root::Host(_) | Root::Shared => false,
+    };
     let live = plan.mounts.iter().all(|mount| !matches!(mount.source, Source::Overlay { .. }));
     let network = match &plan.network {
         Network::None | Network::Host => true,
@@ -124,14 +135,14 @@ fn possible(plan: &Plan) -> bool {
         Network::Pasta { publish, .. } => publish.is_empty(),
         Network::Joined => false,
     };
-    unseen && alone && directory && live && network && plan.tty.is_none()
+    unseen && alone && root && live && network && plan.tty.is_none()
 }
 
 impl Spares {
     fn open() -> Result<Spares> {
         let step = "watch the mounts";
         let mounts = File::open("/proc/self/mountinfo").at(step, "/proc/self/mountinfo")?;
-        Ok(Spares { wanted: Vec::new(), last_end: None, mounts })
+        Ok(Spares { wanted: Vec::new(), last_end: None, mounts, images: None })
     }
 
     /// Have the caller's mounts changed since this was last asked, here or by the event loop?
@@ -141,7 +152,7 @@ impl Spares {
     }
 
     /// Notes that a container of this plan was asked for, and forgets the kind that was not for longest.
-    fn note(&mut self, plan: &Plan) -> Vec<Spare> {
+    fn note(&mut self, Resolved { plan, leases }: &Resolved) -> Vec<Spare> {
         let promptly = self.last_end.is_some_and(|end| end.elapsed() < PROMPT);
         if let Some(wanted) = self.kind(plan) {
             (wanted.again, wanted.promptly, wanted.last) = (true, promptly, Instant::now());
@@ -149,7 +160,7 @@ impl Spares {
         }
         let oldest = (0..self.wanted.len()).min_by_key(|index| self.wanted[*index].last);
         let forgotten = oldest.filter(|_| self.wanted.len() == MOST_KINDS).map(|index| self.wanted.swap_remove(index));
-        self.wanted.push(Wanted::new(Plan { timeout_ms: None, ..plan.clone() }, promptly));
+        self.wanted.push(Wanted::new(Plan { timeout_ms: None, ..plan.clone() }, leases.clone(), promptly));
         forgotten.map(|wanted| wanted.spares).unwrap_or_default()
     }
 
@@ -177,8 +188,16 @@ impl Engine {
     }
 
     /// Takes the spare that serves an order, if there is one, and returns our number for it.
-    pub(super) fn find_spare(&mut self, order: &Order<'_>, plan: &Plan) -> Option<u64> {
+    pub(super) fn find_spare(&mut self, order: &Order<'_>, resolved: &Resolved) -> Option<u64> {
+        let plan = &resolved.plan;
         let spares = self.spares.as_mut().filter(|_| possible(plan))?;
+        if let Root::Image(image) = &plan.root
+            && spares.images.is_none()
+        {
+            let names = ImageNames::watch(&image.store)?;
+            epoll::add(&self.epoll, &names, Token::IMAGES.data(), epoll::EventFlags::IN).ok()?;
+            spares.images = Some(names);
+        }
         if spares.mounts_changed() {
             self.mounts_changed();
         }
@@ -189,7 +208,7 @@ impl Engine {
         }
         let spares = self.spares.as_mut()?;
         let found = spares.kind(plan).and_then(Wanted::take);
-        let forgotten = spares.note(plan);
+        let forgotten = spares.note(resolved);
         self.discard(forgotten.into_iter());
         let spare = found?;
         let fits = order.stdio.as_ref().is_some_and(|stdio| stdio.len() + order.fds.len() <= MOST_FDS);
@@ -314,6 +333,19 @@ impl Engine {
         self.discard(stale.into_iter());
     }
 
+    /// Ends the spares on images, and forgets these kinds: a name has changed. Layers that nobody names any more are to be
+    /// let go of at once.
+    pub(super) fn images_changed(&mut self) {
+        let Some(spares) = &mut self.spares else { return };
+        // Watched anew when it is needed again: the store as such may be another by then.
+        if let Some(names) = spares.images.take() {
+            let _ = epoll::delete(&self.epoll, &names);
+        }
+        let on_images = |wanted: &mut Wanted| matches!(wanted.plan.root, Root::Image(_));
+        let stale: Vec<Spare> = spares.wanted.extract_if(.., on_images).flat_map(|wanted| wanted.spares).collect();
+        self.discard(stale.into_iter());
+    }
+
     /// Ends all spares: the host is no longer as it was when they were made.
     fn discard_all(&mut self) {
         let Some(spares) = &mut self.spares else { return };
@@ -328,14 +360,23 @@ impl Engine {
     }
 
     /// A spare that ended by itself is none any more.
-    pub(super) fn forget_spare(&mut self, key: u64) {
+    pub(super) fn forget_spare(&mut self, key: u64, failed: bool) {
         let Some(spares) = &mut self.spares else { return };
         for wanted in &mut spares.wanted {
             let before = wanted.spares.len();
             wanted.spares.retain(|spare| spare.key != key);
             // Until the kind is asked for twice again: what failed once would fail in a loop.
-            wanted.again &= wanted.spares.len() == before;
+            let was_its = wanted.spares.len() < before;
+            wanted.again &= !was_its;
+            // The overlay is refused, and what is done then instead isn't done ahead.
+            wanted.possible &= !(was_its && failed && matches!(wanted.plan.root, Root::Image(_)));
         }
+    }
+
+    /// From when on nobody orders in a row.
+    pub(super) fn quiet(&self) -> Instant {
+        let last = self.spares.as_ref().and_then(|spares| spares.last_end);
+        last.map_or_else(Instant::now, |end| end + PROMPT)
     }
 
     /// When something is to be done about spares: one is to be made, or is too old. `None` when nothing is.
@@ -363,16 +404,17 @@ impl Engine {
             spares.wanted.extract_if(.., |wanted| old(wanted)).flat_map(|wanted| wanted.spares).collect();
         let missing = spares.wanted.iter().find(|wanted| wanted.lacks_one_now());
         let missing = missing.or_else(|| spares.wanted.iter().find(|wanted| wanted.lacks_one()));
-        let plan = missing.map(|wanted| wanted.plan.clone());
+        let missing = missing.map(|wanted| Resolved { plan: wanted.plan.clone(), leases: wanted.leases.clone() });
         self.discard(forgotten.into_iter());
-        if let Some(plan) = plan {
-            self.make_spare(plan);
+        if let Some(resolved) = missing {
+            self.make_spare(resolved);
         }
     }
 
-    fn make_spare(&mut self, plan: Plan) {
+    fn make_spare(&mut self, resolved: Resolved) {
+        let plan = resolved.plan.clone();
         let ground = Ground::of(&plan);
-        let made = self.launch_ahead(plan.clone());
+        let made = self.launch_ahead(resolved);
         let Some(wanted) = self.spares.as_mut().and_then(|spares| spares.kind(&plan)) else { return };
         match made {
             Ok(key) => wanted.spares.push(Spare { key, ground, mounts: None }),

@@ -37,6 +37,8 @@ pub enum Token {
 impl Token {
     /// The table of the caller's mounts.
     pub(super) const MOUNTS: Token = Token::Own(u64::MAX >> SOURCE_BITS);
+    /// The names of the images.
+    pub(super) const IMAGES: Token = Token::Own((u64::MAX >> SOURCE_BITS) - 1);
 
     /// As epoll carries it.
     #[must_use]

@@ -82,6 +82,8 @@ pub struct Resolved {
     pub top: Document,
     /// The image for the platform, where `top` is an index.
     pub chosen: Option<Document>,
+    /// What the index says that image is for.
+    pub platform: Option<Platform>,
 }
 
 impl Resolved {
@@ -208,7 +210,7 @@ impl Client {
     pub fn resolve(&self, reference: &Reference, platform: &Platform) -> Result<Resolved> {
         self.wait(self.first_of(reference, async |client: &Client, endpoint: &Endpoint| {
             let top = client.document(endpoint, reference, &reference.selector(), reference.digest()).await?;
-            let mut chosen: Option<Document> = None;
+            let (mut chosen, mut meant): (Option<Document>, Option<Platform>) = (None, None);
             // An index may hold indexes, but that goes only so deep.
             for _ in 0..2 {
                 let Kind::Index(list) = &chosen.as_ref().unwrap_or(&top).kind else { break };
@@ -216,9 +218,9 @@ impl Client {
                 let item = platform.choose(&reference.familiar(), &list)?.clone();
                 let document =
                     client.document(endpoint, reference, &item.digest.to_string(), Some(item.digest)).await?;
-                chosen = Some(document);
+                (chosen, meant) = (Some(document), item.platform);
             }
-            let resolved = Resolved { top, chosen };
+            let resolved = Resolved { top, chosen, platform: meant };
             resolved.image()?;
             Ok(resolved)
         }))

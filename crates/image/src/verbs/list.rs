@@ -92,7 +92,7 @@ fn row(image: &Image, whole: bool) -> (i64, Value, Vec<String>) {
         "created": image.config.spec.created(),
         "size": image.size(),
         "layers": image.config.diff_ids.len(),
-        "platform": image.config.platform(),
+        "platform": image.config.platform().to_string(),
     });
     let ago = created.map_or_else(|| "unknown".to_owned(), output::ago);
     let id = if whole { image.id.to_string() } else { image.id.short() };

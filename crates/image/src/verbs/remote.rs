@@ -148,12 +148,12 @@ fn registry(args: Args) -> Result<String> {
 fn ask(question: &str, echo: bool) -> Result<String> {
     let stdin = std::io::stdin();
     let terminal = stdin.is_terminal();
-    if terminal {
-        eprint!("{question}");
-    }
     let line = match terminal && !echo {
-        true => secret()?,
+        true => secret(question)?,
         false => {
+            if terminal {
+                eprint!("{question}");
+            }
             let mut line = String::new();
             let read = std::io::Read::take(stdin.lock(), MOST_PASSWORD).read_line(&mut line);
             read.at("read the standard input", "")?;
@@ -167,14 +167,16 @@ fn ask(question: &str, echo: bool) -> Result<String> {
     }
 }
 
-/// A line of the terminal without echo. Ctrl-C is read as well: a signal would leave the terminal silent.
-fn secret() -> Result<String> {
+/// A line of the terminal without echo, which is off before the question invites to type. Ctrl-C is read as well: a
+/// signal would leave the terminal silent.
+fn secret(question: &str) -> Result<String> {
     let step = "read the terminal";
     let stdin = std::io::stdin();
     let before = tcgetattr(&stdin).at(step, "")?;
     let mut silent = before.clone();
     silent.local_modes.remove(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG);
     tcsetattr(&stdin, OptionalActions::Now, &silent).at(step, "")?;
+    eprint!("{question}");
     let mut line: Vec<u8> = Vec::new();
     let end = loop {
         let mut byte = [0];

@@ -293,7 +293,7 @@ fn what_is_no_archive_of_an_image_is_refused_and_leaves_nothing() {
         bytes
     };
     for (name, bytes, why) in [
-        ("empty", Vec::new(), "no archive of an image"),
+        ("empty", Vec::new(), "nothing in the archive"),
         ("root", tar(&[("bin", None), ("bin/sh", Some("x"))]), "no archive of an image"),
         ("text", b"hello, this is no archive".repeat(50), "checksum"),
         ("cut", archive[..archive.len() / 2 / 512 * 512 + 100].to_vec(), "cut short"),

@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
@@ -53,8 +54,10 @@ impl Layer {
 }
 
 /// The identity of this boot of the host (random(4)).
-fn boot() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+fn boot() -> &'static str {
+    static BOOT: LazyLock<String> =
+        LazyLock::new(|| fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned());
+    &BOOT
 }
 
 /// A number of which there is no other.
@@ -179,7 +182,7 @@ impl Store {
             let root = temporary.join("fs");
             fs::DirBuilder::new().mode(0o700).create(&temporary).at(step, temporary.display())?;
             fs::DirBuilder::new().mode(0o755).create(&root).at(step, root.display())?;
-            let record = LayerRecord { boot: boot(), unique: unique()?, unpacked: make(&root)? };
+            let record = LayerRecord { boot: boot().to_owned(), unique: unique()?, unpacked: make(&root)? };
             let text =
                 serde_json::to_vec(&record).map_err(|error| Error::new(Code::SetupFailed, step, error.to_string()))?;
             let path = temporary.join(RECORD);

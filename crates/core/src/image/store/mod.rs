@@ -94,7 +94,9 @@ impl Store {
         own(&path)?;
         // Files of images may be set-user-ID: no other user of the host shall reach them.
         let layers = path.join("layers");
-        fs::set_permissions(&layers, fs::Permissions::from_mode(0o700)).at(step, layers.display())?;
+        if fs::metadata(&layers).at(step, layers.display())?.mode() & 0o7777 != 0o700 {
+            fs::set_permissions(&layers, fs::Permissions::from_mode(0o700)).at(step, layers.display())?;
+        }
         let store = Store { root: path.into() };
         let layout = store.path("oci-layout");
         match fs::read_to_string(&layout) {

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -23,6 +24,10 @@ pub enum Wait {
     /// Not at all: then nothing is removed.
     No,
 }
+
+/// Who holds layers only for containers that nobody has asked for yet lets go of them when their image loses its name. That
+/// takes a moment; whoever still holds them then needs them.
+const PATIENCE: Duration = Duration::from_millis(300);
 
 /// What was removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -141,6 +146,7 @@ impl Store {
     }
 
     fn prune_layers(&self, needed: &Needed, pruned: &mut Pruned) -> Result<()> {
+        let patience = Instant::now() + PATIENCE;
         for (name, path) in list(&self.root.join("layers"))? {
             if needed.layers.contains(&name) {
                 continue;
@@ -149,7 +155,7 @@ impl Store {
             let record = fs::File::open(path.join("layer.json"));
             if !name.starts_with('.') {
                 if let Ok(record) = &record {
-                    if flock(record, FlockOperation::NonBlockingLockExclusive).is_err() {
+                    if !lock_until(record, patience) {
                         pruned.in_use += 1;
                         continue;
                     }
@@ -205,6 +211,19 @@ impl Store {
             fs::remove_file(&path).at("remove the leftover", path.display())?;
         }
         Ok(())
+    }
+}
+
+/// Takes a lock for itself, unless somebody else has it all the time until then.
+fn lock_until(file: &fs::File, end: Instant) -> bool {
+    loop {
+        if flock(file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            return true;
+        }
+        if Instant::now() >= end {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -204,6 +204,37 @@ fn hostile() -> Vec<(&'static str, Vec<u8>, Comes)> {
             new().put(&Entry { device: (1, 3), ..entry(Kind::CharDevice, b"a") }, b"").file("a", "x").end(),
             Tree("a"),
         ),
+        ("fifo-as-root", new().put(&entry(Kind::Fifo, b"."), b"").end(), Error("root is no directory")),
+        ("fifo-over-directory", new().dir("a").file("a/b", "x").put(&entry(Kind::Fifo, b"a"), b"").end(), Tree("a")),
+        (
+            // To open it would be to wait for good.
+            "write-through-hard-link-to-fifo",
+            new().put(&entry(Kind::Fifo, b"a"), b"").hard("h", "a").file("h", "x").end(),
+            Tree("h"),
+        ),
+        ("fifo-as-whiteout", new().dir("a").put(&entry(Kind::Fifo, b".wh.a"), b"").file("b", "x").end(), Tree("b")),
+        (
+            "device-as-parent",
+            new().put(&Entry { device: (1, 3), ..entry(Kind::CharDevice, b"a") }, b"").file("a/b", "x").end(),
+            // Who may make no devices leaves them out.
+            if root() { Error("stands in its way") } else { Tree("a/b") },
+        ),
+        (
+            "device-as-root",
+            new().put(&Entry { device: (8, 0), ..entry(Kind::BlockDevice, b"./") }, b"").end(),
+            Error("root is no directory"),
+        ),
+        (
+            "hard-link-to-device",
+            new().put(&Entry { device: (8, 0), ..entry(Kind::BlockDevice, b"a") }, b"").hard("h", "a").end(),
+            if root() { Tree("h") } else { Error("which the layer hasn't") },
+        ),
+        (
+            // The device that is overlayfs's whiteout, as an entry of its own.
+            "whiteout-device",
+            new().file("b", "x").put(&entry(Kind::CharDevice, b"b"), b"").file("c", "x").end(),
+            Tree("c"),
+        ),
         ("whiteout-of-dotdot", new().file(".wh...", "").end(), Error("whiteout of nothing")),
         ("whiteout-of-dot", new().file("a/.wh..", "").end(), Error("whiteout of nothing")),
         ("whiteout-of-nothing", new().file("a/.wh.", "").end(), Error("whiteout of nothing")),
