@@ -1,10 +1,11 @@
 // Each kind of namespace: a new one, the caller's, one to join. /proc/self/ns tells which.
 
 import { spawn } from 'node:child_process'
-import { readlinkSync, writeFileSync } from 'node:fs'
+import { chmodSync, readlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { ExecutionContext } from 'ava'
-import { asEach, asRoot, exec, type Place, root } from '../helpers/product.ts'
+import { asEach, asRoot, cli, exec, isRoot, type Place, root, unless } from '../helpers/product.ts'
+import { busyboxRoot, noBusybox } from '../helpers/roots.ts'
 
 const KINDS = {
   mnt: '--mountns',
@@ -97,7 +98,6 @@ asRoot('a namespace is joined by the file it is bound to', async (t, place) => {
   writeFileSync(file, '')
   // Bound in a mount namespace of its own, where nsrs is started too.
   const script = `unshare --uts=${file} hostname bound && exec "$@"`
-  const { cli } = await import('../helpers/product.ts')
   const { stdout, stderr } = await exec(
     'unshare',
     [
@@ -184,4 +184,61 @@ asEach("host and domain name are the container's own", async (t, place) => {
     'box\nexample.test',
   )
   t.is(await hostname(place), before)
+})
+
+/** A container of nsrs's own, to be joined; the number of its first process as the host sees it. */
+async function container(t: ExecutionContext, place: Place, options: string[]): Promise<number> {
+  const { uid, gid } = place.as
+  const user = isRoot && uid !== 0 ? ['setpriv', `--reuid=${uid}`, `--regid=${gid}`, '--init-groups'] : ['env']
+  const command = [process.execPath, cli, 'run', '--network', 'none', ...options, 'sh', '-c', 'echo up; exec sleep 600']
+  const child = spawn(user[0] as string, [...user.slice(1), ...command], {
+    cwd: '/',
+    env: { PATH: process.env.PATH, HOME: place.as.home, NSRS_STATE_DIR: place.state },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  t.teardown(() => {
+    child.kill('SIGKILL')
+  })
+  await new Promise((resolve) => child.stdout.once('data', resolve))
+  const { stdout } = await exec('sh', ['-c', `until pgrep -x sleep -P ${child.pid}; do sleep 0.05; done`])
+  return Number(stdout)
+}
+
+unless(
+  noBusybox(),
+  asEach,
+  'of joined user and PID namespaces the processes are seen, and no others',
+  async (t, place) => {
+    const rootfs = busyboxRoot(place)
+    const pid = await container(t, place, ['--userns', 'private', '--rootfs', rootfs])
+    const join = ['--userns', `ns:${pid}`, '--pid', `ns:${pid}`]
+    const script = 'cat /proc/1/cmdline | tr "\\\\0" " "; echo; ls -d /proc/[0-9]* | wc -l; id -u'
+    for (const root of [['--rootfs', rootfs], []]) {
+      const [first, count, user] = (await place.output([...join, ...root, 'sh', '-c', script])).split('\n')
+      t.is(first?.trim(), 'sleep 600')
+      t.true(Number(count) < 10, count)
+      t.is(user, '0')
+    }
+  },
+)
+
+unless(noBusybox(), asRoot, 'a user namespace with ids of its own is joined as its root', async (t, place) => {
+  const rootfs = busyboxRoot(place)
+  chmodSync(place.dir, 0o755)
+  const pid = await container(t, place, ['--uidmap', '0:100000:1000', '--gidmap', '0:100000:1000', '--rootfs', rootfs])
+  for (const root of [['--rootfs', rootfs], []]) {
+    const script = 'id -u; id -g; : > /dev/null && touch /tmp/file && echo made'
+    t.is(
+      await place.output(['--userns', `ns:${pid}`, '--tmpfs', '/tmp', '-w', '/', ...root, 'sh', '-c', script]),
+      '0\n0\nmade',
+    )
+  }
+})
+
+asRoot('a mount namespace is joined from its root on, with a network of its own', async (t, place) => {
+  const pid = await target(t, ['--mount'])
+  const command = ['sh', '-c', 'pwd; grep -c eth0 /proc/net/dev']
+  const run = [process.execPath, cli, 'run', '--mountns', `ns:${pid}`, '--network', 'bridge', '--', ...command]
+  const { stdout, stderr } = await place.exec('unshare', ['--net', ...run])
+  t.is(stdout, '/\n1\n', stderr)
 })

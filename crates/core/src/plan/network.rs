@@ -90,11 +90,11 @@ pub struct Names {
 }
 
 /// The network that is taken when none is named.
-fn default_network(host: &Host) -> &'static str {
+fn default_network(host: &Host, namespaces: &Namespaces) -> &'static str {
     match (host.privileged && host.net_admin, &host.pasta) {
         (true, _) => "bridge",
-        (false, Some(_)) => "pasta",
-        (false, None) => "none",
+        (false, Some(_)) if !namespaces.joins(Kind::User) => "pasta",
+        (false, _) => "none",
     }
 }
 
@@ -107,12 +107,12 @@ fn named(text: &str) -> Option<String> {
 
 /// Resolves the network and notes its namespace.
 pub fn resolve(spec: &Spec, host: &Host, namespaces: &mut Namespaces, problems: &mut Problems) -> Network {
-    let text = spec.network.as_deref().unwrap_or_else(|| default_network(host));
+    let text = spec.network.as_deref().unwrap_or_else(|| default_network(host, namespaces));
     let network = match (text, named(text)) {
         ("host", _) => Network::Host,
         ("none", _) => Network::None,
         ("bridge", _) => Network::Bridge(bridge(spec, host, problems)),
-        ("pasta", _) => pasta(spec, host, problems),
+        ("pasta", _) => pasta(spec, host, namespaces, problems),
         (_, Some(path)) => {
             namespaces.add(Kind::Network, Use::Join(path));
             Network::Joined
@@ -227,7 +227,7 @@ fn parse_mac(text: &str) -> Result<[u8; 6]> {
     Ok(mac)
 }
 
-fn pasta(spec: &Spec, host: &Host, problems: &mut Problems) -> Network {
+fn pasta(spec: &Spec, host: &Host, namespaces: &Namespaces, problems: &mut Problems) -> Network {
     let publish = published(spec, problems);
     if let Some(port) = publish.iter().find(|port| port.host_port.is_none()) {
         problems.push(
@@ -239,6 +239,12 @@ fn pasta(spec: &Spec, host: &Host, problems: &mut Problems) -> Network {
         problems.push(
             Error::new(Code::Unsupported, "use --network pasta", "it is for callers without rights")
                 .hint("as root use --network bridge"),
+        );
+    }
+    if namespaces.joins(Kind::User) {
+        problems.push(
+            Error::new(Code::Unsupported, "use --network pasta", "it can't enter a user namespace that was joined")
+                .hint("join the network namespace too, or use --network none"),
         );
     }
     let program = match (&host.pasta, &host.pasta_missing) {

@@ -97,7 +97,8 @@ pub fn resolve(
     let sys = if owns(Kind::Network) { Sys::Fresh } else { Sys::Absent };
     let masked = MASKED.into_iter().filter(|path| path.starts_with("/proc") || sys == Sys::Fresh);
     Some(Pseudo {
-        proc: if owns(Kind::Pid) { Proc::Fresh } else { Proc::Host },
+        // Of a joined PID namespace too: if the kernel refuses that, the host's processes are no substitute.
+        proc: if owns(Kind::Pid) || namespaces.joins(Kind::Pid) { Proc::Fresh } else { Proc::Host },
         sys,
         nodes: if user_private || !privileged || namespaces.joins(Kind::User) { Nodes::Bound } else { Nodes::Made },
         shm_size,
@@ -111,6 +112,7 @@ pub fn resolve(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::namespace::Join;
 
     fn own(kinds: &[Kind]) -> Namespaces {
         Namespaces { private: kinds.to_vec(), ..Namespaces::default() }
@@ -129,6 +131,16 @@ mod tests {
         assert!(pseudo.masked.iter().all(|path| path.starts_with("/proc")));
         let pseudo = resolve(&own(&[Kind::User, Kind::Mount, Kind::Network]), true, false, SHM_SIZE, false).unwrap();
         assert_eq!((pseudo.proc, pseudo.sys), (Proc::Host, Sys::Fresh));
+    }
+
+    #[test]
+    fn the_processes_of_the_host_are_not_shown_in_a_joined_namespace() {
+        let join = |kind| Join { kind, path: "/proc/7/ns/x".into() };
+        for joined in [vec![join(Kind::Pid)], vec![join(Kind::User), join(Kind::Pid)]] {
+            let namespaces = Namespaces { joined, ..own(&[Kind::Mount]) };
+            let pseudo = resolve(&namespaces, false, false, SHM_SIZE, false).unwrap();
+            assert_eq!(pseudo.proc, Proc::Fresh);
+        }
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub fn resolve(spec: &Spec, host: &Host, tree: &HostTree, facts: Option<&ImageFa
         // Nobody knows its maps before it is joined; the kernel refuses a group that it lacks.
         idmap::UserNamespace::Joined => false,
     };
-    let plan = Plan {
+    let mut plan = Plan {
         pseudo: pseudo::resolve(&namespaces, user_namespace.is_private(), host.privileged, shm_size, tty_mapped),
         mounts: mounts(spec, host, problems_ref),
         sysctls: sysctl::resolve(&spec.sysctls, &namespaces, &user_namespace, problems_ref),
@@ -63,6 +63,10 @@ pub fn resolve(spec: &Spec, host: &Host, tree: &HostTree, facts: Option<&ImageFa
         hostname,
         domainname,
     };
+    if spec.workdir.is_none() && plan.namespaces.joins(Kind::Mount) {
+        // The caller's directory is a path of other mounts.
+        plan.command.workdir = "/".into();
+    }
     refuse_without_directory(spec, host, &plan, &mut problems);
     (plan, problems)
 }
@@ -94,7 +98,7 @@ fn refuse_without_directory(spec: &Spec, host: &Host, plan: &Plan, problems: &mu
             );
         }
     }
-    if spec.workdir.is_none() && plan.root.is_host_tree() {
+    if spec.workdir.is_none() && plan.command.workdir.is_empty() && plan.root.is_host_tree() {
         problems.push(
             Error::new(Code::InvalidArgument, "enter the working directory", "the current directory was removed")
                 .hint("go to a directory that exists, or choose one with --workdir"),

@@ -187,7 +187,12 @@ pub fn assume(plan: &Plan, identity: &Identity) -> Result<()> {
     let command = &plan.command;
     own_stdio(identity);
     drop_bounding(command)?;
-    let deny_groups = matches!(&plan.user_namespace, UserNamespace::Private { deny_setgroups: true, .. });
+    let deny_groups = match &plan.user_namespace {
+        UserNamespace::Private { deny_setgroups, .. } => *deny_setgroups,
+        // Its maps are not ours to know, but the kernel says what they allow (user_namespaces(7)).
+        UserNamespace::Joined if identity.groups.is_some() => set_thread_groups(&[]) == Err(rustix::io::Errno::PERM),
+        _ => false,
+    };
     match &identity.groups {
         // Where the kernel forbids setgroups the caller's groups stay; they are nobody's inside, and can't be given up.
         Some(groups) if !deny_groups => {

@@ -73,6 +73,14 @@ pub fn become_mapped(user: &UserNamespace) -> Result<()> {
     set_thread_res_uid(uid, uid, uid).at("become the user", uid.as_raw())
 }
 
+/// Becomes the root of a user namespace that was joined, as nsenter(1) does: files that are made belong to somebody who is
+/// mapped there. Where it has no root, or none that we may become, we stay who we are.
+pub fn become_root_of_joined() {
+    let _ = set_thread_groups(&[]);
+    let _ = set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT);
+    let _ = set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT);
+}
+
 /// Has newuidmap(1) or newgidmap(1) write a map.
 ///
 /// # Errors

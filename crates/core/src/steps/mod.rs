@@ -236,6 +236,8 @@ fn connect(plan: &Plan, inputs: &Inputs, mounted: Option<&pseudo::Mounted>) -> R
         Network::Host | Network::Joined => Ok(()),
         Network::None => inside::loopback_up(),
         Network::Pasta { .. } => {
+            // pasta opens this process's namespaces, as the caller; one that has taken other ids is hidden until its exec.
+            nix::sys::prctl::set_dumpable(true).at("let pasta in", "")?;
             inputs.channel.send(&FromChild::NeedNetwork, &[])?;
             inside::loopback_up()?;
             wait_for(&inputs.channel, "wait for the network", connected)
@@ -246,6 +248,10 @@ fn connect(plan: &Plan, inputs: &Inputs, mounted: Option<&pseudo::Mounted>) -> R
             let inside = Inside { interface: INTERFACE, v4: of(true), v6: of(false) };
             match mounted {
                 Some(mounted) => inside::configure(&inside, mounted.proc.as_fd()),
+                // What a joined one shows of the network's settings may be read-only.
+                None if plan.namespaces.joins(Kind::Mount) => {
+                    inside::configure(&inside, sources::fresh_proc()?.as_fd())
+                }
                 // Without a mount namespace of its own the container has the host's /proc, and so have we.
                 None => inside::configure(&inside, std::fs::File::open("/proc").at("open", "/proc")?.as_fd()),
             }

@@ -116,7 +116,11 @@ pub fn collect(plan: &Plan) -> Result<Sources> {
     Ok(sources)
 }
 
-fn fresh_proc() -> Result<OwnedFd> {
+/// A procfs of the process's own PID namespace, mounted nowhere.
+///
+/// # Errors
+/// The kernel gives none to us.
+pub fn fresh_proc() -> Result<OwnedFd> {
     Draft::new("proc")?.mount(RESTRICTED).map_err(|error| match error.errno {
         Some(libc::EPERM) => error.code(Code::Unsupported).hint(
             "parts of /proc are masked where nsrs runs (an outer container), and the kernel gives no fuller view; start the \

@@ -79,6 +79,9 @@ pub fn prepare(plan: &Plan, channel: &Channel) -> Result<u64> {
             }
         })?;
     }
+    if namespaces.joins(Kind::User) {
+        maps::become_root_of_joined();
+    }
     if let Some((clock, file)) = &mut offsets {
         if let UserNamespace::Private { writer, .. } = &plan.user_namespace {
             unshare(CloneFlags::CLONE_NEWUSER).at("make the user namespace", "")?;
