@@ -1,7 +1,8 @@
 // The network of a user without rights.
 
 import { spawn } from 'node:child_process'
-import { chmodSync, statSync } from 'node:fs'
+import { chmodSync, readFileSync, statSync } from 'node:fs'
+import { type AddressInfo, createServer } from 'node:net'
 import { asUser, cli, has, isRoot, unless } from '../helpers/product.ts'
 
 function noPasta(): string | undefined {
@@ -61,4 +62,29 @@ unless(noPasta(), asUser, 'pasta publishes ports', async (t, place) => {
     const { stdout } = await place.exec('sh', ['-c', `echo | socat -t20 -T20 - ${address} 2>&1`])
     t.is(stdout.trim(), 'pasta', address)
   }
+})
+
+unless(noPasta(), asUser, 'a port that pasta could not take is refused, with the reason', async (t, place) => {
+  // In one address family only: pasta itself would be content with the other.
+  const server = createServer()
+  await new Promise<void>((resolve) => server.listen(0, '0.0.0.0', resolve))
+  t.teardown(() => server.close())
+  const { port } = server.address() as AddressInfo
+  for (const [publish, why] of [
+    [`${port}:80`, new RegExp(`port ${port}/tcp of the host is in use`)],
+    [`127.0.0.1:${port}:80`, new RegExp(`port ${port}/tcp of the host is in use`)],
+    ['192.0.2.200:8080:80', /the host has no address 192\.0\.2\.200/],
+    ['80:80', /hint: .*ip_unprivileged_port_start/],
+  ] as const) {
+    const { code, stderr } = await place.nsrs(['run', '--network', 'pasta', '-p', publish, '--', 'true'])
+    t.is(code, 125, stderr)
+    t.regex(stderr, why)
+  }
+})
+
+unless(noPasta(), asUser, 'pasta connects a container whose root is none of the caller', async (t, place) => {
+  const [, first] = readFileSync('/etc/subuid', 'utf8').match(new RegExp(`^${place.as.name}:(\\d+):`, 'm')) ?? []
+  const maps = ['--uidmap', `0:${first}:10`, '--gidmap', `0:${first}:10`]
+  const { stdout, stderr } = await place.nsrs(['run', ...maps, '-w', '/', '--', 'ls', '/sys/class/net'])
+  t.is(stdout, 'eth0\nlo\n', stderr)
 })

@@ -8,7 +8,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
-use rustix::net::sockopt::{set_ipv6_v6only, set_socket_recv_buffer_size};
+use rustix::net::sockopt::{set_ipv6_v6only, set_socket_recv_buffer_size, set_socket_reuseaddr};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with};
 
 use crate::error::{At, Code, Errno, Result};
@@ -31,20 +31,8 @@ impl Reserved {
     /// `InUse` when another socket has it; the kernel's refusal for an address that the host does not have.
     pub fn take(publish: Publish) -> Result<Reserved> {
         let subject = publish.to_string();
-        let port = publish.host_port.unwrap_or(0);
-        let result = match publish.host_ip {
-            Some(ip) => bound(SocketAddr::new(ip, port), publish.proto, true),
-            // One dual-stack socket covers both families, and a host without IPv6 has the other one only.
-            None => bound(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port), publish.proto, false).or_else(|error| {
-                match error {
-                    rustix::io::Errno::AFNOSUPPORT | rustix::io::Errno::ADDRNOTAVAIL => {
-                        bound(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port), publish.proto, true)
-                    }
-                    other => Err(other),
-                }
-            }),
-        };
-        let socket = result.map_err(|errno| refusal(&subject, publish, errno))?;
+        // Without SO_REUSEADDR: with it, two sockets that don't listen may share a port.
+        let socket = bind_all(publish, false)?;
         let address = getsockname(&socket).at("read the port of", &subject)?;
         let address = SocketAddr::try_from(address).at("read the port of", &subject)?;
         let publish = Publish { host_port: Some(address.port()), ..publish };
@@ -52,7 +40,34 @@ impl Reserved {
     }
 }
 
-fn bound(address: SocketAddr, proto: Proto, one_family: bool) -> rustix::io::Result<OwnedFd> {
+/// Could a program take this port now? For one that says little of why it could not, and is content with one of two
+/// families.
+///
+/// # Errors
+/// As [`Reserved::take`].
+pub fn check_free(publish: Publish) -> Result<()> {
+    // As a server does it: connections of the one before it that are not quite over don't count.
+    bind_all(publish, publish.proto == Proto::Tcp).map(drop)
+}
+
+/// A socket on the address that was asked for, or on all of both families.
+fn bind_all(publish: Publish, reuse: bool) -> Result<OwnedFd> {
+    let port = publish.host_port.unwrap_or(0);
+    let bound = |ip: IpAddr, one_family| bound(SocketAddr::new(ip, port), publish.proto, one_family, reuse);
+    let result = match publish.host_ip {
+        Some(ip) => bound(ip, true),
+        // One dual-stack socket covers both families, and a host without IPv6 has the other one only.
+        None => bound(Ipv6Addr::UNSPECIFIED.into(), false).or_else(|error| match error {
+            rustix::io::Errno::AFNOSUPPORT | rustix::io::Errno::ADDRNOTAVAIL => {
+                bound(Ipv4Addr::UNSPECIFIED.into(), true)
+            }
+            other => Err(other),
+        }),
+    };
+    result.map_err(|errno| refusal(&publish.to_string(), publish, errno))
+}
+
+fn bound(address: SocketAddr, proto: Proto, one_family: bool, reuse: bool) -> rustix::io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let kind = match proto {
         Proto::Tcp => SocketType::STREAM,
@@ -66,7 +81,9 @@ fn bound(address: SocketAddr, proto: Proto, one_family: bool) -> rustix::io::Res
         // Nobody reads: keep as little as the kernel allows of what arrives before the redirection is in place.
         set_socket_recv_buffer_size(&socket, 0)?;
     }
-    // Without SO_REUSEADDR: with it, two sockets that don't listen may share a port.
+    if reuse {
+        set_socket_reuseaddr(&socket, true)?;
+    }
     bind(&socket, &address)?;
     Ok(socket)
 }
@@ -122,6 +139,10 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         assert_eq!(take(&format!("{port}:80")).unwrap_err().code, Code::InUse);
         assert_eq!(take(&format!("127.0.0.1:{port}:80")).unwrap_err().code, Code::InUse);
+        let check = |text: &str| check_free(parse(text).unwrap()[0]);
+        assert_eq!(check(&format!("{port}:80")).unwrap_err().code, Code::InUse);
+        drop(listener);
+        check(&format!("{port}:80")).unwrap();
     }
 
     #[test]

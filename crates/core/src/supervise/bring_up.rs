@@ -14,6 +14,7 @@ use super::token::{Source, Token};
 use super::user_network::UserNetwork;
 use crate::error::{At, Result};
 use crate::net::pasta::Pasta;
+use crate::net::ports::check_free;
 use crate::plan::namespace::Kind;
 use crate::plan::network::Network;
 use crate::state::journal::End;
@@ -177,6 +178,8 @@ impl Engine {
         let Some(pasta) = &self.pasta else { return Ok(()) };
         let userns = container.plan.user_namespace.is_private();
         let Some(ground) = &mut self.ground else { return Ok(()) };
+        // pasta goes on with one address family where the port of the other is taken, and names no reason where both are.
+        publish.iter().try_for_each(|publish| check_free(*publish))?;
         let network = UserNetwork::start(pasta, first.pid, userns, publish, &mut ground.journal)?;
         for (fd, source) in [(&network.process.pidfd, Source::NetworkEnded), (&network.ready, Source::NetworkReady)] {
             epoll::add(&self.epoll, fd, Token::Container(key, source).data(), epoll::EventFlags::IN)
