@@ -2,7 +2,7 @@
 
 import { chmodSync, chownSync, mkdirSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { asEach, asRoot, cli, isRoot } from '../helpers/product.ts'
+import { asEach, asRoot, asUser, cli, isRoot } from '../helpers/product.ts'
 
 asEach('the state directory is 0700, and empty after the last container', async (t, place) => {
   await place.output(['true'])
@@ -98,4 +98,11 @@ asRoot("a runtime directory that is gone or another user's is not used", async (
     t.is(code, 0, `${runtime}: ${stderr}`)
     t.is(statSync(path).mode & 0o7777, 0o700)
   }
+})
+
+asUser('the root of a user namespace has a state directory of its own', async (t, place) => {
+  const env = { NSRS_STATE_DIR: '' }
+  const words = ['--user', '--map-root-user', process.execPath, cli, 'run', '--network', 'none', '--', 'echo', 'up']
+  const { stdout, stderr } = await place.exec('unshare', words, { env })
+  t.is(stdout, 'up\n', stderr)
 })

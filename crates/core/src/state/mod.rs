@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use crate::error::{At, Code, Error, Result};
 use crate::host::Host;
 
-/// Where the state directory is: `NSRS_STATE_DIR`, `/run/nsrs` for root, `$XDG_RUNTIME_DIR/nsrs` where that is the user's
-/// own directory (after su(1) it may be somebody else's, or gone), or `/tmp/nsrs-UID`.
+/// Where the state directory is: `NSRS_STATE_DIR`, `/run/nsrs` for root where /run is root's, `$XDG_RUNTIME_DIR/nsrs` where
+/// that is the user's own directory (after su(1) it may be somebody else's, or gone), or `/tmp/nsrs-UID`.
 #[must_use]
 pub fn directory(host: &Host) -> PathBuf {
     let from = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -18,7 +18,8 @@ pub fn directory(host: &Host) -> PathBuf {
         return directory;
     }
     match from("XDG_RUNTIME_DIR") {
-        _ if host.uid == 0 => "/run/nsrs".into(),
+        // The root of a user namespace finds /run to be somebody else's.
+        _ if host.uid == 0 && is_own(Path::new("/run"), 0) => "/run/nsrs".into(),
         Some(runtime) if is_own(&runtime, host.uid) => runtime.join("nsrs"),
         _ => format!("/tmp/nsrs-{}", host.uid).into(),
     }
