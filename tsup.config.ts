@@ -22,6 +22,9 @@ const slim: Record<string, string> = {
  * A shell script and JavaScript at once. The shell puts the double hyphen before the file's name: Node 20 takes an
  * --env-file wherever it stands for its own, even after the name of the program.
  *
+ * It takes down which signals the caller has us ignore (proc_pid_stat(5), field 33), which Node forgets: nohup and scripts
+ * do that, for the command.
+ *
  * And where descriptors are to be handed on, it takes down which the caller has: Node opens more, and marks all of them as
  * closed on exec. Those with that mark (02000000) are the shell's own, for none is inherited with it.
  */
@@ -38,6 +41,7 @@ case "$*" in *--preserve-fd*)
   done
   export NSRS_CALLER_FDS
 esac
+read -r _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ NSRS_IGNORED_SIGNALS _ </proc/$$/stat && export NSRS_IGNORED_SIGNALS
 exec node -- "$0" "$@"
 */`
 

@@ -1,11 +1,24 @@
+// What the caller hands on to every program, and Node doesn't tell any more: the shell of the bundle's first lines takes it
+// down (tsup.config.ts). It is between the shell and us, and no variable of the caller.
+
 /**
  * The descriptors that were open when nsrs was started. Node has opened some of its own by now, and looks the same from
- * inside; so the shell of the bundle's first lines takes them down (tsup.config.ts). `undefined` where Node was started
- * without it: there a number of Node's own can't be told from the caller's.
+ * inside. `undefined` where Node was started without that shell: there a number of Node's own can't be told from the
+ * caller's.
  */
-export function inherited(): ReadonlySet<number> | undefined {
-  const numbers = process.env.NSRS_CALLER_FDS
-  // It is between the shell and us, and no variable of the caller.
-  delete process.env.NSRS_CALLER_FDS
+export function inheritedFds(): ReadonlySet<number> | undefined {
+  const numbers = take('NSRS_CALLER_FDS')
   return numbers === undefined ? undefined : new Set(numbers.split(' ').map(Number))
+}
+
+/** The signals that were ignored when nsrs was started, as a mask: the lowest bit is signal 1. */
+export function ignoredSignals(): number {
+  const mask = Number(take('NSRS_IGNORED_SIGNALS'))
+  return Number.isSafeInteger(mask) ? mask : 0
+}
+
+function take(name: string): string | undefined {
+  const value = process.env[name]
+  delete process.env[name]
+  return value
 }

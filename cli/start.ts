@@ -1,6 +1,7 @@
 import { caller } from '../ts/caller.ts'
 import { toNative } from '../ts/convert.ts'
 import { native } from '../ts/native.ts'
+import { ignoredSignals } from './inherited.ts'
 import type { Line } from './plain.ts'
 import { report } from './report.ts'
 import { type Own, understand, withoutImage } from './wish.ts'
@@ -31,5 +32,7 @@ export async function start({ args: words, given, dashes }: Line): Promise<void>
   if (own.explain || wish.problems.length > 0) return (await import('./commands.ts')).tell(args, wish, own)
   const { options, preserveFds } = wish
   const { binding, executable } = native()
-  process.exitCode = report([binding.runInPlace(executable, args, toNative(options), caller(options), preserveFds)])
+  const ignored = ignoredSignals()
+  const asked = toNative(options)
+  process.exitCode = report([binding.runInPlace(executable, args, asked, caller(options), preserveFds, ignored)])
 }

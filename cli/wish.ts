@@ -1,7 +1,7 @@
 import type { ContainerOptions } from '../ts/binding.d.ts'
 import type { PullPolicy } from '../ts/images/provide.ts'
 import { flags } from './flags.ts'
-import { inherited } from './inherited.ts'
+import { inheritedFds } from './inherited.ts'
 import type { Problem } from './report.ts'
 import { descriptors, envFile, securityOption, ValueError } from './values.ts'
 
@@ -56,7 +56,7 @@ export function understand(given: Record<string, unknown>): Wish {
   if (own.format !== undefined && !own.explain)
     problems.push({ message: '--format says how --explain prints', hint: 'add --explain, or leave --format out' })
   const preserveFds = [...new Set(parseAll('--preserve-fd', own.preserveFd, descriptors).flat())]
-  const open = inherited()
+  const open = inheritedFds()
   for (const fd of preserveFds.filter((fd) => open?.has(fd) === false))
     problems.push({ message: `invalid --preserve-fd "${fd}": the caller has no such open file descriptor` })
   return { options: options as ContainerOptions, preserveFds, problems }

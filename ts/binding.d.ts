@@ -274,9 +274,10 @@ export interface ResourceUsage {
 
 /**
  * Runs a container in the place of this process: signals, terminal and exit code are the container's own. Returns only
- * the reason why it could not. `preserve_fds` are open descriptors that the command keeps under their numbers.
+ * the reason why it could not. `preserve_fds` are open descriptors that the command keeps under their numbers;
+ * `ignored_signals` those that it ignores from the start, a bit each, the lowest for signal 1.
  */
-export declare function runInPlace(executable: string, args: Array<string>, options: ContainerOptions, caller: CallerInfo, preserveFds: Array<number>): ErrorRecord
+export declare function runInPlace(executable: string, args: Array<string>, options: ContainerOptions, caller: CallerInfo, preserveFds: Array<number>, ignoredSignals: number): ErrorRecord
 
 /** A container that was asked for. */
 export interface StartedContainer {

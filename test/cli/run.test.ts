@@ -1,5 +1,5 @@
 import { spawn, spawnSync } from 'node:child_process'
-import { closeSync, openSync, readFileSync, readSync, writeFileSync } from 'node:fs'
+import { closeSync, constants, openSync, readFileSync, readSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Writable } from 'node:stream'
 import test from 'ava'
@@ -46,33 +46,67 @@ test('a pipe that is closed early ends the command as it would without nsrs', (t
 })
 
 for (const [what, limit, code] of [
-  ['its time limit', ['--timeout', '2'], 137],
+  ['its time limit', ['--timeout', '4'], 137],
   ['signals', [], 143],
 ] as const) {
   test(`a command that holds its pipe while it waits does not hold up ${what}`, async (t) => {
     const pipe = join(temporary(), 'pipe')
     spawnSync('mkfifo', [pipe])
     const fd = openSync(pipe, 'r+')
-    t.teardown(() => closeSync(fd))
+    const reader = openSync(pipe, constants.O_RDONLY | constants.O_NONBLOCK)
+    t.teardown(() => {
+      closeSync(fd)
+      closeSync(reader)
+    })
     // BusyBox's cat splices: it has the lock of its output pipe while it waits for the socket that is its input.
-    const run = spawn(cli, [...box, ...limit, '--', 'cat'], { stdio: ['pipe', fd, 'ignore'] })
+    const command = ['sh', '-c', 'echo up >&2; exec cat']
+    const run = spawn(cli, [...box, ...limit, '--', ...command], { stdio: ['pipe', fd, 'pipe'] })
     const input = run.stdin as Writable
     input.on('error', () => {})
-    setTimeout(() => input.write('late'), 700)
-    if (limit.length === 0) setTimeout(() => run.kill('SIGTERM'), 1500)
+    run.stderr?.once('data', () => {
+      setTimeout(() => input.write('late'), 300)
+      if (limit.length === 0) setTimeout(() => run.kill('SIGTERM'), 1000)
+    })
     let isHeldUp = false
     const rescue = setTimeout(() => {
       isHeldUp = true
       input.destroy()
-    }, 10_000)
+    }, 15_000)
     t.is(await new Promise((resolve) => run.on('exit', resolve)), code)
     clearTimeout(rescue)
     input.destroy()
     t.false(isHeldUp)
+    if (limit.length > 0) return
     const output = Buffer.alloc(9)
-    t.is(output.toString('utf8', 0, readSync(fd, output)), 'late')
+    t.is(output.toString('utf8', 0, readSync(reader, output)), 'late')
   })
 }
+
+test('signals that the caller ignores the command ignores too, and no others', (t) => {
+  const ignored = (prefix: string) => {
+    const script = `${prefix} "$@" sh -c 'grep SigIgn /proc/self/status'`
+    const run = (...words: string[]) => spawnSync('sh', ['-c', script, 'sh', ...words], { encoding: 'utf8' }).stdout
+    return [run(cli, 'run', '--network', 'none', '--'), run('env')]
+  }
+  for (const prefix of ['', "trap '' HUP INT USR1;", 'nohup']) {
+    const [inside, outside] = ignored(prefix)
+    t.regex(inside ?? '', /^SigIgn:/)
+    t.is(inside, outside, prefix)
+  }
+})
+
+test('a signal that the caller ignores does not end nsrs', async (t) => {
+  const run = spawn('nohup', [cli, ...box, '--', 'sh', '-c', 'echo up; sleep 1; echo still'], {
+    stdio: ['ignore', 'pipe', 'ignore'],
+  })
+  let text = ''
+  run.stdout.on('data', (chunk) => {
+    if (text === '') run.kill('SIGHUP')
+    text += chunk
+  })
+  t.is(await new Promise((resolve) => run.on('close', resolve)), 0)
+  t.is(text, 'up\nstill\n')
+})
 
 test('the exit code for a signal is 128 and its number', (t) => {
   t.is(

@@ -8,12 +8,14 @@ use std::path::Path;
 use napi::bindgen_prelude::*;
 use napi_derive::napi;
 use nix::fcntl::AtFlags;
+use nix::sys::signal::Signal;
 use nsrs_core::error::{At, Code, Error};
 use nsrs_core::spec::TerminalSize as SpecSize;
 use nsrs_core::steps::terminal;
 use nsrs_core::supervise::protocol::VERSION;
 use nsrs_core::sys::fds::{duplicate, place, stdio};
 use nsrs_core::sys::sealed;
+use nsrs_core::sys::signal::{ignore, set_default};
 use rustix::fs::{MemfdFlags, SeekFrom, memfd_create, seek};
 
 use crate::caller::CallerInfo;
@@ -21,7 +23,8 @@ use crate::events::ErrorRecord;
 use crate::options::{ContainerOptions, TerminalSize};
 
 /// Runs a container in the place of this process: signals, terminal and exit code are the container's own. Returns only
-/// the reason why it could not. `preserve_fds` are open descriptors that the command keeps under their numbers.
+/// the reason why it could not. `preserve_fds` are open descriptors that the command keeps under their numbers;
+/// `ignored_signals` those that it ignores from the start, a bit each, the lowest for signal 1.
 #[napi]
 pub fn run_in_place(
     executable: String,
@@ -29,8 +32,14 @@ pub fn run_in_place(
     options: ContainerOptions,
     caller: CallerInfo,
     preserve_fds: Vec<i32>,
+    ignored_signals: u32,
 ) -> ErrorRecord {
     let spec = options.into_spec(args, caller.into(), preserve_fds);
+    for signal in Signal::iterator() {
+        // Node ignores some for itself. Those whose action can't change never were.
+        let is_ignored = ignored_signals & (1 << (signal as i32 - 1)) != 0;
+        let _ = if is_ignored { ignore(signal) } else { set_default(signal) };
+    }
     match replace(&executable, &spec) {
         Ok(never) => match never {},
         Err(error) => error.into(),

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 
 use nsrs_core::error::{At, Code, Error, Result};
 use nsrs_core::spec::Spec;
-use nsrs_core::supervise::protocol::{Exit, VERSION};
+use nsrs_core::supervise::foreground::Ended;
+use nsrs_core::supervise::protocol::VERSION;
 use nsrs_core::supervise::{attached, foreground};
 use nsrs_core::sys::fds;
 use nsrs_core::{error, init};
@@ -21,7 +22,7 @@ fn main() -> ExitCode {
     match args.iter().skip(1).map(String::as_str).collect::<Vec<_>>()[..] {
         ["supervise", version] => finish(check(version).and_then(|()| supervise()).map(|()| 0).map_err(Vec::from)),
         ["run", version, request] => {
-            finish(check(version).map_err(Vec::from).and_then(|()| run(request)).map(|exit| code(&exit)))
+            finish(check(version).map_err(Vec::from).and_then(|()| run(request)).map(|ended| code(&ended)))
         }
         ["init", channel, ..] => {
             match number(channel).and_then(|fd| fds::inherited(fd).at("take over the channel", fd)) {
@@ -44,9 +45,12 @@ fn main() -> ExitCode {
 }
 
 /// The exit code for how the command ended; that it was the time limit is told, for the code alone doesn't.
-fn code(exit: &Exit) -> i32 {
+fn code(Ended { exit, by_interrupt }: &Ended) -> i32 {
     if exit.timed_out {
         eprintln!("nsrs: the command was killed: it ran for longer than --timeout allows");
+    }
+    if *by_interrupt {
+        foreground::die_of_interrupt();
     }
     exit.status.code()
 }
@@ -91,7 +95,7 @@ fn supervise() -> Result<()> {
 }
 
 /// Runs the one container that the handed request asks for.
-fn run(request: &str) -> Result<Exit, Vec<Error>> {
+fn run(request: &str) -> Result<Ended, Vec<Error>> {
     let program = seal::program()?;
     let request = number(request).and_then(|fd| fds::inherited(fd).at("take over the request", fd))?;
     let text = std::io::read_to_string(File::from(request)).at("read the request", "")?;

@@ -161,7 +161,8 @@ pub fn enter_workdir(path: &str, root: &RootDir) -> Result<()> {
 }
 
 /// Gives signals back their default action and unblocks all: the command starts as from a shell. An exec does that for
-/// handlers by itself; what our own program ignores is `SIGPIPE` alone (see [`forget_ignored_signals`]).
+/// handlers by itself; what our own program ignores is `SIGPIPE` alone, and in the foreground what its caller does (see
+/// [`forget_ignored_signals`]).
 ///
 /// # Errors
 /// Never in practice.
@@ -170,7 +171,7 @@ pub fn reset_signals() -> Result<()> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).at("unblock signals", "")
 }
 
-/// At the start of our own program: what its caller had ignored is not for the commands.
+/// At the start of a supervisor: what the caller of Node had ignored is not for the commands.
 ///
 /// # Errors
 /// Never in practice.

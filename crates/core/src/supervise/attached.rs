@@ -11,6 +11,7 @@ use super::engine::{Engine, Order};
 use super::protocol::{self, Event, Filled, Reader, Request, VERSION};
 use super::token::Token;
 use crate::error::{At, Code, Error, Result};
+use crate::steps::exec::forget_ignored_signals;
 use crate::sys::message;
 
 const SOCKET: Token = Token::Own(0);
@@ -50,6 +51,7 @@ impl Outbox {
 /// The event loop itself fails.
 pub fn serve(socket: OwnedFd, program: OwnedFd) -> Result<()> {
     rustix::io::ioctl_fionbio(&socket, true).at("set up the socket", "")?;
+    forget_ignored_signals()?;
     let mut engine = Engine::new(program)?;
     engine.keep_spares()?;
     let mut reader = Reader::default();

@@ -161,11 +161,16 @@ impl Container {
         let Some(first) = self.first.as_ref().filter(|_| pid_one) else { return false };
         // Until the command is there nobody else is, and the terminal may not be anybody's yet.
         let in_front = !self.running || getpgid(Some(first.pid)).is_ok_and(|group| Some(group) == foreground);
-        if !in_front || delivery_to(first.pid, signal) == Delivery::AsIs {
+        if !in_front || self.delivery_to(first.pid, signal) == Delivery::AsIs {
             return false;
         }
         self.deliver(signal, signal == libc::SIGTSTP);
         true
+    }
+
+    fn delivery_to(&self, pid: Pid, signal: i32) -> Delivery {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap_or_default();
+        delivery(signal, &status, self.running)
     }
 
     fn deliver(&mut self, signal: i32, group: bool) {
@@ -181,7 +186,7 @@ impl Container {
         let waits = self.plan.init && self.running;
         let pid_one = self.plan.namespaces.makes(Kind::Pid) && !waits;
         let instead_of_kernel = (pid_one && signal != libc::SIGKILL) || (group && signal == libc::SIGTSTP);
-        let delivery = if instead_of_kernel { delivery_to(first.pid, signal) } else { Delivery::AsIs };
+        let delivery = if instead_of_kernel { self.delivery_to(first.pid, signal) } else { Delivery::AsIs };
         if group {
             // The kernel lets no stop by a key of the terminal act on a group without a shell, as the container's is.
             send_to_group(first.pid, if delivery == Delivery::Stop { libc::SIGSTOP } else { signal });
@@ -200,8 +205,4 @@ impl Container {
             self.waiting = None;
         }
     }
-}
-
-fn delivery_to(pid: Pid, signal: i32) -> Delivery {
-    delivery(signal, &std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap_or_default())
 }

@@ -32,7 +32,6 @@ use crate::plan::root::Root;
 use crate::plan::{self, Plan};
 use crate::spec::Spec;
 use crate::state::{self, journal};
-use crate::steps::exec::forget_ignored_signals;
 use crate::sys::seccomp;
 use crate::sys::wait::reap;
 
@@ -97,7 +96,6 @@ impl Engine {
     /// # Errors
     /// No descriptors are left.
     pub fn new(program: OwnedFd) -> Result<Engine> {
-        forget_ignored_signals()?;
         let host = Host::probe();
         if host.privileged {
             // Once, for all containers: a filter is inherited, and nothing here needs what it refuses. Without the right

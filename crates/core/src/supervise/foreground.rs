@@ -17,6 +17,8 @@ use crate::spec::Spec;
 use crate::sys::clone::{Side, clone3};
 use crate::sys::fds::place;
 use crate::sys::process::exit_now;
+use crate::sys::signal::{is_ignored, set_default};
+use crate::sys::wait::Status;
 
 const SIGNALS: Token = Token::Own(1);
 /// The only container's number.
@@ -29,15 +31,29 @@ const OWN: [Signal; 6] =
 const FAULTS: [Signal; 6] =
     [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL, Signal::SIGTRAP, Signal::SIGSYS];
 
+/// What our caller has us ignore, as nohup(1) does and scripts for their jobs in the background, the command ignores too.
 fn forwarded() -> SigSet {
-    Signal::iterator().filter(|signal| !OWN.contains(signal) && !FAULTS.contains(signal)).collect()
+    let is_kept = |signal: &Signal| OWN.contains(signal) || FAULTS.contains(signal) || is_ignored(*signal);
+    Signal::iterator().filter(|signal| !is_kept(signal)).collect()
+}
+
+/// How a container ended, and what its caller should see.
+#[derive(Debug)]
+pub struct Ended {
+    /// How.
+    pub exit: Exit,
+    /// It was ended by Ctrl-C on the caller's terminal. A shell that runs a script goes on with its next line unless what it
+    /// waits for dies of the signal itself; an exit code says that the signal was handled.
+    pub by_interrupt: bool,
 }
 
 /// Runs one container and returns how it ended.
 ///
 /// # Errors
 /// Every reason why there was none.
-pub fn run(mut spec: Spec, fds: Vec<OwnedFd>, program: OwnedFd) -> Result<Exit, Vec<Error>> {
+pub fn run(mut spec: Spec, fds: Vec<OwnedFd>, program: OwnedFd) -> Result<Ended, Vec<Error>> {
+    // Who ignores it has no children to wait for, and we have.
+    set_default(Signal::SIGCHLD).at("reset the signal", Signal::SIGCHLD)?;
     let mut engine = Engine::new(program)?;
     let set = forwarded();
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None).at("block signals", "")?;
@@ -83,8 +99,9 @@ fn give_back(engine: &mut Engine) {
     }
 }
 
-fn supervise(engine: &mut Engine, signals: &SignalFd, mut outlets: Vec<Outlet>) -> Result<Exit, Vec<Error>> {
+fn supervise(engine: &mut Engine, signals: &SignalFd, mut outlets: Vec<Outlet>) -> Result<Ended, Vec<Error>> {
     let mut relay: Option<Relay> = None;
+    let mut is_interrupted = false;
     loop {
         for (event, fd) in engine.take_events() {
             match (event, fd) {
@@ -98,7 +115,8 @@ fn supervise(engine: &mut Engine, signals: &SignalFd, mut outlets: Vec<Outlet>) 
                     for fallback in report.into_iter().flat_map(|report| report.fallbacks) {
                         eprintln!("nsrs: {fallback}");
                     }
-                    return Ok(exit);
+                    let by_interrupt = is_interrupted && exit.status == Status::Signaled(libc::SIGINT);
+                    return Ok(Ended { exit, by_interrupt });
                 }
                 _ => {}
             }
@@ -113,7 +131,7 @@ fn supervise(engine: &mut Engine, signals: &SignalFd, mut outlets: Vec<Outlet>) 
             }
             match (token, &mut relay) {
                 (Token::Container(key, source), _) => engine.handle(key, source),
-                (SIGNALS, relay) => take_signals(engine, signals, relay.as_ref()),
+                (SIGNALS, relay) => is_interrupted |= take_signals(engine, signals, relay.as_ref()),
                 (token, Some(relay)) => {
                     relay.ready(token, engine)?;
                     attend(engine, relay);
@@ -150,12 +168,14 @@ fn stop(engine: &mut Engine, relay: Option<&Relay>) {
     engine.kill_group(ONLY, libc::SIGCONT);
 }
 
-/// Hands on every signal that has come.
-fn take_signals(engine: &mut Engine, signals: &SignalFd, relay: Option<&Relay>) {
+/// Hands on every signal that has come. Returns whether the terminal's Ctrl-C was among them.
+fn take_signals(engine: &mut Engine, signals: &SignalFd, relay: Option<&Relay>) -> bool {
+    let mut is_interrupted = false;
     while let Ok(Some(info)) = signals.read_signal() {
         let number = info.ssi_signo as i32;
         // What a key of the terminal sends is for the whole job, which a container of its own session is no part of.
         let from_terminal = info.ssi_code == libc::SI_KERNEL;
+        is_interrupted |= from_terminal && number == libc::SIGINT;
         let send = |engine: &mut Engine, number| match from_terminal {
             true => engine.kill_group(ONLY, number),
             false => engine.kill(ONLY, number),
@@ -176,6 +196,14 @@ fn take_signals(engine: &mut Engine, signals: &SignalFd, relay: Option<&Relay>) 
             _ => send(engine, number),
         }
     }
+    is_interrupted
+}
+
+/// Ends this process as Ctrl-C ends one that has no handler, if that is possible.
+pub fn die_of_interrupt() {
+    let _ = set_default(Signal::SIGINT);
+    let _ = nix::sys::signal::raise(Signal::SIGINT);
+    let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&SigSet::from(Signal::SIGINT)), None);
 }
 
 /// Lets the signal that was taken from the terminal do to this process what it does.
