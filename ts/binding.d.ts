@@ -292,10 +292,11 @@ export interface ResourceUsage {
 
 /**
  * Runs a container in the place of this process: signals, terminal and exit code are the container's own. Returns only
- * the reason why it could not. `preserve_fds` are open descriptors that the command keeps under their numbers. A list of
- * changes is written to standard error at the end.
+ * the reason why it could not. `preserve_fds` are open descriptors that the command keeps under their numbers;
+ * `ignored_signals` those that it ignores from the start, a bit each, the lowest for signal 1. A list of changes is written
+ * to standard error at the end.
  */
-export declare function runInPlace(executable: string, args: Array<string>, options: ContainerOptions, caller: CallerInfo, preserveFds: Array<number>, changesAsJson: boolean): ErrorRecord
+export declare function runInPlace(executable: string, args: Array<string>, options: ContainerOptions, caller: CallerInfo, preserveFds: Array<number>, ignoredSignals: number, changesAsJson: boolean): ErrorRecord
 
 /** A container that was asked for. */
 export interface StartedContainer {

@@ -76,6 +76,7 @@ for (const [what, limit, code] of [
     clearTimeout(rescue)
     input.destroy()
     t.false(isHeldUp)
+    if (limit.length > 0) return
     const output = Buffer.alloc(9)
     t.is(output.toString('utf8', 0, readSync(reader, output)), 'late')
   })

@@ -1,7 +1,7 @@
 // Each kind of namespace: a new one, the caller's, one to join. /proc/self/ns tells which.
 
 import { spawn } from 'node:child_process'
-import { readlinkSync, writeFileSync } from 'node:fs'
+import { chmodSync, readlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { ExecutionContext } from 'ava'
 import { asEach, asRoot, cli, exec, isRoot, type Place, root, unless } from '../helpers/product.ts'
@@ -224,10 +224,14 @@ unless(
 
 unless(noBusybox(), asRoot, 'a user namespace with ids of its own is joined as its root', async (t, place) => {
   const rootfs = busyboxRoot(place)
+  chmodSync(place.dir, 0o755)
   const pid = await container(t, place, ['--uidmap', '0:100000:1000', '--gidmap', '0:100000:1000', '--rootfs', rootfs])
   for (const root of [['--rootfs', rootfs], []]) {
     const script = 'id -u; id -g; : > /dev/null && touch /tmp/file && echo made'
-    t.is(await place.output(['--userns', `ns:${pid}`, '--tmpfs', '/tmp', ...root, 'sh', '-c', script]), '0\n0\nmade')
+    t.is(
+      await place.output(['--userns', `ns:${pid}`, '--tmpfs', '/tmp', '-w', '/', ...root, 'sh', '-c', script]),
+      '0\n0\nmade',
+    )
   }
 })
 

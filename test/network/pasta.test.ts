@@ -4,7 +4,6 @@ import { spawn } from 'node:child_process'
 import { chmodSync, readFileSync, statSync } from 'node:fs'
 import { type AddressInfo, createServer } from 'node:net'
 import { asUser, cli, has, isRoot, unless } from '../helpers/product.ts'
-import { busyboxRoot } from '../helpers/roots.ts'
 
 function noPasta(): string | undefined {
   if (!has('pasta')) return 'pasta is missing (Debian: passt)'
@@ -86,7 +85,6 @@ unless(noPasta(), asUser, 'a port that pasta could not take is refused, with the
 unless(noPasta(), asUser, 'pasta connects a container whose root is none of the caller', async (t, place) => {
   const [, first] = readFileSync('/etc/subuid', 'utf8').match(new RegExp(`^${place.as.name}:(\\d+):`, 'm')) ?? []
   const maps = ['--uidmap', `0:${first}:10`, '--gidmap', `0:${first}:10`]
-  const rootfs = busyboxRoot(place)
-  const { stdout, stderr } = await place.nsrs(['run', ...maps, '--rootfs', rootfs, '--', 'ls', '/sys/class/net'])
+  const { stdout, stderr } = await place.nsrs(['run', ...maps, '-w', '/', '--', 'ls', '/sys/class/net'])
   t.is(stdout, 'eth0\nlo\n', stderr)
 })

@@ -16,7 +16,7 @@ use nsrs_core::steps::terminal;
 use nsrs_core::supervise::protocol::VERSION;
 use nsrs_core::sys::fds::{duplicate, place, stdio};
 use nsrs_core::sys::sealed;
-use nsrs_core::sys::signal::ignore;
+use nsrs_core::sys::signal::{ignore, set_default};
 use rustix::fs::{MemfdFlags, SeekFrom, memfd_create, seek};
 
 use crate::caller::CallerInfo;
@@ -39,9 +39,10 @@ pub fn run_in_place(
 ) -> ErrorRecord {
     let mut spec = options.into_spec(args, caller.into(), preserve_fds);
     spec.diff = spec.diff.map(|_| if changes_as_json { Form::Json } else { Form::Text });
-    for signal in Signal::iterator().filter(|signal| ignored_signals & (1 << (*signal as i32 - 1)) != 0) {
-        // Those whose action can't change can't have been ignored.
-        let _ = ignore(signal);
+    for signal in Signal::iterator() {
+        // Node ignores some for itself. Those whose action can't change never were.
+        let is_ignored = ignored_signals & (1 << (signal as i32 - 1)) != 0;
+        let _ = if is_ignored { ignore(signal) } else { set_default(signal) };
     }
     match replace(&executable, &spec) {
         Ok(never) => match never {},

@@ -4,7 +4,6 @@ mod apply;
 mod seal;
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
 use nsrs_core::error::{At, Code, Error, Result};

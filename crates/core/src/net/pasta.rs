@@ -79,10 +79,10 @@ impl Pasta {
 pub struct PastaPlan<'a> {
     /// The pasta to start.
     pub pasta: &'a Pasta,
-    /// The container's network namespace, as a path that stays as long as pasta runs.
-    pub netns: &'a str,
-    /// Its user namespace, if it has one of its own.
-    pub userns: Option<&'a str>,
+    /// A process in the container's user and network namespaces, as the caller's procfs numbers it.
+    pub pid: u32,
+    /// Whether the container has a user namespace of its own.
+    pub userns: bool,
     /// The name of the interface in the container.
     pub interface: &'a str,
     /// The ports to forward. A host's port that is `None` must have been chosen before.
@@ -111,10 +111,11 @@ pub fn argv(plan: &PastaPlan) -> Vec<String> {
         }
         argv.extend([outward.to_owned(), "none".to_owned()]);
     }
-    argv.extend(["--netns".to_owned(), plan.netns.to_owned()]);
-    match plan.userns {
-        Some(path) => argv.extend(["--userns".to_owned(), path.to_owned()]),
-        None => argv.push("--netns-only".to_owned()),
+    argv.extend(["--netns".to_owned(), format!("/proc/{}/ns/net", plan.pid)]);
+    if plan.userns {
+        argv.extend(["--userns".to_owned(), format!("/proc/{}/ns/user", plan.pid)]);
+    } else {
+        argv.push("--netns-only".to_owned());
     }
     argv
 }
@@ -167,21 +168,19 @@ mod tests {
         let publish: Vec<_> =
             ["8080:80", "127.0.0.1:81:81", "[::1]:82:82"].iter().flat_map(|text| parse(text).unwrap()).collect();
         let ready = "/run/nsrs/ready";
-        let (netns, userns) = ("/proc/7/fd/8", Some("/proc/7/fd/9"));
-        let plan = PastaPlan { pasta: &pasta, netns, userns, interface: "eth0", publish: &publish, ready };
+        let plan = PastaPlan { pasta: &pasta, pid: 7, userns: true, interface: "eth0", publish: &publish, ready };
         assert_eq!(
             argv(&plan).join(" "),
             "/usr/bin/pasta --foreground --quiet --config-net --no-map-gw --ns-ifname eth0 --pid /run/nsrs/ready \
              --tcp-ports 8080:80 --tcp-ports 127.0.0.1/81:81 --tcp-ports ::1/82:82 --tcp-ns none \
-             --udp-ports none --udp-ns none --netns /proc/7/fd/8 --userns /proc/7/fd/9"
+             --udp-ports none --udp-ns none --netns /proc/7/ns/net --userns /proc/7/ns/user"
         );
     }
 
     #[test]
     fn a_newer_pasta_is_told_not_to_map_the_loopback() {
         let pasta = Pasta { path: "/usr/bin/pasta".into(), maps_host_loopback: true };
-        let netns = "/proc/7/fd/8";
-        let plan = PastaPlan { pasta: &pasta, netns, userns: None, interface: "eth0", publish: &[], ready: "r" };
+        let plan = PastaPlan { pasta: &pasta, pid: 7, userns: false, interface: "eth0", publish: &[], ready: "r" };
         let argv = argv(&plan).join(" ");
         assert!(argv.contains("--map-host-loopback none") && argv.ends_with("--netns-only"), "{argv}");
     }

@@ -246,6 +246,8 @@ fn connect(plan: &Plan, inputs: &Inputs, mounted: Option<&pseudo::Mounted>) -> R
         Network::Host | Network::Joined => Ok(()),
         Network::None => inside::loopback_up(),
         Network::Pasta { .. } => {
+            // pasta opens this process's namespaces, as the caller; one that has taken other ids is hidden until its exec.
+            nix::sys::prctl::set_dumpable(true).at("let pasta in", "")?;
             inputs.channel.send(&FromChild::NeedNetwork, &[])?;
             inside::loopback_up()?;
             wait_for(&inputs.channel, "wait for the network", connected)

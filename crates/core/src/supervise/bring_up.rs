@@ -11,7 +11,7 @@ use super::engine::{Engine, Order, Resolved};
 use super::launch::{self, Files};
 use super::protocol::Report;
 use super::token::{Source, Token};
-use super::user_network::{Entrance, UserNetwork};
+use super::user_network::UserNetwork;
 use crate::changes::keep::Kept;
 use crate::error::{At, Result};
 use crate::net::pasta::Pasta;
@@ -87,7 +87,6 @@ impl Engine {
             changes,
             wire,
             user_network: None,
-            entrance: None,
             channel: Some(launched.channel),
             announce,
             init_in_charge: false,
@@ -149,9 +148,6 @@ impl Engine {
         if let (Some(changes), true) = (&mut container.changes, container.plan.user_namespace.is_private()) {
             changes.belong_to(pid)?;
         }
-        if matches!(container.plan.network, Network::Pasta { .. }) {
-            container.entrance = Entrance::of(pid, container.plan.user_namespace.is_private()).ok();
-        }
         let Some(channel) = &container.channel else { return Ok(()) };
         if map {
             launch::map_ids(&container.plan, pid, channel)?;
@@ -191,14 +187,11 @@ impl Engine {
             self.pasta = Some(Pasta::probe(directory.as_os_str())?);
         }
         let Some(pasta) = &self.pasta else { return Ok(()) };
-        let entrance = match container.entrance.take() {
-            Some(entrance) => entrance,
-            None => Entrance::of(first.pid, container.plan.user_namespace.is_private())?,
-        };
+        let userns = container.plan.user_namespace.is_private();
         let Some(ground) = &mut self.ground else { return Ok(()) };
         // pasta goes on with one address family where the port of the other is taken, and names no reason where both are.
         publish.iter().try_for_each(|publish| check_free(*publish))?;
-        let network = UserNetwork::start(pasta, first.pid, entrance, publish, &mut ground.journal)?;
+        let network = UserNetwork::start(pasta, first.pid, userns, publish, &mut ground.journal)?;
         for (fd, source) in [(&network.process.pidfd, Source::NetworkEnded), (&network.ready, Source::NetworkReady)] {
             epoll::add(&self.epoll, fd, Token::Container(key, source).data(), epoll::EventFlags::IN)
                 .at("watch pasta", "")?;

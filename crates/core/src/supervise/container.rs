@@ -10,7 +10,7 @@ use rustix::process::{Pid, getpgid};
 use super::protocol::{Exit, Report};
 use super::signals::{Delivery, delivery};
 use super::spare::Waiting;
-use super::user_network::{Entrance, UserNetwork};
+use super::user_network::UserNetwork;
 use super::wiring::Wire;
 use crate::changes::collect::{Collector, Layers};
 use crate::changes::keep::Kept;
@@ -58,8 +58,6 @@ pub struct Container {
     pub wire: Wire,
     /// The program that connects it, where it is not the kernel.
     pub user_network: Option<UserNetwork>,
-    /// Where that program will enter it.
-    pub entrance: Option<Entrance>,
     /// Open until the command is executed, or to the end where an init reports through it.
     pub channel: Option<Channel>,
     /// The caller wants to know when the command runs.
@@ -178,11 +176,16 @@ impl Container {
         let Some(first) = self.first.as_ref().filter(|_| pid_one) else { return false };
         // Until the command is there nobody else is, and the terminal may not be anybody's yet.
         let in_front = !self.running || getpgid(Some(first.pid)).is_ok_and(|group| Some(group) == foreground);
-        if !in_front || delivery_to(first.pid, signal) == Delivery::AsIs {
+        if !in_front || self.delivery_to(first.pid, signal) == Delivery::AsIs {
             return false;
         }
         self.deliver(signal, signal == libc::SIGTSTP);
         true
+    }
+
+    fn delivery_to(&self, pid: Pid, signal: i32) -> Delivery {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap_or_default();
+        delivery(signal, &status, self.running)
     }
 
     fn deliver(&mut self, signal: i32, group: bool) {
@@ -198,7 +201,7 @@ impl Container {
         let waits = self.plan.init && self.running;
         let pid_one = self.plan.namespaces.makes(Kind::Pid) && !waits;
         let instead_of_kernel = (pid_one && signal != libc::SIGKILL) || (group && signal == libc::SIGTSTP);
-        let delivery = if instead_of_kernel { delivery_to(first.pid, signal) } else { Delivery::AsIs };
+        let delivery = if instead_of_kernel { self.delivery_to(first.pid, signal) } else { Delivery::AsIs };
         if group {
             // The kernel lets no stop by a key of the terminal act on a group without a shell, as the container's is.
             send_to_group(first.pid, if delivery == Delivery::Stop { libc::SIGSTOP } else { signal });
@@ -217,8 +220,4 @@ impl Container {
             self.waiting = None;
         }
     }
-}
-
-fn delivery_to(pid: Pid, signal: i32) -> Delivery {
-    delivery(signal, &std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap_or_default())
 }

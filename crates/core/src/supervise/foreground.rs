@@ -42,8 +42,8 @@ fn forwarded() -> SigSet {
 pub struct Ended {
     /// How.
     pub exit: Exit,
-    /// It was ended by Ctrl-C. A shell that runs a script goes on with its next line unless what it waits for dies of the
-    /// signal itself; an exit code says that the signal was handled.
+    /// It was ended by Ctrl-C on the caller's terminal. A shell that runs a script goes on with its next line unless what it
+    /// waits for dies of the signal itself; an exit code says that the signal was handled.
     pub by_interrupt: bool,
     /// The list of its changes, where that is wanted.
     pub changes: Option<OwnedFd>,

@@ -33,16 +33,18 @@ pub enum Delivery {
     Stop,
 }
 
-/// Decides by the signal masks in the text of /proc/PID/status (proc_pid_status(5)).
+/// Decides by the signal masks in the text of /proc/PID/status (proc_pid_status(5)). What a process blocks that is still
+/// being set up, before it `runs` the command, it will not take up later: the block is ours and ends with the set-up.
 #[must_use]
-pub fn delivery(signal: i32, status: &str) -> Delivery {
+pub fn delivery(signal: i32, status: &str, runs: bool) -> Delivery {
     let mask = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name));
         line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
     };
     let bit = 1_u64 << (signal - 1).clamp(0, 63);
     // Handled, ignored on purpose, or blocked to be taken up later: the kernel does all that for a PID 1 too.
-    if (mask("SigCgt:") | mask("SigIgn:") | mask("SigBlk:")) & bit != 0 {
+    let blocked = if runs { mask("SigBlk:") } else { 0 };
+    if (mask("SigCgt:") | mask("SigIgn:") | blocked) & bit != 0 {
         return Delivery::AsIs;
     }
     match Signal::try_from(signal).map(default_action) {
@@ -62,15 +64,22 @@ mod tests {
     #[test]
     fn handled_ignored_and_blocked_signals_are_delivered() {
         for signal in [Signal::SIGINT, Signal::SIGPIPE, Signal::SIGCHLD] {
-            assert_eq!(delivery(signal as i32, STATUS), Delivery::AsIs, "{signal}");
+            assert_eq!(delivery(signal as i32, STATUS, true), Delivery::AsIs, "{signal}");
         }
     }
 
     #[test]
     fn the_default_action_is_taken_where_the_kernel_would_not() {
-        assert_eq!(delivery(Signal::SIGTERM as i32, STATUS), Delivery::Kill);
-        assert_eq!(delivery(Signal::SIGTSTP as i32, STATUS), Delivery::Stop);
-        assert_eq!(delivery(Signal::SIGWINCH as i32, STATUS), Delivery::AsIs);
-        assert_eq!(delivery(40, STATUS), Delivery::Kill);
+        assert_eq!(delivery(Signal::SIGTERM as i32, STATUS, true), Delivery::Kill);
+        assert_eq!(delivery(Signal::SIGTSTP as i32, STATUS, true), Delivery::Stop);
+        assert_eq!(delivery(Signal::SIGWINCH as i32, STATUS, true), Delivery::AsIs);
+        assert_eq!(delivery(40, STATUS, true), Delivery::Kill);
+    }
+
+    #[test]
+    fn what_is_blocked_during_the_set_up_is_not_put_off() {
+        assert_eq!(delivery(Signal::SIGCHLD as i32, STATUS, false), Delivery::AsIs);
+        assert_eq!(delivery(Signal::SIGINT as i32, "SigBlk:\t0000000000000002\n", true), Delivery::AsIs);
+        assert_eq!(delivery(Signal::SIGINT as i32, "SigBlk:\t0000000000000002\n", false), Delivery::Kill);
     }
 }

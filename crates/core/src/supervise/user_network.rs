@@ -1,8 +1,7 @@
 //! pasta beside a container: started when the container's namespaces stand, watched until it is ready, ended with the
 //! container.
 
-use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use nix::fcntl::OFlag;
@@ -22,35 +21,6 @@ use crate::sys::fds::{place, stdio};
 use crate::sys::process::{exit_now, send_signal};
 use crate::sys::wait::reap;
 
-/// The namespaces of a container that pasta is to enter.
-///
-/// Once the container's first process has taken ids that are not the caller's, only root may look at it, so they are opened
-/// before, and pasta finds them among our descriptors.
-#[derive(Debug)]
-pub struct Entrance {
-    network: File,
-    user: Option<File>,
-}
-
-impl Entrance {
-    /// The namespaces of this process.
-    ///
-    /// # Errors
-    /// It is gone, or hidden from us.
-    pub fn of(pid: Pid, userns: bool) -> Result<Entrance> {
-        let open = |name: &str| {
-            let path = format!("/proc/{}/ns/{name}", pid.as_raw_nonzero());
-            File::open(&path).at("hold the namespace", path)
-        };
-        Ok(Entrance { network: open("net")?, user: userns.then(|| open("user")).transpose()? })
-    }
-}
-
-/// How others find a descriptor of ours.
-fn path_of(file: &File) -> String {
-    format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd())
-}
-
 /// A pasta of ours.
 #[derive(Debug)]
 pub struct UserNetwork {
@@ -59,8 +29,6 @@ pub struct UserNetwork {
     /// What it has to say on standard error.
     said: OwnedFd,
     fifo: PathBuf,
-    /// Newer versions end when the path of the namespace does.
-    _entrance: Entrance,
     /// Readable when the network is up.
     pub ready: OwnedFd,
 }
@@ -73,14 +41,14 @@ struct Inputs {
 }
 
 impl UserNetwork {
-    /// Starts pasta for the container whose first process this is, and whose namespaces these are.
+    /// Starts pasta for the container whose first process this is.
     ///
     /// # Errors
     /// It can't be started, or is too old.
     pub fn start(
         pasta: &Pasta,
         container: Pid,
-        entrance: Entrance,
+        userns: bool,
         publish: &[Publish],
         journal: &mut Journal,
     ) -> Result<UserNetwork> {
@@ -92,9 +60,7 @@ impl UserNetwork {
         let ready = open(&fifo, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
             .at("open the pipe", fifo.display())?;
         let ready_path = fifo.to_string_lossy();
-        let (netns, userns) = (path_of(&entrance.network), entrance.user.as_ref().map(path_of));
-        let (netns, userns) = (netns.as_str(), userns.as_deref());
-        let plan = PastaPlan { pasta, netns, userns, interface: INTERFACE, publish, ready: &ready_path };
+        let plan = PastaPlan { pasta, pid: pid as u32, userns, interface: INTERFACE, publish, ready: &ready_path };
         let mut args = argv(&plan);
         args[0] = pasta.path.to_string_lossy().into_owned();
         let env: Vec<String> = std::env::vars().map(|(name, value)| format!("{name}={value}")).collect();
@@ -114,7 +80,7 @@ impl UserNetwork {
                 // Without a word pasta ends: what is not in the journal must not run, for it takes its death signal off.
                 process.slot = Some(slot?);
                 rustix::io::write(&tell, &[0]).at(step, "")?;
-                Ok(UserNetwork { process, said, fifo, _entrance: entrance, ready })
+                Ok(UserNetwork { process, said, fifo, ready })
             }
         }
     }
