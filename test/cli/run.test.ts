@@ -49,7 +49,8 @@ for (const [what, limit, code] of [
   ['its time limit', ['--timeout', '4'], 137],
   ['signals', [], 143],
 ] as const) {
-  test(`a command that holds its pipe while it waits does not hold up ${what}`, async (t) => {
+  // Alone: others that wait synchronously would hold up the clocks here.
+  test.serial(`a command that holds its pipe while it waits does not hold up ${what}`, async (t) => {
     const pipe = join(temporary(), 'pipe')
     spawnSync('mkfifo', [pipe])
     const fd = openSync(pipe, 'r+')

@@ -136,7 +136,7 @@ fn supervise(engine: &mut Engine, signals: &SignalFd, mut outlets: Vec<Outlet>) 
                 (SIGNALS, relay) => is_interrupted |= take_signals(engine, signals, relay.as_ref()),
                 (token, Some(relay)) => {
                     relay.ready(token, engine)?;
-                    is_interrupted |= attend(engine, relay);
+                    attend(engine, relay);
                 }
                 _ => {}
             }
@@ -144,21 +144,17 @@ fn supervise(engine: &mut Engine, signals: &SignalFd, mut outlets: Vec<Outlet>) 
     }
 }
 
-/// Does what was typed, or the reader's end, means to a command with a terminal of its own. Returns whether Ctrl-C was
-/// typed.
-fn attend(engine: &mut Engine, relay: &mut Relay) -> bool {
+/// Does what was typed, or the reader's end, means to a command with a terminal of its own.
+fn attend(engine: &mut Engine, relay: &mut Relay) {
     if std::mem::take(&mut relay.reader_gone) {
         // As from a terminal that is gone.
         engine.kill_group(ONLY, libc::SIGHUP);
     }
-    let keys = std::mem::take(&mut relay.keys);
-    let is_interrupted = keys.contains(&libc::SIGINT);
-    for signal in keys {
+    for signal in std::mem::take(&mut relay.keys) {
         if engine.key(ONLY, signal, relay.foreground()) && signal == libc::SIGTSTP {
             stop(engine, Some(relay));
         }
     }
-    is_interrupted
 }
 
 /// Stops, as the job of a shell that the command is a part of.
