@@ -22,7 +22,7 @@ export interface Flag {
 /** Headings of the help, in order, each with the options under it. */
 export const groups = {
   Image: ['platform', 'entrypoint', 'publishAll', 'rootfsTmpfs'],
-  'Root file system': ['rootfs', 'readOnly', 'hide', 'volumes', 'mounts', 'tmpfs', 'shmSize'],
+  'Root file system': ['rootfs', 'readOnly', 'diff', 'upper', 'hide', 'volumes', 'mounts', 'tmpfs', 'shmSize'],
   Network: ['network', 'publish', 'dns', 'dnsSearch', 'dnsOptions', 'addHosts', 'ip', 'ip6', 'mac'],
   Process: ['env', 'envHost', 'workdir', 'user', 'groups', 'hostname', 'domainname', 'tty', 'init', 'timeout'],
   Rights: ['capAdd', 'capDrop', 'allowNewPrivileges', 'ulimits', 'sysctls', 'umask', 'oomScoreAdj'],
@@ -63,6 +63,11 @@ export const flags: Flags = {
   publishAll: { flags: '-P, --publish-all', help: 'publish every port that the image exposes, on free ports' },
   rootfsTmpfs: { flags: '--rootfs-tmpfs', help: 'keep changes of the image in memory, not on disk' },
   readOnly: { flags: '--read-only', help: 'mount the root file system read-only' },
+  diff: { flags: '--diff', help: 'list at the end what the command changed; a directory as the root stays as it is' },
+  upper: {
+    flags: '--upper <DIR>',
+    help: 'keep the changes in a directory, for nsrs apply or another run; a directory as the root stays as it is',
+  },
   hide: {
     flags: '--hide <PATH>',
     help: "hide a path of the host's tree, beside the well-known secret places",
@@ -162,5 +167,5 @@ export const ownFlags = {
     choices: ['live', 'plain', 'json', 'none'],
   },
   explain: { flags: '--explain', help: 'print what would be done, and do nothing' },
-  format: { flags: '--format <FORMAT>', help: 'with --explain: text or json', choices: ['text', 'json'] },
+  format: { flags: '--format <FORMAT>', help: 'of --explain or --diff: text or json', choices: ['text', 'json'] },
 } as const satisfies Record<string, Flag>

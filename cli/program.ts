@@ -1,5 +1,6 @@
 import { Command, CommanderError } from 'commander'
 import { version } from '../ts/version.ts'
+import { applyCommand } from './apply.ts'
 import { doctorCommand } from './doctor.ts'
 import { imageCommand, verbCommand } from './images.ts'
 import { infoCommand } from './info.ts'
@@ -15,6 +16,7 @@ Examples:
 /** The commands that are no verbs of images. */
 const commands: Record<string, { summary: string; make: (words: readonly string[]) => Command }> = {
   run: { summary: 'run a command in a container', make: runCommand },
+  apply: { summary: 'bring kept changes into the real tree', make: applyCommand },
   doctor: { summary: 'check what this host can do', make: doctorCommand },
   info: { summary: 'tell version, paths and host', make: infoCommand },
 }

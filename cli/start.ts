@@ -32,7 +32,8 @@ export async function start({ args: words, given, dashes }: Line): Promise<void>
   if (own.explain || wish.problems.length > 0) return (await import('./commands.ts')).tell(args, wish, own)
   const { options, preserveFds } = wish
   const { binding, executable } = native()
-  const ignored = ignoredSignals()
+  const [ignored, asJson] = [ignoredSignals(), own.format === 'json']
   const asked = toNative(options)
-  process.exitCode = report([binding.runInPlace(executable, args, asked, caller(options), preserveFds, ignored)])
+  const failure = binding.runInPlace(executable, args, asked, caller(options), preserveFds, ignored, asJson)
+  process.exitCode = report([failure])
 }

@@ -53,8 +53,11 @@ export function understand(given: Record<string, unknown>): Wish {
   const fromFiles = parseAll('--env-file', own.envFile, envFile).flat()
   if (fromFiles.length > 0) options.env = { ...Object.fromEntries(fromFiles), ...(options.env as object | undefined) }
   for (const allow of parseAll('--security-opt', own.securityOpt, securityOption)) options.allowNewPrivileges = allow
-  if (own.format !== undefined && !own.explain)
-    problems.push({ message: '--format says how --explain prints', hint: 'add --explain, or leave --format out' })
+  if (own.format !== undefined && !own.explain && !options.diff)
+    problems.push({
+      message: '--format says how --explain and --diff print',
+      hint: 'add one of them, or leave --format out',
+    })
   const preserveFds = [...new Set(parseAll('--preserve-fd', own.preserveFd, descriptors).flat())]
   const open = inheritedFds()
   for (const fd of preserveFds.filter((fd) => open?.has(fd) === false))

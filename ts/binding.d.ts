@@ -18,6 +18,12 @@ export declare class Supervisor {
   kill(id: number, signal?: number | undefined | null): void
 }
 
+/**
+ * Shows kept changes, asks, and brings them into the real tree, in the place of this process. Returns only the reason why
+ * it could not. Flags: `yes`, `dry-run`, `keep`, `json`, `force`, `privileged-files`.
+ */
+export declare function applyInPlace(executable: string, directory: string, flags: Array<string>): ErrorRecord
+
 /** The calling process. */
 export interface CallerInfo {
   /** Its working directory; empty where it was removed. */
@@ -41,6 +47,16 @@ export interface ContainerOptions {
   rootfsTmpfs?: boolean
   /** Mount the root file system read-only. Default false. */
   readOnly?: boolean
+  /**
+   * List what the command changed of its root file system, in `changes` of the result. A directory as the root is
+   * copy-on-write then. Default false.
+   */
+  diff?: boolean
+  /**
+   * Directory that keeps what the command changes of its root file system, to be shown and applied by `nsrs apply`, or gone
+   * on with; made if it is missing. A directory as the root is copy-on-write then. Default: the changes are thrown away.
+   */
+  upper?: string
   /** Further paths of the host's tree to hide (`~/` is the home directory), beside the well-known secret places. */
   hide?: Array<string>
   /** Bind mounts, `SOURCE:TARGET[:OPTIONS]`. */
@@ -251,6 +267,8 @@ export interface NativeEvent {
   terminal?: number
   /** The command has ended, and nothing of the container is left. */
   exited?: ExitReport
+  /** Beside `exited`: the list of changes, as JSON. */
+  changes?: string
   /** There is no container, and nothing of it is left. */
   failed?: Array<ErrorRecord>
   /** The answer to an `explain`. */
@@ -275,9 +293,10 @@ export interface ResourceUsage {
 /**
  * Runs a container in the place of this process: signals, terminal and exit code are the container's own. Returns only
  * the reason why it could not. `preserve_fds` are open descriptors that the command keeps under their numbers;
- * `ignored_signals` those that it ignores from the start, a bit each, the lowest for signal 1.
+ * `ignored_signals` those that it ignores from the start, a bit each, the lowest for signal 1. A list of changes is written
+ * to standard error at the end.
  */
-export declare function runInPlace(executable: string, args: Array<string>, options: ContainerOptions, caller: CallerInfo, preserveFds: Array<number>, ignoredSignals: number): ErrorRecord
+export declare function runInPlace(executable: string, args: Array<string>, options: ContainerOptions, caller: CallerInfo, preserveFds: Array<number>, ignoredSignals: number, changesAsJson: boolean): ErrorRecord
 
 /** A container that was asked for. */
 export interface StartedContainer {

@@ -226,7 +226,8 @@ export class Process extends EventEmitter<ProcessEvents> implements AsyncDisposa
       this.terminal?.attach(event.terminal)
     } else {
       this.#over(() => {
-        if (event.exited !== undefined) this.#ended(toExit(event.exited, this.#canceler?.isCanceled === true))
+        if (event.exited !== undefined)
+          this.#ended(toExit(event.exited, event.changes, this.#canceler?.isCanceled === true))
         else this.#failed(fromRecords(event.failed ?? []))
       })
     }

@@ -1,6 +1,21 @@
 import type { ContainerReport, ExitReport, ResourceUsage } from './binding.d.ts'
 import { signalName } from './signals.ts'
 
+/** One path that a command added, modified or deleted. */
+export interface Change {
+  kind: 'added' | 'modified' | 'deleted'
+  /** Absolute path in the container; bytes that are no UTF-8 are replaced. */
+  path: string
+  /** All bytes of the path in hexadecimal, where it is no UTF-8. */
+  pathHex?: string
+  /** What it is now; of what was deleted, what it was. */
+  type: 'file' | 'directory' | 'link' | 'fifo' | 'socket' | 'device' | 'unknown'
+  /** Of what was modified, in what. */
+  differs?: ('type' | 'content' | 'mode' | 'owner' | 'xattrs')[]
+  /** Why it could give somebody more rights than the command had; `nsrs apply` brings such a file only when told to. */
+  hazards?: ('set-user-id' | 'set-group-id' | 'capabilities' | 'device')[]
+}
+
 /** How a command ended. */
 export interface Exit {
   /** Its exit code; `undefined` if a signal ended it. */
@@ -15,6 +30,8 @@ export interface Exit {
   durationMs: number
   /** Processor time and memory of the command and of the processes it waited for. */
   usage: ResourceUsage
+  /** What it changed of its root file system, by path, with the option `diff`. */
+  changes: Change[] | undefined
 }
 
 /** How a command ended, and what it wrote. The names are execa's. */
@@ -34,7 +51,7 @@ export interface Result<Output = string> extends Exit {
 }
 
 /** The addon's report in the words of this API. */
-export function toExit(report: ExitReport, isCanceled: boolean): Exit {
+export function toExit(report: ExitReport, changes: string | undefined, isCanceled: boolean): Exit {
   return {
     exitCode: report.exitCode,
     signal: report.signal === undefined ? undefined : signalName(report.signal),
@@ -42,6 +59,7 @@ export function toExit(report: ExitReport, isCanceled: boolean): Exit {
     isCanceled,
     durationMs: report.durationMs,
     usage: report.usage,
+    changes: changes === undefined ? undefined : (JSON.parse(changes) as Change[]),
   }
 }
 

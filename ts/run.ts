@@ -101,6 +101,7 @@ class Run {
   /** What is still to come: the end of the container, and of its streams. */
   #missing = 1
   #exit: ExitReport | undefined
+  #changes: string | undefined
   #failure: Error | undefined
   #report: ContainerReport | undefined
   #full = false
@@ -182,8 +183,10 @@ class Run {
       this.#terminal?.attach(event.terminal)
       return
     }
-    if (event.exited !== undefined) this.#exit = event.exited
-    else if (event.failed !== undefined) this.#failure ??= fromRecords(event.failed)
+    if (event.exited !== undefined) {
+      this.#exit = event.exited
+      this.#changes = event.changes
+    } else if (event.failed !== undefined) this.#failure ??= fromRecords(event.failed)
     this.#canceler?.stop()
     this.#terminal?.over()
     this.#settle()
@@ -206,7 +209,7 @@ class Run {
   }
 
   #result(report: ExitReport): Result<string | Uint8Array> {
-    const exit = toExit(report, this.#canceler?.isCanceled === true)
+    const exit = toExit(report, this.#changes, this.#canceler?.isCanceled === true)
     return {
       ...exit,
       stdout: this.#output(this.#stdout),

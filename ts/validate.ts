@@ -98,6 +98,8 @@ const table: Record<keyof AnyOptions, Kind> = {
   publishAll: 'boolean',
   rootfsTmpfs: 'boolean',
   readOnly: 'boolean',
+  diff: 'boolean',
+  upper: 'string',
   hide: 'strings',
   volumes: 'strings',
   mounts: 'mounts',

@@ -49,7 +49,8 @@ for (const [what, limit, code] of [
   ['its time limit', ['--timeout', '4'], 137],
   ['signals', [], 143],
 ] as const) {
-  test(`a command that holds its pipe while it waits does not hold up ${what}`, async (t) => {
+  // Alone: others that wait synchronously would hold up the clocks here.
+  test.serial(`a command that holds its pipe while it waits does not hold up ${what}`, async (t) => {
     const pipe = join(temporary(), 'pipe')
     spawnSync('mkfifo', [pipe])
     const fd = openSync(pipe, 'r+')
@@ -228,7 +229,11 @@ for (const [what, args, text] of [
   ['a number that is none', ['--oom-score-adj', 'much', 'true'], /invalid --oom-score-adj "much"/],
   ['a time that is none', ['--timeout', '-1', 'true'], /invalid --timeout "-1"/],
   ['descriptors that are none', ['--preserve-fd', '1', 'true'], /invalid --preserve-fd "1"/],
-  ['a format of nothing', ['--format', 'json', 'true'], /--format says how --explain prints\n.*add --explain/],
+  [
+    'a format of nothing',
+    ['--format', 'json', 'true'],
+    /--format says how --explain and --diff print\n.*add one of them/,
+  ],
   ['a file that is missing', ['--env-file', '/nope', 'true'], /invalid --env-file "\/nope": ENOENT/],
   ['a sysctl without a value', ['--sysctl', 'net.x', 'true'], /invalid --sysctl "net.x"/],
   ['a root that is missing', ['--rootfs', '/nope', 'true'], /\/nope/],

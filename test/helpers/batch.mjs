@@ -11,8 +11,8 @@ async function work() {
   for (let index = next++; index < jobs.length; index = next++) {
     const { command, args = [], options } = jobs[index]
     try {
-      const { exitCode, signal, stdout, stderr } = await run(command, args, { reject: false, ...options })
-      done[index] = { exitCode, signal, stdout, stderr }
+      const { exitCode, signal, stdout, stderr, changes } = await run(command, args, { reject: false, ...options })
+      done[index] = { exitCode, signal, stdout, stderr, changes }
     } catch (error) {
       done[index] = { stdout: '', stderr: '', code: error.code ?? error.name, message: error.message }
     }

@@ -59,6 +59,8 @@ export interface Done {
   signal?: string
   stdout: string
   stderr: string
+  /** With the option `diff`. */
+  changes?: { kind: string; path: string; type: string }[]
   /** `error.code` of a failed start. */
   code?: string
   message?: string

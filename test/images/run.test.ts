@@ -249,3 +249,22 @@ unless(noRegistry(), asEach, 'an image that is missing is pulled', async (t, pla
   t.is(missing.code, 125)
   t.regex(missing.stderr, /hint: nsrs run -- /)
 })
+
+withImage(
+  'what a command changes of an image is listed and kept, but never applied to its layers',
+  [],
+  async (t, place) => {
+    const script = 'echo x > /new; rm /bin/cat'
+    const first = await run(place, '--diff', '--upper', 'kept', 'app', 'sh', '-c', script)
+    t.is(first.code, 0, first.stderr)
+    t.deepEqual(first.stderr.trimEnd().split('\n'), ['D /bin/cat', 'A /new'])
+    t.is(await good(t, run(place, '--upper', 'kept', 'app', 'sh', '-c', 'read x < /new; echo $x')), 'x\n')
+    const thrown = await run(place, '--diff', 'app', 'sh', '-c', script)
+    t.deepEqual(thrown.stderr.trimEnd().split('\n'), ['D /bin/cat', 'A /new'])
+    const applied = await place.nsrs(['apply', '--yes', 'kept'])
+    t.is(applied.code, 125)
+    t.regex(applied.stderr, /of an image, whose layers stay as they are/)
+    t.is(await good(t, run(place, 'app', 'sh', '-c', 'test -e /bin/cat && test ! -e /new && echo clean')), 'clean\n')
+    await nothingIsLeft(t, place)
+  },
+)

@@ -1,6 +1,6 @@
 // The host's own tree, copy-on-write.
 
-import { chmodSync, existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
+import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { snapshot } from '../helpers/canary.ts'
 import { asEach, asRoot, asUser, cli, exec, isRoot, type Place, root } from '../helpers/product.ts'
@@ -103,4 +103,22 @@ asEach('the working directory may have mounts below it', async (t, place) => {
   })
   t.is(stdout, 'seenbelow\nfile\nmade\n', stderr)
   t.false(existsSync(join(dir, 'new')))
+})
+
+asEach('a mount that the caller may not enter takes no mode from the one after it', async (t, place) => {
+  // It takes root to make one.
+  if (!isRoot) return t.pass()
+  const dir = place.make('above')
+  for (const sub of ['closed', 'closed/in', 'open']) place.make(`above/${sub}`)
+  chownSync(join(dir, 'closed'), 0, 0)
+  const script = `mount -t tmpfs -o mode=755 in "$1/closed/in" && mount -t tmpfs -o mode=1777 open "$1/open" &&
+    chmod 700 "$1/closed" && cd "$1" && shift && exec "$@"`
+  const who =
+    place.as.uid === 0 ? [] : ['setpriv', `--reuid=${place.as.uid}`, `--regid=${place.as.gid}`, '--init-groups']
+  const command = [cli, 'run', '--network', 'none', 'stat', '-c', '%a', 'open']
+  const { stdout, stderr } = await exec('unshare', ['--mount', 'sh', '-c', script, 'sh', dir, ...who, ...command], {
+    as: root,
+    env: { HOME: place.as.home, NSRS_STATE_DIR: place.state },
+  })
+  t.is(stdout, '1777\n', stderr)
 })

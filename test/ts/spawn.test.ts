@@ -185,3 +185,12 @@ test.serial('streams that nobody asked for are closed', async (t) => {
   }
   t.true(await until(() => openFiles() <= before), `${openFiles()} files are open, ${before} were before`)
 })
+
+test('what the command changed is in the exit, where it was asked for', async (t) => {
+  const kept = join(temporary(), 'kept')
+  const change = () => spawn('sh', ['-c', 'echo x > /changed'], { ...box, diff: true, upper: kept })
+  t.deepEqual((await change().wait()).changes, [{ kind: 'added', path: '/changed', type: 'file' }])
+  const again = spawn('cat', ['/changed'], { ...box, upper: kept })
+  t.deepEqual(await collect(again.lines()), ['x'])
+  t.is((await again.wait()).changes, undefined)
+})

@@ -3,6 +3,7 @@
 //! A run is data before it is action: a [`spec::Spec`] says what the caller asked, [`plan::resolve`] turns it and the
 //! facts of the host into a [`plan::Plan`] or into every problem found, and [`supervise`] walks the plan.
 
+pub mod changes;
 pub mod error;
 pub mod host;
 pub mod image;

@@ -1,9 +1,10 @@
 //! What the supervisor tells, as JavaScript sees it.
 
+use std::fs::File;
 use std::os::fd::{IntoRawFd, OwnedFd};
 
 use napi_derive::napi;
-use nsrs_core::error::Error;
+use nsrs_core::error::{Code, Error};
 use nsrs_core::host::doctor::{self, Verdict};
 use nsrs_core::supervise::protocol::{Event, Exit, Report};
 use nsrs_core::sys::wait::Status;
@@ -166,6 +167,8 @@ pub struct NativeEvent {
     pub terminal: Option<i32>,
     /// The command has ended, and nothing of the container is left.
     pub exited: Option<ExitReport>,
+    /// Beside `exited`: the list of changes, as JSON.
+    pub changes: Option<String>,
     /// There is no container, and nothing of it is left.
     pub failed: Option<Vec<ErrorRecord>>,
     /// The answer to an `explain`.
@@ -206,14 +209,22 @@ impl Delivery {
 impl From<Delivery> for NativeEvent {
     fn from(delivery: Delivery) -> NativeEvent {
         let id = delivery.id().unwrap_or(0) as f64;
-        let fd = delivery.fd.map(IntoRawFd::into_raw_fd);
         let event = NativeEvent { id, ..NativeEvent::default() };
         match delivery.event {
             Event::Hello { .. } => event,
             Event::Started { report, .. } => NativeEvent { started: Some(report.into()), ..event },
-            Event::Terminal { .. } => NativeEvent { terminal: fd, ..event },
+            Event::Terminal { .. } => NativeEvent { terminal: delivery.fd.map(IntoRawFd::into_raw_fd), ..event },
             Event::Exited { exit, report, .. } => {
-                NativeEvent { exited: Some(exit.into()), started: report.map(Into::into), ..event }
+                match delivery.fd.map(|list| std::io::read_to_string(File::from(list))).transpose() {
+                    Ok(changes) => {
+                        NativeEvent { exited: Some(exit.into()), started: report.map(Into::into), changes, ..event }
+                    }
+                    // A result without its list would look like one without changes.
+                    Err(error) => {
+                        let error = Error::new(Code::SetupFailed, "read the list of changes", error.to_string());
+                        NativeEvent { failed: Some(vec![error.into()]), ..event }
+                    }
+                }
             }
             Event::Failed { errors, .. } => {
                 NativeEvent { failed: Some(errors.into_iter().map(Into::into).collect()), ..event }

@@ -9,6 +9,7 @@ use napi::bindgen_prelude::*;
 use napi_derive::napi;
 use nix::fcntl::AtFlags;
 use nix::sys::signal::Signal;
+use nsrs_core::changes::collect::Form;
 use nsrs_core::error::{At, Code, Error};
 use nsrs_core::spec::TerminalSize as SpecSize;
 use nsrs_core::steps::terminal;
@@ -24,7 +25,8 @@ use crate::options::{ContainerOptions, TerminalSize};
 
 /// Runs a container in the place of this process: signals, terminal and exit code are the container's own. Returns only
 /// the reason why it could not. `preserve_fds` are open descriptors that the command keeps under their numbers;
-/// `ignored_signals` those that it ignores from the start, a bit each, the lowest for signal 1.
+/// `ignored_signals` those that it ignores from the start, a bit each, the lowest for signal 1. A list of changes is written
+/// to standard error at the end.
 #[napi]
 pub fn run_in_place(
     executable: String,
@@ -33,8 +35,10 @@ pub fn run_in_place(
     caller: CallerInfo,
     preserve_fds: Vec<i32>,
     ignored_signals: u32,
+    changes_as_json: bool,
 ) -> ErrorRecord {
-    let spec = options.into_spec(args, caller.into(), preserve_fds);
+    let mut spec = options.into_spec(args, caller.into(), preserve_fds);
+    spec.diff = spec.diff.map(|_| if changes_as_json { Form::Json } else { Form::Text });
     for signal in Signal::iterator() {
         // Node ignores some for itself. Those whose action can't change never were.
         let is_ignored = ignored_signals & (1 << (signal as i32 - 1)) != 0;
@@ -110,11 +114,30 @@ fn replace(executable: &str, spec: &nsrs_core::spec::Spec) -> nsrs_core::error::
         place(copy, fd).at("pass the file descriptor", fd)?;
     }
     place(request, number).at(step, "")?;
+    execute(executable, &["run", VERSION, &number.to_string()])
+}
+
+/// Shows kept changes, asks, and brings them into the real tree, in the place of this process. Returns only the reason why
+/// it could not. Flags: `yes`, `dry-run`, `keep`, `json`, `force`, `privileged-files`.
+#[napi]
+pub fn apply_in_place(executable: String, directory: String, flags: Vec<String>) -> ErrorRecord {
+    let args: Vec<&str> = ["apply", VERSION, &directory].into_iter().chain(flags.iter().map(String::as_str)).collect();
+    match execute(&executable, &args) {
+        Ok(never) => match never {},
+        Err(error) => error.into(),
+    }
+}
+
+/// Executes the executable in the place of this process.
+fn execute(executable: &str, args: &[&str]) -> nsrs_core::error::Result<std::convert::Infallible> {
+    let step = "start nsrs-runtime";
     keep_stdio();
-    let c_string = |text: &str| c_string(text, step, executable);
-    let (program, version, number) = (c_string(executable)?, c_string(VERSION)?, c_string(&number.to_string())?);
+    let program = c_string(executable, step, executable)?;
+    let args: Vec<CString> =
+        args.iter().map(|arg| c_string(arg, step, arg)).collect::<nsrs_core::error::Result<_>>()?;
     let env = environment();
-    let args = [program.as_c_str(), c"run", &version, &number];
+    let args: Vec<&std::ffi::CStr> =
+        std::iter::once(program.as_c_str()).chain(args.iter().map(CString::as_c_str)).collect();
     // Sealed here, it need not be executed a second time. Where that can't be, it finds that out itself and says why.
     if let Ok(sealed) = sealed::copy_of(Path::new(executable)) {
         let _ = nix::unistd::execveat(&sealed, c"", &args, &env, AtFlags::AT_EMPTY_PATH);

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use napi_derive::napi;
+use nsrs_core::changes::collect::Form;
 use nsrs_core::spec::{self, Spec};
 
 /// Size of a terminal in characters.
@@ -53,6 +54,12 @@ pub struct ContainerOptions {
     pub rootfs_tmpfs: Option<bool>,
     /// Mount the root file system read-only. Default false.
     pub read_only: Option<bool>,
+    /// List what the command changed of its root file system, in `changes` of the result. A directory as the root is
+    /// copy-on-write then. Default false.
+    pub diff: Option<bool>,
+    /// Directory that keeps what the command changes of its root file system, to be shown and applied by `nsrs apply`, or gone
+    /// on with; made if it is missing. A directory as the root is copy-on-write then. Default: the changes are thrown away.
+    pub upper: Option<String>,
     /// Further paths of the host's tree to hide (`~/` is the home directory), beside the well-known secret places.
     pub hide: Option<Vec<String>>,
     /// Bind mounts, `SOURCE:TARGET[:OPTIONS]`.
@@ -158,6 +165,8 @@ impl ContainerOptions {
             entrypoint,
             rootfs_tmpfs,
             read_only,
+            diff,
+            upper,
             hide,
             volumes,
             mounts,
@@ -217,6 +226,8 @@ impl ContainerOptions {
             publish_all: publish_all.unwrap_or_default(),
             rootfs_tmpfs: rootfs_tmpfs.unwrap_or_default(),
             read_only: read_only.unwrap_or_default(),
+            diff: diff.unwrap_or_default().then_some(Form::Json),
+            upper,
             hide: hide.unwrap_or_default(),
             volumes: volumes.unwrap_or_default(),
             mounts: mounts.unwrap_or_default().into_iter().map(mount).collect(),

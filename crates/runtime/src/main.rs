@@ -1,5 +1,6 @@
 //! The static executable of nsrs: supervisor of a Node process, container in the foreground, init of a container.
 
+mod apply;
 mod seal;
 
 use std::fs::File;
@@ -21,8 +22,9 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
     match args.iter().skip(1).map(String::as_str).collect::<Vec<_>>()[..] {
         ["supervise", version] => finish(check(version).and_then(|()| supervise()).map(|()| 0).map_err(Vec::from)),
-        ["run", version, request] => {
-            finish(check(version).map_err(Vec::from).and_then(|()| run(request)).map(|ended| code(&ended)))
+        ["run", version, request] => finish(check(version).map_err(Vec::from).and_then(|()| run(request)).map(code)),
+        ["apply", version, directory, ref flags @ ..] => {
+            finish(check(version).and_then(|()| apply::run(directory, flags)).map_err(Vec::from))
         }
         ["init", channel, ..] => {
             match number(channel).and_then(|fd| fds::inherited(fd).at("take over the channel", fd)) {
@@ -44,12 +46,17 @@ fn main() -> ExitCode {
     }
 }
 
-/// The exit code for how the command ended; that it was the time limit is told, for the code alone doesn't.
-fn code(Ended { exit, by_interrupt }: &Ended) -> i32 {
+/// The exit code for how the command ended, after the list of its changes; that it was the time limit is told, for the code
+/// alone doesn't.
+fn code(Ended { exit, by_interrupt, changes }: Ended) -> i32 {
+    if let Some(changes) = changes {
+        // A reader that is gone, or a disk that is full, is no matter of the command's.
+        let _ = std::io::copy(&mut File::from(changes), &mut std::io::stderr());
+    }
     if exit.timed_out {
         eprintln!("nsrs: the command was killed: it ran for longer than --timeout allows");
     }
-    if *by_interrupt {
+    if by_interrupt {
         foreground::die_of_interrupt();
     }
     exit.status.code()

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::ErrorKind;
 
 use crate::error::{Code, Error};
+use crate::host::tree::unescape;
 use crate::plan::Plan;
 use crate::plan::mount::Source;
 use crate::plan::namespace::Join;
@@ -17,6 +18,10 @@ pub fn check(plan: &Plan) -> Vec<Error> {
         // Whether its layers are there was looked up when it was found.
         Root::Shared | Root::Host(_) | Root::Image(_) => None,
     };
+    let copied = match &plan.root {
+        Root::Directory { path, .. } if plan.changes.is_some() => check_copied(path),
+        _ => None,
+    };
     // What stayed relative is relative to a directory that is gone, and was told.
     let sources = plan.mounts.iter().filter_map(|mount| match &mount.source {
         Source::Bind { path, .. } if path.starts_with('/') => check_source(path, &mount.option, false),
@@ -24,7 +29,7 @@ pub fn check(plan: &Plan) -> Vec<Error> {
         _ => None,
     });
     let joined = plan.namespaces.joined.iter().filter_map(check_namespace);
-    root.into_iter().chain(sources).chain(joined).collect()
+    root.into_iter().chain(copied).chain(sources).chain(joined).collect()
 }
 
 fn check_namespace(join: &Join) -> Option<Error> {
@@ -54,6 +59,19 @@ fn check_root(path: &str) -> Option<Error> {
             _ => None,
         },
     }
+}
+
+/// An overlay shows nothing of what is mounted in the directory that it is over.
+fn check_copied(path: &str) -> Option<Error> {
+    let path = fs::canonicalize(path).ok()?;
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape);
+    let below = points.map(std::path::PathBuf::from).find(|point| *point != path && point.starts_with(&path))?;
+    Some(
+        Error::new(Code::Unsupported, "copy the root on write", format!("{} is mounted in it", below.display()))
+            .on(path.display().to_string())
+            .hint("unmount it, or run without --diff and --upper"),
+    )
 }
 
 fn check_source(path: &str, option: &str, directory: bool) -> Option<Error> {

@@ -12,6 +12,7 @@ use std::fmt::{self, Formatter, Result};
 use self::sheet::{Sheet, count, quoted, size};
 use super::Plan;
 use super::capability::Capabilities;
+use super::changes::Changes;
 use super::command::{Command, Id, User};
 use super::idmap::{IdMap, MapWriter, UserNamespace};
 use super::image::{ImageRoot, Upper};
@@ -21,6 +22,7 @@ use super::namespace::{ClockOffsets, Kind, Namespaces};
 use super::pseudo::{Nodes, Proc, Pseudo, Sys};
 use super::root::{HostRoot, Root};
 use super::sysctl::Sysctl;
+use crate::changes::collect::Form;
 use crate::spec::TerminalSize;
 
 impl fmt::Display for Plan {
@@ -30,6 +32,7 @@ impl fmt::Display for Plan {
             user_namespace,
             root,
             pseudo,
+            changes,
             mounts,
             network,
             names,
@@ -47,7 +50,8 @@ impl fmt::Display for Plan {
         namespaces(sheet, kinds)?;
         ids(sheet, user_namespace)?;
         sheet.gap()?;
-        tree(sheet, root)?;
+        tree(sheet, root, changes.is_some())?;
+        changes.as_ref().map_or(Ok(()), |changes| kept_changes(sheet, changes))?;
         pseudo.as_ref().map_or(Ok(()), |pseudo| kernel_views(sheet, pseudo))?;
         network::name_files(sheet, names)?;
         mounts.iter().try_for_each(|mount| one_mount(sheet, mount))?;
@@ -138,10 +142,23 @@ fn ids(sheet: &mut Sheet<'_, '_>, user: &UserNamespace) -> Result {
     sheet.prose("id maps", &format!("{by}{groups}"))
 }
 
-fn tree(sheet: &mut Sheet<'_, '_>, root: &Root) -> Result {
+fn kept_changes(sheet: &mut Sheet<'_, '_>, Changes { list, upper }: &Changes) -> Result {
+    let form = list.map(|form| match form {
+        Form::Text => "listed at the end".to_owned(),
+        Form::Json => "listed at the end, as JSON".to_owned(),
+    });
+    let place =
+        upper.as_ref().map_or("in memory, and thrown away".to_owned(), |path| format!("kept in {}", quoted(path)));
+    sheet.list("changes", form.into_iter().chain([place]))
+}
+
+fn tree(sheet: &mut Sheet<'_, '_>, root: &Root, copied: bool) -> Result {
     match root {
         Root::Shared => sheet.prose("root", "the tree of the mount namespace it is in, as it is"),
         Root::Directory { path, read_only: true } => sheet.list("root", [format!("{}, read-only", quoted(path))]),
+        Root::Directory { path, read_only: false } if copied => {
+            sheet.list("root", [format!("{}, copy-on-write", quoted(path))])
+        }
         Root::Directory { path, read_only: false } => {
             sheet.list("root", [format!("{}, writable: changes stay there", quoted(path))])
         }

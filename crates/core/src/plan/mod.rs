@@ -4,6 +4,7 @@
 //! supervisor walks the host's side of a plan, the container's first process walks the rest.
 
 pub mod capability;
+pub mod changes;
 pub mod command;
 pub mod env;
 pub mod explain;
@@ -39,6 +40,8 @@ pub struct Plan {
     pub root: root::Root,
     /// /proc, /sys and /dev; `None` where the mount namespace isn't the container's own.
     pub pseudo: Option<pseudo::Pseudo>,
+    /// What becomes of the command's changes; `None`: they are thrown away unseen, or are the root's own.
+    pub changes: Option<changes::Changes>,
     /// Mounts of the caller, in the order in which they are made.
     pub mounts: Vec<mount::Mount>,
     /// How the container is connected.
@@ -70,6 +73,7 @@ impl Plan {
             user_namespace,
             root,
             pseudo,
+            changes,
             mounts,
             network,
             names,
@@ -82,6 +86,7 @@ impl Plan {
             timeout_ms: _,
         } = self;
         *root == other.root
+            && *changes == other.changes
             && *mounts == other.mounts
             && *network == other.network
             && *namespaces == other.namespaces

@@ -2,7 +2,7 @@
 
 use super::image::ImageFacts;
 use super::namespace::{ClockOffsets, Kind, Namespaces, Use};
-use super::{Plan, Problems, command, idmap, image, mount, namespace, network, pseudo, root, size, sysctl};
+use super::{Plan, Problems, changes, command, idmap, image, mount, namespace, network, pseudo, root, size, sysctl};
 use crate::error::{Code, Error};
 use crate::host::Host;
 use crate::host::tree::HostTree;
@@ -48,6 +48,7 @@ pub fn resolve(spec: &Spec, host: &Host, tree: &HostTree, facts: Option<&ImageFa
     };
     let mut plan = Plan {
         pseudo: pseudo::resolve(&namespaces, user_namespace.is_private(), host.privileged, shm_size, tty_mapped),
+        changes: changes::resolve(spec, &root, host, problems_ref),
         mounts: mounts(spec, host, problems_ref),
         sysctls: sysctl::resolve(&spec.sysctls, &namespaces, &user_namespace, problems_ref),
         command: command::resolve(spec, host_tree, facts.map(|facts| &facts.config), hostname.as_deref(), problems_ref),

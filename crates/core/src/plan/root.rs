@@ -6,7 +6,7 @@ use super::Problems;
 use super::image::{self, ImageFacts, ImageRoot};
 use super::mount::{Attributes, absolute};
 use super::namespace::{Kind, Namespaces};
-use super::{hide, namespace};
+use super::{changes, hide, namespace};
 use crate::error::{Code, Error};
 use crate::host::Host;
 use crate::host::tree::HostTree;
@@ -92,7 +92,7 @@ const FRESH: [&str; 2] = ["/tmp", "/run"];
 const PSEUDO: [&str; 3] = ["/proc", "/sys", "/dev"];
 
 /// Does `path` lie at or below `directory`?
-fn below(path: &str, directory: &str) -> bool {
+pub(super) fn below(path: &str, directory: &str) -> bool {
     path == directory || path.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/') || directory == "/")
 }
 
@@ -109,7 +109,9 @@ pub fn host_root(spec: &Spec, host: &Host, tree: &HostTree, user_private: bool) 
     let by_caller: Vec<String> = spec.hide.iter().map(|path| clean(&absolute(path, cwd, home))).collect();
     let mut homes = tree.homes.clone();
     homes.extend(home.filter(|home| *home != "/").map(ToOwned::to_owned));
-    let secrets = hide::paths(&homes);
+    let mut secrets = hide::paths(&homes);
+    // Whoever could write to the layers from inside would forge the list.
+    secrets.extend(changes::upper(spec, host));
     let in_hidden = secrets.iter().chain(&by_caller).any(|path| below(cwd, path));
     let reveal = (cwd != "/" && (is_covered(cwd, &FRESH) || in_hidden)).then(|| cwd.to_owned());
     // What a fresh directory covers needs no hiding, unless it comes back into view with the working directory.
@@ -144,7 +146,7 @@ fn parents(mount_points: &[String]) -> Vec<String> {
 }
 
 /// The same path without `.`, empty parts and a slash at the end; `..` stays, for a link may stand before it.
-fn clean(path: &str) -> String {
+pub(super) fn clean(path: &str) -> String {
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
     format!("/{}", parts.join("/"))
 }

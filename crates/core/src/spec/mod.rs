@@ -91,6 +91,10 @@ pub struct Spec {
     pub rootfs_tmpfs: bool,
     /// Mount the root file system read-only.
     pub read_only: bool,
+    /// List at the end what the command changed, in this form.
+    pub diff: Option<crate::changes::collect::Form>,
+    /// Directory in which the changes are kept.
+    pub upper: Option<String>,
     /// Further paths of the host's tree to hide; `~/` is the caller's home directory.
     pub hide: Vec<String>,
     /// `SOURCE:TARGET[:OPTIONS]`, bind mounts.

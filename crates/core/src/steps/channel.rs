@@ -35,6 +35,9 @@ pub enum FromChild {
     Executed,
     /// The init saw the command end; the status word of wait(2).
     Ended(i32),
+    /// The command's changes will be wanted: with the directory of the writable layers, the record of what they are, and
+    /// the user namespace, where there is one of its own.
+    Layers,
     /// A container made ahead stands and waits for [`ToChild::Command`]; with its mount namespace, unless something of the
     /// caller's is mounted there.
     Ready,

@@ -8,7 +8,7 @@ use rustix::fs::{CWD, OFlags, fstat};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
-use super::host_split::{self, split_mode};
+use super::host_split;
 use super::mount_api::{attach, clone_tree, make_read_only, tmpfs};
 use super::present::Present;
 use super::root_dir::{Missing, RootDir};
@@ -40,19 +40,19 @@ pub fn assemble(plan: &HostRoot, scratch: &mut Scratch) -> Result<Assembled> {
     let (first, rest) = plan.overlays.split_first().ok_or_else(|| {
         Error::new(Code::Unsupported, "read the mount table", "the host's root is not in /proc/self/mountinfo")
     })?;
-    let tree = if split("/") {
-        tmpfs(split_mode("/")?, None, MountAttrFlags::empty())?
+    let (tree, is_new) = if split("/") {
+        scratch.anew("/")?
     } else {
-        scratch.overlay(&first.path, &first.path, attributes(first))?
+        (scratch.overlay(&first.path, &first.path, attributes(first))?, true)
     };
     scratch.hold(&tree)?;
     let root = RootDir::new(tree.as_fd().try_clone_to_owned().at("hold the root", "/")?);
     if split("/") {
-        host_split::fill(plan, "/", &root, scratch)?;
+        host_split::fill(plan, "/", &root, scratch, is_new)?;
     }
     for overlay in rest {
         if split(&overlay.path) {
-            host_split::fill(plan, &overlay.path, &root, scratch)?;
+            host_split::fill(plan, &overlay.path, &root, scratch, is_new)?;
             continue;
         }
         let mount = match scratch.overlay(&overlay.path, &overlay.path, attributes(overlay)) {
@@ -104,9 +104,9 @@ impl Assembled {
                     attach(mount, &target, path)?;
                 }
                 None => {
-                    let mount = tmpfs(split_mode(path)?, None, MountAttrFlags::empty())?;
+                    let (mount, is_new) = scratch.anew(path)?;
                     attach(&mount, &target, path)?;
-                    host_split::fill(plan, path, root, scratch)?;
+                    host_split::fill(plan, path, root, scratch, is_new)?;
                     if plan.read_only {
                         make_read_only(&mount, true, path)?;
                     }

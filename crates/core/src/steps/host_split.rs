@@ -5,6 +5,7 @@
 //! little: entries of such a directory can't be removed or renamed, and a plain file right in it is read-only.
 
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat, readlinkat, symlinkat};
+use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
 use super::mount_api::{attach, clone_tree, make_read_only};
@@ -28,9 +29,11 @@ pub fn split_mode(path: &str) -> Result<u32> {
 
 /// Fills a directory of the new root with what the host's holds.
 ///
+/// Where it isn't new, an earlier container has had it: what that removed is not brought back.
+///
 /// # Errors
 /// An entry can't be overlaid.
-pub fn fill(plan: &HostRoot, path: &str, root: &RootDir, scratch: &mut Scratch) -> Result<()> {
+pub fn fill(plan: &HostRoot, path: &str, root: &RootDir, scratch: &mut Scratch, is_new: bool) -> Result<()> {
     let Ok(entries) = std::fs::read_dir(path) else {
         // A directory that this user can't read stays empty; it can't be read outside either.
         return Ok(());
@@ -42,16 +45,21 @@ pub fn fill(plan: &HostRoot, path: &str, root: &RootDir, scratch: &mut Scratch) 
         let whole = if path == "/" { format!("/{name}") } else { format!("{path}/{name}") };
         let parent = root.open(path, OFlags::PATH | OFlags::DIRECTORY).at("open the new", path)?;
         let step = "copy the entry";
-        if kind.is_symlink() {
+        if kind.is_symlink() && is_new {
             let target = readlinkat(CWD, whole.as_str(), Vec::new()).at(step, &whole)?;
             symlinkat(target, &parent, name).at(step, &whole)?;
         } else if kind.is_dir() {
-            directory(plan, &whole, root, scratch, |mode| {
-                mkdirat(&parent, name, Mode::from_raw_mode(mode)).at(step, &whole)
-            })?;
+            let make = |mode| match mkdirat(&parent, name, Mode::from_raw_mode(mode)) {
+                Err(Errno::EXIST) if !is_new => Ok(()),
+                other => other.at(step, &whole),
+            };
+            directory(plan, &whole, root, scratch, is_new, make)?;
         } else if kind.is_file() && !plan.files.contains(&whole) {
-            openat(&parent, name, OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::RDONLY, Mode::from(0o600))
-                .at(step, &whole)?;
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::RDONLY;
+            match openat(&parent, name, flags, Mode::from(0o600)) {
+                Err(Errno::EXIST) if !is_new => {}
+                other => drop(other.at(step, &whole)?),
+            }
             let file = clone_tree(CWD, whole.as_str(), false).at(step, &whole)?;
             make_read_only(&file, false, &whole)?;
             attach(&file, root.target(&whole, Missing::Refuse)?, &whole)?;
@@ -65,6 +73,7 @@ fn directory(
     path: &str,
     root: &RootDir,
     scratch: &mut Scratch,
+    is_new: bool,
     make: impl Fn(u32) -> Result<()>,
 ) -> Result<()> {
     let is = |paths: &[String]| paths.iter().any(|other| other == path);
@@ -75,7 +84,7 @@ fn directory(
         return Ok(());
     }
     if is(&plan.split) {
-        return fill(plan, path, root, scratch);
+        return fill(plan, path, root, scratch, is_new);
     }
     let overlay = scratch.overlay(path, path, MountAttrFlags::empty())?;
     attach(&overlay, root.target(path, Missing::Refuse)?, path)

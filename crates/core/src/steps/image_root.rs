@@ -34,6 +34,7 @@ pub fn assemble(
     image: &ImageRoot,
     workdir: &str,
     scratch: &mut Scratch,
+    is_kept: bool,
     disk: Option<&OwnedFd>,
     notes: &mut Vec<String>,
 ) -> Result<Assembled> {
@@ -44,7 +45,8 @@ pub fn assemble(
         lowers: &lowers,
         attributes: MountAttrFlags::empty(),
         user_xattrs: image.user_xattrs,
-        volatile: image.upper == Upper::Disk,
+        is_image: true,
+        volatile: image.upper == Upper::Disk && !is_kept,
     });
     let tree = match (stacked, disk) {
         (Ok(tree), _) => {

@@ -10,6 +10,7 @@ mod host_root;
 mod host_split;
 mod identity;
 mod image_root;
+mod layers;
 mod limits;
 pub mod maps;
 pub(crate) mod mount_api;
@@ -66,6 +67,8 @@ pub struct Inputs {
     pub mapped: bool,
     /// The directory for the writable layers of its overlays; `None` keeps them in memory.
     pub disk: Option<PathBuf>,
+    /// The directory in which the changes are kept, where they are.
+    pub kept: Option<OwnedFd>,
 }
 
 /// Turns the new process into the container's command. Does not come back: if a step failed, the supervisor was told.
@@ -152,16 +155,20 @@ fn prepare(plan: &Plan, inputs: &mut Inputs, writes: Writes) -> Result<Ground> {
     limits::set_oom_score(&plan.command)?;
     // Sources are the caller's own paths: opened while this process still is the caller.
     let mut sources = sources::collect(plan)?;
+    let kept = layers::open(plan, inputs)?;
     enter_user_namespace(plan, inputs)?;
 
     let mounted = if plan.namespaces.makes(Kind::Mount) {
         root::make_private()?;
         // Opened here: what is to be mounted must be of this mount namespace.
         let disk = inputs.disk.as_deref().map(scratch::open_disk).transpose()?;
-        let mut scratch = scratch::Scratch::for_plan(plan, disk.as_ref())?;
+        let on_disk = kept.as_ref().map(|kept| &kept.layers).or(disk.as_ref());
+        let mut scratch = scratch::Scratch::for_plan(plan, on_disk)?;
+        // In a copy nothing could be told from what was there before.
+        let for_copy = disk.as_ref().filter(|_| plan.changes.is_none());
         sources.overlay(plan, scratch.as_mut())?;
         let mut notes = Vec::new();
-        let root = root::enter(plan, &inputs.files, scratch.as_mut(), disk.as_ref(), &mut notes, writes)?;
+        let root = root::enter(plan, &inputs.files, scratch.as_mut(), for_copy, &mut notes, writes)?;
         for note in notes {
             inputs.channel.send(&FromChild::Note(note), &[])?;
         }
@@ -173,6 +180,9 @@ fn prepare(plan: &Plan, inputs: &mut Inputs, writes: Writes) -> Result<Ground> {
             etc::bind(&inputs.files, &root, mounted)?;
         }
         mounts::make(plan, &mut sources, &root)?;
+        if let (Some(scratch), Some(mounted)) = (&scratch, &mounted) {
+            layers::tell(plan, scratch, kept, &mounted.proc, &inputs.channel)?;
+        }
         if writes == Writes::Not {
             root::allow_writes(plan)?;
         }

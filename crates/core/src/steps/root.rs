@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags, open};
 use rustix::io::Errno;
-use rustix::mount::{UnmountFlags, unmount};
+use rustix::mount::{MountAttrFlags, UnmountFlags, unmount};
 use rustix::process::{chdir, fchdir, pivot_root};
 
 use super::Writes;
@@ -45,7 +45,14 @@ pub fn enter(
     let tree = match &plan.root {
         Root::Shared => return current(),
         Root::Directory { path, read_only } => {
-            let tree = directory(path)?;
+            let tree = match scratch.filter(|_| plan.changes.is_some()) {
+                Some(scratch) => {
+                    let tree = scratch.overlay("/", path, MountAttrFlags::empty())?;
+                    scratch.hold(&tree)?;
+                    tree
+                }
+                None => directory(path)?,
+            };
             if writes == Writes::Not {
                 let flags = rustix::fs::fstatvfs(&tree).at("look at the root file system", path)?.f_flag;
                 if flags.contains(StatVfsMountFlags::RDONLY) && !read_only {
@@ -70,10 +77,17 @@ pub fn enter(
             tree
         }
         Root::Image(image) => {
+            let is_kept = plan.changes.as_ref().is_some_and(|changes| changes.upper.is_some());
             // To copy an image takes long: not before anybody has asked for it.
             let disk = disk.filter(|_| writes == Writes::MountPoints);
-            let assembled =
-                image_root::assemble(image, &plan.command.workdir, scratch.ok_or_else(no_layer)?, disk, notes)?;
+            let assembled = image_root::assemble(
+                image,
+                &plan.command.workdir,
+                scratch.ok_or_else(no_layer)?,
+                is_kept,
+                disk,
+                notes,
+            )?;
             if image.read_only {
                 lock(plan, files, &assembled.tree)?;
             }

@@ -3,13 +3,16 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, chmodat, chownat, mkdirat, open, openat, stat, symlinkat};
+use rustix::fs::{
+    AtFlags, Gid, Mode, OFlags, Stat, Uid, chmodat, chownat, mkdirat, open, openat, stat, statat, symlinkat,
+};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 use rustix::process::fchdir;
 
 use super::host_split::split_mode;
 use super::mount_api::{Draft, attach, clone_tree, make_read_only, tmpfs};
+use crate::changes::Layer;
 use crate::error::{At, Code, Error, Result};
 use crate::plan::Plan;
 use crate::plan::mount::Source;
@@ -34,6 +37,8 @@ pub struct Over<'a> {
     pub user_xattrs: bool,
     /// Nothing needs to reach the disk: it is thrown away.
     pub volatile: bool,
+    /// It is over the layers of an image.
+    pub is_image: bool,
 }
 
 /// A directory for writable layers.
@@ -45,17 +50,6 @@ pub fn open_disk(path: &Path) -> Result<OwnedFd> {
     open(path, flags, Mode::empty()).at("open the directory for writable layers", path.display())
 }
 
-/// A writable layer and the place it stands for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Layer {
-    /// Path of the overlay in the container.
-    pub path: String,
-    /// What it is over, the uppermost first.
-    pub lowers: Vec<String>,
-    /// Whiteouts and the like stand in attributes of users.
-    pub user_xattrs: bool,
-}
-
 /// Writable layers of the overlays: number N is `N/upper`, with `N/work` beside it. In memory nothing outside can name them,
 /// and the kernel throws them away with the container's last process.
 pub struct Scratch {
@@ -63,6 +57,8 @@ pub struct Scratch {
     layers: OwnedFd,
     made: Vec<Layer>,
     in_user_namespace: bool,
+    /// The layers will be read: what overlayfs would note in other ways than as files it is told not to.
+    read_later: bool,
 }
 
 impl Scratch {
@@ -72,10 +68,13 @@ impl Scratch {
     /// Those of [`Scratch::new`].
     pub fn for_plan(plan: &Plan, disk: Option<&OwnedFd>) -> Result<Option<Scratch>> {
         let mounts_one = plan.mounts.iter().any(|mount| matches!(mount.source, Source::Overlay { .. }));
-        if !mounts_one && !matches!(plan.root, Root::Host(_) | Root::Image(_)) {
+        let root = matches!(plan.root, Root::Host(_) | Root::Image(_))
+            || (plan.changes.is_some() && plan.root != Root::Shared);
+        if !mounts_one && !root {
             return Ok(None);
         }
-        Scratch::new(plan.user_namespace.is_private(), disk).map(Some)
+        let scratch = Scratch::new(plan.user_namespace.is_private(), disk)?;
+        Ok(Some(Scratch { read_later: plan.changes.is_some(), ..scratch }))
     }
 
     /// Makes a tmpfs and attaches it where it covers nothing that is still needed (overlayfs takes no detached layers); it
@@ -97,7 +96,7 @@ impl Scratch {
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let layers = openat(&tree, LAYERS, flags, Mode::empty()).at(step, "")?;
-        Ok(Scratch { tree, layers, made: Vec::new(), in_user_namespace })
+        Ok(Scratch { tree, layers, made: Vec::new(), in_user_namespace, read_later: false })
     }
 
     /// An overlay over a directory of the host, detached.
@@ -105,8 +104,15 @@ impl Scratch {
     /// # Errors
     /// The file system can't be the lower layer of an overlay; the error says what to do.
     pub fn overlay(&mut self, path: &str, lower: &str, attributes: MountAttrFlags) -> Result<OwnedFd> {
-        self.stack(&Over { path, lowers: &[lower], attributes, user_xattrs: self.in_user_namespace, volatile: false })
-            .map_err(|error| error.hint(format!("hide this file system from the container: --hide {lower}")))
+        self.stack(&Over {
+            path,
+            lowers: &[lower],
+            attributes,
+            user_xattrs: self.in_user_namespace,
+            volatile: false,
+            is_image: false,
+        })
+        .map_err(|error| error.hint(format!("hide this file system from the container: --hide {lower}")))
     }
 
     /// An overlay over any number of directories, detached. Its writable layer has the mode and owner of the uppermost of
@@ -118,30 +124,27 @@ impl Scratch {
         let Some((top, below)) = over.lowers.split_first() else {
             return Err(Error::new(Code::SetupFailed, "overlay", "there is nothing below").on(over.path));
         };
+        // Before anything is made: whoever goes on without this overlay gives its number to the next one.
+        let like = stat(*top).map_err(|errno| Error::os("look at", *top, errno))?;
+        let real = self.real_paths(over.lowers)?;
         let layer = self.made.len();
         let (upper, work) = (format!("{layer}/upper"), format!("{layer}/work"));
-        let mut is_new = true;
-        for name in [&layer.to_string(), &upper, &work] {
-            match make(self.layers.as_fd(), name) {
-                Err(error) if error.errno == Some(libc::EEXIST) => is_new = false,
-                other => other?,
-            }
-        }
+        let is_new = self.directories(&[&layer.to_string(), &upper, &work])?;
         if is_new {
             // The root of the upper layer is what the merged directory's mode and owner are taken from.
-            copy_owner(self.layers.as_fd(), &upper, top)?;
+            copy_owner(self.layers.as_fd(), &upper, top, &like)?;
         }
-        self.made.push(Layer {
-            path: over.path.to_owned(),
-            lowers: over.lowers.iter().map(|lower| (*lower).to_owned()).collect(),
-            user_xattrs: over.user_xattrs,
-        });
+        self.note(over, real, false)?;
         // The layers are named from the working directory, for the tmpfs has no path.
         fchdir(&self.tree).at("enter the writable layers", "")?;
         let start = || {
             let draft = Draft::new("overlay")?;
             let draft = if over.user_xattrs { draft.flag("userxattr")? } else { draft };
-            if over.volatile { draft.flag("volatile") } else { Ok(draft) }
+            let draft = if over.volatile { draft.flag("volatile")? } else { draft };
+            if !self.read_later {
+                return Ok(draft);
+            }
+            draft.set("redirect_dir", "nofollow")?.set("metacopy", "off")?.set("index", "off")
         };
         let finish = |draft: Draft| {
             draft
@@ -162,6 +165,77 @@ impl Scratch {
             }
         };
         mounted.map_err(|error| error.on(format!("overlay over {top}")))
+    }
+
+    /// A directory of the layers in the place of one of the host that can't be overlaid, and whether it is new: what is
+    /// written there is found with the other changes.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn anew(&mut self, path: &str) -> Result<(OwnedFd, bool)> {
+        let mode = Mode::from_raw_mode(split_mode(path)?);
+        let real = self.real_paths(&[path])?;
+        let layer = self.made.len();
+        let upper = format!("{layer}/upper");
+        let is_new = self.directories(&[&layer.to_string(), &upper])?;
+        if is_new {
+            chmodat(&self.layers, upper.as_str(), mode, AtFlags::empty()).at("make a writable layer", path)?;
+        }
+        let over = Over {
+            path,
+            lowers: &[path],
+            attributes: MountAttrFlags::empty(),
+            user_xattrs: self.in_user_namespace,
+            volatile: false,
+            is_image: false,
+        };
+        self.note(&over, real, true)?;
+        let place = openat(&self.tree, format!("{LAYERS}/{upper}"), OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+        let tree = clone_tree(place.at("make a writable layer", path)?, "", false).at("make a writable layer", path)?;
+        Ok((tree, is_new))
+    }
+
+    /// Makes directories among the layers; false if they are of an earlier container.
+    fn directories(&self, names: &[&str]) -> Result<bool> {
+        for name in names {
+            match make(self.layers.as_fd(), name) {
+                Err(error) if error.errno == Some(libc::EEXIST) => return Ok(false),
+                other => other?,
+            }
+        }
+        Ok(true)
+    }
+
+    fn note(&mut self, over: &Over<'_>, lowers: Vec<String>, plain: bool) -> Result<()> {
+        let &Over { path, user_xattrs, is_image, .. } = over;
+        let upper = format!("{}/upper", self.made.len());
+        let stat = statat(&self.layers, upper, AtFlags::SYMLINK_NOFOLLOW).at("make a writable layer", path)?;
+        self.made.push(Layer {
+            path: path.to_owned(),
+            lowers,
+            user_xattrs,
+            plain,
+            is_image,
+            mode: stat.st_mode & 0o7777,
+        });
+        Ok(())
+    }
+
+    /// The paths without links, where they will be looked up later: by then a link could lead elsewhere.
+    fn real_paths(&self, paths: &[&str]) -> Result<Vec<String>> {
+        let real = |path: &str| {
+            let real = std::fs::canonicalize(path).at("resolve the lower directory", path)?;
+            real.into_os_string().into_string().map_err(|_| {
+                Error::new(Code::Unsupported, "note the lower directory", "its real path is not UTF-8").on(path)
+            })
+        };
+        paths.iter().map(|path| if self.read_later { real(path) } else { Ok((*path).to_owned()) }).collect()
+    }
+
+    /// The layers that were made, and their directory.
+    #[must_use]
+    pub fn made(&self) -> (&[Layer], &OwnedFd) {
+        (&self.made, &self.layers)
     }
 
     /// Links to directories, for their paths may be longer than fsconfig(2) takes.
@@ -236,9 +310,8 @@ fn at_once(draft: Draft, names: &[String]) -> Result<Draft> {
 
 /// Gives a layer's directory the mode and owner of the directory it stands for. An owner that isn't mapped can't be given:
 /// then nobody gets more than others have on the host.
-fn copy_owner(tree: BorrowedFd<'_>, name: &str, lower: &str) -> Result<()> {
+fn copy_owner(tree: BorrowedFd<'_>, name: &str, lower: &str, stat: &Stat) -> Result<()> {
     let step = "make a writable layer";
-    let stat = stat(lower).map_err(|errno| Error::os("look at", lower, errno))?;
     let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
     let mode = match chownat(tree, name, Some(uid), Some(gid), AtFlags::empty()) {
         Ok(()) => stat.st_mode & 0o7777,

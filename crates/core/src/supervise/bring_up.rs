@@ -12,6 +12,7 @@ use super::launch::{self, Files};
 use super::protocol::Report;
 use super::token::{Source, Token};
 use super::user_network::UserNetwork;
+use crate::changes::keep::Kept;
 use crate::error::{At, Result};
 use crate::net::pasta::Pasta;
 use crate::net::ports::check_free;
@@ -47,13 +48,18 @@ impl Engine {
     ) -> Result<u64> {
         let state = self.ground()?.state.clone();
         let wire = self.wiring.reserve(&plan, &state)?;
+        let upper = plan.changes.as_ref().and_then(|changes| changes.upper.as_deref());
+        let kept = upper.map(|path| Kept::prepare(path, &plan)).transpose()?;
+        let hold = |kept: &Kept| kept.directory.try_clone().at("hold the directory for changes", &kept.path);
+        let held = kept.as_ref().map(hold).transpose()?;
         let program = self.program.try_clone().at("hold the executable", "")?;
         let (addresses, etc) = (wire.addresses.clone(), wire.files.clone());
         let key = self.next;
         self.next += 1;
-        let changes = self.make_changes(&plan, key)?;
+        // Kept ones have their directory.
+        let changes = if kept.is_some() { None } else { self.make_changes(&plan, key)? };
         let disk = changes.as_ref().map(|changes| changes.path.clone());
-        let files = Files { stdio, fds, program, addresses, etc, disk };
+        let files = Files { stdio, fds, program, addresses, etc, disk, kept: held };
         let launched = match launch::start(&plan, &self.host, files, id.is_none()) {
             Ok(launched) => launched,
             Err(error) => {
@@ -87,6 +93,11 @@ impl Engine {
             stands: false,
             waiting: None,
             mounts: None,
+            layers: None,
+            kept,
+            looked_through: false,
+            collector: None,
+            listing: None,
             running: false,
             failure: None,
             ended: None,

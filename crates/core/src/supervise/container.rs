@@ -12,6 +12,8 @@ use super::signals::{Delivery, delivery};
 use super::spare::Waiting;
 use super::user_network::UserNetwork;
 use super::wiring::Wire;
+use crate::changes::collect::{Collector, Layers};
+use crate::changes::keep::Kept;
 use crate::error::Error;
 use crate::image::changes::Changes;
 use crate::plan::Plan;
@@ -69,6 +71,16 @@ pub struct Container {
     pub waiting: Option<Waiting>,
     /// Its mount namespace, held so that its end is told before the kernel takes the mounts down.
     pub mounts: Option<OwnedFd>,
+    /// Its writable layers, where its changes are wanted.
+    pub layers: Option<Layers>,
+    /// Where the changes are kept; the lock on it.
+    pub kept: Option<Kept>,
+    /// Its layers have been looked through after its end, or are being.
+    pub looked_through: bool,
+    /// What lists its changes, after its end.
+    pub collector: Option<Collector>,
+    /// The list.
+    pub listing: Option<OwnedFd>,
     /// The command runs.
     pub running: bool,
     /// Why it never will.
@@ -105,7 +117,7 @@ impl Container {
     /// Nothing of it runs any more.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.stage.is_none() && self.first.is_none() && self.user_network.is_none()
+        self.stage.is_none() && self.first.is_none() && self.user_network.is_none() && self.collector.is_none()
     }
 
     /// Ends it for good.
@@ -116,6 +128,9 @@ impl Container {
 
     /// Kills what there is of it; the kernel takes the rest of its PID namespace along.
     pub fn take_down(&mut self) {
+        if let Some(collector) = &self.collector {
+            send_signal(&collector.pidfd, libc::SIGKILL);
+        }
         if !self.ask_init_to_end() {
             for process in self.first.iter().chain(&self.stage) {
                 send_signal(&process.pidfd, libc::SIGKILL);

@@ -292,6 +292,7 @@ impl Engine {
             Source::Stage => self.reap_stage(key),
             Source::NetworkReady => self.network_ready(key),
             Source::NetworkEnded => self.network_ended(key),
+            Source::Listed => self.listed(key),
         }
         self.finish_if_over(key);
     }

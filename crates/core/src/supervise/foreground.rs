@@ -45,6 +45,8 @@ pub struct Ended {
     /// It was ended by Ctrl-C on the caller's terminal. A shell that runs a script goes on with its next line unless what it
     /// waits for dies of the signal itself; an exit code says that the signal was handled.
     pub by_interrupt: bool,
+    /// The list of its changes, where that is wanted.
+    pub changes: Option<OwnedFd>,
 }
 
 /// Runs one container and returns how it ended.
@@ -107,7 +109,7 @@ fn supervise(engine: &mut Engine, signals: &SignalFd, mut outlets: Vec<Outlet>) 
             match (event, fd) {
                 (Event::Terminal { .. }, Some(master)) => relay = Some(Relay::start(master, engine)?),
                 (Event::Failed { errors, .. }, _) => return Err(errors),
-                (Event::Exited { exit, report, .. }, _) => {
+                (Event::Exited { exit, report, .. }, changes) => {
                     if let Some(relay) = &mut relay {
                         relay.drain();
                     }
@@ -116,7 +118,7 @@ fn supervise(engine: &mut Engine, signals: &SignalFd, mut outlets: Vec<Outlet>) 
                         eprintln!("nsrs: {fallback}");
                     }
                     let by_interrupt = is_interrupted && exit.status == Status::Signaled(libc::SIGINT);
-                    return Ok(Ended { exit, by_interrupt });
+                    return Ok(Ended { exit, by_interrupt, changes });
                 }
                 _ => {}
             }

@@ -10,7 +10,10 @@ use super::container::Container;
 use super::engine::Engine;
 use super::launch;
 use super::protocol::{Event, Exit};
-use crate::error::{Code, Error};
+use super::token::{Source, Token};
+use crate::changes::collect::{Collected, Collector, Layers};
+use crate::changes::keep;
+use crate::error::{At, Code, Error};
 use crate::steps::channel::{FromChild, ToChild};
 use crate::sys::wait::{Status, Usage, reap};
 
@@ -66,6 +69,17 @@ impl Engine {
                 if let Some(channel) = &container.channel {
                     // If it is gone already, its end tells.
                     let _ = channel.send(&ToChild::Start, &[]);
+                }
+            }
+            FromChild::Layers => {
+                let mut fds = fds.into_iter();
+                if let (Some(directory), Some(record)) = (fds.next(), fds.next()) {
+                    container.layers = Some(Layers { directory, record, user_namespace: fds.next() });
+                }
+                if let Some(kept) = &container.kept
+                    && let Err(error) = keep::settle(&kept.directory, &kept.path)
+                {
+                    self.give_up(key, error);
                 }
             }
             FromChild::Executed => self.started(key),
@@ -171,8 +185,57 @@ impl Engine {
         }
     }
 
+    /// Begins to look at what the command changed, if that is wanted and it has run.
+    fn list_changes(&mut self, key: u64) {
+        let Some(container) = self.containers.get_mut(&key) else { return };
+        let Some(changes) = &container.plan.changes else { return };
+        if container.exit.is_none() || container.failure.is_some() || container.looked_through {
+            return;
+        }
+        container.looked_through = true;
+        let started = match container.layers.take() {
+            Some(layers) => Collector::start(layers, &container.plan.user_namespace, changes.list),
+            // It was ended before there was a command.
+            None if !container.running => return,
+            None => Err(Error::new(Code::SetupFailed, "list the changes", "the container has not told its layers")),
+        };
+        let started = started.and_then(|collector| {
+            let token = Token::Container(key, Source::Listed).data();
+            epoll::add(&self.epoll, &collector.pidfd, token, epoll::EventFlags::IN).at("list the changes", "")?;
+            Ok(collector)
+        });
+        match started {
+            Ok(collector) => container.collector = Some(collector),
+            Err(error) => container.failure = Some(error),
+        }
+    }
+
+    /// The changes are listed.
+    pub(super) fn listed(&mut self, key: u64) {
+        let Some(container) = self.containers.get_mut(&key) else { return };
+        let Some(collector) = container.collector.take() else { return };
+        let status = match reap(collector.pid) {
+            Ok(None) => {
+                container.collector = Some(collector);
+                return;
+            }
+            ended => ended.ok().flatten().map(|(status, _)| status),
+        };
+        let _ = epoll::delete(&self.epoll, &collector.pidfd);
+        let collected = collector.finish(status == Some(Status::Exited(0))).and_then(|Collected { list, bases }| {
+            container.kept.as_ref().map_or(Ok(()), |kept| keep::note_bases(kept, bases)).map(|()| list)
+        });
+        match collected {
+            Ok(list) => container.listing = list,
+            Err(error) => container.failure = Some(error),
+        }
+    }
+
     /// Tells the end of a container of which nothing is left.
     pub(super) fn finish_if_over(&mut self, key: u64) {
+        if self.containers.get(&key).is_some_and(Container::is_over) {
+            self.list_changes(key);
+        }
         if !self.containers.get(&key).is_some_and(Container::is_over) {
             return;
         }
@@ -182,6 +245,8 @@ impl Engine {
         }
         self.held.extend(container.mounts.take());
         self.thrown.extend(container.changes.take());
+        // Whoever hears of the end can use the directory.
+        drop(container.kept.take());
         let Some(id) = container.id else { return self.forget_spare(key, container.failure.is_some()) };
         if container.waiting.is_some() {
             return self.launch_anew(container);
@@ -193,7 +258,7 @@ impl Engine {
             (Some(error), _) => self.events.push((Event::Failed { id, errors: vec![error] }, None)),
             (None, Some(exit)) => {
                 let report = (!container.announce).then_some(container.report);
-                self.events.push((Event::Exited { id, exit, report }, None));
+                self.events.push((Event::Exited { id, exit, report }, container.listing));
             }
             (None, None) => {}
         }

@@ -30,6 +30,8 @@ pub struct Files {
     pub etc: etc::Files,
     /// The directory for the writable layers of its overlays; `None` keeps them in memory.
     pub disk: Option<PathBuf>,
+    /// The directory in which its changes are kept.
+    pub kept: Option<OwnedFd>,
 }
 
 /// What came of it.
@@ -57,7 +59,7 @@ pub fn start(plan: &Plan, host: &Host, files: Files, ahead: bool) -> Result<Laun
         }
         Side::Child => {
             drop(ours);
-            let Files { stdio, fds, program, addresses, etc, disk } = files;
+            let Files { stdio, fds, program, addresses, etc, disk, kept } = files;
             let inputs = Inputs {
                 stdio,
                 fds,
@@ -69,6 +71,7 @@ pub fn start(plan: &Plan, host: &Host, files: Files, ahead: bool) -> Result<Laun
                 filtered: host.privileged,
                 mapped: false,
                 disk,
+                kept,
             };
             match (is_stage, ahead) {
                 (true, _) => run_stage(plan, host, inputs),
@@ -110,6 +113,7 @@ fn inputs_of(inputs: &mut Inputs) -> Inputs {
         filtered: inputs.filtered,
         mapped: inputs.mapped,
         disk: inputs.disk.take(),
+        kept: inputs.kept.take(),
     }
 }
 

@@ -102,7 +102,8 @@ pub enum Event {
         /// Which container.
         id: u64,
     },
-    /// The command has ended, and nothing of the container is left.
+    /// The command has ended, and nothing of the container is left. Where its changes are listed, a file with the list
+    /// comes with the frame.
     Exited {
         /// Which container.
         id: u64,

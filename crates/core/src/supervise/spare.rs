@@ -119,6 +119,7 @@ pub(super) struct Spares {
 /// Not where it would hold what others may want meanwhile (an address by name, a port), where it joins what may be gone
 /// by then, or where what it shows is looked up when it is made: on the host's tree, which secrets exist.
 fn possible(plan: &Plan) -> bool {
+    let unseen = plan.changes.is_none();
     let alone = plan.namespaces.makes(Kind::Mount) && plan.namespaces.makes(Kind::Pid) && !stage::needed(plan);
     let root = match &plan.root {
         Root::Directory { .. } => true,
@@ -134,7 +135,7 @@ fn possible(plan: &Plan) -> bool {
         Network::Pasta { publish, .. } => publish.is_empty(),
         Network::Joined => false,
     };
-    alone && root && live && network && plan.tty.is_none()
+    unseen && alone && root && live && network && plan.tty.is_none()
 }
 
 impl Spares {

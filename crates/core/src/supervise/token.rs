@@ -15,11 +15,13 @@ pub enum Source {
     NetworkReady,
     /// The program that connects it has ended.
     NetworkEnded,
+    /// Its changes are listed.
+    Listed,
 }
 
 /// Numbers of the sources in a token; 0 is the front end's own.
-const SOURCES: [Source; 5] =
-    [Source::Channel, Source::First, Source::Stage, Source::NetworkReady, Source::NetworkEnded];
+const SOURCES: [Source; 6] =
+    [Source::Channel, Source::First, Source::Stage, Source::NetworkReady, Source::NetworkEnded, Source::Listed];
 /// Bits of a token that hold the source.
 const SOURCE_BITS: u32 = 3;
 

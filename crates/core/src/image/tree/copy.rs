@@ -168,7 +168,7 @@ impl Visitor for Copier {
 }
 
 /// Copies the parts of a file that hold data, so that a file of holes takes no more room and no more time.
-fn copy(from: &File, to: &File, size: u64) -> rustix::io::Result<()> {
+pub(crate) fn copy(from: &File, to: &File, size: u64) -> rustix::io::Result<()> {
     for (offset, length) in parts(from, size).unwrap_or_else(|| vec![(0, size)]) {
         rustix::fs::seek(from, SeekFrom::Start(offset))?;
         rustix::fs::seek(to, SeekFrom::Start(offset))?;

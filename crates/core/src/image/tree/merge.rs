@@ -165,7 +165,7 @@ fn directory(
 }
 
 /// Does the directory hide what is below it?
-fn is_opaque(directory: &OwnedFd) -> bool {
+pub(crate) fn is_opaque(directory: &OwnedFd) -> bool {
     let mut value = [0_u8; 1];
     ["trusted.overlay.opaque", "user.overlay.opaque"]
         .iter()
@@ -173,7 +173,7 @@ fn is_opaque(directory: &OwnedFd) -> bool {
 }
 
 /// Is this name a whiteout, of either form?
-fn is_whiteout(directory: impl AsFd, name: &[u8], stat: &Stat) -> bool {
+pub(crate) fn is_whiteout(directory: impl AsFd, name: &[u8], stat: &Stat) -> bool {
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::CharacterDevice => stat.st_rdev == 0,
         FileType::RegularFile if stat.st_size == 0 => {

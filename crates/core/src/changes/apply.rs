@@ -1,0 +1,337 @@
+//! Kept changes, brought into the real tree.
+//!
+//! The layers were written by a command that nobody need trust: whatever they hold, no path of theirs is resolved through a
+//! link, and none leads out of the directory that the layer was over, nor into another file system. The tree may have
+//! changed meanwhile, and may be changed by others while this goes on: each step begins with a descriptor of its directory.
+
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{
+    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fchmod, fstat, mkdirat, openat, openat2, statat,
+};
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use rustix::process::geteuid;
+
+use super::lower::open_lower;
+use super::walk::{DEEPEST, TOO_DEEP, open_own};
+use super::{Change, Dress, Hazard, Kind, Record, escaped, place, walk};
+use crate::error::{At, Code, Error, Result};
+use crate::image::tree::remove::remove;
+
+/// What may be done.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Consent {
+    /// Write over what has changed in the real tree since the command ran.
+    pub force: bool,
+    /// Bring files that give rights: set-user-ID and set-group-ID bits, file capabilities, devices.
+    pub privileged: bool,
+}
+
+/// The layers of a record, and the directories that they are over.
+#[derive(Debug)]
+pub struct Apply<'a> {
+    record: &'a Record,
+    uppers: Vec<OwnedFd>,
+    /// `None`: this user can't see it.
+    targets: Vec<Option<OwnedFd>>,
+    /// The record's, by layer and path.
+    bases: HashMap<(usize, &'a str), &'a Dress>,
+    /// First names of files with several.
+    first: HashMap<(usize, u64), Vec<u8>>,
+}
+
+/// What is left to do for a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// Nothing.
+    Done,
+    /// A directory that was there gets its attributes.
+    DressOld,
+    /// A new one.
+    DressNew,
+}
+
+/// A directory of the real tree, and what it is to be like: the directory of this name in another.
+struct Pair<'c> {
+    target: OwnedFd,
+    from: OwnedFd,
+    name: &'c [u8],
+    stat: Stat,
+}
+
+const STEP: &str = "apply the change";
+/// Through no link, and into no other file system.
+const INSIDE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_XDEV);
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// The changes as they are to the tree of this moment.
+///
+/// # Errors
+/// Those of [`walk`]; the layers are over an image.
+pub fn list(layers: impl AsFd, record: &Record) -> Result<Vec<Change>> {
+    if let Some(layer) = record.layers.iter().find(|layer| layer.is_image || layer.lowers.len() != 1) {
+        return Err(Error::new(
+            Code::Unsupported,
+            "apply the changes",
+            "they are of an image, whose layers stay as they are",
+        )
+        .on(&layer.path)
+        .hint("run with the same --upper to go on with them"));
+    }
+    walk(layers, record).map_err(|error| match error.errno {
+        Some(libc::EACCES) => {
+            error.hint("some belong to other users of the container: root can apply them, having taken over the directory and its changes.json (chown root)")
+        }
+        _ => error,
+    })
+}
+
+impl Apply<'_> {
+    /// Opens the trees.
+    ///
+    /// # Errors
+    /// One is gone.
+    pub fn new(layers: impl AsFd, record: &Record) -> Result<Apply<'_>> {
+        let bases = record.bases.iter().map(|base| ((base.layer, base.inner.as_str()), &base.dress)).collect();
+        let mut apply = Apply { record, uppers: Vec::new(), targets: Vec::new(), bases, first: HashMap::new() };
+        for (number, layer) in record.layers.iter().enumerate() {
+            let upper =
+                open_own(&layers, format!("{number}/upper").as_bytes(), OFlags::DIRECTORY).at(STEP, &layer.path)?;
+            apply.uppers.push(upper);
+            let path = layer.lowers.first().map_or("/", String::as_str);
+            apply.targets.push(match open_lower(path) {
+                Err(Errno::ACCESS) => None,
+                Err(errno) => return Err(explain(Error::os("open the real directory", path, errno), errno)),
+                Ok(target) => Some(target),
+            });
+        }
+        Ok(apply)
+    }
+
+    /// Does all of them, as far as that can be; what could not be done is told.
+    pub fn all(&mut self, changes: &[Change], consent: Consent) -> Vec<Error> {
+        let mut errors = Vec::new();
+        let mut undressed = Vec::new();
+        for change in changes {
+            match self.one(change, consent) {
+                Ok(Next::Done) => {}
+                Ok(next) => undressed.push((change, next == Next::DressNew)),
+                Err(error) => errors.push(error),
+            }
+        }
+        // Last, for a directory may be closed to its owner, and its times change with its entries.
+        for (change, is_new) in undressed.into_iter().rev() {
+            if let Err(error) = self.dress(change, is_new) {
+                errors.push(error);
+            }
+        }
+        errors
+    }
+
+    /// Does one, but for the attributes of a directory.
+    fn one(&mut self, change: &Change, consent: Consent) -> Result<Next> {
+        let subject = escaped(&change.path);
+        let fail = |errno: Errno| explain(Error::os(STEP, &subject, errno), errno);
+        if !change.hazards.is_empty() && !consent.privileged {
+            return Err(Error::new(Code::InvalidArgument, STEP, format!("it {}", reasons(&change.hazards)))
+                .on(subject)
+                .hint("look at it; --privileged-files brings such files too"));
+        }
+        let Some((parent, name)) = self.parent(change).map_err(fail)? else {
+            return self.open_old(change, consent).map(|()| Next::DressOld);
+        };
+        let old = match statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => None,
+            other => Some(other.map_err(fail)?),
+        };
+        let is_directory = |stat: &Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        let stays = change.kind == Kind::Modified
+            && change.file_type == FileType::Directory
+            && old.as_ref().is_some_and(is_directory);
+        if stays {
+            return self.open_old(change, consent).map(|()| Next::DressOld);
+        }
+        let changed = match &old {
+            Some(stat) => {
+                changed(&parent, name, stat, self.record.since, 0).map_err(fail)? || change.kind == Kind::Added
+            }
+            None => change.kind == Kind::Modified,
+        };
+        if changed && !consent.force {
+            return Err(has_changed(subject));
+        }
+        let was_directory = old.as_ref().is_some_and(is_directory);
+        if change.kind == Kind::Deleted || was_directory || (old.is_some() && change.file_type == FileType::Directory) {
+            let c_name = CString::new(name).map_err(|_| fail(Errno::INVAL))?;
+            remove(&parent, &c_name).map_err(fail)?;
+        }
+        if change.kind == Kind::Deleted {
+            return Ok(Next::Done);
+        }
+        if change.file_type == FileType::Directory {
+            mkdirat(&parent, name, Mode::RWXU).map_err(fail)?;
+            return Ok(Next::DressNew);
+        }
+        let (from, name, stat) = self.source(change).map_err(fail)?;
+        let key = (change.layer, stat.st_ino);
+        let first = if stat.st_nlink > 1 { self.first.get(&key).cloned() } else { None };
+        let first = match &first {
+            Some(path) => self.beneath(change.layer, path).map_err(fail)?,
+            None => None,
+        };
+        let link = first.as_ref().map(|(directory, name)| (directory, *name));
+        let new = change.kind == Kind::Added && !consent.force;
+        place::put(&from, name, &stat, &parent, link, new).map_err(fail)?;
+        self.first.entry(key).or_insert_with(|| change.inner.clone());
+        Ok(Next::Done)
+    }
+
+    /// Makes sure that a directory that was there is the one that the command saw, and opens it to its owner for what is to
+    /// be done in it.
+    fn open_old(&self, change: &Change, consent: Consent) -> Result<()> {
+        let subject = escaped(&change.path);
+        let act = || {
+            let Pair { target, from, name, stat } = self.pair(change)?;
+            let real = fstat(&target)?;
+            let now = Dress::of(&target, b".", &real)?;
+            let base = self.bases.get(&(change.layer, escaped(&change.inner).as_str())).copied();
+            let is_same = match base {
+                _ if consent.force || now == Dress::of(&from, name, &stat)? => true,
+                Some(base) => base.agrees(&now),
+                None => moment(&real) < self.record.since,
+            };
+            let mode = Mode::from_raw_mode(now.mode);
+            if is_same && real.st_uid == geteuid().as_raw() && !mode.contains(Mode::RWXU) {
+                fchmod(&target, mode | Mode::RWXU)?;
+            }
+            Ok(is_same)
+        };
+        match act() {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(has_changed(subject)),
+            Err(errno) => Err(explain(Error::os(STEP, subject, errno), errno)),
+        }
+    }
+
+    /// Gives a directory what the layer's has; a new one its times too.
+    fn dress(&self, change: &Change, is_new: bool) -> Result<()> {
+        let act = || {
+            let Pair { target, from, name, stat } = self.pair(change)?;
+            place::dress(&target, &from, name, &stat, is_new)
+        };
+        act().map_err(|errno| explain(Error::os(STEP, escaped(&change.path), errno), errno))
+    }
+
+    /// A directory of the real tree, and the layer's.
+    fn pair<'c>(&self, change: &'c Change) -> rustix::io::Result<Pair<'c>> {
+        let Some((parent, name)) = self.parent(change)? else {
+            let upper = &self.uppers[change.layer];
+            let target = openat(self.target(change.layer)?, ".", DIRECTORY, Mode::empty())?;
+            return Ok(Pair { target, from: fcntl_dupfd_cloexec(upper, 0)?, name: b".", stat: fstat(upper)? });
+        };
+        let (from, _, stat) = self.source(change)?;
+        // Nor is it another file system's that is mounted there by now.
+        Ok(Pair { target: openat2(&parent, name, DIRECTORY, Mode::empty(), INSIDE)?, from, name, stat })
+    }
+
+    /// The real directory that a change is in, and its name there; none for the directory that the layer is over.
+    fn parent<'c>(&self, change: &'c Change) -> rustix::io::Result<Option<(OwnedFd, &'c [u8])>> {
+        self.beneath(change.layer, &change.inner)
+    }
+
+    fn target(&self, layer: usize) -> rustix::io::Result<&OwnedFd> {
+        self.targets[layer].as_ref().ok_or(Errno::ACCESS)
+    }
+
+    fn beneath<'c>(&self, layer: usize, inner: &'c [u8]) -> rustix::io::Result<Option<(OwnedFd, &'c [u8])>> {
+        let (parent, name) = split(inner);
+        if name.is_empty() {
+            return Ok(None);
+        }
+        resolve(self.target(layer)?, parent).map(|parent| Some((parent, name)))
+    }
+
+    /// The same in the layer, with what is there.
+    fn source<'c>(&self, change: &'c Change) -> rustix::io::Result<(OwnedFd, &'c [u8], Stat)> {
+        let (parent, name) = split(&change.inner);
+        let parent = resolve(&self.uppers[change.layer], parent)?;
+        let stat = statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        if FileType::from_raw_mode(stat.st_mode) != change.file_type {
+            return Err(Errno::STALE);
+        }
+        Ok((parent, name, stat))
+    }
+}
+
+fn split(inner: &[u8]) -> (&[u8], &[u8]) {
+    match inner.iter().rposition(|byte| *byte == b'/') {
+        Some(at) => (&inner[..at], &inner[at + 1..]),
+        None => (b".", inner),
+    }
+}
+
+/// Opens a directory by its real path beneath another.
+fn resolve(root: &OwnedFd, path: &[u8]) -> rustix::io::Result<OwnedFd> {
+    openat2(root, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), INSIDE)
+}
+
+/// The last change of anything but the content of what is in it, in nanoseconds since 1970.
+fn moment(stat: &Stat) -> i64 {
+    stat.st_ctime * 1_000_000_000 + stat.st_ctime_nsec as i64
+}
+
+/// Has this, or anything in it, changed since then? That nothing is mounted in it is made sure of on the way: what is to be
+/// removed ends at the border of its file system. The clock of files ticks slower than one could write: the very moment
+/// counts.
+fn changed(parent: &OwnedFd, name: &[u8], stat: &Stat, since: i64, depth: usize) -> rustix::io::Result<bool> {
+    let mut found = moment(stat) >= since;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+        return Ok(found);
+    }
+    if depth > DEEPEST {
+        return Err(Errno::MFILE);
+    }
+    let directory = openat2(parent, name, DIRECTORY, Mode::empty(), INSIDE)?;
+    let entries: Vec<_> = Dir::read_from(&directory)?.collect::<rustix::io::Result<_>>()?;
+    for entry in entries {
+        let name = entry.file_name().to_bytes();
+        if name == b"." || name == b".." {
+            continue;
+        }
+        let stat = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        found |= changed(&directory, name, &stat, since, depth + 1)?;
+    }
+    Ok(found)
+}
+
+fn has_changed(subject: String) -> Error {
+    Error::new(Code::InUse, STEP, "it has changed since the command ran").on(subject).hint("--force writes over it")
+}
+
+fn explain(error: Error, errno: Errno) -> Error {
+    match errno {
+        Errno::LOOP | Errno::NOTDIR => {
+            error.because("there is a link or a file in the real tree where a directory was")
+        }
+        Errno::XDEV => error.because("another file system is mounted there in the real tree"),
+        Errno::MFILE | Errno::NAMETOOLONG => error.because(TOO_DEEP).hint("remove or bring it by hand"),
+        Errno::EXIST => error.because("it has come into being since the command ran").hint("--force writes over it"),
+        Errno::STALE => error.because("the kept changes are being changed"),
+        Errno::PERM => error.hint("it needs root, for its owner or its attributes"),
+        _ => error,
+    }
+}
+
+/// Why a file is dangerous, as the end of a sentence.
+#[must_use]
+pub fn reasons(hazards: &[Hazard]) -> String {
+    let one = |hazard: &Hazard| match hazard {
+        Hazard::SetUserId => "runs with its owner's rights (set-user-ID)",
+        Hazard::SetGroupId => "runs with its group's rights (set-group-ID)",
+        Hazard::Capabilities => "has file capabilities",
+        Hazard::Device => "is a device",
+    };
+    hazards.iter().map(one).collect::<Vec<_>>().join(", ")
+}

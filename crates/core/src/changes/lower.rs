@@ -1,0 +1,128 @@
+//! What lies below a writable layer, seen as overlayfs shows it.
+
+use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat2, statat};
+use rustix::io::Errno;
+
+use super::Dress;
+use crate::image::tree::merge::{is_opaque, is_whiteout};
+
+/// Opens a directory that a layer is over. Its path was noted without links: whoever could put one in it since could
+/// make it any other directory.
+///
+/// # Errors
+/// Those of openat2(2); ELOOP is a link.
+pub(super) fn open_lower(path: &str) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)
+}
+
+/// A directory below: one, or several merged, the uppermost first; none where there is nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Lower(Vec<Rc<OwnedFd>>);
+
+/// What a name in it is.
+pub struct Found {
+    /// The uppermost one.
+    pub stat: Stat,
+    /// The directory in which it is.
+    pub parent: Rc<OwnedFd>,
+}
+
+impl Lower {
+    /// These directories of the host.
+    ///
+    /// # Errors
+    /// One can't be opened.
+    pub fn open(paths: &[String]) -> rustix::io::Result<Lower> {
+        paths.iter().map(|path| open_lower(path).map(Rc::new)).collect::<rustix::io::Result<_>>().map(Lower)
+    }
+
+    /// Attributes of the directory itself.
+    ///
+    /// # Errors
+    /// There is none, or it can't be read.
+    pub fn dress(&self) -> rustix::io::Result<Dress> {
+        let top = self.0.first().ok_or(Errno::NOENT)?;
+        Dress::of(&**top, b".", &fstat(&**top)?)
+    }
+
+    /// What a name is here, if it is there at all.
+    ///
+    /// # Errors
+    /// Those of fstatat(2).
+    pub fn find(&self, name: &[u8]) -> rustix::io::Result<Option<Found>> {
+        for directory in &self.0 {
+            match statat(&**directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Err(Errno::NOENT) => {}
+                Err(errno) => return Err(errno),
+                Ok(stat) if self.is_whiteout(directory, name, &stat) => return Ok(None),
+                Ok(stat) => return Ok(Some(Found { stat, parent: Rc::clone(directory) })),
+            }
+        }
+        Ok(None)
+    }
+
+    fn is_whiteout(&self, directory: &OwnedFd, name: &[u8], stat: &Stat) -> bool {
+        // Whiteouts by attribute are those of images; in a directory of the host they are files.
+        let device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0;
+        device || (self.0.len() > 1 && is_whiteout(directory, name, stat))
+    }
+
+    /// The directory of this name; nothing where it is none. What is mounted there is not it.
+    ///
+    /// # Errors
+    /// It can't be opened.
+    pub fn enter(&self, name: &[u8]) -> rustix::io::Result<Lower> {
+        let mut inner = Vec::new();
+        for directory in &self.0 {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+            match openat2(&**directory, name, flags, Mode::empty(), resolve) {
+                Err(Errno::NOENT) => {}
+                Err(Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => break,
+                Err(errno) => return Err(errno),
+                Ok(fd) => {
+                    let opaque = is_opaque(&fd);
+                    inner.push(Rc::new(fd));
+                    if opaque {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(Lower(inner))
+    }
+
+    /// All names here, with what they are.
+    ///
+    /// # Errors
+    /// A directory can't be read.
+    pub fn names(&self) -> rustix::io::Result<Vec<(Vec<u8>, FileType)>> {
+        let mut names = BTreeSet::new();
+        for directory in &self.0 {
+            for entry in Dir::read_from(&**directory)? {
+                let name = entry?.file_name().to_bytes().to_vec();
+                if name != b"." && name != b".." {
+                    names.insert(name);
+                }
+            }
+        }
+        let mut found = Vec::new();
+        for name in names {
+            if let Some(Found { stat, .. }) = self.find(&name)? {
+                found.push((name, FileType::from_raw_mode(stat.st_mode)));
+            }
+        }
+        Ok(found)
+    }
+
+    /// There is nothing below.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        self.0.is_empty()
+    }
+}

@@ -1,0 +1,266 @@
+//! What a command changed of the tree it saw: read from the writable layers of its overlays, kept, and brought into the
+//! real tree.
+
+pub mod apply;
+pub mod collect;
+pub mod keep;
+mod lower;
+mod place;
+#[cfg(test)]
+mod tests;
+mod walk;
+
+use std::fmt::Write as _;
+use std::os::fd::AsFd;
+
+use rustix::fs::{FileType, Stat};
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::image::tree::xattrs;
+pub use walk::{raise_limit, walk};
+
+/// A writable layer and the place it stands for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Layer {
+    /// Path in the container.
+    pub path: String,
+    /// The directories of the host that it is over, the uppermost first.
+    pub lowers: Vec<String>,
+    /// Whiteouts and the like stand in attributes of users.
+    pub user_xattrs: bool,
+    /// No overlay, but a directory made anew in the place of the one below: what is missing in it was not removed, unless it
+    /// is a link.
+    pub plain: bool,
+    /// It is over layers of an image: there is no real tree into which it could be brought.
+    pub is_image: bool,
+    /// Mode of the layer's own directory as it was made.
+    pub mode: u32,
+}
+
+/// What a directory of the real tree was like when the command had ended, of which a layer has another version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Base {
+    /// Which layer.
+    pub layer: usize,
+    /// Its path in the layer, [`escaped`].
+    pub inner: String,
+    /// Its attributes then.
+    pub dress: Dress,
+}
+
+/// What a directory has besides its entries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Dress {
+    /// Permission bits.
+    pub mode: u32,
+    /// Its user on the host; `None`: the container's user namespace has no name for it.
+    pub uid: Option<u32>,
+    /// Its group on the host.
+    pub gid: Option<u32>,
+    /// Extended attributes that anybody can read, [`escaped`].
+    pub xattrs: Vec<(String, String)>,
+}
+
+impl Dress {
+    /// That of a name in a directory, of which this is known already.
+    pub(crate) fn of(parent: impl AsFd, name: &[u8], stat: &Stat) -> rustix::io::Result<Dress> {
+        let all = xattrs(parent, name)?;
+        let open = all.iter().filter(|(key, _)| !key.starts_with(b"trusted."));
+        Ok(Dress {
+            mode: stat.st_mode & 0o7777,
+            uid: Some(stat.st_uid),
+            gid: Some(stat.st_gid),
+            xattrs: open.map(|(key, value)| (escaped(key), escaped(value))).collect(),
+        })
+    }
+
+    /// Can it be the same? An owner without a name could be anybody.
+    fn agrees(&self, other: &Dress) -> bool {
+        let same = |a: Option<u32>, b: Option<u32>| a.is_none() || b.is_none() || a == b;
+        self.mode == other.mode && same(self.uid, other.uid) && same(self.gid, other.gid) && self.xattrs == other.xattrs
+    }
+}
+
+/// What is needed to read the layers of one container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// Of this format; see [`keep::FORMAT`].
+    pub format: u32,
+    /// When the layers were new, in nanoseconds since 1970: what has changed below since then, the command has not seen.
+    pub since: i64,
+    /// Number N lies in `N/upper`.
+    pub layers: Vec<Layer>,
+    /// Where something was mounted in the container: these places, and what had to be made on the way, are not the
+    /// command's.
+    pub mount_points: Vec<String>,
+    /// The real directories that the command has given other attributes, as they were. Without one of its own a directory
+    /// that has changed since is one that may have been given others by somebody else.
+    #[serde(default)]
+    pub bases: Vec<Base>,
+}
+
+/// What happened to a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// It was not there.
+    Added,
+    /// It is another than it was.
+    Modified,
+    /// It is gone, with everything in it.
+    Deleted,
+}
+
+/// In what a modified path differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Differs {
+    /// A directory instead of a file, or the like.
+    Type,
+    /// What the file holds, where the link points, which device it is.
+    Content,
+    /// Mode.
+    Mode,
+    /// User or group.
+    Owner,
+    /// Extended attributes.
+    Xattrs,
+}
+
+/// Why a file could give somebody more rights than the command had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Hazard {
+    /// Its set-user-ID bit is set.
+    SetUserId,
+    /// Its set-group-ID bit is set.
+    SetGroupId,
+    /// It has file capabilities.
+    Capabilities,
+    /// It is a device.
+    Device,
+}
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// What happened.
+    pub kind: Kind,
+    /// Path in the container, absolute.
+    pub path: Vec<u8>,
+    /// What it is now; of what was deleted, what it was.
+    pub file_type: FileType,
+    /// Of what was modified, in what.
+    pub differs: Vec<Differs>,
+    /// What is to be thought about before it comes into the real tree.
+    pub hazards: Vec<Hazard>,
+    /// Which layer tells it.
+    pub layer: usize,
+    /// Its path in the layer, without a slash at its ends.
+    pub inner: Vec<u8>,
+    /// Of a modified directory, what the one below is like; ids are those of the user namespace of who looked.
+    pub below: Option<Box<Dress>>,
+}
+
+impl Serialize for Change {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let bytes = std::str::from_utf8(&self.path).is_err().then(|| {
+            self.path.iter().fold(String::new(), |mut hex, byte| {
+                let _ = write!(hex, "{byte:02x}");
+                hex
+            })
+        });
+        let mut fields = serializer.serialize_struct("Change", 6)?;
+        fields.serialize_field("kind", &self.kind)?;
+        fields.serialize_field("path", &String::from_utf8_lossy(&self.path))?;
+        fields.serialize_field("type", type_name(self.file_type))?;
+        if let Some(bytes) = &bytes {
+            fields.serialize_field("pathHex", bytes)?;
+        }
+        if !self.differs.is_empty() {
+            fields.serialize_field("differs", &self.differs)?;
+        }
+        if !self.hazards.is_empty() {
+            fields.serialize_field("hazards", &self.hazards)?;
+        }
+        fields.end()
+    }
+}
+
+fn type_name(file_type: FileType) -> &'static str {
+    match file_type {
+        FileType::RegularFile => "file",
+        FileType::Directory => "directory",
+        FileType::Symlink => "link",
+        FileType::Fifo => "fifo",
+        FileType::Socket => "socket",
+        FileType::CharacterDevice | FileType::BlockDevice => "device",
+        FileType::Unknown => "unknown",
+    }
+}
+
+/// The list for people, a line each: `A`, `C` or `D` as docker has them, and the path.
+#[must_use]
+pub fn text(changes: &[Change]) -> String {
+    changes.iter().fold(String::new(), |mut text, change| {
+        let letter = match change.kind {
+            Kind::Added => 'A',
+            Kind::Modified => 'C',
+            Kind::Deleted => 'D',
+        };
+        let _ = writeln!(text, "{letter} {}", escaped(&change.path));
+        text
+    })
+}
+
+/// The list as one JSON document, which a terminal can be shown too: what could steer one is escaped.
+///
+/// # Errors
+/// It can't be written as JSON.
+pub fn json(changes: &[Change]) -> crate::error::Result<String> {
+    use crate::error::{Code, Error};
+    let plain = serde_json::to_string(changes)
+        .map_err(|error| Error::new(Code::SetupFailed, "list the changes", error.to_string()))?;
+    // Such characters can only stand in strings. All of them are of the Basic Multilingual Plane.
+    Ok(plain.chars().fold(String::with_capacity(plain.len()), |mut text, c| {
+        if steers(c) {
+            let _ = write!(text, "\\u{:04x}", u32::from(c));
+        } else {
+            text.push(c);
+        }
+        text
+    }))
+}
+
+/// Is it a control character, or one that turns the direction of text, by which one path could look like another?
+fn steers(c: char) -> bool {
+    let turns = matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    c.is_control() || turns
+}
+
+/// A path as it is written on a terminal: control characters, bytes that are no text, and backslashes stand as `\xNN`.
+#[must_use]
+pub fn escaped(path: &[u8]) -> String {
+    let mut text = String::new();
+    for chunk in path.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if c == '\\' || steers(c) {
+                let mut bytes = [0; 4];
+                for byte in c.encode_utf8(&mut bytes).bytes() {
+                    let _ = write!(text, "\\x{byte:02x}");
+                }
+            } else {
+                text.push(c);
+            }
+        }
+        for byte in chunk.invalid() {
+            let _ = write!(text, "\\x{byte:02x}");
+        }
+    }
+    text
+}

@@ -1,0 +1,427 @@
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+use super::apply::{Apply, Consent};
+use super::keep::{self, Kept};
+use super::*;
+use crate::error::Code;
+use crate::image::tree::remove::remove;
+
+/// A layer over a directory, with a real overlay that shows both; needs root.
+struct Ground(PathBuf);
+
+impl Ground {
+    fn new(name: &str) -> Option<Ground> {
+        if !rustix::process::geteuid().is_root() {
+            return None;
+        }
+        let dir = std::env::temp_dir().join(format!("nsrs-changes-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        for sub in ["lower", "merged", "layers/0/upper", "layers/0/work"] {
+            fs::create_dir_all(dir.join(sub)).unwrap();
+        }
+        Some(Ground(dir))
+    }
+
+    fn lower(&self) -> PathBuf {
+        self.0.join("lower")
+    }
+
+    fn upper(&self) -> PathBuf {
+        self.0.join("layers/0/upper")
+    }
+
+    /// Acts on the merged tree.
+    fn change(&self, act: impl FnOnce(&Path)) {
+        let merged = self.0.join("merged");
+        let options = format!(
+            "lowerdir={},upperdir={},workdir={}",
+            self.lower().display(),
+            self.upper().display(),
+            self.0.join("layers/0/work").display()
+        );
+        let options = std::ffi::CString::new(options).unwrap();
+        mount("overlay", &merged, "overlay", MountFlags::empty(), Some(options.as_c_str())).unwrap();
+        act(&merged);
+        unmount(&merged, UnmountFlags::empty()).unwrap();
+    }
+
+    fn record(&self) -> Record {
+        let lowers = vec![self.lower().display().to_string()];
+        let layer = Layer { path: "/".into(), lowers, user_xattrs: false, plain: false, is_image: false, mode: 0o755 };
+        Record { since: i64::MAX, layers: vec![layer], ..Record::default() }
+    }
+
+    /// The record with what the directories are like at this moment.
+    fn noted(&self) -> Record {
+        let note = |change: Change| {
+            let dress = *change.below?;
+            Some(Base { layer: change.layer, inner: escaped(&change.inner), dress })
+        };
+        let bases = walk::directories(self.layers(), &self.record()).unwrap().into_iter().filter_map(note).collect();
+        Record { since: 0, bases, ..self.record() }
+    }
+
+    fn layers(&self) -> OwnedFd {
+        rustix::fs::open(self.0.join("layers"), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap()
+    }
+
+    fn list(&self) -> Vec<Change> {
+        walk(self.layers(), &self.record()).unwrap()
+    }
+
+    fn apply(&self, consent: Consent) -> Vec<crate::error::Error> {
+        let record = self.record();
+        Apply::new(self.layers(), &record).unwrap().all(&self.list(), consent)
+    }
+}
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        // However deep it is.
+        let parent = rustix::fs::open(std::env::temp_dir(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        let name = std::ffi::CString::new(self.0.file_name().unwrap().as_bytes()).unwrap();
+        let _ = remove(&parent, &name);
+    }
+}
+
+fn tree(ground: &Ground) {
+    let lower = ground.lower();
+    for dir in ["src/deep", "gone/x", "again", "kept"] {
+        fs::create_dir_all(lower.join(dir)).unwrap();
+    }
+    for file in ["a", "b", "same", "src/deep/f", "gone/x/y", "again/old", "again/both", "kept/z"] {
+        fs::write(lower.join(file), file).unwrap();
+    }
+    symlink("a", lower.join("link")).unwrap();
+}
+
+fn commands(merged: &Path) {
+    fs::write(merged.join("a"), "longer than it was").unwrap();
+    fs::set_permissions(merged.join("b"), PermissionsExt::from_mode(0o600)).unwrap();
+    // Copied up and given back what it held.
+    fs::write(merged.join("same"), "same").unwrap();
+    fs::remove_dir_all(merged.join("gone")).unwrap();
+    fs::remove_dir_all(merged.join("again")).unwrap();
+    fs::create_dir(merged.join("again")).unwrap();
+    fs::write(merged.join("again/both"), "other").unwrap();
+    fs::write(merged.join("kept/new"), "").unwrap();
+    fs::hard_link(merged.join("kept/new"), merged.join("kept/other")).unwrap();
+    fs::remove_file(merged.join("link")).unwrap();
+    fs::create_dir(merged.join("link")).unwrap();
+    fs::write(merged.join("link/inside"), "").unwrap();
+    fs::write(merged.join(std::ffi::OsStr::from_bytes(b"odd\n\xff\\")), "").unwrap();
+}
+
+#[test]
+fn a_real_overlay_tells_what_was_done() {
+    let Some(ground) = Ground::new("walk") else { return };
+    tree(&ground);
+    ground.change(commands);
+    let expected = "C /a\nC /again/both\nD /again/old\nC /b\nD /gone\nA /kept/new\nA /kept/other\nC /link\nA /link/inside\nA /odd\\x0a\\xff\\x5c\n";
+    assert_eq!(text(&ground.list()), expected);
+    let differs: Vec<_> =
+        ground.list().into_iter().map(|change| change.differs).filter(|all| !all.is_empty()).collect();
+    assert_eq!(differs, [[Differs::Content], [Differs::Content], [Differs::Mode], [Differs::Type]]);
+}
+
+#[test]
+fn what_was_applied_is_what_the_command_saw() {
+    let Some(ground) = Ground::new("apply") else { return };
+    tree(&ground);
+    ground.change(commands);
+    assert_eq!(ground.apply(Consent::default()), []);
+    assert_eq!(text(&ground.list()), "", "nothing is left to apply");
+    let lower = ground.lower();
+    assert_eq!(fs::read_to_string(lower.join("again/both")).unwrap(), "other");
+    assert!(!lower.join("gone").exists() && lower.join("link").is_dir());
+    let (new, other) = (fs::metadata(lower.join("kept/new")).unwrap(), fs::metadata(lower.join("kept/other")).unwrap());
+    assert_eq!(std::os::unix::fs::MetadataExt::ino(&new), std::os::unix::fs::MetadataExt::ino(&other));
+}
+
+#[test]
+fn a_mount_point_and_the_way_to_it_are_nobodys_change() {
+    let Some(ground) = Ground::new("mounts") else { return };
+    fs::create_dir_all(ground.upper().join("srv/data")).unwrap();
+    fs::write(ground.upper().join("srv/own"), "").unwrap();
+    let record = Record { mount_points: vec!["/".into(), "/srv/data".into()], ..ground.record() };
+    assert_eq!(text(&walk(ground.layers(), &record).unwrap()), "A /srv/own\n");
+}
+
+#[test]
+fn a_link_in_the_real_tree_is_not_followed() {
+    let Some(ground) = Ground::new("links") else { return };
+    let outside = ground.0.join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::create_dir(ground.lower().join("dir")).unwrap();
+    ground.change(|merged| fs::write(merged.join("dir/file"), "x").unwrap());
+    let changes = ground.list();
+    // Between the list and the act.
+    fs::remove_dir(ground.lower().join("dir")).unwrap();
+    symlink(&outside, ground.lower().join("dir")).unwrap();
+    let record = ground.record();
+    let errors = Apply::new(ground.layers(), &record).unwrap().all(&changes, Consent { force: true, privileged: true });
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+}
+
+#[test]
+fn a_layer_with_links_for_directories_leads_nowhere() {
+    let Some(ground) = Ground::new("hostile") else { return };
+    fs::create_dir(ground.0.join("outside")).unwrap();
+    fs::write(ground.0.join("outside/secret"), "x").unwrap();
+    fs::create_dir(ground.lower().join("dir")).unwrap();
+    ground.change(|merged| fs::write(merged.join("dir/secret"), "mine").unwrap());
+    let changes = ground.list();
+    fs::remove_dir_all(ground.upper().join("dir")).unwrap();
+    symlink(ground.0.join("outside"), ground.upper().join("dir")).unwrap();
+    let record = ground.record();
+    let errors = Apply::new(ground.layers(), &record).unwrap().all(&changes, Consent::default());
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(!ground.lower().join("dir/secret").exists());
+}
+
+#[test]
+fn only_overlayfs_itself_makes_a_directory_opaque() {
+    let Some(ground) = Ground::new("opaque") else { return };
+    tree(&ground);
+    ground.change(|merged| fs::write(merged.join("kept/z"), "z").unwrap());
+    let kept = rustix::fs::open(ground.upper().join("kept"), OFlags::RDONLY, Mode::empty()).unwrap();
+    rustix::fs::fsetxattr(&kept, "user.overlay.opaque", b"y", rustix::fs::XattrFlags::empty()).unwrap();
+    fs::remove_file(ground.upper().join("kept/z")).unwrap();
+    assert_eq!(text(&ground.list()), "");
+}
+
+#[test]
+fn what_gives_rights_and_what_has_changed_is_left_out() {
+    let Some(ground) = Ground::new("consent") else { return };
+    tree(&ground);
+    ground.change(|merged| {
+        fs::write(merged.join("suid"), "").unwrap();
+        fs::set_permissions(merged.join("suid"), PermissionsExt::from_mode(0o4755)).unwrap();
+        fs::write(merged.join("a"), "changed").unwrap();
+        fs::remove_dir_all(merged.join("gone")).unwrap();
+    });
+    let record = Record { since: 0, ..ground.record() };
+    let changes = ground.list();
+    let errors = Apply::new(ground.layers(), &record).unwrap().all(&changes, Consent::default());
+    assert_eq!(errors.len(), 3, "{errors:?}");
+    assert_eq!(fs::read_to_string(ground.lower().join("a")).unwrap(), "a");
+    assert!(ground.lower().join("gone/x/y").exists() && !ground.lower().join("suid").exists());
+    let consent = Consent { force: true, privileged: true };
+    assert_eq!(Apply::new(ground.layers(), &record).unwrap().all(&changes, consent), []);
+    assert_eq!(text(&ground.list()), "");
+}
+
+#[test]
+fn nothing_mounted_in_a_removed_directory_is_emptied() {
+    let Some(ground) = Ground::new("border") else { return };
+    tree(&ground);
+    ground.change(|merged| fs::remove_dir_all(merged.join("gone")).unwrap());
+    let changes = ground.list();
+    fs::create_dir(ground.0.join("elsewhere")).unwrap();
+    fs::write(ground.0.join("elsewhere/file"), "").unwrap();
+    let point = ground.lower().join("gone/x");
+    rustix::mount::mount_bind(ground.0.join("elsewhere"), &point).unwrap();
+    let record = ground.record();
+    let errors = Apply::new(ground.layers(), &record).unwrap().all(&changes, Consent { force: true, privileged: true });
+    let survived = ground.0.join("elsewhere/file").exists();
+    unmount(&point, UnmountFlags::DETACH).unwrap();
+    assert!(survived && errors.len() == 1, "{errors:?}");
+}
+
+#[test]
+fn a_directory_that_is_mounted_over_keeps_its_mode() {
+    let Some(ground) = Ground::new("mounted-over") else { return };
+    tree(&ground);
+    ground.change(|merged| fs::set_permissions(merged.join("kept"), PermissionsExt::from_mode(0o700)).unwrap());
+    let changes = ground.list();
+    let elsewhere = ground.0.join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    fs::set_permissions(&elsewhere, PermissionsExt::from_mode(0o755)).unwrap();
+    mount("tmpfs", ground.lower().join("kept"), "tmpfs", MountFlags::empty(), Some(c"mode=755")).unwrap();
+    let record = ground.record();
+    let errors = Apply::new(ground.layers(), &record).unwrap().all(&changes, Consent { force: true, privileged: true });
+    let mode = fs::metadata(ground.lower().join("kept")).unwrap().permissions().mode() & 0o777;
+    unmount(ground.lower().join("kept"), UnmountFlags::DETACH).unwrap();
+    assert_eq!((mode, errors.len()), (0o755, 1), "{errors:?}");
+}
+
+#[test]
+fn what_changed_in_the_very_moment_of_the_start_has_changed() {
+    use std::os::unix::fs::MetadataExt;
+    let Some(ground) = Ground::new("moment") else { return };
+    tree(&ground);
+    ground.change(|merged| fs::write(merged.join("a"), "new").unwrap());
+    let stat = fs::metadata(ground.lower().join("a")).unwrap();
+    let moment = stat.ctime() * 1_000_000_000 + stat.ctime_nsec();
+    let apply = |since| {
+        let record = Record { since, ..ground.record() };
+        Apply::new(ground.layers(), &record).unwrap().all(&ground.list(), Consent::default()).len()
+    };
+    assert_eq!(apply(moment), 1);
+    assert_eq!(apply(moment + 1), 0);
+}
+
+#[test]
+fn a_name_can_steer_no_terminal_in_text_nor_in_json() {
+    let path = "/\u{7f}\u{9b}2J\u{61c}\u{200e}\u{202e}\u{2066}é";
+    let change = Change {
+        kind: Kind::Added,
+        path: path.as_bytes().to_vec(),
+        file_type: FileType::RegularFile,
+        differs: Vec::new(),
+        hazards: Vec::new(),
+        layer: 0,
+        inner: Vec::new(),
+        below: None,
+    };
+    let expected = r#"[{"kind":"added","path":"/\u007f\u009b2J\u061c\u200e\u202e\u2066é","type":"file"}]"#;
+    let json = json(std::slice::from_ref(&change)).unwrap();
+    assert_eq!(json, expected);
+    let read: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(read[0]["path"], path);
+    assert_eq!(text(&[change]), "A /\\x7f\\xc2\\x9b2J\\xd8\\x9c\\xe2\\x80\\x8e\\xe2\\x80\\xae\\xe2\\x81\\xa6é\n");
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+#[test]
+fn a_directory_that_somebody_else_has_given_other_attributes_is_left_alone_and_told() {
+    let Some(ground) = Ground::new("directories") else { return };
+    tree(&ground);
+    for name in ["kept", "src", "again"] {
+        set_mode(&ground.lower().join(name), 0o755);
+    }
+    ground.change(|merged| {
+        set_mode(merged, 0o711);
+        set_mode(&merged.join("kept"), 0o700);
+        set_mode(&merged.join("src"), 0o700);
+        std::os::unix::fs::chown(merged.join("again"), Some(7), Some(8)).unwrap();
+    });
+    let record = ground.noted();
+    // New entries are no new attributes.
+    fs::write(ground.lower().join("kept/mine"), "").unwrap();
+    set_mode(&ground.lower().join("src"), 0o750);
+    std::os::unix::fs::chown(ground.lower().join("again"), Some(9), None).unwrap();
+    let apply = |record: &Record, consent| Apply::new(ground.layers(), record).unwrap().all(&ground.list(), consent);
+    let errors = apply(&record, Consent::default());
+    let told: Vec<_> = errors.iter().map(|error| (error.subject.as_str(), error.code)).collect();
+    assert_eq!(told, [("/again", Code::InUse), ("/src", Code::InUse)]);
+    let modes = ["", "kept", "src"].map(|name| mode(&ground.lower().join(name)));
+    assert_eq!(modes, [0o711, 0o700, 0o750]);
+    // Of what nothing was noted, a change since then is enough.
+    let errors = apply(&Record { bases: Vec::new(), ..record.clone() }, Consent::default());
+    assert_eq!(errors.len(), 2, "{errors:?}");
+    assert_eq!(apply(&record, Consent { force: true, privileged: false }), []);
+    assert_eq!(text(&ground.list()), "");
+}
+
+#[test]
+fn what_is_nested_too_deep_is_told_as_that() {
+    let Some(ground) = Ground::new("deep") else { return };
+    let deep = |top: PathBuf| {
+        let mut path = top.join("top");
+        for _ in 0..1600 {
+            path.push("d");
+        }
+        fs::create_dir_all(path).unwrap();
+    };
+    deep(ground.lower());
+    // Deeper than the stack of a test's thread.
+    let work = || {
+        let whiteout = ground.upper().join("top");
+        let device = rustix::fs::FileType::CharacterDevice;
+        rustix::fs::mknodat(rustix::fs::CWD, &whiteout, device, Mode::empty(), 0).unwrap();
+        let errors = ground.apply(Consent { force: true, privileged: false });
+        assert_eq!(errors.len(), 1);
+        assert!(errors[0].to_string().contains("nested too deep"), "{errors:?}");
+        assert!(ground.lower().join("top/d").exists());
+        fs::remove_file(whiteout).unwrap();
+        deep(ground.upper());
+        let error = walk(ground.layers(), &ground.record()).unwrap_err();
+        assert!(error.to_string().contains("nested too deep"), "{error}");
+    };
+    std::thread::scope(|scope| {
+        std::thread::Builder::new().stack_size(256 << 20).spawn_scoped(scope, work).unwrap().join().unwrap();
+    });
+}
+
+/// A directory of kept changes of nothing.
+fn kept(ground: &Ground) -> PathBuf {
+    let dir = ground.0.join("kept");
+    fs::create_dir(&dir).unwrap();
+    set_mode(&dir, 0o700);
+    fs::create_dir(dir.join("layers")).unwrap();
+    let draft = keep::draft(fs::File::open(&dir).unwrap()).unwrap();
+    keep::fill(&draft, "kept", &Record { format: keep::FORMAT, ..ground.record() }).unwrap();
+    keep::settle(fs::File::open(&dir).unwrap(), "kept").unwrap();
+    dir
+}
+
+#[test]
+fn a_record_that_somebody_else_could_have_written_is_refused() {
+    let Some(ground) = Ground::new("trust") else { return };
+    let dir = kept(&ground);
+    let record = dir.join("changes.json");
+    let why = || Kept::find(dir.to_str().unwrap()).err().map(|error| error.to_string()).unwrap_or_default();
+    assert_eq!(why(), "");
+    for path in [&dir, &record] {
+        let was = mode(path);
+        std::os::unix::fs::chown(path, Some(1000), None).unwrap();
+        assert!(why().contains("it belongs to the user 1000"), "{}", why());
+        std::os::unix::fs::chown(path, Some(0), None).unwrap();
+        set_mode(path, was | 0o020);
+        assert!(why().contains("others may write to it"), "{}", why());
+        set_mode(path, was);
+        assert_eq!(why(), "");
+    }
+    fs::hard_link(&record, ground.0.join("other")).unwrap();
+    assert!(why().contains("other names"), "{}", why());
+}
+
+#[test]
+fn a_link_that_came_into_the_path_of_the_real_tree_is_refused() {
+    let Some(ground) = Ground::new("path") else { return };
+    tree(&ground);
+    ground.change(|merged| fs::write(merged.join("new"), "x").unwrap());
+    let record = ground.record();
+    fs::create_dir(ground.0.join("victim")).unwrap();
+    fs::rename(ground.lower(), ground.0.join("aside")).unwrap();
+    symlink("victim", ground.lower()).unwrap();
+    let error = Apply::new(ground.layers(), &record).unwrap_err();
+    assert!(error.to_string().contains("there is a link"), "{error}");
+}
+
+#[test]
+fn only_what_is_ours_is_discarded_and_only_where_it_still_is() {
+    let Some(ground) = Ground::new("discard") else { return };
+    let dir = kept(&ground);
+    fs::create_dir_all(dir.join("layers/0/work/work")).unwrap();
+    fs::write(dir.join("notes"), "mine").unwrap();
+    let (held, _) = Kept::find(dir.to_str().unwrap()).unwrap();
+    assert_eq!(held.discard().unwrap(), ["notes"]);
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+    fs::remove_file(dir.join("notes")).unwrap();
+    fs::rename(&dir, ground.0.join("aside")).unwrap();
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("theirs"), "").unwrap();
+    assert!(held.discard().unwrap_err().to_string().contains("exchanged"));
+    assert!(dir.join("theirs").exists());
+    fs::remove_dir_all(&dir).unwrap();
+    fs::rename(ground.0.join("aside"), &dir).unwrap();
+    assert_eq!(held.discard().unwrap(), Vec::<String>::new());
+    assert!(!dir.exists());
+}

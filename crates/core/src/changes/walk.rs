@@ -1,0 +1,334 @@
+//! From writable layers to a list of changes.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, chmodat, fgetxattr, openat, readlinkat, statat};
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
+
+use super::lower::{Found, Lower};
+use super::{Change, Differs, Dress, Hazard, Kind, Layer, Record, escaped};
+use crate::error::{At, Code, Error, Result};
+use crate::image::tree::xattrs;
+
+/// How deep directories may be in each other.
+pub(super) const DEEPEST: usize = 1500;
+/// What is said of deeper ones, and of those for which the descriptors don't suffice.
+pub(super) const TOO_DEEP: &str = "directories are nested too deep";
+const STEP: &str = "list the changes";
+
+/// Every change that the layers in this directory tell, ordered by path.
+///
+/// A file that was only opened for writing, or given back its content, is none; times alone are none either.
+///
+/// # Errors
+/// A directory can't be read, or is too deep.
+pub fn walk(layers: impl AsFd, record: &Record) -> Result<Vec<Change>> {
+    look(layers, record, false)
+}
+
+/// As [`walk`], but only directories that were modified: no file is read.
+///
+/// # Errors
+/// Those of [`walk`].
+pub(super) fn directories(layers: impl AsFd, record: &Record) -> Result<Vec<Change>> {
+    let mut changes = look(layers, record, true)?;
+    changes.retain(|change| change.below.is_some());
+    Ok(changes)
+}
+
+/// A directory in a directory in a directory is as many descriptors: as many as this process may have.
+pub fn raise_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+}
+
+fn look(layers: impl AsFd, record: &Record, directories_only: bool) -> Result<Vec<Change>> {
+    let mut changes = Vec::new();
+    for (number, layer) in record.layers.iter().enumerate() {
+        let name = format!("{number}/upper");
+        let stat = statat(&layers, name.as_str(), AtFlags::SYMLINK_NOFOLLOW).at(STEP, &layer.path)?;
+        let upper = open_own(&layers, name.as_bytes(), OFlags::DIRECTORY).at(STEP, &layer.path)?;
+        let lower = match Lower::open(&layer.lowers) {
+            // What can't be seen now could not be seen then.
+            Err(Errno::NOENT | Errno::ACCESS) => Lower::default(),
+            other => other.at(STEP, &layer.path)?,
+        };
+        let mut walker = Walker { record, layer, number, path: Vec::new(), changes: &mut changes, directories_only };
+        let (mode, below) = (stat.st_mode & 0o7777, lower.dress());
+        if !layer.plain && mode != layer.mode && below.as_ref().map_or(true, |below| below.mode != mode) {
+            walker.tell(Kind::Modified, FileType::Directory, vec![Differs::Mode], Vec::new());
+            walker.note_below(below);
+        }
+        walker.directory(&upper, &lower, 0, layer.plain, false)?;
+    }
+    changes.sort_by(|a, b| a.path.split(|byte| *byte == b'/').cmp(b.path.split(|byte| *byte == b'/')));
+    Ok(changes)
+}
+
+struct Walker<'a> {
+    record: &'a Record,
+    layer: &'a Layer,
+    number: usize,
+    /// Path in the layer.
+    path: Vec<u8>,
+    changes: &'a mut Vec<Change>,
+    directories_only: bool,
+}
+
+impl Walker<'_> {
+    /// The path in the container.
+    fn whole(&self) -> Vec<u8> {
+        let mut whole = self.layer.path.trim_end_matches('/').as_bytes().to_vec();
+        if !self.path.is_empty() || whole.is_empty() {
+            whole.push(b'/');
+            whole.extend_from_slice(&self.path);
+        }
+        whole
+    }
+
+    fn tell(&mut self, kind: Kind, file_type: FileType, differs: Vec<Differs>, hazards: Vec<Hazard>) {
+        let (path, inner) = (self.whole(), self.path.clone());
+        let layer = self.number;
+        self.changes.push(Change { kind, path, file_type, differs, hazards, layer, inner, below: None });
+    }
+
+    /// Notes with the last change what is below it. What can't be read could not be compared later either.
+    fn note_below(&mut self, dress: rustix::io::Result<Dress>) {
+        if let (Some(change), Ok(dress)) = (self.changes.last_mut(), dress) {
+            change.below = Some(Box::new(dress));
+        }
+    }
+
+    fn is_mount_point(&self) -> bool {
+        let whole = self.whole();
+        self.record.mount_points.iter().any(|point| point.as_bytes() == whole)
+    }
+
+    /// Something is mounted below it: it was there before the command.
+    fn is_way(&self) -> bool {
+        let mut whole = self.whole();
+        whole.push(b'/');
+        self.record.mount_points.iter().any(|point| point.as_bytes().starts_with(&whole))
+    }
+
+    fn within(&mut self, name: &[u8], act: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let length = self.path.len();
+        if length > 0 {
+            self.path.push(b'/');
+        }
+        self.path.extend_from_slice(name);
+        let result = act(self);
+        self.path.truncate(length);
+        result
+    }
+
+    fn at<T>(&self, result: rustix::io::Result<T>) -> Result<T> {
+        result.at(STEP, escaped(&self.whole())).map_err(|error| match error.errno {
+            Some(libc::EMFILE) => self.too_deep(),
+            _ => error,
+        })
+    }
+
+    fn too_deep(&self) -> Error {
+        // Of the path, which has no end, the beginning says enough.
+        let whole = self.whole();
+        Error::new(Code::Unsupported, STEP, TOO_DEEP).on(escaped(&whole[..whole.len().min(200)]))
+    }
+
+    /// By the attribute that overlayfs itself goes by: the other one is anybody's to set.
+    fn is_opaque(&self, directory: &OwnedFd) -> bool {
+        let name = if self.layer.user_xattrs { "user.overlay.opaque" } else { "trusted.overlay.opaque" };
+        let mut value = [0_u8; 8];
+        fgetxattr(directory, name, &mut value).is_ok_and(|count| value[..count] == *b"y")
+    }
+
+    /// Everything in a directory. `alone`: nothing of below shows through it.
+    fn directory(&mut self, upper: &OwnedFd, lower: &Lower, depth: usize, plain: bool, alone: bool) -> Result<()> {
+        if depth > DEEPEST {
+            return Err(self.too_deep());
+        }
+        let mut names = BTreeSet::new();
+        // Not opened once more by its name: its owner may have closed it to himself.
+        let listed = self.at(fcntl_dupfd_cloexec(upper, 0))?;
+        for entry in self.at(Dir::new(listed))? {
+            let name = self.at(entry)?.file_name().to_bytes().to_vec();
+            if name != b"." && name != b".." {
+                names.insert(name);
+            }
+        }
+        for name in &names {
+            self.within(name, |walker| walker.entry(upper, lower, name, depth, plain, alone))?;
+        }
+        if (!alone && !plain) || self.directories_only {
+            return Ok(());
+        }
+        for (name, kind) in self.at(lower.names())? {
+            // Of what was made anew only links can be removed: the rest are mount points, or was never copied.
+            let could_be = alone || kind == FileType::Symlink;
+            if could_be && !names.contains(&name) {
+                self.within(&name, |walker| {
+                    walker.tell(Kind::Deleted, kind, Vec::new(), Vec::new());
+                    Ok(())
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn entry(
+        &mut self,
+        upper: &OwnedFd,
+        lower: &Lower,
+        name: &[u8],
+        depth: usize,
+        plain: bool,
+        alone: bool,
+    ) -> Result<()> {
+        if self.is_mount_point() {
+            return Ok(());
+        }
+        let stat = self.at(statat(upper, name, AtFlags::SYMLINK_NOFOLLOW))?;
+        if self.directories_only && FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+            return Ok(());
+        }
+        let below = match lower.find(name) {
+            Err(Errno::ACCESS) => None,
+            other => self.at(other)?,
+        };
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if kind == FileType::CharacterDevice && stat.st_rdev == 0 {
+            if let Some(Found { stat, .. }) = below {
+                self.tell(Kind::Deleted, FileType::from_raw_mode(stat.st_mode), Vec::new(), Vec::new());
+            }
+            return Ok(());
+        }
+        let is_directory = kind == FileType::Directory;
+        let way = is_directory && self.is_way();
+        let hazards = self.at(hazards(upper, name, &stat))?;
+        let was_directory = below.as_ref().is_some_and(|found| FileType::from_raw_mode(found.stat.st_mode) == kind);
+        match &below {
+            None if way => {}
+            None => self.tell(Kind::Added, kind, Vec::new(), hazards),
+            Some(_) if way && plain => {}
+            Some(below) => {
+                // A link in what was made anew is a copy of ours, and belongs to us.
+                let copied = plain && kind == FileType::Symlink;
+                let mut differs = self.at(differs(upper, name, &stat, below))?;
+                differs.retain(|what| !copied || matches!(what, Differs::Type | Differs::Content));
+                if !differs.is_empty() {
+                    self.tell(Kind::Modified, kind, differs, hazards);
+                    if is_directory && was_directory {
+                        self.note_below(Dress::of(&*below.parent, name, &below.stat));
+                    }
+                }
+            }
+        }
+        if !is_directory {
+            return Ok(());
+        }
+        let inner = self.at(open_own(upper, name, OFlags::DIRECTORY))?;
+        let (lower, below) =
+            if was_directory { (self.at(lower.enter(name))?, true) } else { (Lower::default(), false) };
+        let alone = below && !lower.is_nothing() && (alone || self.is_opaque(&inner));
+        self.directory(&inner, &lower, depth + 1, plain && way, alone)
+    }
+}
+
+/// Opens what is in a layer. A directory or file that its own owner has closed to himself is opened for a moment.
+///
+/// # Errors
+/// Those of openat(2).
+pub(super) fn open_own(parent: impl AsFd, name: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    match openat(&parent, name, flags, Mode::empty()) {
+        Err(Errno::ACCESS) => {}
+        other => return other,
+    }
+    let stat = statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    if stat.st_uid != geteuid().as_raw() || FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+        return Err(Errno::ACCESS);
+    }
+    let mode = |more: u32| Mode::from_raw_mode(stat.st_mode & 0o7777 | more);
+    chmodat(&parent, name, mode(0o500), AtFlags::empty())?;
+    let opened = openat(&parent, name, flags, Mode::empty());
+    chmodat(&parent, name, mode(0), AtFlags::empty())?;
+    opened
+}
+
+/// What of a file could give more rights than the command had.
+fn hazards(parent: &OwnedFd, name: &[u8], stat: &Stat) -> rustix::io::Result<Vec<Hazard>> {
+    let mut hazards = Vec::new();
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => {
+            if stat.st_mode & 0o4000 != 0 {
+                hazards.push(Hazard::SetUserId);
+            }
+            if stat.st_mode & 0o2000 != 0 {
+                hazards.push(Hazard::SetGroupId);
+            }
+            if xattrs(parent, name)?.iter().any(|(key, _)| key == b"security.capability") {
+                hazards.push(Hazard::Capabilities);
+            }
+        }
+        FileType::CharacterDevice | FileType::BlockDevice => hazards.push(Hazard::Device),
+        _ => {}
+    }
+    Ok(hazards)
+}
+
+fn differs(upper: &OwnedFd, name: &[u8], stat: &Stat, below: &Found) -> rustix::io::Result<Vec<Differs>> {
+    let (new, old) = (FileType::from_raw_mode(stat.st_mode), FileType::from_raw_mode(below.stat.st_mode));
+    if new != old {
+        return Ok(vec![Differs::Type]);
+    }
+    let mut differs = Vec::new();
+    let content = match new {
+        FileType::RegularFile => !same_content(upper, name, stat, below)?,
+        FileType::Symlink => readlinkat(upper, name, Vec::new())? != readlinkat(&*below.parent, name, Vec::new())?,
+        FileType::CharacterDevice | FileType::BlockDevice => stat.st_rdev != below.stat.st_rdev,
+        _ => false,
+    };
+    let found = [
+        (content, Differs::Content),
+        (stat.st_mode & 0o7777 != below.stat.st_mode & 0o7777, Differs::Mode),
+        ((stat.st_uid, stat.st_gid) != (below.stat.st_uid, below.stat.st_gid), Differs::Owner),
+        (xattrs(upper, name)? != xattrs(&*below.parent, name)?, Differs::Xattrs),
+    ];
+    differs.extend(found.into_iter().filter(|(does, _)| *does).map(|(_, what)| what));
+    Ok(differs)
+}
+
+fn same_content(upper: &OwnedFd, name: &[u8], stat: &Stat, below: &Found) -> rustix::io::Result<bool> {
+    if stat.st_size != below.stat.st_size {
+        return Ok(false);
+    }
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let new = File::from(open_own(upper, name, OFlags::empty())?);
+    let old = match openat(&*below.parent, name, flags, Mode::empty()) {
+        // What can't be read can't have been copied up: it was replaced.
+        Err(Errno::ACCESS) => return Ok(false),
+        other => File::from(other?),
+    };
+    let mut buffers = [vec![0; 128 * 1024], vec![0; 128 * 1024]];
+    let mut offset = 0;
+    loop {
+        let [a, b] = &mut buffers;
+        let io = |error: std::io::Error| error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error);
+        let count = new.read_at(a, offset).map_err(io)?;
+        if count == 0 {
+            return Ok(true);
+        }
+        match old.read_exact_at(&mut b[..count], offset) {
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(false),
+            other => other.map_err(io)?,
+        }
+        if a[..count] != b[..count] {
+            return Ok(false);
+        }
+        offset += count as u64;
+    }
+}

@@ -1,0 +1,100 @@
+//! Telling the supervisor of the writable layers, where the command's changes are wanted.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags, openat};
+use rustix::time::{ClockId, clock_gettime};
+
+use super::Inputs;
+use super::channel::{Channel, FromChild};
+use super::scratch::Scratch;
+use crate::changes::collect::hand_over;
+use crate::changes::{Record, keep};
+use crate::error::{At, Code, Error, Result};
+use crate::host::tree::unescape;
+use crate::plan::Plan;
+
+/// The directory in which the changes are kept, as this mount namespace has it.
+pub struct Kept {
+    path: String,
+    /// What an earlier container has noted.
+    earlier: Option<Record>,
+    /// For the next record: what the container's root can't open any more it can still write to.
+    draft: File,
+    /// The directory of the layers in it.
+    pub layers: OwnedFd,
+}
+
+/// Opens the directory in which the changes are kept; as the caller.
+///
+/// # Errors
+/// It is not the one that was prepared.
+pub fn open_kept(path: &str, prepared: &OwnedFd) -> Result<Kept> {
+    let step = "open the directory for changes";
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(path, flags, Mode::empty()).at(step, path)?;
+    if !keep::same(&directory, prepared) {
+        return Err(Error::new(Code::SetupFailed, step, "it was exchanged meanwhile").on(path));
+    }
+    let layers = keep::layers(&directory).at(step, path)?;
+    let earlier = keep::read(&directory, path)?;
+    let draft = keep::draft(&directory).at(step, path)?;
+    Ok(Kept { path: path.to_owned(), earlier, draft, layers })
+}
+
+/// As [`open_kept`], where a plan wants one.
+pub fn open(plan: &Plan, inputs: &Inputs) -> Result<Option<Kept>> {
+    let path = plan.changes.as_ref().and_then(|changes| changes.upper.as_ref());
+    match (path, &inputs.kept) {
+        (Some(path), Some(prepared)) => open_kept(path, prepared).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// Notes what the layers are, and hands them over. When all mounts stand, and before the command.
+///
+/// # Errors
+/// The kept ones are of another tree.
+pub fn tell(plan: &Plan, scratch: &Scratch, kept: Option<Kept>, proc: &OwnedFd, channel: &Channel) -> Result<()> {
+    if plan.changes.is_none() {
+        return Ok(());
+    }
+    let step = "hand over the writable layers";
+    let (layers, directory) = scratch.made();
+    // The clock that files are stamped by, which is late at times.
+    let now = clock_gettime(ClockId::RealtimeCoarse);
+    let mut record = Record {
+        format: keep::FORMAT,
+        since: now.tv_sec * 1_000_000_000 + now.tv_nsec,
+        layers: layers.to_vec(),
+        mount_points: mount_points(proc)?,
+        bases: Vec::new(),
+    };
+    if let Some(Kept { path, earlier, draft, .. }) = kept {
+        if let Some(earlier) = earlier {
+            keep::go_on(&mut record, earlier, &path)?;
+        }
+        // The supervisor settles it.
+        keep::fill(&draft, &path, &record)?;
+    }
+    let memory = hand_over(&record)?;
+    let mut fds = vec![directory.as_fd(), memory.as_fd()];
+    let namespace = if plan.user_namespace.is_private() {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        Some(openat(proc, "self/ns/user", flags, Mode::empty()).at(step, "/proc/self/ns/user")?)
+    } else {
+        None
+    };
+    fds.extend(namespace.as_ref().map(AsFd::as_fd));
+    channel.send(&FromChild::Layers, &fds)
+}
+
+/// Where something is mounted in this root.
+fn mount_points(proc: &OwnedFd) -> Result<Vec<String>> {
+    let step = "read the mount table";
+    let table = openat(proc, "self/mountinfo", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let table = std::io::read_to_string(File::from(table.at(step, "/proc/self/mountinfo")?));
+    let table = table.at(step, "/proc/self/mountinfo")?;
+    Ok(table.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape).collect())
+}

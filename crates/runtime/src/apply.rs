@@ -1,0 +1,95 @@
+//! `nsrs apply`: shows kept changes, asks, and brings them into the real tree.
+
+use std::io::{IsTerminal, Write, stderr, stdin, stdout};
+
+use nsrs_core::changes::apply::{Apply, Consent, list, reasons};
+use nsrs_core::changes::keep::Kept;
+use nsrs_core::changes::{Change, escaped, json, raise_limit, text};
+use nsrs_core::error::{At, Code, Error, Result, report};
+
+/// Something was not applied, or was not to be.
+const NOT_ALL: i32 = 1;
+
+/// What was asked for.
+#[derive(Default)]
+struct Wish {
+    yes: bool,
+    dry_run: bool,
+    keep: bool,
+    json: bool,
+    consent: Consent,
+}
+
+fn wish(flags: &[&str]) -> Result<Wish> {
+    let mut wish = Wish::default();
+    for flag in flags {
+        match *flag {
+            "yes" => wish.yes = true,
+            "dry-run" => wish.dry_run = true,
+            "keep" => wish.keep = true,
+            "json" => wish.json = true,
+            "force" => wish.consent.force = true,
+            "privileged-files" => wish.consent.privileged = true,
+            _ => return Err(Error::new(Code::InvalidArgument, "apply the changes", "there is no such flag").on(*flag)),
+        }
+    }
+    Ok(wish)
+}
+
+/// Applies the changes kept in a directory, and returns the exit code.
+///
+/// # Errors
+/// There are none, or they can't be read. What of them can't be applied is written out instead, each with its reason.
+pub fn run(directory: &str, flags: &[&str]) -> Result<i32> {
+    let wish = wish(flags)?;
+    raise_limit();
+    let (kept, record) = Kept::find(directory)?;
+    let layers = kept.layers()?;
+    let changes = list(&layers, &record)?;
+    show(&changes, &wish)?;
+    if wish.dry_run {
+        return Ok(0);
+    }
+    if !changes.is_empty() && !wish.yes && !ask(changes.len())? {
+        return Ok(NOT_ALL);
+    }
+    let errors = Apply::new(&layers, &record)?.all(&changes, wish.consent);
+    if !errors.is_empty() {
+        eprint!("{}", report(&errors));
+        let done = changes.len().saturating_sub(errors.len());
+        eprintln!("nsrs: {done} of {} changes applied; the others stay in {directory}", changes.len());
+        return Ok(NOT_ALL);
+    }
+    if !wish.keep {
+        let others = kept.discard()?;
+        if !others.is_empty() {
+            eprintln!(
+                "nsrs: {} stays: nsrs has not made what else is in it: {}",
+                escaped(directory.as_bytes()),
+                others.join(", ")
+            );
+        }
+    }
+    Ok(0)
+}
+
+fn show(changes: &[Change], wish: &Wish) -> Result<()> {
+    let list = if wish.json { json(changes)? + "\n" } else { text(changes) };
+    stdout().write_all(list.as_bytes()).and_then(|()| stdout().flush()).at("write the list of changes", "")?;
+    for change in changes.iter().filter(|change| !change.hazards.is_empty()) {
+        eprintln!("nsrs: warning: {} {}", escaped(&change.path), reasons(&change.hazards));
+    }
+    Ok(())
+}
+
+fn ask(count: usize) -> Result<bool> {
+    if !stdin().is_terminal() || !stderr().is_terminal() {
+        return Err(Error::new(Code::InvalidArgument, "ask whether to apply the changes", "there is no terminal")
+            .hint("--yes applies them, --dry-run only shows them"));
+    }
+    let step = "ask whether to apply the changes";
+    eprint!("Apply {count} {} to the real tree? [y/N] ", if count == 1 { "change" } else { "changes" });
+    let mut answer = String::new();
+    stdin().read_line(&mut answer).at(step, "")?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
