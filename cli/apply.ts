@@ -20,7 +20,7 @@ Examples:
 export function applyCommand(): Command {
   const command = new Command('apply')
     .description(
-      'Bring the changes that nsrs run --upper has kept into the real tree, after showing them. What has changed there\n' +
+      'Bring the changes that nsrs run --upper has kept into the real tree, after showing them. What has changed there ' +
         'meanwhile, or needs rights that the caller lacks, is left out and told.\n' +
         'Exit code: 0 all is applied, and the directory gone; 1 not all of it; 125 nsrs failed.',
     )

@@ -1,7 +1,7 @@
 //! The places of a home directory that hold secrets. On the host's tree they are hidden from the command.
 
 /// Paths relative to a home directory: directories and files that hold keys, tokens, passwords, cookies or histories.
-pub const SECRETS: [&str; 123] = [
+pub const SECRETS: [&str; 140] = [
     ".ssh",
     ".gnupg",
     ".ssh2",
@@ -54,6 +54,11 @@ pub const SECRETS: [&str; 123] = [
     ".config/gh",
     ".config/glab-cli",
     ".config/hub",
+    ".authinfo",
+    ".authinfo.gpg",
+    ".config/gopass",
+    ".config/KeePassXC",
+    ".rhosts",
     ".claude",
     ".claude.json",
     ".codex",
@@ -76,6 +81,14 @@ pub const SECRETS: [&str; 123] = [
     ".step",
     ".edgerc",
     ".bluemix",
+    ".ibmcloud",
+    ".tsh",
+    ".config/openstack",
+    ".config/stripe",
+    ".config/flyctl",
+    ".config/anthropic",
+    ".railway",
+    ".sentryclirc",
     ".npmrc",
     ".yarnrc.yml",
     ".pypirc",
@@ -89,6 +102,9 @@ pub const SECRETS: [&str; 123] = [
     ".yarnrc",
     ".bunfig.toml",
     ".nuget/NuGet",
+    ".composer/auth.json",
+    ".config/composer/auth.json",
+    ".config/pypoetry/auth.toml",
     ".pgpass",
     ".my.cnf",
     ".config/google-chrome",
@@ -96,6 +112,7 @@ pub const SECRETS: [&str; 123] = [
     ".config/BraveSoftware",
     ".config/microsoft-edge",
     ".mozilla",
+    ".librewolf",
     ".config/opera",
     ".config/vivaldi",
     "snap/firefox",
