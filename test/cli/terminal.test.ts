@@ -142,7 +142,14 @@ async function stoppedForAWhile(t: ExecutionContext, command: readonly string[],
 for (const options of [[], ['-it']]) {
   test(`Ctrl-Z stops nsrs and the command, and fg goes on: nsrs run ${options.join(' ')}`, async (t) => {
     const states = `pid=$(jobs -p)
-    for process in $pid $(cat /proc/$pid/task/$pid/children); do echo "state $(cut -d' ' -f3 /proc/$process/stat)"; done`
+    for process in $pid $(cat /proc/$pid/task/$pid/children); do
+      for try in $(seq 40); do
+        state=$(cut -d' ' -f3 /proc/$process/stat)
+        [ "$state" = T ] && break
+        sleep 0.05
+      done
+      echo "state $state"
+    done`
     const ticking = ['sh', '-c', 'while sleep 0.1; do echo tick; done']
     const text = await stoppedForAWhile(t, [...box, ...options, ...ticking], states)
     t.deepEqual(text.match(/state \w/g), ['state T', 'state T'], text)

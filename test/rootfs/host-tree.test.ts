@@ -105,7 +105,7 @@ asEach('the working directory may have mounts below it', async (t, place) => {
   t.false(existsSync(join(dir, 'new')))
 })
 
-asEach('a mount that the caller may not enter takes no mode from the one after it', async (t, place) => {
+asUser('a mount that the caller may not enter takes no mode from the one after it', async (t, place) => {
   // It takes root to make one.
   if (!isRoot) return t.pass()
   const dir = place.make('above')
@@ -113,9 +113,8 @@ asEach('a mount that the caller may not enter takes no mode from the one after i
   chownSync(join(dir, 'closed'), 0, 0)
   const script = `mount -t tmpfs -o mode=755 in "$1/closed/in" && mount -t tmpfs -o mode=1777 open "$1/open" &&
     chmod 700 "$1/closed" && cd "$1" && shift && exec "$@"`
-  const who =
-    place.as.uid === 0 ? [] : ['setpriv', `--reuid=${place.as.uid}`, `--regid=${place.as.gid}`, '--init-groups']
-  const command = [cli, 'run', '--network', 'none', 'stat', '-c', '%a', 'open']
+  const who = ['setpriv', `--reuid=${place.as.uid}`, `--regid=${place.as.gid}`, '--init-groups']
+  const command = [cli, 'run', '--network', 'none', '--', 'stat', '-c', '%a', 'open']
   const { stdout, stderr } = await exec('unshare', ['--mount', 'sh', '-c', script, 'sh', dir, ...who, ...command], {
     as: root,
     env: { HOME: place.as.home, NSRS_STATE_DIR: place.state },

@@ -291,7 +291,10 @@ fn become_command(plan: &Plan, inputs: Inputs) -> Result<Infallible> {
     // As the user: a directory that is closed to them is an error here, not a surprise in the command.
     exec::enter_workdir(&command.workdir, &root)?;
     identity::limit_rights(plan, &identity)?;
-    exec::reset_signals()?;
+    if !plan.init {
+        // What an init is sent before it waits for signals stays pending until it does.
+        exec::reset_signals()?;
+    }
     // The signal at the supervisor's death is lost with every change of credentials, so it comes after the last one.
     die_with_supervisor(&inputs.supervisor)?;
     let channel = exec::arrange_fds(&command.preserve_fds, inputs.fds, inputs.channel)?;

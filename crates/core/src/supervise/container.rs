@@ -185,7 +185,8 @@ impl Container {
 
     fn delivery_to(&self, pid: Pid, signal: i32) -> Delivery {
         let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap_or_default();
-        delivery(signal, &status, self.running)
+        // What an init blocks it takes up, from before it is one.
+        delivery(signal, &status, self.running || self.plan.init)
     }
 
     fn deliver(&mut self, signal: i32, group: bool) {
