@@ -122,7 +122,7 @@ root          the host's tree, copy-on-write: changes live in memory and die wit
               (they hold some of the host's 4 mount points; those not overlaid stay empty)
   files       /etc/hosts (read-only)
   fresh       /tmp, /run
-  hidden      123 places of home directories that keep keys, tokens and histories, where they
+  hidden      140 places of home directories that keep keys, tokens and histories, where they
               exist
   hidden too  /home/ann/work
   revealed    /tmp/build, the caller's working directory
