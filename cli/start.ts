@@ -1,5 +1,4 @@
-import { caller } from '../ts/caller.ts'
-import { toNative } from '../ts/convert.ts'
+import { toRequest } from '../ts/convert.ts'
 import { native } from '../ts/native.ts'
 import { ignoredSignals } from './inherited.ts'
 import type { Line } from './plain.ts'
@@ -33,7 +32,7 @@ export async function start({ args: words, given, dashes }: Line): Promise<void>
   const { options, preserveFds } = wish
   const { binding, executable } = native()
   const [ignored, asJson] = [ignoredSignals(), own.format === 'json']
-  const asked = toNative(options)
-  const failure = binding.runInPlace(executable, args, asked, caller(options), preserveFds, ignored, asJson)
+  const request = toRequest(args, options, { pass: preserveFds, passAs: preserveFds })
+  const failure = binding.runInPlace(executable, request, ignored, asJson)
   process.exitCode = report([failure])
 }

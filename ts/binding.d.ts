@@ -3,15 +3,15 @@
 
 /** The requests one JavaScript thread may make, and its events. */
 export declare class Supervisor {
-  /** Nothing is started yet: the supervisor comes with the first request. */
-  constructor(executable: string, onEvent: (arg: NativeEvent) => void)
   /**
-   * Starts a container. Every outcome, failures too, comes as an event; with `announce` there is one when the command
-   * runs.
+   * Nothing is started yet: the supervisor comes with the first request. `in_loop`: this is the main thread of Node
+   * itself, whose event loop may listen.
    */
-  start(args: Array<string>, options: ContainerOptions, caller: CallerInfo, fds: HandedFds, announce: boolean): StartedContainer
-  /** Resolves a plan and touches nothing; the answer is an event with the returned number. */
-  explain(args: Array<string>, options: ContainerOptions, caller: CallerInfo): number
+  constructor(executable: string, onEvent: (arg: NativeEvent) => void, inLoop: boolean)
+  /** Starts the container of a [`ContainerRequest`]. Every outcome, failures too, comes as an event. */
+  start(request: string): StartedContainer
+  /** Resolves the plan of a [`ContainerRequest`] and touches nothing; the answer is an event with the returned number. */
+  explain(request: string): number
   /** Finds out what the host can do; the answer is an event with the returned number. */
   examine(): number
   /** Sends a signal to a container's command; without a number the one that asks it to end: its image's, or `SIGTERM`. */
@@ -32,8 +32,11 @@ export interface CallerInfo {
   env: Record<string, string>
 }
 
-/** The variables of the caller that a command on the host's tree is given. */
-export declare function callerVariables(): Array<string>
+/**
+ * The variables of the caller that count: on the host's tree those that a command there is given, and everywhere the one
+ * that says what `~` is.
+ */
+export declare function callerVariables(onHostTree: boolean): Array<string>
 
 /** How a container is made. Names and text forms are docker's and podman's where those have the option. */
 export interface ContainerOptions {
@@ -165,6 +168,24 @@ export interface ContainerReport {
   notes: Array<string>
 }
 
+/** A container that is asked for. */
+export interface ContainerRequest {
+  /** The command and its arguments. */
+  args: Array<string>
+  /** How the container is made. */
+  options: ContainerOptions
+  /** The calling process. */
+  caller: CallerInfo
+  /** Where standard input, output and error go: -1 a pipe, -2 /dev/null, else a file descriptor. */
+  stdio: number[]
+  /** Further descriptors that the command gets. */
+  pass: Array<number>
+  /** Their numbers in the command. */
+  passAs: Array<number>
+  /** Tell when the command runs. */
+  announce: boolean
+}
+
 /** One failure: what failed, on what, why, and what to do next. */
 export interface ErrorRecord {
   /** `ERR_NSRS_…`. */
@@ -203,16 +224,6 @@ export interface Explanation {
   text: string
   /** The whole plan as JSON. */
   json: string
-}
-
-/** File descriptors for a command. */
-export interface HandedFds {
-  /** Where standard input, output and error go: -1 a pipe, -2 /dev/null, else a file descriptor. */
-  stdio: Array<number>
-  /** Further descriptors. */
-  pass: Array<number>
-  /** Their numbers in the command. */
-  passAs: Array<number>
 }
 
 /** One verdict about the host. */
@@ -291,12 +302,12 @@ export interface ResourceUsage {
 }
 
 /**
- * Runs a container in the place of this process: signals, terminal and exit code are the container's own. Returns only
- * the reason why it could not. `preserve_fds` are open descriptors that the command keeps under their numbers;
- * `ignored_signals` those that it ignores from the start, a bit each, the lowest for signal 1. A list of changes is written
+ * Runs the container of a [`ContainerRequest`] in the place of this process: standard streams, signals, terminal and exit
+ * code are the container's own, and further descriptors keep their numbers. Returns only the reason why it could not.
+ * `ignored_signals` are those that it ignores from the start, a bit each, the lowest for signal 1. A list of changes is written
  * to standard error at the end.
  */
-export declare function runInPlace(executable: string, args: Array<string>, options: ContainerOptions, caller: CallerInfo, preserveFds: Array<number>, ignoredSignals: number, changesAsJson: boolean): ErrorRecord
+export declare function runInPlace(executable: string, request: string, ignoredSignals: number, changesAsJson: boolean): ErrorRecord
 
 /** A container that was asked for. */
 export interface StartedContainer {

@@ -1,23 +1,63 @@
 import { resolve } from 'node:path'
-import type { ContainerOptions as NativeOptions } from './binding.d.ts'
-import type { ContainerOptions } from './options.ts'
+import type { ContainerRequest, ContainerOptions as NativeOptions } from './binding.d.ts'
+import { caller } from './caller.ts'
+import type { AnyOptions, ContainerOptions } from './options.ts'
 
-/** The options as the addon takes them. Keys that are not its own do not disturb it. */
-export function toNative(options: ContainerOptions): NativeOptions {
-  const { rootfs, timeout, env } = options
-  if (typeof rootfs !== 'object' && timeout === undefined && env === undefined) return options as NativeOptions
-  const native = { ...options } as NativeOptions
-  if (typeof rootfs === 'object' && 'dir' in rootfs) native.rootfs = resolve(rootfs.dir)
-  // As with child_process, a limit of 0 is none.
-  if (timeout) native.timeout = Math.ceil(timeout)
-  else delete native.timeout
-  if (env !== undefined) native.env = withNulls(env)
-  return native
+/** The options that are this side's own; a new one does not compile until it stands here. */
+const OWN: Record<Exclude<keyof AnyOptions, keyof NativeOptions>, true> = {
+  pull: true,
+  stdin: true,
+  stdout: true,
+  stderr: true,
+  fds: true,
+  signal: true,
+  killSignal: true,
+  forceKillAfter: true,
+  input: true,
+  reject: true,
+  encoding: true,
+  maxBuffer: true,
+  stripFinalNewline: true,
 }
 
-/** The addon does not see a variable that is `undefined`; `null` is what takes the caller's value there. */
-function withNulls(env: Record<string, string | undefined>): Record<string, string> {
+/** A call as the addon takes it, for the streams and descriptors that are given. */
+export function toRequest(
+  args: string[],
+  options: ContainerOptions,
+  { stdio, pass = [], passAs = [], announce = false }: Partial<Omit<ContainerRequest, 'args' | 'options' | 'caller'>>,
+): string {
+  const request = {
+    args,
+    options: toNative(options),
+    caller: caller(options),
+    stdio: stdio ?? [IGNORE, IGNORE, IGNORE],
+    pass,
+    passAs,
+    announce,
+  } satisfies ContainerRequest
+  return JSON.stringify(request)
+}
+
+/** What the addon calls /dev/null. */
+export const IGNORE = -2
+
+/** The options as the addon takes them. */
+function toNative(options: ContainerOptions): NativeOptions {
+  const native: Record<string, unknown> = {}
+  for (const key in options) {
+    if (!Object.hasOwn(OWN, key)) native[key] = options[key as keyof ContainerOptions]
+  }
+  const { rootfs, timeout, env } = options
+  if (typeof rootfs === 'object' && 'dir' in rootfs) native.rootfs = resolve(rootfs.dir)
+  // As with child_process, a limit of 0 is none.
+  if (timeout !== undefined) native.timeout = timeout === 0 ? undefined : Math.ceil(timeout)
+  if (env !== undefined) native.env = withNulls(env)
+  return native as NativeOptions
+}
+
+/** JSON has no `undefined`; `null` is what takes the caller's value there. */
+function withNulls(env: Record<string, string | undefined>): Record<string, string | null> {
   const whole: Record<string, string | null> = {}
   for (const name in env) whole[name] = env[name] ?? null
-  return whole as Record<string, string>
+  return whole
 }

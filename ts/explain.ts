@@ -1,6 +1,5 @@
 import { split, words } from './arguments.ts'
-import { caller } from './caller.ts'
-import { toNative } from './convert.ts'
+import { toRequest } from './convert.ts'
 import type { ContainerOptions } from './options.ts'
 import { question } from './question.ts'
 import { checkCommand, checkOptions } from './validate.ts'
@@ -27,7 +26,7 @@ export async function explain(
   checkCommand(command, args, options)
   checkOptions(options)
   const { text, json } = await question(
-    (supervisor) => supervisor.explain(words(command, args), toNative(options), caller(options)),
+    (supervisor) => supervisor.explain(toRequest(words(command, args), options, {})),
     (event) => event.explained,
   )
   return { text, plan: JSON.parse(json) }

@@ -1,12 +1,10 @@
 import { words } from './arguments.ts'
-import { caller } from './caller.ts'
-import { toNative } from './convert.ts'
+import { IGNORE, toRequest } from './convert.ts'
 import type { AnyOptions, Stdio } from './options.ts'
 import { connect, type Listener, listen } from './supervisor.ts'
 
-/** What the addon calls a new pipe and /dev/null. */
+/** What the addon calls a new pipe. */
 const PIPE = -1
-const IGNORE = -2
 
 /** A container that was asked for, and this side's ends of its pipes (-1 where there is none). */
 export interface Launched {
@@ -42,13 +40,8 @@ export function launch(
   const numbers = options.tty
     ? [IGNORE, IGNORE, IGNORE]
     : [number(stdio[0], 0), number(stdio[1], 1), number(stdio[2], 2)]
-  const started = connect().start(
-    words(command, args),
-    toNative(options),
-    caller(options),
-    { stdio: numbers, pass, passAs },
-    announce,
-  )
+  const request = toRequest(words(command, args), options, { stdio: numbers, pass, passAs, announce })
+  const started = connect().start(request)
   listen(started.id, listener)
   const [stdin = -1, stdout = -1, stderr = -1] = started.stdio
   return { id: started.id, stdin, stdout, stderr }

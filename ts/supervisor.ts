@@ -1,3 +1,4 @@
+import { isMainThread } from 'node:worker_threads'
 import type { NativeEvent, Supervisor } from './binding.d.ts'
 import { native } from './native.ts'
 import { close } from './streams.ts'
@@ -8,6 +9,8 @@ export type Listener = (event: NativeEvent) => void
 const listeners = new Map<number, Listener>()
 /** Numbers that keep the event loop alive: the addon's callback doesn't. */
 const held = new Set<number>()
+/** Bun and Deno have Node's interfaces, and event loops of their own. */
+const isNodeItself = process.versions.bun === undefined && process.versions.deno === undefined
 let supervisor: Supervisor | undefined
 let alive: NodeJS.Timeout | undefined
 
@@ -18,7 +21,7 @@ const LONG = 2 ** 31 - 1
 export function connect(): Supervisor {
   if (supervisor === undefined) {
     const { binding, executable } = native()
-    supervisor = new binding.Supervisor(executable, deliver)
+    supervisor = new binding.Supervisor(executable, deliver, isNodeItself && isMainThread)
   }
   return supervisor
 }

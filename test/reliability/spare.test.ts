@@ -47,6 +47,22 @@ test.serial('it gets what the order says, and nothing of orders before', async (
   t.is(one.stdout, other.stdout.replace('HOSTNAME=other', 'HOSTNAME=nsrs'))
 })
 
+test.serial('capabilities belong to the kind: the bounding set of one made ahead is cut down already', async (t) => {
+  const box = fresh()
+  const look = async (options: { capDrop?: string[] }) => {
+    const { stdout } = await run('grep', ['Cap', '/proc/self/status'], { ...box, ...options })
+    return stdout
+  }
+  const usual = await look({})
+  await ahead(box)
+  t.is(await look({}), usual)
+  await ahead(box)
+  const none = await look({ capDrop: ['ALL'] })
+  t.true(/^(Cap\w+:\t0+\n?)+$/.test(none), none)
+  await ahead({ ...box, capDrop: ['ALL'] })
+  t.is(await look({}), usual)
+})
+
 test.serial('descriptors that are passed come to their numbers', async (t) => {
   const box = fresh()
   const pid = await ahead(box)

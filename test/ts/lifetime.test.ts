@@ -50,3 +50,27 @@ test('kill -9 of Node ends its containers', async (t) => {
   child.kill('SIGKILL')
   t.true(await until(() => !existsSync(`/proc/${pid}`)))
 })
+
+test('a supervisor that died while Node was busy is not asked: the next call starts another', (t) => {
+  const { stdout, stderr } = node(`
+    import { execFileSync } from 'node:child_process'
+    const { stdout: first } = await run('echo', ['first'], options)
+    const pid = execFileSync('pgrep', ['-P', String(process.pid), 'nsrs|memfd'], { encoding: 'utf8' }).trim()
+    process.kill(Number(pid), 'SIGKILL')
+    execFileSync('sh', ['-c', 'until grep -q "^State:.Z" /proc/$0/status; do sleep 0.01; done', pid])
+    const { stdout: second } = await run('echo', ['second'], options)
+    console.log(first, second)
+  `)
+  t.deepEqual([stdout, stderr], ['first second\n', ''])
+})
+
+test('a supervisor that dies takes its containers along, and says so', (t) => {
+  const { stdout, stderr } = node(`
+    import { execFileSync } from 'node:child_process'
+    const process_ = spawn('sleep', ['600'], options)
+    await process_.ready
+    execFileSync('pkill', ['-KILL', '-P', String(process.pid), 'nsrs|memfd'])
+    await process_.wait().catch(({ code, message }) => console.log(code, message))
+  `)
+  t.regex(stdout, /^ERR_NSRS_SUPERVISOR_LOST .*killed by SIGKILL/, stderr)
+})

@@ -183,6 +183,17 @@ test('wrong types are type errors that quote option and value', async (t) => {
   await t.throwsAsync(run('true', { killSignal: 'SIGFOO' }), { message: 'killSignal: there is no signal "SIGFOO"' })
 })
 
+test('half a surrogate pair is no text', async (t) => {
+  const error = await t.throwsAsync(run('echo', ['\ud800'], box), { instanceOf: NsrsError })
+  t.is(error.code, 'ERR_NSRS_INVALID_ARGUMENT')
+  t.regex(error.message, /not well-formed Unicode/)
+})
+
+test('a number that is larger than its kind is out of range, not another number', async (t) => {
+  const error = await t.throwsAsync(run('true', { ...box, oomScoreAdj: 2 ** 32 }), { instanceOf: NsrsError })
+  t.regex(error.message, /--oom-score-adj/)
+})
+
 test("variables: a value, the caller's, and no other", async (t) => {
   process.env.NSRS_TEST_TOKEN = 'secret'
   const print = ['-c', 'echo "$A|$NSRS_TEST_TOKEN"']

@@ -8,14 +8,14 @@ const library = new URL('../../dist/index.js', import.meta.url).href
 const box = { rootfs: root, network: 'none' }
 
 /** Runs a program in a worker thread, which posts one message. */
-function inWorker(program: string): { worker: Worker; message: Promise<unknown> } {
+function inWorker(program: string, workerData?: unknown): { worker: Worker; message: Promise<unknown> } {
   const text = `
     import { parentPort } from 'node:worker_threads'
     import { run, spawn } from ${JSON.stringify(library)}
     const options = ${JSON.stringify(box)}
     ${program}
   `
-  const worker = new Worker(new URL(`data:text/javascript,${encodeURIComponent(text)}`), { execArgv: [] })
+  const worker = new Worker(new URL(`data:text/javascript,${encodeURIComponent(text)}`), { execArgv: [], workerData })
   const message = new Promise((resolve, reject) => {
     worker.once('message', resolve)
     worker.once('error', reject)
@@ -49,4 +49,22 @@ test('a worker that is terminated takes its containers along', async (t) => {
   await worker.terminate()
   t.true(await until(() => !containers().some((line) => line.startsWith(String(pid)))))
   t.is((await run('echo', ['still here'], box)).stdout, 'still here')
+})
+
+test('a worker does not wait for a main thread that is busy', async (t) => {
+  await run('true', box)
+  const flag = new Int32Array(new SharedArrayBuffer(4))
+  const { worker, message } = inWorker(
+    `
+    import { workerData } from 'node:worker_threads'
+    await run('true', options)
+    Atomics.store(workerData, 0, 1)
+    Atomics.notify(workerData, 0)
+    parentPort.postMessage('done')
+  `,
+    flag,
+  )
+  await new Promise((resolve) => worker.once('online', resolve))
+  t.not(Atomics.wait(flag, 0, 0, 30_000), 'timed-out')
+  t.is(await message, 'done')
 })

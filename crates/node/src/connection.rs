@@ -1,11 +1,17 @@
-//! The one supervisor of this process and the thread that listens to it. Workers share it.
+//! The one supervisor of this process, which workers share.
+//!
+//! Its events are heard in Node's own event loop where the main thread of Node is alone with it, else by a thread: a worker
+//! must not wait for a main thread that is busy.
 
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use napi::Env;
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, posix_spawn};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
@@ -13,6 +19,7 @@ use nsrs_core::error::{At, Code, Error, Result};
 use nsrs_core::supervise::protocol::{self, Event, Filled, Reader, Request, VERSION};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
+use crate::event_loop;
 use crate::events::Delivery;
 
 /// Who hears the events of a request.
@@ -20,11 +27,15 @@ pub type Listener = Arc<dyn Fn(Delivery) + Send + Sync>;
 
 /// The supervisor of this process.
 pub struct Connection {
+    /// Never blocks.
     socket: OwnedFd,
+    pid: Pid,
+    reader: Mutex<Reader>,
+    has_thread: AtomicBool,
     /// Frames of two threads must not mix.
     sending: Mutex<()>,
     listeners: Mutex<HashMap<u64, Listener>>,
-    alive: Mutex<bool>,
+    alive: AtomicBool,
 }
 
 /// Started lazily, once; started again after it was lost.
@@ -36,18 +47,43 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Starts a thread of ours.
+fn thread(run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    std::thread::Builder::new().name("nsrs".into()).stack_size(256 * 1024).spawn(run).map(drop)
+}
+
 /// A number for a request, unique in this process.
 pub fn next_id() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// The supervisor, started if there is none.
-pub fn current(executable: &str) -> Result<Arc<Connection>> {
+/// Sends a request whose events go to a listener, until its last. The supervisor is started if there is none; its events are
+/// heard in the loop of `env`, if that is given.
+pub fn ask(
+    executable: &str,
+    env: Option<&Env>,
+    id: u64,
+    request: &Request,
+    fds: &[BorrowedFd<'_>],
+    listener: Listener,
+) -> Result<()> {
+    let connection = current(executable, env)?;
+    match connection.ask(id, request, fds, Arc::clone(&listener)) {
+        // It is gone, which a busy event loop has not heard yet.
+        Err(error) if matches!(error.errno, Some(libc::EPIPE | libc::ECONNRESET)) => {
+            while connection.hear() {}
+            current(executable, env)?.ask(id, request, fds, listener)
+        }
+        asked => asked,
+    }
+}
+
+fn current(executable: &str, env: Option<&Env>) -> Result<Arc<Connection>> {
     let mut current = lock(&CURRENT);
     match &*current {
-        Some(connection) if *lock(&connection.alive) => Ok(Arc::clone(connection)),
+        Some(connection) if connection.alive.load(Ordering::Acquire) => Ok(Arc::clone(connection)),
         _ => {
-            let connection = Connection::start(executable)?;
+            let connection = Connection::start(executable, env)?;
             *current = Some(Arc::clone(&connection));
             Ok(connection)
         }
@@ -85,7 +121,7 @@ fn spawn(executable: &str, socket: &OwnedFd) -> std::result::Result<Pid, nix::er
 }
 
 impl Connection {
-    fn start(executable: &str) -> Result<Arc<Connection>> {
+    fn start(executable: &str, env: Option<&Env>) -> Result<Arc<Connection>> {
         let step = "start the supervisor";
         let lost = |error: Error| {
             let missing = error.errno == Some(nix::errno::Errno::ENOENT as i32);
@@ -101,24 +137,45 @@ impl Connection {
             .map_err(lost)?;
         let pid = spawn(executable, &theirs).at(step, executable).map_err(lost)?;
         drop(theirs);
+        rustix::io::ioctl_fionbio(&ours, true).at(step, "").map_err(lost)?;
         let connection = Arc::new(Connection {
             socket: ours,
+            pid,
+            reader: Mutex::default(),
+            has_thread: AtomicBool::new(false),
             sending: Mutex::new(()),
             listeners: Mutex::new(HashMap::new()),
-            alive: Mutex::new(true),
+            alive: AtomicBool::new(true),
         });
         let listening = Arc::clone(&connection);
-        std::thread::Builder::new()
-            .name("nsrs".into())
-            .stack_size(256 * 1024)
-            .spawn(move || listening.listen(pid))
-            .at(step, "")
-            .map_err(lost)?;
+        let in_loop =
+            env.is_some_and(|env| event_loop::watch(env, connection.socket.as_fd(), move || listening.hear()));
+        if !in_loop {
+            connection.listen_in_thread().map_err(lost)?;
+        }
         Ok(connection)
     }
 
-    /// Sends a request whose events go to a listener, until its last.
-    pub fn ask(&self, id: u64, request: &Request, fds: &[BorrowedFd<'_>], listener: Listener) -> Result<()> {
+    /// Has a thread hear the events from now on, beside the event loop if that does so already.
+    pub fn listen_in_thread(self: &Arc<Self>) -> Result<()> {
+        if self.has_thread.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let connection = Arc::clone(self);
+        let listen = move || {
+            while {
+                connection.wait_for(PollFlags::POLLIN);
+                connection.hear()
+            } {}
+        };
+        thread(listen).at("listen to the supervisor", "")
+    }
+
+    fn wait_for(&self, event: PollFlags) {
+        let _ = poll(&mut [PollFd::new(self.socket.as_fd(), event)], PollTimeout::NONE);
+    }
+
+    fn ask(&self, id: u64, request: &Request, fds: &[BorrowedFd<'_>], listener: Listener) -> Result<()> {
         lock(&self.listeners).insert(id, listener);
         let sent = self.tell(request, fds);
         if sent.is_err() {
@@ -130,14 +187,29 @@ impl Connection {
     /// Sends a request that has no answer.
     pub fn tell(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<()> {
         let _one = lock(&self.sending);
-        protocol::send(self.socket.as_fd(), request, fds)
+        // The supervisor reads whatever else it does, so this wait is short.
+        protocol::send(self.socket.as_fd(), request, fds, || self.wait_for(PollFlags::POLLOUT))
     }
 
-    /// Hands out events until the supervisor is gone, then tells everybody who still waits.
-    fn listen(&self, pid: Pid) {
-        let reason = self.hand_out();
-        *lock(&self.alive) = false;
-        let status = waitpid(pid, None);
+    /// Hands out what has arrived; `false` once the supervisor is gone, which everybody who still waits is told.
+    fn hear(self: &Arc<Self>) -> bool {
+        let mut reader = lock(&self.reader);
+        let end = match self.hand_out(&mut reader) {
+            Ok(true) => return true,
+            Ok(false) => None,
+            Err(error) => Some(error),
+        };
+        if self.alive.swap(false, Ordering::AcqRel) {
+            let connection = Arc::clone(self);
+            // It may take a moment to end, and this may be the JavaScript thread.
+            let _ = thread(move || connection.bury(end));
+        }
+        false
+    }
+
+    /// Tells everybody who still waits why the conversation ended; without a reason it was the supervisor's end.
+    fn bury(&self, reason: Option<Error>) {
+        let status = waitpid(self.pid, None);
         let reason = reason.unwrap_or_else(|| {
             let how = match status {
                 Ok(nix::sys::wait::WaitStatus::Signaled(_, signal, _)) => format!("it was killed by {signal}"),
@@ -153,33 +225,25 @@ impl Connection {
         }
     }
 
-    /// Returns why the conversation ended, if it was not the other side's end.
-    fn hand_out(&self) -> Option<Error> {
-        let mut reader = Reader::default();
-        loop {
-            match reader.fill(self.socket.as_fd()) {
-                Ok(Filled::End) => return None,
-                Ok(_) => {}
-                Err(error) => return Some(error),
-            }
-            loop {
-                match reader.take::<Event>() {
-                    Ok(None) => break,
-                    Err(error) => return Some(error),
-                    Ok(Some((Event::Hello { version }, _))) if version != VERSION => {
-                        return Some(
-                            Error::new(
-                                Code::SupervisorLost,
-                                "talk to the supervisor",
-                                format!("it is of version {version}, this addon of {VERSION}"),
-                            )
-                            .hint("install nsrs again, so that both come from one package"),
-                        );
-                    }
-                    Ok(Some((event, mut fds))) => self.deliver(Delivery { event, fd: fds.pop() }),
+    /// `false` at the other side's end.
+    fn hand_out(&self, reader: &mut Reader) -> Result<bool> {
+        if reader.fill(self.socket.as_fd())? == Filled::End {
+            return Ok(false);
+        }
+        while let Some((event, mut fds)) = reader.take::<Event>()? {
+            match event {
+                Event::Hello { version } if version != VERSION => {
+                    return Err(Error::new(
+                        Code::SupervisorLost,
+                        "talk to the supervisor",
+                        format!("it is of version {version}, this addon of {VERSION}"),
+                    )
+                    .hint("install nsrs again, so that both come from one package"));
                 }
+                event => self.deliver(Delivery { event, fd: fds.pop() }),
             }
         }
+        Ok(true)
     }
 
     fn deliver(&self, delivery: Delivery) {

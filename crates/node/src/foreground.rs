@@ -19,25 +19,19 @@ use nsrs_core::sys::sealed;
 use nsrs_core::sys::signal::{ignore, set_default};
 use rustix::fs::{MemfdFlags, SeekFrom, memfd_create, seek};
 
-use crate::caller::CallerInfo;
 use crate::events::ErrorRecord;
-use crate::options::{ContainerOptions, TerminalSize};
+use crate::options::{ContainerRequest, TerminalSize};
 
-/// Runs a container in the place of this process: signals, terminal and exit code are the container's own. Returns only
-/// the reason why it could not. `preserve_fds` are open descriptors that the command keeps under their numbers;
-/// `ignored_signals` those that it ignores from the start, a bit each, the lowest for signal 1. A list of changes is written
+/// Runs the container of a [`ContainerRequest`] in the place of this process: standard streams, signals, terminal and exit
+/// code are the container's own, and further descriptors keep their numbers. Returns only the reason why it could not.
+/// `ignored_signals` are those that it ignores from the start, a bit each, the lowest for signal 1. A list of changes is written
 /// to standard error at the end.
 #[napi]
-pub fn run_in_place(
-    executable: String,
-    args: Vec<String>,
-    options: ContainerOptions,
-    caller: CallerInfo,
-    preserve_fds: Vec<i32>,
-    ignored_signals: u32,
-    changes_as_json: bool,
-) -> ErrorRecord {
-    let mut spec = options.into_spec(args, caller.into(), preserve_fds);
+pub fn run_in_place(executable: String, request: String, ignored_signals: u32, changes_as_json: bool) -> ErrorRecord {
+    let mut spec = match ContainerRequest::parse(&request) {
+        Ok(request) => request.into_spec(),
+        Err(error) => return error.into(),
+    };
     spec.diff = spec.diff.map(|_| if changes_as_json { Form::Json } else { Form::Text });
     for signal in Signal::iterator() {
         // Node ignores some for itself. Those whose action can't change never were.

@@ -8,6 +8,7 @@
 
 mod caller;
 mod connection;
+mod event_loop;
 mod events;
 mod foreground;
 mod images;

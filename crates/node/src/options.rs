@@ -1,14 +1,60 @@
 //! What a caller can ask of a container.
+//!
+//! The structs give JavaScript its types. What is asked crosses as one JSON text: to look for as many properties as there
+//! are options takes ten times as long.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use napi_derive::napi;
 use nsrs_core::changes::collect::Form;
+use nsrs_core::error::{Code, Error};
 use nsrs_core::spec::{self, Spec};
+use serde::Deserialize;
+
+use crate::caller::CallerInfo;
+
+/// A container that is asked for.
+#[napi(object, object_from_js = false, object_to_js = false)]
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ContainerRequest {
+    /// The command and its arguments.
+    pub args: Vec<String>,
+    /// How the container is made.
+    pub options: ContainerOptions,
+    /// The calling process.
+    pub caller: CallerInfo,
+    /// Where standard input, output and error go: -1 a pipe, -2 /dev/null, else a file descriptor.
+    pub stdio: [i32; 3],
+    /// Further descriptors that the command gets.
+    pub pass: Vec<i32>,
+    /// Their numbers in the command.
+    pub pass_as: Vec<i32>,
+    /// Tell when the command runs.
+    pub announce: bool,
+}
+
+impl ContainerRequest {
+    /// Reads the text of a request.
+    ///
+    /// # Errors
+    /// A string in it is no Unicode; whoever calls has checked everything else.
+    pub fn parse(text: &str) -> Result<ContainerRequest, Error> {
+        serde_json::from_str(text).map_err(|error| {
+            let why = format!("a string is not well-formed Unicode ({error})");
+            Error::new(Code::InvalidArgument, "read the call", why).hint("String.prototype.toWellFormed() mends it")
+        })
+    }
+
+    /// The same wish as the core's plain data.
+    pub fn into_spec(self) -> Spec {
+        self.options.into_spec(self.args, self.caller.into(), self.pass_as)
+    }
+}
 
 /// Size of a terminal in characters.
 #[napi(object)]
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct TerminalSize {
     /// Columns, 1 to 65535.
     pub cols: u16,
@@ -17,11 +63,12 @@ pub struct TerminalSize {
 }
 
 /// A mount taken apart, for paths that hold colons or commas.
-#[napi(object)]
-#[derive(Clone, Debug)]
+#[napi(object, object_from_js = false, object_to_js = false)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct MountOptions {
     /// `bind`, `tmpfs` or `overlay`.
     #[napi(js_name = "type", ts_type = "'bind' | 'tmpfs' | 'overlay'")]
+    #[serde(rename = "type")]
     pub kind: String,
     /// Path on the host (`bind`), lower directory (`overlay`); none for `tmpfs`. Relative to the caller's directory.
     pub source: Option<String>,
@@ -32,20 +79,31 @@ pub struct MountOptions {
 }
 
 /// An image as the root file system.
-#[napi(object)]
-#[derive(Clone, Debug)]
+#[napi(object, object_from_js = false, object_to_js = false)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct ImageRoot {
     /// Its name, completed by docker's rules (`busybox`, `registry.example/app:1`), or the beginning of its id.
     pub image: String,
 }
 
+/// A text, or something taken apart.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum TextOr<T> {
+    /// As one text.
+    Text(String),
+    /// Taken apart.
+    Apart(T),
+}
+
 /// How a container is made. Names and text forms are docker's and podman's where those have the option.
-#[napi(object)]
-#[derive(Clone, Debug, Default)]
+#[napi(object, object_from_js = false, object_to_js = false)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct ContainerOptions {
     /// The root file system: `host`, the host's own tree copy-on-write, a directory, or an image. Default `host`.
     #[napi(ts_type = "string | ImageRoot")]
-    pub rootfs: Option<napi::Either<String, ImageRoot>>,
+    pub rootfs: Option<TextOr<ImageRoot>>,
     /// Which of an image's platforms, `os/arch[/variant]`. Default: this machine's.
     pub platform: Option<String>,
     /// In place of the image's entrypoint; its `Cmd` is then dropped too. An empty list is no entrypoint.
@@ -66,7 +124,7 @@ pub struct ContainerOptions {
     pub volumes: Option<Vec<String>>,
     /// Mounts as `type=bind,source=…,target=…[,readonly]`, or taken apart.
     #[napi(ts_type = "Array<string | MountOptions>")]
-    pub mounts: Option<Vec<napi::Either<String, MountOptions>>>,
+    pub mounts: Option<Vec<TextOr<MountOptions>>>,
     /// Temporary file systems, `TARGET[:OPTIONS]`.
     pub tmpfs: Option<Vec<String>>,
     /// Size of /dev/shm, such as `64m`. Default `64m`.
@@ -119,7 +177,7 @@ pub struct ContainerOptions {
 
     /// Variables of the command. A name with the value `undefined` takes the caller's.
     #[napi(ts_type = "Record<string, string | undefined>")]
-    pub env: Option<HashMap<String, Option<String>>>,
+    pub env: Option<BTreeMap<String, Option<String>>>,
     /// Give the command every variable of the caller. Default false: on the host's tree only what programs need to run
     /// (`PATH`, `HOME`, `LANG`, …), elsewhere docker's minimum.
     pub env_host: Option<bool>,
@@ -136,11 +194,11 @@ pub struct ContainerOptions {
     /// Resource limits, `NAME=SOFT[:HARD]`.
     pub ulimits: Option<Vec<String>>,
     /// Kernel parameters of the container's own namespaces.
-    pub sysctls: Option<HashMap<String, String>>,
+    pub sysctls: Option<BTreeMap<String, String>>,
     /// File mode creation mask, octal. Default: the caller's on the host's tree, else `0022`.
     pub umask: Option<String>,
     /// Out-of-memory score, -1000 to 1000.
-    pub oom_score_adj: Option<i32>,
+    pub oom_score_adj: Option<i64>,
     /// Capabilities beyond podman's default set, with or without `CAP_`, or `ALL`.
     pub cap_add: Option<Vec<String>>,
     /// Capabilities to take away, or `ALL`.
@@ -156,9 +214,8 @@ pub struct ContainerOptions {
 }
 
 impl ContainerOptions {
-    /// The same wish as the core's plain data. Destructured without a rest: a new option does not compile until it is
-    /// mapped here.
-    pub fn into_spec(self, args: Vec<String>, caller: spec::Caller, preserve_fds: Vec<i32>) -> Spec {
+    /// Destructured without a rest: a new option does not compile until it is mapped here.
+    fn into_spec(self, args: Vec<String>, caller: spec::Caller, preserve_fds: Vec<i32>) -> Spec {
         let ContainerOptions {
             rootfs,
             platform,
@@ -212,8 +269,8 @@ impl ContainerOptions {
             timeout,
         } = self;
         let (rootfs, image) = match rootfs {
-            Some(napi::Either::A(directory)) => (Some(directory), None),
-            Some(napi::Either::B(ImageRoot { image })) => (None, Some(image)),
+            Some(TextOr::Text(directory)) => (Some(directory), None),
+            Some(TextOr::Apart(ImageRoot { image })) => (None, Some(image)),
             None => (None, None),
         };
         Spec {
@@ -263,9 +320,11 @@ impl ContainerOptions {
             hostname,
             domainname,
             ulimits: ulimits.unwrap_or_default(),
-            sysctls: sysctls.unwrap_or_default().into_iter().collect(),
+            sysctls: sysctls.unwrap_or_default(),
             umask,
-            oom_score_adj,
+            // Beyond what it holds is beyond what is allowed, too.
+            oom_score_adj: oom_score_adj
+                .map(|score| i32::try_from(score).unwrap_or(if score < 0 { i32::MIN } else { i32::MAX })),
             cap_add: cap_add.unwrap_or_default(),
             cap_drop: cap_drop.unwrap_or_default(),
             allow_new_privileges: allow_new_privileges.unwrap_or_default(),
@@ -277,10 +336,10 @@ impl ContainerOptions {
     }
 }
 
-fn mount(mount: napi::Either<String, MountOptions>) -> spec::Mount {
+fn mount(mount: TextOr<MountOptions>) -> spec::Mount {
     match mount {
-        napi::Either::A(text) => spec::Mount::Text(text),
-        napi::Either::B(MountOptions { kind, source, target, options }) => spec::Mount::Typed {
+        TextOr::Text(text) => spec::Mount::Text(text),
+        TextOr::Apart(MountOptions { kind, source, target, options }) => spec::Mount::Typed {
             kind,
             source: source.unwrap_or_default(),
             target,

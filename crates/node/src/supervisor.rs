@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use napi::bindgen_prelude::*;
@@ -13,10 +15,9 @@ use nsrs_core::sys::fds::duplicate;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use crate::caller::CallerInfo;
 use crate::connection::{self, Listener};
 use crate::events::{Delivery, NativeEvent};
-use crate::options::ContainerOptions;
+use crate::options::ContainerRequest;
 
 /// Calls the JavaScript listener from the thread that listens to the supervisor.
 type Callback = ThreadsafeFunction<Delivery, (), NativeEvent, Status, false, true>;
@@ -31,25 +32,17 @@ pub struct StartedContainer {
     pub stdio: Vec<i32>,
 }
 
-/// File descriptors for a command.
-#[napi(object)]
-#[derive(Debug)]
-pub struct HandedFds {
-    /// Where standard input, output and error go: -1 a pipe, -2 /dev/null, else a file descriptor.
-    pub stdio: Vec<i32>,
-    /// Further descriptors.
-    pub pass: Vec<i32>,
-    /// Their numbers in the command.
-    pub pass_as: Vec<i32>,
-}
-
 /// The requests one JavaScript thread may make, and its events.
 #[napi]
 pub struct Supervisor {
     executable: String,
     callback: Arc<Mutex<Callback>>,
     open: Arc<Mutex<HashSet<u64>>>,
+    in_loop: bool,
 }
+
+/// How many threads have loaded the package, ever.
+static THREADS: AtomicUsize = AtomicUsize::new(0);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -57,7 +50,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Both ends of the command's standard streams.
 struct Stdio {
-    theirs: Vec<OwnedFd>,
+    theirs: Vec<Rc<OwnedFd>>,
     ours: Vec<Option<OwnedFd>>,
 }
 
@@ -68,14 +61,23 @@ const IGNORE: i32 = -2;
 
 fn stdio(wanted: &[i32]) -> nsrs_core::error::Result<Stdio> {
     let mut stdio = Stdio { theirs: Vec::new(), ours: Vec::new() };
+    // Opened once for the three, as a shell's `2>&1` does: an open is as long as the rest of the streams' work.
+    let mut null = None;
     for (number, wanted) in wanted.iter().enumerate() {
         let (theirs, ours) = match *wanted {
             PIPE => {
                 let (read, write) = pipe_with(PipeFlags::CLOEXEC).at("make a pipe", "")?;
-                if number == 0 { (read, Some(write)) } else { (write, Some(read)) }
+                let (theirs, ours) = if number == 0 { (read, write) } else { (write, read) };
+                (Rc::new(theirs), Some(ours))
             }
-            IGNORE => (open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).at("open", "/dev/null")?, None),
-            fd => (passed(fd)?, None),
+            IGNORE => match &null {
+                Some(null) => (Rc::clone(null), None),
+                None => {
+                    let opened = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+                    (Rc::clone(null.insert(Rc::new(opened.at("open", "/dev/null")?))), None)
+                }
+            },
+            fd => (Rc::new(passed(fd)?), None),
         };
         stdio.theirs.push(theirs);
         stdio.ours.push(ours);
@@ -96,9 +98,15 @@ fn passed(fd: i32) -> nsrs_core::error::Result<OwnedFd> {
 
 #[napi]
 impl Supervisor {
-    /// Nothing is started yet: the supervisor comes with the first request.
+    /// Nothing is started yet: the supervisor comes with the first request. `in_loop`: this is the main thread of Node
+    /// itself, whose event loop may listen.
     #[napi(constructor)]
-    pub fn new(env: Env, executable: String, on_event: Function<'_, NativeEvent, ()>) -> Result<Supervisor> {
+    pub fn new(
+        env: Env,
+        executable: String,
+        on_event: Function<'_, NativeEvent, ()>,
+        in_loop: bool,
+    ) -> Result<Supervisor> {
         let callback = on_event
             .build_threadsafe_function::<Delivery>()
             .weak::<true>()
@@ -113,25 +121,20 @@ impl Supervisor {
                 }
             }
         })?;
-        Ok(Supervisor { executable, callback: Arc::new(Mutex::new(callback)), open })
+        if THREADS.fetch_add(1, Ordering::AcqRel) > 0
+            && let Some(connection) = connection::running()
+        {
+            connection.listen_in_thread().map_err(|error| Error::from_reason(error.to_string()))?;
+        }
+        Ok(Supervisor { executable, callback: Arc::new(Mutex::new(callback)), open, in_loop })
     }
 
-    /// Starts a container. Every outcome, failures too, comes as an event; with `announce` there is one when the command
-    /// runs.
+    /// Starts the container of a [`ContainerRequest`]. Every outcome, failures too, comes as an event.
     #[napi]
-    pub fn start(
-        &self,
-        args: Vec<String>,
-        options: ContainerOptions,
-        caller: CallerInfo,
-        fds: HandedFds,
-        announce: bool,
-    ) -> StartedContainer {
-        let HandedFds { stdio, pass, pass_as } = fds;
+    pub fn start(&self, env: Env, request: String) -> StartedContainer {
         let id = connection::next_id();
-        let spec = Box::new(options.into_spec(args, caller.into(), pass_as));
-        let ours = self.try_start(Request::Run { id, spec, announce }, id, &stdio, &pass).unwrap_or_else(|error| {
-            self.listener()(Delivery { event: Event::Failed { id, errors: vec![error] }, fd: None });
+        let ours = self.try_start(&env, id, &request).unwrap_or_else(|error| {
+            self.fail(id, error);
             Vec::new()
         });
         let number = |fd: Option<OwnedFd>| fd.map_or(-1, IntoRawFd::into_raw_fd);
@@ -140,44 +143,48 @@ impl Supervisor {
         StartedContainer { id: id as f64, stdio: numbers }
     }
 
-    fn try_start(
-        &self,
-        request: Request,
-        id: u64,
-        wanted: &[i32],
-        pass: &[i32],
-    ) -> nsrs_core::error::Result<Vec<Option<OwnedFd>>> {
-        let stdio = stdio(wanted)?;
-        let passed = pass.iter().copied().map(passed).collect::<nsrs_core::error::Result<Vec<_>>>()?;
-        let fds: Vec<BorrowedFd<'_>> = stdio.theirs.iter().chain(&passed).map(AsFd::as_fd).collect();
-        let connection = connection::current(&self.executable)?;
+    fn try_start(&self, env: &Env, id: u64, request: &str) -> nsrs_core::error::Result<Vec<Option<OwnedFd>>> {
+        let request = ContainerRequest::parse(request)?;
+        let stdio = stdio(&request.stdio)?;
+        let passed = request.pass.iter().copied().map(passed).collect::<nsrs_core::error::Result<Vec<_>>>()?;
+        let theirs = stdio.theirs.iter().map(AsFd::as_fd);
+        let fds: Vec<BorrowedFd<'_>> = theirs.chain(passed.iter().map(AsFd::as_fd)).collect();
+        let announce = request.announce;
+        let request = Request::Run { id, spec: Box::new(request.into_spec()), announce };
         lock(&self.open).insert(id);
-        connection.ask(id, &request, &fds, self.listener())?;
+        self.ask(env, id, &request, &fds)?;
         Ok(stdio.ours)
     }
 
-    /// Resolves a plan and touches nothing; the answer is an event with the returned number.
+    /// Resolves the plan of a [`ContainerRequest`] and touches nothing; the answer is an event with the returned number.
     #[napi]
-    pub fn explain(&self, args: Vec<String>, options: ContainerOptions, caller: CallerInfo) -> f64 {
+    pub fn explain(&self, env: Env, request: String) -> f64 {
         let id = connection::next_id();
-        let spec = Box::new(options.into_spec(args, caller.into(), Vec::new()));
-        self.question(id, &Request::Explain { id, spec })
+        let asked = ContainerRequest::parse(&request)
+            .and_then(|request| self.ask(&env, id, &Request::Explain { id, spec: Box::new(request.into_spec()) }, &[]));
+        if let Err(error) = asked {
+            self.fail(id, error);
+        }
+        id as f64
     }
 
     /// Finds out what the host can do; the answer is an event with the returned number.
     #[napi]
-    pub fn examine(&self) -> f64 {
+    pub fn examine(&self, env: Env) -> f64 {
         let id = connection::next_id();
-        self.question(id, &Request::Examine { id })
-    }
-
-    fn question(&self, id: u64, request: &Request) -> f64 {
-        let asked = connection::current(&self.executable)
-            .and_then(|connection| connection.ask(id, request, &[], self.listener()));
-        if let Err(error) = asked {
-            self.listener()(Delivery { event: Event::Failed { id, errors: vec![error] }, fd: None });
+        if let Err(error) = self.ask(&env, id, &Request::Examine { id }, &[]) {
+            self.fail(id, error);
         }
         id as f64
+    }
+
+    fn ask(&self, env: &Env, id: u64, request: &Request, fds: &[BorrowedFd<'_>]) -> nsrs_core::error::Result<()> {
+        let alone = self.in_loop && THREADS.load(Ordering::Acquire) == 1;
+        connection::ask(&self.executable, alone.then_some(env), id, request, fds, self.listener())
+    }
+
+    fn fail(&self, id: u64, error: nsrs_core::error::Error) {
+        self.listener()(Delivery { event: Event::Failed { id, errors: vec![error] }, fd: None });
     }
 
     /// Sends a signal to a container's command; without a number the one that asks it to end: its image's, or `SIGTERM`.

@@ -97,6 +97,7 @@ impl Plan {
             && *domainname == other.domainname
             && *sysctls == other.sysctls
             && command.oom_score_adj == other.command.oom_score_adj
+            && command.capabilities == other.command.capabilities
             // In an image it is made where it is missing.
             && (!matches!(root, root::Root::Image(_)) || command.workdir == other.command.workdir)
             && *init == other.init

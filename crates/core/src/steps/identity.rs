@@ -186,7 +186,6 @@ fn unmapped(what: &str, id: u32, errno: impl Into<crate::error::Errno>) -> Error
 pub fn assume(plan: &Plan, identity: &Identity) -> Result<()> {
     let command = &plan.command;
     own_stdio(identity);
-    drop_bounding(command)?;
     let deny_groups = match &plan.user_namespace {
         UserNamespace::Private { deny_setgroups, .. } => *deny_setgroups,
         // Its maps are not ours to know, but the kernel says what they allow (user_namespaces(7)).
@@ -232,7 +231,11 @@ fn own_stdio(identity: &Identity) {
     }
 }
 
-fn drop_bounding(command: &Command) -> Result<()> {
+/// Takes what the command may never have out of the bounding set; what this process has itself it keeps meanwhile.
+///
+/// # Errors
+/// `EPERM`: not privileged to.
+pub fn drop_bounding(command: &Command) -> Result<()> {
     for (number, name) in NAMES.iter().enumerate() {
         if command.capabilities.has(number as u32) {
             continue;

@@ -103,13 +103,15 @@ pub fn run_ahead(plan: &Plan, inputs: Inputs) -> ! {
         let mounts = own_mounts(plan, &ground)?;
         inputs.channel.send(&FromChild::Ready, mounts.as_ref().map(AsFd::as_fd).as_slice())?;
         drop(mounts);
+        let mut plan = plan.clone();
         let (command, mut stdio) = match inputs.channel.receive::<ToChild>()? {
             Some((ToChild::Command(command), fds)) => (*command, fds),
             _ => exit_now(0),
         };
         inputs.fds = stdio.split_off(stdio.len().min(3));
         inputs.stdio = <[OwnedFd; 3]>::try_from(stdio).ok();
-        complete(&Plan { command, ..plan.clone() }, ground, inputs)
+        plan.command = command;
+        complete(&plan, ground, inputs)
     })
 }
 
@@ -146,7 +148,8 @@ struct Ground {
     callers_mask: Mode,
 }
 
-/// The acts that take nothing from the plan's command but its out-of-memory score: see [`Plan::same_ground`].
+/// The acts that take nothing from the plan's command but its out-of-memory score and its capabilities: see
+/// [`Plan::same_ground`].
 fn prepare(plan: &Plan, inputs: &mut Inputs, writes: Writes) -> Result<Ground> {
     // A session of its own: no signal of the caller's terminal reaches it, and TIOCSTI can't type into that terminal.
     setsid().at("start a session", "")?;
@@ -198,6 +201,8 @@ fn prepare(plan: &Plan, inputs: &mut Inputs, writes: Writes) -> Result<Ground> {
         // After the last write of ours to /proc/sys.
         pseudo::restrict(pseudo, mounted)?;
     }
+    // Thirty calls, which take no right from the acts to come.
+    identity::drop_bounding(&plan.command)?;
     Ok(Ground { mounted, callers_mask })
 }
 

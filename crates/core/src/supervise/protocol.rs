@@ -151,11 +151,11 @@ pub fn encode(message: &impl Serialize, fds: usize) -> Vec<u8> {
     bytes
 }
 
-/// Sends a whole frame on a blocking socket.
+/// Sends a whole frame; `wait` is called where the socket takes no more for now, and returns when it does.
 ///
 /// # Errors
 /// The other end is gone, or the frame is larger than [`MOST`].
-pub fn send(socket: impl AsFd, message: &impl Serialize, fds: &[BorrowedFd<'_>]) -> Result<()> {
+pub fn send(socket: impl AsFd, message: &impl Serialize, fds: &[BorrowedFd<'_>], mut wait: impl FnMut()) -> Result<()> {
     let bytes = encode(message, fds.len());
     let step = "talk to the supervisor";
     if bytes.len() > MOST {
@@ -167,6 +167,7 @@ pub fn send(socket: impl AsFd, message: &impl Serialize, fds: &[BorrowedFd<'_>])
         match message::send(&socket, &bytes[sent..], first) {
             Ok(count) => sent += count,
             Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => wait(),
             Err(errno) => return Err(Error::os(step, "", errno).code(Code::SupervisorLost)),
         }
     }
@@ -250,8 +251,8 @@ mod tests {
     fn frames_arrive_whole_with_their_descriptors() {
         let (a, b) = pair();
         let file = std::fs::File::open("/dev/null").unwrap();
-        send(&a, &Request::Kill { id: 7, signal: Some(15) }, &[file.as_fd()]).unwrap();
-        send(&a, &Request::Examine { id: 8 }, &[]).unwrap();
+        send(&a, &Request::Kill { id: 7, signal: Some(15) }, &[file.as_fd()], || {}).unwrap();
+        send(&a, &Request::Examine { id: 8 }, &[], || {}).unwrap();
         let mut reader = Reader::default();
         let mut got = Vec::new();
         while got.len() < 2 {
