@@ -29,22 +29,25 @@ fn c_string(text: &str) -> Result<CString> {
     })
 }
 
+/// Where the program may be: a name without a slash in every directory of the command's `PATH`.
+pub fn candidates(args: &[String], env: &[String]) -> Vec<String> {
+    let program = args.first().map_or("", String::as_str);
+    if program.contains('/') {
+        return vec![program.to_owned()];
+    }
+    let path = env.iter().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or("");
+    let directories = path.split(':').map(|directory| if directory.is_empty() { "." } else { directory });
+    directories.map(|directory| format!("{directory}/{program}")).collect()
+}
+
 impl Image {
-    /// Prepares the command; a name without a slash is looked for in the container's `PATH`.
+    /// Prepares the command.
     ///
     /// # Errors
     /// A text holds a NUL byte.
     pub fn new(args: &[String], env: &[String]) -> Result<Image> {
-        let program = args.first().map_or("", String::as_str);
-        let path = env.iter().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or("");
-        let candidates = if program.contains('/') {
-            vec![c_string(program)?]
-        } else {
-            let directories = path.split(':').map(|directory| if directory.is_empty() { "." } else { directory });
-            directories.map(|directory| c_string(&format!("{directory}/{program}"))).collect::<Result<_>>()?
-        };
         let all = |texts: &[String]| texts.iter().map(|text| c_string(text)).collect::<Result<Vec<_>>>();
-        Ok(Image { candidates, args: all(args)?, env: all(env)? })
+        Ok(Image { candidates: all(&candidates(args, env))?, args: all(args)?, env: all(env)? })
     }
 
     /// Executes the command; returns only the reason why it could not.

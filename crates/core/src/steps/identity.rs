@@ -30,6 +30,11 @@ pub struct Identity {
     pub home: Option<String>,
 }
 
+const PASSWD: &str = "/etc/passwd";
+const GROUP: &str = "/etc/group";
+/// The container's files in which users and groups are looked up.
+pub const FILES: [&str; 2] = [PASSWD, GROUP];
+
 /// A line longer than this is nobody's entry; files of an image may be anything.
 const LONGEST_LINE: u64 = 64 * 1024;
 /// A group file has no more members of a user than the kernel takes groups (`NGROUPS_MAX`).
@@ -99,13 +104,13 @@ fn group_id(root: &RootDir, option: &str, group: &Id) -> Result<u32> {
         Id::Name(name) => name,
     };
     let mut id = None;
-    scan(root, "/etc/group", |fields| {
+    scan(root, GROUP, |fields| {
         if fields.len() >= 3 && fields[0] == name {
             id = number(fields[2]);
         }
         id.is_some()
     })?;
-    id.ok_or_else(|| unknown(option, "group", name, "/etc/group"))
+    id.ok_or_else(|| unknown(option, "group", name, GROUP))
 }
 
 /// Resolves the user in the container's own files. Numbers never fail: a container needs no /etc/passwd.
@@ -120,7 +125,7 @@ pub fn resolve(plan: &Plan, root: &RootDir) -> Result<Identity> {
         return Ok(Identity { uid: getuid().as_raw(), gid: getgid().as_raw(), groups, home: None });
     };
     let (mut entry, mut name) = (None, None);
-    scan(root, "/etc/passwd", |fields| {
+    scan(root, PASSWD, |fields| {
         if fields.len() < 6 {
             return false;
         }
@@ -138,7 +143,7 @@ pub fn resolve(plan: &Plan, root: &RootDir) -> Result<Identity> {
     let (uid, own_group, home) = match (entry, user) {
         (Some((uid, gid, home)), _) => (uid, gid.unwrap_or(0), Some(home).filter(|home| home.starts_with('/'))),
         (None, Id::Number(number)) => (*number, 0, None),
-        (None, Id::Name(name)) => return Err(unknown("--user", "user", name, "/etc/passwd")),
+        (None, Id::Name(name)) => return Err(unknown("--user", "user", name, PASSWD)),
     };
     let gid = group.as_ref().map_or(Ok(own_group), |group| group_id(root, "--user", group))?;
     // A group given with the user stands for itself; else the user is in the groups that name them.
@@ -158,7 +163,7 @@ fn current_groups(extra: &[u32]) -> Result<Vec<u32>> {
 fn member_of(root: &RootDir, name: Option<&str>) -> Result<Vec<u32>> {
     let mut groups = Vec::new();
     if let Some(name) = name {
-        scan(root, "/etc/group", |fields| {
+        scan(root, GROUP, |fields| {
             if fields.len() >= 4 && fields[3].split(',').any(|member| member == name) {
                 groups.extend(number(fields[2]));
             }

@@ -99,6 +99,7 @@ pub fn run_ahead(plan: &Plan, inputs: Inputs) -> ! {
         // For whoever looks at the host's processes and wonders; gone with the exec.
         rustix::thread::set_name(c"nsrs-spare").at("name the process", "")?;
         let ground = prepare(plan, &mut inputs, Writes::Not)?;
+        look_ahead(plan)?;
         die_with_supervisor(&inputs.supervisor)?;
         let mounts = own_mounts(plan, &ground)?;
         inputs.channel.send(&FromChild::Ready, mounts.as_ref().map(AsFd::as_fd).as_slice())?;
@@ -113,6 +114,17 @@ pub fn run_ahead(plan: &Plan, inputs: Inputs) -> ! {
         plan.command = command;
         complete(&plan, ground, inputs)
     })
+}
+
+/// Looks up what a start looks up, for the command that was asked for last: in a new overlay the first look at a name goes
+/// through every layer.
+fn look_ahead(plan: &Plan) -> Result<()> {
+    let Plan { command, .. } = plan;
+    let root = root::current()?;
+    let found = |path: &str| root.open(path, OFlags::PATH).is_ok();
+    let _ = identity::FILES.map(found);
+    let _ = exec::candidates(&command.args, &command.env).iter().any(|path| path.starts_with('/') && found(path));
+    Ok(())
 }
 
 /// The mount namespace, to be held by the supervisor for a moment longer than by the container. Not where the caller may
