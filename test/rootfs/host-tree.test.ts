@@ -1,9 +1,18 @@
 // The host's own tree, copy-on-write.
 
-import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  rmdirSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { snapshot } from '../helpers/canary.ts'
-import { asEach, asRoot, asUser, cli, exec, isRoot, type Place, root } from '../helpers/product.ts'
+import { asEach, asRoot, asUser, cli, exec, isRoot, type Outcome, type Place, root } from '../helpers/product.ts'
 
 function project(place: Place, name: string): string {
   const dir = place.make(name)
@@ -87,20 +96,26 @@ asUser('what is closed to the user stays closed', async (t, place) => {
   t.is(stderr.match(/Permission denied/g)?.length, 2, stderr)
 })
 
+/** `nsrs run ARGS…` in a directory that has mounts, which root makes by this script; the directory is its `$1`. */
+function mounted(place: Place, dir: string, script: string, args: string[]): Promise<Outcome> {
+  const { uid, gid, home } = place.as
+  const who = uid === 0 ? [] : ['setpriv', `--reuid=${uid}`, `--regid=${gid}`, '--init-groups']
+  const command = [...who, cli, 'run', '--network', 'none', ...args]
+  const whole = `set -e; ${script}; cd "$1"; shift; exec "$@"`
+  return exec('unshare', ['--mount', 'sh', '-c', whole, 'sh', dir, ...command], {
+    as: root,
+    env: { HOME: home, NSRS_STATE_DIR: place.state },
+  })
+}
+
 asEach('the working directory may have mounts below it', async (t, place) => {
   // It takes root to make one.
   if (!isRoot) return t.pass()
   const dir = place.make('above')
   place.make('above/below')
   writeFileSync(join(dir, 'file'), 'seen')
-  const script = 'mount -t tmpfs below "$1/below" && cd "$1" && shift && exec "$@"'
-  const who =
-    place.as.uid === 0 ? [] : ['setpriv', `--reuid=${place.as.uid}`, `--regid=${place.as.gid}`, '--init-groups']
-  const command = [cli, 'run', '--network', 'none', '--', 'sh', '-c', 'cat file; ls; touch new && echo made']
-  const { stdout, stderr } = await exec('unshare', ['--mount', 'sh', '-c', script, 'sh', dir, ...who, ...command], {
-    as: root,
-    env: { HOME: place.as.home, NSRS_STATE_DIR: place.state },
-  })
+  const command = ['--', 'sh', '-c', 'cat file; ls; touch new && echo made']
+  const { stdout, stderr } = await mounted(place, dir, 'mount -t tmpfs below "$1/below"', command)
   t.is(stdout, 'seenbelow\nfile\nmade\n', stderr)
   t.false(existsSync(join(dir, 'new')))
 })
@@ -112,12 +127,23 @@ asUser('a mount that the caller may not enter takes no mode from the one after i
   for (const sub of ['closed', 'closed/in', 'open']) place.make(`above/${sub}`)
   chownSync(join(dir, 'closed'), 0, 0)
   const script = `mount -t tmpfs -o mode=755 in "$1/closed/in" && mount -t tmpfs -o mode=1777 open "$1/open" &&
-    chmod 700 "$1/closed" && cd "$1" && shift && exec "$@"`
-  const who = ['setpriv', `--reuid=${place.as.uid}`, `--regid=${place.as.gid}`, '--init-groups']
-  const command = [cli, 'run', '--network', 'none', '--', 'stat', '-c', '%a', 'open']
-  const { stdout, stderr } = await exec('unshare', ['--mount', 'sh', '-c', script, 'sh', dir, ...who, ...command], {
-    as: root,
-    env: { HOME: place.as.home, NSRS_STATE_DIR: place.state },
-  })
+    chmod 700 "$1/closed"`
+  const { stdout, stderr } = await mounted(place, dir, script, ['--', 'stat', '-c', '%a', 'open'])
   t.is(stdout, '1777\n', stderr)
+})
+
+asEach('a file system that no overlay can be made of can be hidden', async (t, place) => {
+  // It takes root to make one.
+  if (!isRoot) return t.pass()
+  // Two overlays on each other are as many as the kernel stacks.
+  const script = `mount -t tmpfs stack "$1"; cd "$1"; mkdir low 1 2 3 4 one two; chmod 755 .
+    mount -t overlay one -o lowerdir=low,upperdir=1,workdir=2 one
+    mount -t overlay two -o lowerdir=one,upperdir=3,workdir=4 two; touch two/file`
+  const dir = mkdtempSync('/var/nsrs-test-')
+  t.teardown(() => rmdirSync(dir))
+  const refused = await mounted(place, dir, script, ['--', 'ls', 'two'])
+  t.is(refused.code, 125)
+  t.true(refused.stderr.includes(`hint: hide this file system from the container: --hide ${dir}/two\n`), refused.stderr)
+  const { stdout, stderr } = await mounted(place, dir, script, ['--hide', `${dir}/two`, '--', 'ls', '.', 'two'])
+  t.is(stdout, '.:\n1\n2\n3\n4\nlow\none\ntwo\n\ntwo:\n', stderr)
 })

@@ -115,12 +115,22 @@ pub fn host_root(spec: &Spec, host: &Host, tree: &HostTree, user_private: bool) 
     let in_hidden = secrets.iter().chain(&by_caller).any(|path| below(cwd, path));
     let reveal = (cwd != "/" && (is_covered(cwd, &FRESH) || in_hidden)).then(|| cwd.to_owned());
     // What a fresh directory covers needs no hiding, unless it comes back into view with the working directory.
-    let in_view =
-        |path: &String| !is_covered(path, &covers) || reveal.as_ref().is_some_and(|reveal| below(path, reveal));
+    let revealed = |path: &str| reveal.as_ref().is_some_and(|reveal| below(path, reveal));
+    let in_view = |path: &String| !is_covered(path, &covers) || revealed(path);
     let hidden = secrets.into_iter().filter(in_view).collect();
-    let hidden_by_caller = by_caller.iter().filter(|path| in_view(path)).cloned().collect();
+    let hidden_with_another =
+        |path: &String| !revealed(path) && by_caller.iter().any(|other| other != path && below(path, other));
+    let hidden_by_caller: Vec<String> =
+        by_caller.iter().filter(|path| in_view(path) && !hidden_with_another(path)).cloned().collect();
+    // What nobody will see is not overlaid: to hide a file system is the remedy where the kernel refuses that.
+    let unseen = |overlay: &Overlay| overlay.path != "/" && hidden_by_caller.contains(&overlay.path);
     HostRoot {
-        overlays: tree.directories.iter().filter(|overlay| !is_covered(&overlay.path, &covers)).cloned().collect(),
+        overlays: tree
+            .directories
+            .iter()
+            .filter(|overlay| !is_covered(&overlay.path, &covers) && !unseen(overlay))
+            .cloned()
+            .collect(),
         mount_points: if user_private { tree.mount_points.clone() } else { Vec::new() },
         split: if user_private { parents(&tree.mount_points) } else { Vec::new() },
         files: tree.files.iter().filter(|path| !is_covered(path, &covers)).cloned().collect(),
@@ -286,6 +296,18 @@ mod tests {
             assert!(root.hidden.contains(&path.to_owned()), "{path}");
         }
         assert_eq!(root.hidden_by_caller, ["/srv/app/keys", "/root/mine"]);
+    }
+
+    #[test]
+    fn a_file_system_that_is_hidden_is_not_overlaid() {
+        let spec = Spec { hide: ["/home/ann/keys", "/home", "/"].map(String::from).to_vec(), ..at("/srv/app") };
+        let root = host_root(&spec, &Host::root(), &tree(), false);
+        let overlaid: Vec<&str> = root.overlays.iter().map(|overlay| overlay.path.as_str()).collect();
+        assert_eq!(overlaid, ["/", "/home", "/srv"]);
+        let spec = Spec { hide: spec.hide[..2].to_vec(), ..spec };
+        let root = host_root(&spec, &Host::root(), &tree(), false);
+        assert!(root.overlays.iter().all(|overlay| overlay.path != "/home"));
+        assert_eq!(root.hidden_by_caller, ["/home"]);
     }
 
     #[test]
