@@ -13,6 +13,7 @@ import {
 import { join } from 'node:path'
 import { snapshot } from '../helpers/canary.ts'
 import { asEach, asRoot, asUser, cli, exec, isRoot, type Outcome, type Place, root } from '../helpers/product.ts'
+import { remove } from '../helpers/remove.ts'
 
 function project(place: Place, name: string): string {
   const dir = place.make(name)
@@ -97,8 +98,8 @@ asUser('what is closed to the user stays closed', async (t, place) => {
 })
 
 /** `nsrs run ARGS…` in a directory that has mounts, which root makes by this script; the directory is its `$1`. */
-function mounted(place: Place, dir: string, script: string, args: string[]): Promise<Outcome> {
-  const { uid, gid, home } = place.as
+function mounted(place: Place, dir: string, script: string, args: string[], home = place.as.home): Promise<Outcome> {
+  const { uid, gid } = place.as
   const who = uid === 0 ? [] : ['setpriv', `--reuid=${uid}`, `--regid=${gid}`, '--init-groups']
   const command = [...who, cli, 'run', '--network', 'none', ...args]
   const whole = `set -e; ${script}; cd "$1"; shift; exec "$@"`
@@ -146,4 +147,40 @@ asEach('a file system that no overlay can be made of can be hidden', async (t, p
   t.true(refused.stderr.includes(`hint: hide this file system from the container: --hide ${dir}/two\n`), refused.stderr)
   const { stdout, stderr } = await mounted(place, dir, script, ['--hide', `${dir}/two`, '--', 'ls', '.', 'two'])
   t.is(stdout, '.:\n1\n2\n3\n4\nlow\none\ntwo\n\ntwo:\n', stderr)
+})
+
+asEach("what is mounted below the caller's directory is seen, wherever that lies", async (t, place) => {
+  // It takes root to make one.
+  if (!isRoot) return t.pass()
+  const { uid, gid } = place.as
+  const script = `mkdir -p "$1"; chmod 755 "$1"; cd "$1"; mkdir -p .aws below far/deep closed; touch file
+    mount -t tmpfs -o mode=755,uid=${uid},gid=${gid} below below; mkdir -p below/twice below/.ssh
+    mount -t tmpfs -o mode=755,uid=${uid},gid=${gid} twice below/twice
+    mount -t tmpfs -o mode=755 deep far/deep
+    mount -t tmpfs -o mode=755 secret .aws
+    for at in below below/twice below/.ssh far/deep .aws; do echo $at > $at/file; done
+    echo bound > far/bound; mount --bind far/bound file; chown ${uid}:${gid} below/file below/twice/file
+    mount -t tmpfs -o mode=777 closed closed; mount -o remount,ro closed`
+  const look = `cat below/file below/twice/file far/deep/file file; ls .aws below/.ssh
+    touch closed/x 2>/dev/null && echo wrote; touch file 2>/dev/null && echo wrote
+    cd below/twice && echo new > file && mv file gone && cat gone`
+  const seen = ['below', 'below/twice', 'far/deep', 'bound', '.aws:', '', 'below/.ssh:', ''].join('\n')
+  for (const [parent, below] of [
+    ['/run', ''],
+    ['/tmp', ''],
+    ['/var/tmp', ''],
+    ['/var/tmp', '.aws'],
+  ] as const) {
+    const home = mkdtempSync(`${parent}/nsrs-test-`)
+    t.teardown(() => remove(home))
+    chmodSync(home, 0o755)
+    const dir = join(home, below)
+    const hide = ['--hide', 'below/.ssh', ...(dir === home ? [] : ['--hide', '.aws'])]
+    const run = (args: string[], more = '') =>
+      mounted(place, dir, script, [...hide, ...args, '--', 'sh', '-c', look + more], home)
+    const { stdout, stderr } = await run([])
+    t.is(stdout, `${seen}new\n`, `${dir}: ${stderr}`)
+    const closed = await run(['--read-only'], '; ls')
+    t.is(closed.stdout, `${seen}file\n`, `${dir}: ${closed.stderr}`)
+  }
 })

@@ -59,6 +59,14 @@ pub struct HostRoot {
     pub read_only: bool,
 }
 
+impl HostRoot {
+    /// Does it come into view with the caller's working directory, below that?
+    #[must_use]
+    pub fn is_revealed(&self, path: &str) -> bool {
+        self.reveal.as_ref().is_some_and(|reveal| path != reveal && below(path, reveal))
+    }
+}
+
 /// A file system of the host that is overlaid.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -116,8 +124,8 @@ pub fn host_root(spec: &Spec, host: &Host, tree: &HostTree, user_private: bool) 
     let reveal = (cwd != "/" && (is_covered(cwd, &FRESH) || in_hidden)).then(|| cwd.to_owned());
     // What a fresh directory covers needs no hiding, unless it comes back into view with the working directory.
     let revealed = |path: &str| reveal.as_ref().is_some_and(|reveal| below(path, reveal));
-    let in_view = |path: &String| !is_covered(path, &covers) || revealed(path);
-    let hidden = secrets.into_iter().filter(in_view).collect();
+    let in_view = |path: &str| !is_covered(path, &covers) || revealed(path);
+    let hidden = secrets.into_iter().filter(|path| in_view(path)).collect();
     let hidden_with_another =
         |path: &String| !revealed(path) && by_caller.iter().any(|other| other != path && below(path, other));
     let hidden_by_caller: Vec<String> =
@@ -128,12 +136,12 @@ pub fn host_root(spec: &Spec, host: &Host, tree: &HostTree, user_private: bool) 
         overlays: tree
             .directories
             .iter()
-            .filter(|overlay| !is_covered(&overlay.path, &covers) && !unseen(overlay))
+            .filter(|overlay| in_view(&overlay.path) && !unseen(overlay))
             .cloned()
             .collect(),
         mount_points: if user_private { tree.mount_points.clone() } else { Vec::new() },
         split: if user_private { parents(&tree.mount_points) } else { Vec::new() },
-        files: tree.files.iter().filter(|path| !is_covered(path, &covers)).cloned().collect(),
+        files: tree.files.iter().filter(|path| in_view(path)).cloned().collect(),
         fresh: FRESH.map(ToOwned::to_owned).to_vec(),
         hidden,
         hidden_by_caller,
@@ -267,6 +275,15 @@ mod tests {
         for cwd in ["/", "/home/ann", "/tmpfoo", "/runner/x"] {
             assert_eq!(host_root(&at(cwd), &Host::root(), &tree(), false).reveal, None, "{cwd}");
         }
+    }
+
+    #[test]
+    fn what_is_mounted_in_it_stays_visible_too() {
+        let root = host_root(&at("/tmp"), &Host::root(), &tree(), false);
+        let overlaid: Vec<&str> = root.overlays.iter().map(|overlay| overlay.path.as_str()).collect();
+        assert_eq!(overlaid, ["/", "/home", "/tmp/disk", "/srv"]);
+        assert!(root.is_revealed("/tmp/disk") && !root.is_revealed("/tmp") && !root.is_revealed("/srv"));
+        assert!(host_root(&at("/run"), &Host::root(), &tree(), false).files.contains(&"/run/secret".to_owned()));
     }
 
     #[test]

@@ -34,10 +34,7 @@ pub fn assemble(plan: &HostRoot, scratch: &mut Scratch) -> Result<Assembled> {
         Some(path) if !split(path) => Some(scratch.overlay(path, path, MountAttrFlags::empty())?),
         _ => None,
     };
-    let files =
-        plan.files.iter().map(|path| Ok((path, clone_tree(CWD, path, false).at("open the mounted file", path)?)));
-    let files = files.collect::<Result<Vec<_>>>()?;
-    let (first, rest) = plan.overlays.split_first().ok_or_else(|| {
+    let first = plan.overlays.first().ok_or_else(|| {
         Error::new(Code::Unsupported, "read the mount table", "the host's root is not in /proc/self/mountinfo")
     })?;
     let (tree, is_new) = if split("/") {
@@ -50,9 +47,21 @@ pub fn assemble(plan: &HostRoot, scratch: &mut Scratch) -> Result<Assembled> {
     if split("/") {
         host_split::fill(plan, "/", &root, scratch, is_new)?;
     }
-    for overlay in rest {
-        if split(&overlay.path) {
-            host_split::fill(plan, &overlay.path, &root, scratch, is_new)?;
+    fill_mount_points(plan, |path| !plan.is_revealed(path), &root, scratch, is_new)?;
+    Ok(Assembled { tree, reveal })
+}
+
+/// Fills these mount points in the new root, parents first, `/` excepted.
+fn fill_mount_points(
+    plan: &HostRoot,
+    of: impl Fn(&str) -> bool,
+    root: &RootDir,
+    scratch: &mut Scratch,
+    is_new: bool,
+) -> Result<()> {
+    for overlay in plan.overlays.iter().skip(1).filter(|overlay| of(&overlay.path)) {
+        if plan.split.contains(&overlay.path) {
+            host_split::fill(plan, &overlay.path, root, scratch, is_new)?;
             continue;
         }
         let mount = match scratch.overlay(&overlay.path, &overlay.path, attributes(overlay)) {
@@ -62,11 +71,12 @@ pub fn assemble(plan: &HostRoot, scratch: &mut Scratch) -> Result<Assembled> {
         };
         attach(&mount, &root.target(&overlay.path, Missing::Directory)?, &overlay.path)?;
     }
-    for (path, file) in files {
+    for path in plan.files.iter().filter(|path| of(path)) {
+        let file = clone_tree(CWD, path, false).at("open the mounted file", path)?;
         make_read_only(&file, false, path)?;
         attach(&file, &root.target(path, Missing::File)?, path)?;
     }
-    Ok(Assembled { tree, reveal })
+    Ok(())
 }
 
 impl Assembled {
@@ -96,21 +106,21 @@ impl Assembled {
         }
         if let Some(path) = &plan.reveal {
             let target = root.target(path, Missing::Directory)?;
-            match &self.reveal {
+            let (mount, is_new) = match self.reveal {
                 Some(mount) => {
-                    if plan.read_only {
-                        make_read_only(mount, false, path)?;
-                    }
-                    attach(mount, &target, path)?;
+                    attach(&mount, &target, path)?;
+                    (mount, true)
                 }
                 None => {
                     let (mount, is_new) = scratch.anew(path)?;
                     attach(&mount, &target, path)?;
                     host_split::fill(plan, path, root, scratch, is_new)?;
-                    if plan.read_only {
-                        make_read_only(&mount, true, path)?;
-                    }
+                    (mount, is_new)
                 }
+            };
+            fill_mount_points(plan, |path| plan.is_revealed(path), root, scratch, is_new)?;
+            if plan.read_only {
+                make_read_only(&mount, true, path)?;
             }
         }
         // The working directory brought its own secrets back into view.
