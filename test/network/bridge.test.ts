@@ -256,8 +256,11 @@ networked('a wanted address and hardware address are given, and taken ones are r
   ])
   t.regex(facts, new RegExp(`inet ${wanted}/\\d+ [\\s\\S]*02:00:00:00:00:77$`))
   const refused: [string[], RegExp][] = [
-    [['--ip', first.v4], new RegExp(`--ip "${first.v4}": another container has this address`)],
-    [['--ip', '203.0.113.5'], /--ip "203.0.113.5": outside of the bridge's subnet/],
+    [
+      ['--ip', first.v4],
+      new RegExp(`--ip "${first.v4}": another container has this address\\nhint: .* from .*\\.0\\.2 to`),
+    ],
+    [['--ip', '203.0.113.5'], /--ip "203.0.113.5": outside of the bridge's subnet\nhint: .* from 10\.118\.0\.2 to/],
     [['--ip', first.v4.replace(/\.\d+$/, '.1')], /the bridge's address/],
     [['--ip', 'house'], /--ip "house": not an IP address/],
     [['--ip6', first.v4], /--ip6.*IPv4 address/],

@@ -34,6 +34,9 @@ pub struct Subnet<A> {
     pub gateway: A,
 }
 
+/// Those of one bridge; no IPv6 where the host has none.
+pub type Subnets = (Subnet<Ipv4Addr>, Option<Subnet<Ipv6Addr>>);
+
 /// The journal of a bridge that nsrs made.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Record {
@@ -117,6 +120,20 @@ impl Bridge {
         drop(self.user);
         restore_if_unused(&self.folder)
     }
+}
+
+/// The subnets of the bridge of this name, where it stands; before there is one they aren't known.
+///
+/// # Errors
+/// A bridge without an IPv4 address, or the kernel's refusal.
+pub fn standing(state_dir: &Path, name: &str) -> Result<Option<Subnets>> {
+    let mut netlink = Netlink::route()?;
+    let Some(link) = link::find(&mut netlink, name)?.filter(|link| link.is_bridge) else { return Ok(None) };
+    let record = match load(&journal(&state_dir.join("net"), name))? {
+        Some(record) => record,
+        None => foreign(&mut netlink, link)?.1,
+    };
+    Ok(Some((record.v4, record.v6)))
 }
 
 /// Removes every bridge of `state_dir` that nobody uses, and restores the host's settings when none is left: what a

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::error::{At, Code, Error, Result};
-use crate::net::bridge::Bridge;
+use crate::net::bridge::{Bridge, Subnet, Subnets};
 
 /// The addresses of one container, held until this is dropped or the process ends.
 #[derive(Debug)]
@@ -42,14 +42,15 @@ impl Lease {
     /// An address outside of the bridge's subnet, or one that isn't for hosts; `InUse` for one that is taken, or when all
     /// are.
     pub fn take(bridge: &Bridge, wanted_v4: Option<Ipv4Addr>, wanted_v6: Option<Ipv6Addr>) -> Result<Lease> {
-        let range = Range::of(bridge);
-        let v6 = wanted_v6.map(|wanted| check_v6(bridge, wanted)).transpose()?;
+        if let Some(error) = check((bridge.v4, bridge.v6), wanted_v4, wanted_v6).into_iter().next() {
+            return Err(error);
+        }
+        let (range, v6) = (Range::of(&bridge.v4), wanted_v6);
         let folder = bridge.leases();
         let (v4, first) = match wanted_v4 {
             Some(wanted) => {
-                range.check(wanted)?;
                 let held = hold(&folder, wanted.into())?;
-                (wanted, held.ok_or_else(|| taken("--ip", wanted.into()))?)
+                (wanted, held.ok_or_else(|| taken("--ip", wanted.into()).hint(range.offer()))?)
             }
             None => next(&folder, &range)?,
         };
@@ -65,10 +66,19 @@ impl Lease {
         let mut held = vec![first];
         if let Some(wanted) = v6.filter(|wanted| Some(*wanted) != derived) {
             let address = counterpart(bridge, &range, wanted).map_or(IpAddr::V6(wanted), IpAddr::V4);
-            held.push(hold(&folder, address)?.ok_or_else(|| taken("--ip6", wanted.into()))?);
+            let taken = || taken("--ip6", wanted.into()).hint(bridge.v6.as_ref().map_or_else(String::new, offer_v6));
+            held.push(hold(&folder, address)?.ok_or_else(taken)?);
         }
         Ok(Lease { v4, v6: v6.or(derived), _held: held })
     }
+}
+
+/// What can be said of wanted addresses before anything is leased.
+pub fn check((v4, v6): Subnets, wanted_v4: Option<Ipv4Addr>, wanted_v6: Option<Ipv6Addr>) -> Vec<Error> {
+    let range = Range::of(&v4);
+    let v4 = wanted_v4.and_then(|wanted| range.check(wanted).err());
+    let v6 = wanted_v6.and_then(|wanted| check_v6(v6, wanted).err());
+    v4.into_iter().chain(v6).collect()
 }
 
 /// The IPv4 address whose lease an IPv6 address belongs to: the one of the same number in its subnet.
@@ -95,13 +105,13 @@ struct Range {
 }
 
 impl Range {
-    fn of(bridge: &Bridge) -> Range {
-        let network = match bridge.v4.subnet.address {
+    fn of(v4: &Subnet<Ipv4Addr>) -> Range {
+        let network = match v4.subnet.address {
             IpAddr::V4(network) => network.to_bits(),
             IpAddr::V6(_) => 0,
         };
-        let hosts = u32::MAX.checked_shr(u32::from(bridge.v4.subnet.length)).unwrap_or(0);
-        Range { network, broadcast: network | hosts, gateway: bridge.v4.gateway.to_bits() }
+        let hosts = u32::MAX.checked_shr(u32::from(v4.subnet.length)).unwrap_or(0);
+        Range { network, broadcast: network | hosts, gateway: v4.gateway.to_bits() }
     }
 
     fn check(&self, wanted: Ipv4Addr) -> Result<()> {
@@ -112,8 +122,20 @@ impl Range {
             bits if bits == self.gateway => "the bridge's address",
             _ => return Ok(()),
         };
-        let range = format!("{} to {}", Ipv4Addr::from(self.network + 1), Ipv4Addr::from(self.broadcast - 1));
-        Err(Error::invalid("--ip", wanted, why).hint(format!("choose one from {range}")))
+        Err(Error::invalid("--ip", wanted, why).hint(self.offer()))
+    }
+
+    /// What to ask for instead.
+    fn offer(&self) -> String {
+        let mut hosts = (self.network.saturating_add(1)..self.broadcast).filter(|bits| *bits != self.gateway);
+        let Some(lowest) = hosts.next() else { return "its subnet has no address for a container".into() };
+        let highest = hosts.next_back().unwrap_or(lowest);
+        let without = match self.gateway {
+            bits if (lowest..highest).contains(&bits) => format!(" without {}", Ipv4Addr::from(bits)),
+            _ => String::new(),
+        };
+        let (lowest, highest) = (Ipv4Addr::from(lowest), Ipv4Addr::from(highest));
+        format!("choose one from {lowest} to {highest}{without}, or leave --ip out for one that is free")
     }
 
     /// All of them, once, beginning behind `last`.
@@ -125,15 +147,20 @@ impl Range {
     }
 }
 
-fn check_v6(bridge: &Bridge, wanted: Ipv6Addr) -> Result<Ipv6Addr> {
-    let invalid = |why: &str| Err(Error::invalid("--ip6", wanted, why));
-    match bridge.v6 {
-        None => invalid("the bridge has no IPv6"),
-        Some(v6) if !v6.subnet.contains(wanted.into()) => invalid("outside of the bridge's subnet"),
-        Some(v6) if v6.gateway == wanted => invalid("the bridge's address"),
-        Some(v6) if v6.subnet.address == IpAddr::V6(wanted) => invalid("the network's own address"),
-        Some(_) => Ok(wanted),
-    }
+fn check_v6(v6: Option<Subnet<Ipv6Addr>>, wanted: Ipv6Addr) -> Result<()> {
+    let invalid = |why: &str| Error::invalid("--ip6", wanted, why);
+    let Some(v6) = v6 else { return Err(invalid("the bridge has no IPv6")) };
+    let why = match wanted {
+        _ if !v6.subnet.contains(wanted.into()) => "outside of the bridge's subnet",
+        _ if v6.gateway == wanted => "the bridge's address",
+        _ if v6.subnet.address == IpAddr::V6(wanted) => "the network's own address",
+        _ => return Ok(()),
+    };
+    Err(invalid(why).hint(offer_v6(&v6)))
+}
+
+fn offer_v6(v6: &Subnet<Ipv6Addr>) -> String {
+    format!("choose another of {}, or leave --ip6 out for one that is free", v6.subnet)
 }
 
 fn taken(option: &str, address: IpAddr) -> Error {
@@ -193,12 +220,14 @@ mod tests {
             let first = take();
             assert_eq!(first.v4.to_bits(), network + 2);
             assert_eq!(first.v6.unwrap().segments()[7], 2);
+            let first_v4 = first.v4;
             drop(first);
             let second = take();
             assert_eq!(second.v4.to_bits(), network + 3);
 
             let error = Lease::take(&bridge, Some(second.v4), None).unwrap_err();
             assert_eq!(error.code, Code::InUse, "{error}");
+            assert!(error.hint.contains(&format!("from {} to", first_v4)), "{error}");
             let wanted = second.v4;
             drop(second);
             assert_eq!(Lease::take(&bridge, Some(wanted), None).unwrap().v4, wanted);
@@ -236,16 +265,30 @@ mod tests {
         in_new_netns("an_address_that_is_not_for_hosts", || {
             let state = StateDir::new("refused");
             let bridge = Bridge::ensure(state.path(), "nsrs0").unwrap();
-            let Range { network, broadcast, gateway } = Range::of(&bridge);
+            let Range { network, broadcast, gateway } = Range::of(&bridge.v4);
             for (bits, why) in [(network, "own"), (broadcast, "broadcast"), (gateway, "bridge's"), (1, "outside")] {
                 let error = Lease::take(&bridge, Some(bits.into()), None).unwrap_err();
-                assert!(error.detail.contains(why) && error.hint.contains("choose"), "{error}");
+                assert!(error.detail.contains(why), "{error}");
+                let (lowest, highest) = (Ipv4Addr::from(network + 2), Ipv4Addr::from(broadcast - 1));
+                assert!(error.hint.contains(&format!("from {lowest} to {highest}")), "{error}");
             }
             let gateway = bridge.v6.unwrap().gateway;
             for wanted in ["2001:db8::1".parse().unwrap(), gateway] {
                 assert!(Lease::take(&bridge, None, Some(wanted)).is_err());
             }
         });
+    }
+
+    #[test]
+    fn the_addresses_that_are_offered_are_for_containers() {
+        let offer = |gateway: u32| {
+            Range { network: 0x0a00_0000, broadcast: 0x0a00_0007, gateway: 0x0a00_0000 + gateway }.offer()
+        };
+        assert!(offer(1).contains("from 10.0.0.2 to 10.0.0.6,"));
+        assert!(offer(6).contains("from 10.0.0.1 to 10.0.0.5,"));
+        assert!(offer(3).contains("from 10.0.0.1 to 10.0.0.6 without 10.0.0.3,"));
+        let none = Range { network: 0x0a00_0000, broadcast: 0x0a00_0000, gateway: 0x0a00_0000 };
+        assert!(none.offer().contains("no address"));
     }
 
     #[test]
