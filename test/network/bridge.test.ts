@@ -261,6 +261,8 @@ networked('a wanted address and hardware address are given, and taken ones are r
       new RegExp(`--ip "${first.v4}": another container has this address\\nhint: .* from .*\\.0\\.2 to`),
     ],
     [['--ip', '203.0.113.5'], /--ip "203.0.113.5": outside of the bridge's subnet\nhint: .* from 10\.118\.0\.2 to/],
+    [['--ip', '203.0.113.5', '--ip6', '2001:db8::7'], /^(?=.*--ip "203)(?=.*--ip6 "2001:db8::7": outside)/s],
+    [['--ip', '203.0.113.5', '-v', 'relative:/x', '--cap-add', 'NONE'], /^(?=.*--ip "203)(?=.*relative)(?=.*NONE)/s],
     [['--ip', first.v4.replace(/\.\d+$/, '.1')], /the bridge's address/],
     [['--ip', 'house'], /--ip "house": not an IP address/],
     [['--ip6', first.v4], /--ip6.*IPv4 address/],

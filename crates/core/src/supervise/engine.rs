@@ -212,6 +212,7 @@ impl Engine {
         let (plan, mut problems) = plan::resolve(spec, &self.host, &tree, facts);
         problems.extend(missing);
         problems.extend(preflight::check(&plan));
+        problems.extend(wiring::check(&plan, &state::directory(&self.host)));
         let plan = problems.finish(plan)?;
         Ok(Resolved { plan, leases: image.map(|(_, leases)| leases).unwrap_or_default() })
     }

@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::net::bridge::Bridge;
+use crate::net::bridge::{self, Bridge};
 use crate::net::inside::Address;
-use crate::net::lease::Lease;
+use crate::net::lease::{self, Lease};
 use crate::net::names::{Dns, HostResolver, Hosts};
 use crate::net::nft::{Nat, Published};
 use crate::net::ports::Reserved;
@@ -224,7 +224,21 @@ pub fn files(plan: &Plan, wire: &Wire) -> Result<Files> {
     Ok(files)
 }
 
+/// What is wrong with the addresses that are wanted of a bridge that stands already. Of one that doesn't, the first start tells.
+#[must_use]
+pub fn check(plan: &Plan, state: &Path) -> Vec<Error> {
+    let Network::Bridge(wanted) = &plan.network else { return Vec::new() };
+    if wanted.ip.is_none() && wanted.ip6.is_none() {
+        return Vec::new();
+    }
+    match bridge::standing(state, &wanted.name) {
+        Ok(Some(subnets)) => lease::check(subnets, wanted.ip, wanted.ip6),
+        // What else is wrong with the bridge, its use tells.
+        _ => Vec::new(),
+    }
+}
+
 /// Where the state of networks is kept.
 pub fn collect(state: &Path) -> Result<Vec<String>> {
-    crate::net::bridge::collect(state)
+    bridge::collect(state)
 }
