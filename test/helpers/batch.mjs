@@ -14,7 +14,7 @@ async function work() {
       const { exitCode, signal, stdout, stderr, changes } = await run(command, args, { reject: false, ...options })
       done[index] = { exitCode, signal, stdout, stderr, changes }
     } catch (error) {
-      done[index] = { stdout: '', stderr: '', code: error.code ?? error.name, message: error.message }
+      done[index] = { stdout: '', stderr: '', code: error.code ?? error.name, message: error.message, hint: error.hint }
     }
   }
 }

@@ -64,6 +64,7 @@ export interface Done {
   /** `error.code` of a failed start. */
   code?: string
   message?: string
+  hint?: string
 }
 
 function lookup(name: string): Identity | undefined {

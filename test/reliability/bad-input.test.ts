@@ -1,6 +1,6 @@
 // Bad input: a clear error that names the option or path and the reason, the right exit code, and nothing left behind.
 
-import { chmodSync, copyFileSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs'
+import { chmodSync, copyFileSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { snapshot } from '../helpers/canary.ts'
 import { asEach, asRoot, asUser, cli, type ExecOptions, exec, type Place, project, unless } from '../helpers/product.ts'
@@ -267,7 +267,7 @@ asUser('no rights for a bridge', async (t, place) => {
   t.regex(stderr, /--network bridge.*root[\s\S]*hint: .*pasta/)
 })
 
-asUser('the helper executable is missing or of another version', async (t, place) => {
+asUser('a helper executable that is missing or another program is named', async (t, place) => {
   const native = place.make('native')
   const source = readdirSync(join(project, 'npm'))
     .map((name) => join(project, 'npm', name))
@@ -275,14 +275,35 @@ asUser('the helper executable is missing or of another version', async (t, place
   if (!source) return t.fail('the addon is not built')
   copyFileSync(join(source, 'nsrs.node'), join(native, 'nsrs.node'))
   const env = { NSRS_NATIVE_DIR: native }
-  const missing = await place.run(['true'], { env })
-  t.is(missing.code, 125)
-  t.regex(missing.stderr, /nsrs-runtime.*ENOENT/)
-  t.regex(missing.stderr, /hint: /)
-  writeFileSync(join(native, 'nsrs-runtime'), '#!/bin/sh\nexit 1\n')
-  const plain = await place.run(['true'], { env })
-  t.is(plain.code, 125)
-  t.regex(plain.stderr, /nsrs-runtime.*EACCES/)
+  const ways = async (name: string, says: RegExp) => {
+    const all = name === 'nsrs-image' ? [['images']] : [['run', '--', 'true'], ['apply', 'x'], ['doctor']]
+    for (const args of all) {
+      const { code, stdout, stderr } = await place.nsrs(args, { env })
+      t.is(code, 125, `${args[0]}: ${stdout} ${stderr}`)
+      t.regex(stderr, says)
+      t.regex(stderr, /hint: reinstall nsrs/)
+    }
+    if (name === 'nsrs-image') return
+    const [done] = await place.batch([{ command: 'true' }], { env })
+    t.is(done?.code, 'ERR_NSRS_SUPERVISOR_LOST')
+    t.regex(done?.message ?? '', says)
+    t.regex(done?.hint ?? '', /^reinstall nsrs/)
+  }
+  for (const name of ['nsrs-runtime', 'nsrs-image']) {
+    const path = join(native, name)
+    await ways(name, new RegExp(`${path}.*ENOENT`))
+    const foreign = new RegExp(`start [^\n]*${path}: it is not an executable of nsrs \\d`)
+    writeFileSync(path, '#!/bin/sh\nexit 1\n', { mode: 0o755 })
+    await ways(name, foreign)
+    writeFileSync(path, 'no program', { mode: 0o755 })
+    await ways(name, foreign)
+    copyFileSync('/bin/true', path)
+    await ways(name, foreign)
+    const old = readFileSync(join(source, name))
+    old[old.indexOf('nsrs\0\0\0\0') + 8] = 0x39
+    writeFileSync(path, old)
+    await ways(name, new RegExp(`start [^\n]*${path}: it is of version 9[^\n]*, this`))
+  }
 })
 
 asUser('user namespaces switched off are named, with the remedy', async (t, place) => {

@@ -21,6 +21,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use crate::event_loop;
 use crate::events::Delivery;
+use crate::executable::{check, not_started};
 
 /// Who hears the events of a request.
 pub type Listener = Arc<dyn Fn(Delivery) + Send + Sync>;
@@ -123,19 +124,12 @@ fn spawn(executable: &str, socket: &OwnedFd) -> std::result::Result<Pid, nix::er
 impl Connection {
     fn start(executable: &str, env: Option<&Env>) -> Result<Arc<Connection>> {
         let step = "start the supervisor";
-        let lost = |error: Error| {
-            let missing = error.errno == Some(nix::errno::Errno::ENOENT as i32);
-            let error = error.code(Code::SupervisorLost);
-            if missing {
-                error.hint("reinstall nsrs: its package for this platform brings the executable; from a checkout run npm run build")
-            } else {
-                error
-            }
-        };
+        let lost = |error: Error| error.code(Code::SupervisorLost);
+        check(step, executable)?;
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
             .at(step, "")
             .map_err(lost)?;
-        let pid = spawn(executable, &theirs).at(step, executable).map_err(lost)?;
+        let pid = spawn(executable, &theirs).map_err(|errno| not_started(step, executable, errno))?;
         drop(theirs);
         rustix::io::ioctl_fionbio(&ours, true).at(step, "").map_err(lost)?;
         let connection = Arc::new(Connection {

@@ -20,6 +20,7 @@ use nsrs_core::sys::signal::{ignore, set_default};
 use rustix::fs::{MemfdFlags, SeekFrom, memfd_create, seek};
 
 use crate::events::ErrorRecord;
+use crate::executable::{check, not_started};
 use crate::options::{ContainerRequest, TerminalSize};
 
 /// Runs the container of a [`ContainerRequest`] in the place of this process: standard streams, signals, terminal and exit
@@ -56,6 +57,7 @@ pub fn image_in_place(executable: String, args: Vec<String>) -> ErrorRecord {
 
 fn replace_by_image(executable: &str, args: &[String]) -> nsrs_core::error::Result<std::convert::Infallible> {
     let step = "start nsrs-image";
+    check(step, executable)?;
     let words = [executable, VERSION].into_iter().chain(args.iter().map(String::as_str));
     let words: Vec<CString> = words.map(|word| c_string(word, step, word)).collect::<nsrs_core::error::Result<_>>()?;
     keep_stdio();
@@ -78,16 +80,6 @@ fn environment() -> Vec<CString> {
     std::env::vars_os()
         .filter_map(|(name, value)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok())
         .collect()
-}
-
-fn not_started(step: &str, executable: &str, errno: nix::errno::Errno) -> Error {
-    let error = Error::os(step, executable, errno).code(Code::SupervisorLost);
-    if errno == nix::errno::Errno::ENOENT {
-        return error.hint(
-            "reinstall nsrs: its package for this platform brings the executable; from a checkout run npm run build",
-        );
-    }
-    error
 }
 
 fn replace(executable: &str, spec: &nsrs_core::spec::Spec) -> nsrs_core::error::Result<std::convert::Infallible> {
@@ -125,6 +117,7 @@ pub fn apply_in_place(executable: String, directory: String, flags: Vec<String>)
 /// Executes the executable in the place of this process.
 fn execute(executable: &str, args: &[&str]) -> nsrs_core::error::Result<std::convert::Infallible> {
     let step = "start nsrs-runtime";
+    check(step, executable)?;
     keep_stdio();
     let program = c_string(executable, step, executable)?;
     let args: Vec<CString> =

@@ -10,6 +10,7 @@ mod caller;
 mod connection;
 mod event_loop;
 mod events;
+mod executable;
 mod foreground;
 mod images;
 mod options;

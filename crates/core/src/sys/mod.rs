@@ -8,6 +8,7 @@ pub mod file;
 pub mod message;
 pub mod mount;
 pub mod namespace;
+pub mod note;
 pub mod process;
 pub mod sealed;
 pub mod seccomp;
