@@ -1,9 +1,20 @@
 // Bad input: a clear error that names the option or path and the reason, the right exit code, and nothing left behind.
 
-import { chmodSync, copyFileSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { chmodSync, chownSync, copyFileSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { snapshot } from '../helpers/canary.ts'
-import { asEach, asRoot, asUser, cli, type ExecOptions, exec, type Place, project, unless } from '../helpers/product.ts'
+import {
+  asEach,
+  asRoot,
+  asUser,
+  cli,
+  type ExecOptions,
+  exec,
+  isRoot,
+  type Place,
+  project,
+  unless,
+} from '../helpers/product.ts'
 import { busyboxRoot, noBusybox } from '../helpers/roots.ts'
 
 interface Mistake {
@@ -303,6 +314,34 @@ asUser('a helper executable that is missing or another program is named', async 
     old[old.indexOf('nsrs\0\0\0\0') + 8] = 0x39
     writeFileSync(path, old)
     await ways(name, new RegExp(`start [^\n]*${path}: it is of version 9[^\n]*, this`))
+  }
+})
+
+asUser('a directory that is closed to the caller is named, with the remedy', async (t, place) => {
+  // It takes root to close one to its owner's container.
+  if (!isRoot) return t.pass()
+  for (const path of ['closed/root', 'open/closed']) place.make(path)
+  for (const path of ['closed', 'closed/root', 'open', 'open/closed']) chownSync(join(place.dir, path), 0, 0)
+  for (const path of ['closed', 'open/closed']) chmodSync(join(place.dir, path), 0o700)
+  symlinkSync('closed', join(place.dir, 'link'))
+  writeFileSync(join(place.dir, 'closed/file'), '')
+  const at = (path: string) => join(place.dir, path)
+  const cases: [string[], string, string][] = [
+    [['--rootfs', at('closed/root')], `--rootfs "${at('closed/root')}"`, 'closed'],
+    [['--rootfs', at('closed/root'), '--diff'], `--rootfs "${at('closed/root')}"`, 'closed'],
+    [['--rootfs', at('link/root')], `--rootfs "${at('link/root')}"`, 'closed'],
+    [['--rootfs', at('open/closed')], `--rootfs "${at('open/closed')}"`, 'open/closed'],
+    [['--rootfs', at('open/closed'), '--read-only'], `--rootfs "${at('open/closed')}"`, 'open/closed'],
+    [['--rootfs', at('open/closed'), '--diff'], `--rootfs "${at('open/closed')}"`, 'open/closed'],
+    [['-v', `${at('closed/file')}:/mnt/file`], `--volume "${at('closed/file')}:/mnt/file"`, 'closed'],
+    [['--mount', `type=overlay,src=${at('link/root')},dst=/mnt`], '--mount "type=overlay', 'closed'],
+  ]
+  for (const [options, option, closed] of cases) {
+    const { code, stderr } = await place.run([...options, 'true'])
+    t.is(code, 125, stderr)
+    t.true(stderr.includes(option), stderr)
+    t.true(stderr.includes(`no permission to enter ${at(closed)}: permission denied (EACCES)\n`), stderr)
+    t.true(stderr.includes(`hint: let this user enter it (chmod o+x ${at(closed)}), or `), stderr)
   }
 })
 

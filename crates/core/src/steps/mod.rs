@@ -4,6 +4,7 @@
 //! one go, [`run_ahead`] does the first before anybody has asked and the second when somebody does.
 
 pub mod channel;
+mod closed;
 pub mod etc;
 pub mod exec;
 mod host_root;

@@ -1,6 +1,7 @@
 //! The container's file tree: assembled, entered, the host's left behind (pivot_root(2)).
 
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags, open};
 use rustix::io::Errno;
@@ -8,6 +9,7 @@ use rustix::mount::{MountAttrFlags, UnmountFlags, unmount};
 use rustix::process::{chdir, fchdir, pivot_root};
 
 use super::Writes;
+use super::closed::explain;
 use super::etc::{self, Files};
 use super::host_root;
 use super::image_root;
@@ -45,6 +47,8 @@ pub fn enter(
     let tree = match &plan.root {
         Root::Shared => return current(),
         Root::Directory { path, read_only } => {
+            // Whatever else is done with a closed one fails too, and says less.
+            chdir(path.as_str()).at("open the root file system", path).map_err(|error| closed_root(error, path))?;
             let tree = match scratch.filter(|_| plan.changes.is_some()) {
                 Some(scratch) => {
                     let tree = scratch.overlay("/", path, MountAttrFlags::empty())?;
@@ -147,6 +151,16 @@ fn directory(path: &str) -> Result<OwnedFd> {
     let target = open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).at(step, path)?;
     attach(&tree, &target, path)?;
     Ok(tree)
+}
+
+/// A root that this process may not enter is the caller's mistake.
+fn closed_root(error: Error, path: &str) -> Error {
+    match error.errno {
+        Some(errno @ libc::EACCES) => {
+            explain(Error { errno: Some(errno), ..Error::invalid("--rootfs", path, "") }, Path::new(path))
+        }
+        _ => error,
+    }
 }
 
 fn hold(tree: &OwnedFd) -> Result<OwnedFd> {

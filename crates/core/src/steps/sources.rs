@@ -1,11 +1,13 @@
 //! What is taken from the host's tree before it is left: copies of the mounts that go into the container, by descriptor.
 
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
+use super::closed::explain;
 use super::mount_api::{Draft, RESTRICTED, clone_tree};
 use super::scratch::Scratch;
 use crate::error::{Code, Error, Result};
@@ -41,7 +43,7 @@ fn copy(mount: &Mount) -> Result<Option<OwnedFd>> {
             Errno::NOENT => {
                 error.code(Code::InvalidArgument).hint("make it first: nsrs makes no directories on the host")
             }
-            _ => error,
+            _ => Path::new(path).parent().map_or(error.clone(), |above| explain(error, above)),
         }
     };
     match &mount.source {
