@@ -52,6 +52,26 @@ function mistakes(place: Place, rootfs: string): Record<string, Mistake> {
       args: ['--rootfs', at('empty'), 'true'],
       says: [/--rootfs ".*empty"/, /is empty/, /hint:/],
     },
+    'a mount target lies in /sys and is missing': {
+      args: [...inRoot, '-v', `${at('volume')}:/sys/x`, 'true'],
+      says: [
+        /mount onto \/sys\/x: .*\/sys is a file system of the kernel's/,
+        /--volume ".*:\/sys\/x"/,
+        /hint: .*another/,
+      ],
+    },
+    'a mount target lies in /sys and exists': {
+      args: [...inRoot, '--tmpfs', '/sys/kernel', 'true'],
+      says: [/mount onto \/sys\/kernel: .*\/sys is a file system of the kernel's/, /hint: .*another/],
+    },
+    'a mount target lies in /proc': {
+      args: [...inRoot, '-v', `${at('file')}:/etc/../proc/x/y`, 'true'],
+      says: [/mount onto .*: .*\/proc is a file system of the kernel's/, /--volume/, /hint: .*another/],
+    },
+    'a mount target leads into /proc by a link': {
+      args: [...inRoot, '--tmpfs', '/window/x', 'true'],
+      says: [/mount onto \/window\/x: .*\/proc is a file system of the kernel's/, /hint: .*another/],
+    },
     'the command does not exist': {
       args: [...inRoot, 'no-such-command'],
       says: [/no-such-command/, /PATH/],
@@ -223,6 +243,7 @@ unless(noBusybox(), asEach, 'every mistake is named, with its reason, and leaves
   chmodSync(join(rootfs, 'garbage'), 0o755)
   chmodSync(join(rootfs, 'script'), 0o755)
   symlinkSync('/nowhere/on/the/host', join(rootfs, 'outside'))
+  symlinkSync('/proc/sys', join(rootfs, 'window'))
   // What a container makes in its root, an error may have found made.
   await place.output(['--rootfs', rootfs, 'true'])
   const before = remains(place)

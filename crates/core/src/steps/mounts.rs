@@ -6,14 +6,11 @@ use rustix::fs::{FileType, fstat};
 use rustix::mount::MountAttrFlags;
 
 use super::mount_api::{Draft, attach, restrict, tmpfs};
-use super::root_dir::{Missing, RootDir};
+use super::root_dir::{Missing, RootDir, refuse_kernels};
 use super::sources::Sources;
 use crate::error::{At, Code, Error, Result};
 use crate::plan::Plan;
 use crate::plan::mount::{Mount, Source};
-
-/// Magic number of sysfs (linux/magic.h).
-const SYSFS_MAGIC: i64 = 0x6265_6572;
 
 /// Makes each mount in its order, targets resolved inside the root.
 ///
@@ -61,13 +58,7 @@ fn one(mount: &Mount, source: Option<OwnedFd>, root: &RootDir) -> Result<()> {
         }
     };
     let target = root.target(&mount.target, missing)?;
-    let kind = rustix::fs::fstatfs(&target).at("look at the mount target", &mount.target)?.f_type;
-    if [rustix::fs::PROC_SUPER_MAGIC, SYSFS_MAGIC].contains(&kind) {
-        // Whoever covers a file of /proc decides what programs believe of the kernel.
-        return Err(
-            Error::new(Code::InvalidArgument, "mount onto", "the target lies in /proc or /sys").on(&mount.target)
-        );
-    }
+    refuse_kernels(&target, &mount.target)?;
     restrict(&tree, mount.attributes, mount.propagation, &mount.target)?;
     attach(&tree, &target, &mount.target)
 }

@@ -6,7 +6,10 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2, readlinkat, statat};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, fstat, fstatfs, mkdirat, openat, openat2,
+    readlinkat, statat,
+};
 use rustix::io::Errno;
 
 use crate::error::{At, Code, Error, Result};
@@ -25,6 +28,9 @@ pub enum Missing {
 /// A directory that bounds the resolution of paths.
 #[derive(Debug)]
 pub struct RootDir(OwnedFd);
+
+/// Magic number of sysfs (linux/magic.h).
+const SYSFS_MAGIC: i64 = 0x6265_6572;
 
 /// How many links one path may go through, as in the kernel.
 const MOST_LINKS: usize = 40;
@@ -141,9 +147,10 @@ impl RootDir {
                         .on(path)
                         .hint("make its destination in the rootfs, or choose another target"));
                     }
-                    make(parent, &name, last && missing == Missing::File).map_err(|errno| {
-                        Error::os("make the mount target", path, errno).hint(make_hint(errno, path))
-                    })?;
+                    if let Err(errno) = make(parent, &name, last && missing == Missing::File) {
+                        refuse_kernels(parent, path)?;
+                        return Err(Error::os("make the mount target", path, errno).hint(make_hint(errno, path)));
+                    }
                     statat(parent, name.as_str(), AtFlags::SYMLINK_NOFOLLOW).at(step, path)?
                 }
                 Err(errno) => return Err(Error::os(step, path, errno)),
@@ -186,6 +193,20 @@ impl AsFd for RootDir {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// Refuses a mount target in /proc or /sys: whoever covers a file of /proc decides what programs believe of the kernel.
+///
+/// # Errors
+/// It is in a procfs or sysfs; the file system can't be looked at.
+pub fn refuse_kernels(place: impl AsFd, path: &str) -> Result<()> {
+    let name = match fstatfs(place).at("look at the mount target", path)?.f_type {
+        PROC_SUPER_MAGIC => "/proc",
+        SYSFS_MAGIC => "/sys",
+        _ => return Ok(()),
+    };
+    let why = format!("{name} is a file system of the kernel's, in which nothing can be made or covered");
+    Err(Error::new(Code::InvalidArgument, "mount onto", why).on(path).hint("choose another target"))
 }
 
 fn make(parent: BorrowedFd<'_>, name: &str, file: bool) -> rustix::io::Result<()> {
