@@ -184,3 +184,21 @@ asEach("what is mounted below the caller's directory is seen, wherever that lies
     t.is(closed.stdout, `${seen}file\n`, `${dir}: ${closed.stderr}`)
   }
 })
+
+asEach("what the host forbids on the caller's file system stays forbidden there", async (t, place) => {
+  // It takes root to make one.
+  if (!isRoot) return t.pass()
+  for (const parent of ['/tmp', '/var/tmp']) {
+    const dir = mkdtempSync(`${parent}/nsrs-test-`)
+    t.teardown(() => remove(dir))
+    chmodSync(dir, 0o755)
+    for (const more of ['true', 'mkdir below; mount -t tmpfs below below']) {
+      const script = `mount -t tmpfs -o nosuid,nodev,noexec,mode=777 closed "$1"; cd "$1"; mkdir in
+        cp /bin/true in; mknod -m 666 in/null c 1 3; ${more}`
+      const look =
+        'cat in/null && echo opened; in/true && echo ran; touch in/new; grep -c nosuid,nodev,noexec /proc/mounts'
+      const { stdout, stderr } = await mounted(place, dir, script, ['--', 'sh', '-c', look])
+      t.regex(stdout, /^[1-9]\d*\n$/, `${dir} ${more} ${stderr}`)
+    }
+  }
+})

@@ -4,7 +4,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{CWD, OFlags, fstat};
+use rustix::fs::{CWD, OFlags, StatVfsMountFlags, fstat, statvfs};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
@@ -31,7 +31,7 @@ pub fn assemble(plan: &HostRoot, scratch: &mut Scratch) -> Result<Assembled> {
     // Whatever lies in fresh or hidden places is taken before they are covered.
     let split = |path: &str| plan.split.iter().any(|parent| parent == path);
     let reveal = match &plan.reveal {
-        Some(path) if !split(path) => Some(scratch.overlay(path, path, MountAttrFlags::empty())?),
+        Some(path) if !split(path) => Some(scratch.overlay(path, path, attributes_at(path)?)?),
         _ => None,
     };
     let first = plan.overlays.first().ok_or_else(|| {
@@ -47,7 +47,8 @@ pub fn assemble(plan: &HostRoot, scratch: &mut Scratch) -> Result<Assembled> {
     if split("/") {
         host_split::fill(plan, "/", &root, scratch, is_new)?;
     }
-    fill_mount_points(plan, |path| !plan.is_revealed(path), &root, scratch, is_new)?;
+    let later = |path: &str| plan.is_revealed(path) || plan.reveal.as_deref() == Some(path);
+    fill_mount_points(plan, |path| !later(path), &root, scratch, is_new)?;
     Ok(Assembled { tree, reveal })
 }
 
@@ -156,8 +157,19 @@ fn hide(plan: &HostRoot, path: &str, must: bool, scratch: &Scratch, root: &RootD
     attach(&mount, &place, path)
 }
 
+/// What the host forbids on a file system stays forbidden in its copy. A copy of a part of one asks the kernel, for the mount
+/// that it lies on may have no place of its own in the tree.
+pub fn attributes_at(path: &str) -> Result<MountAttrFlags> {
+    let flags = statvfs(path).at("look at the file system of", path)?.f_flag;
+    let bits = [
+        (StatVfsMountFlags::NOSUID, MountAttrFlags::MOUNT_ATTR_NOSUID),
+        (StatVfsMountFlags::NODEV, MountAttrFlags::MOUNT_ATTR_NODEV),
+        (StatVfsMountFlags::NOEXEC, MountAttrFlags::MOUNT_ATTR_NOEXEC),
+    ];
+    Ok(bits.iter().filter(|(flag, _)| flags.contains(*flag)).fold(MountAttrFlags::empty(), |all, (_, bit)| all | *bit))
+}
+
 fn attributes(overlay: &Overlay) -> MountAttrFlags {
-    // What the host forbids on a file system stays forbidden in its copy.
     let bits = [
         (overlay.attributes.read_only, MountAttrFlags::MOUNT_ATTR_RDONLY),
         (overlay.attributes.nosuid, MountAttrFlags::MOUNT_ATTR_NOSUID),

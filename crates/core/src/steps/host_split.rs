@@ -6,8 +6,8 @@
 
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat, readlinkat, symlinkat};
 use rustix::io::Errno;
-use rustix::mount::MountAttrFlags;
 
+use super::host_root::attributes_at;
 use super::mount_api::{attach, clone_tree, make_read_only};
 use super::root_dir::{Missing, RootDir};
 use super::scratch::Scratch;
@@ -86,6 +86,6 @@ fn directory(
     if is(&plan.split) {
         return fill(plan, path, root, scratch, is_new);
     }
-    let overlay = scratch.overlay(path, path, MountAttrFlags::empty())?;
+    let overlay = scratch.overlay(path, path, attributes_at(path)?)?;
     attach(&overlay, root.target(path, Missing::Refuse)?, path)
 }
