@@ -133,6 +133,18 @@ export async function slowed(address: string, bytesPerSecond: number): Promise<s
   return `127.0.0.1:${await listening(server)}`
 }
 
+/** Processes that pull this image. */
+export function pulling(reference: string): string[] {
+  return readdirSync('/proc').filter((pid) => {
+    try {
+      const line = readFileSync(`/proc/${pid}/cmdline`, 'utf8')
+      return line.includes('\0pull\0') && line.endsWith(`\0--\0${reference}\0`)
+    } catch {
+      return false
+    }
+  })
+}
+
 /** Another tool reads an image out of a store of ours, every byte of it; returns its manifest. */
 export function readBySkopeo(store: string, name: string): { layers: { digest: string }[] } {
   const image = `oci:${store}:${name}`

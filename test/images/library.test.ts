@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { createReadStream, createWriteStream, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { createReadStream, createWriteStream, existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { PassThrough, Readable } from 'node:stream'
 import { buffer } from 'node:stream/consumers'
@@ -13,6 +13,7 @@ import {
   noRegistry,
   PASSWORD,
   publish,
+  pulling,
   registry,
   slowed,
   source,
@@ -103,19 +104,9 @@ each('kill -9 of Node ends its pull', async (t, store) => {
     stdio: ['ignore', 'pipe', 'inherit'],
   })
   await once(child.stdout, 'data')
-  const pulls = () =>
-    readdirSync('/proc').filter((pid) => {
-      try {
-        return readFileSync(`/proc/${pid}/cmdline`, 'utf8').endsWith(
-          `pull\0--progress\0json\0--format=json\0--\0${slow}/box:1\0`,
-        )
-      } catch {
-        return false
-      }
-    })
-  t.is(pulls().length, 1)
+  t.is(pulling(`${slow}/box:1`).length, 1)
   child.kill('SIGKILL')
-  t.true(await until(() => pulls().length === 0, 1000))
+  t.true(await until(() => pulling(`${slow}/box:1`).length === 0, 1000))
   t.deepEqual(await images.list(), [])
   checkBlobs(store)
 })

@@ -3,9 +3,10 @@ import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { ExecutionContext } from 'ava'
+import { until } from '../helpers/host.ts'
 import { layout } from '../helpers/layout.ts'
 import { asEach, cli, isRoot, type Outcome, type Place, unless } from '../helpers/product.ts'
-import { noRegistry, publish, registry, source } from '../helpers/registry.ts'
+import { noRegistry, publish, pulling, registry, slowed, source } from '../helpers/registry.ts'
 import { busyboxRoot, noBusybox } from '../helpers/roots.ts'
 
 /** A test with an image `app` of BusyBox, whose configuration these instructions change. */
@@ -41,15 +42,22 @@ async function nothingIsLeft(t: ExecutionContext, place: Place): Promise<void> {
 
 /** A container that goes on until it is killed; resolves when its command runs. */
 async function started(place: Place, ...args: string[]) {
-  const words = [process.execPath, cli, 'run', '--network', 'none', '--pull', 'never', ...args]
+  const { child, ended } = begun(place, '--pull', 'never', ...args)
+  await new Promise((resolve) => child.stdout.once('data', resolve))
+  return { child, ended }
+}
+
+/** `nsrs run ARGS…`, as soon as there is a process. */
+function begun(place: Place, ...args: string[]) {
+  const words = [process.execPath, cli, 'run', '--network', 'none', ...args]
   const { as, dir } = place
   const who = isRoot && as.uid !== 0 ? ['setpriv', `--reuid=${as.uid}`, `--regid=${as.gid}`, '--init-groups'] : []
   const [program = '', ...rest] = [...who, ...words]
   const { PATH, NSRS_NATIVE_DIR, NSRS_TEST_RUN } = process.env
   const own = { NSRS_STATE_DIR: place.state, NSRS_IMAGE_DIR: place.images, HOME: as.home }
   const env = { PATH: `${PATH}:/usr/sbin:/sbin`, NSRS_NATIVE_DIR, NSRS_TEST_RUN, ...own }
-  const child = spawn(program, rest, { cwd: dir, env, stdio: ['pipe', 'pipe', 'inherit'] })
-  await new Promise((resolve) => child.stdout.once('data', resolve))
+  const child = spawn(program, rest, { cwd: dir, env, stdio: ['pipe', 'pipe', 'pipe'] })
+  child.stderr.on('data', () => {})
   return { child, ended: new Promise((resolve) => child.once('exit', resolve)) }
 }
 
@@ -248,6 +256,19 @@ unless(noRegistry(), asEach, 'an image that is missing is pulled', async (t, pla
   const missing = await place.nsrs(['run', `${reference}23`, 'true'])
   t.is(missing.code, 125)
   t.regex(missing.stderr, /hint: nsrs run -- /)
+})
+
+unless(noRegistry(), asEach, 'whatever ends nsrs run while it pulls ends the pull', async (t, place) => {
+  const address = await registry()
+  const reference = `${await slowed(address, 1_000_000)}/box:1`
+  publish(source(8_000_000), `${address}/box:1`)
+  for (const signal of ['SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGINT', 'SIGKILL'] as const) {
+    const { child, ended } = begun(place, '--progress', 'json', reference, 'true')
+    child.stderr.on('data', (text) => String(text).includes('downloading') && child.kill(signal))
+    t.is(await ended, null)
+    t.is(child.signalCode, signal)
+    t.true(await until(() => pulling(reference).length === 0, 1000), signal)
+  }
 })
 
 withImage(

@@ -80,10 +80,11 @@ export async function execute({ verb, args, input, output, signal, hear }: Call)
 
 /**
  * Calls nsrs-image so that it tells its progress and its failure to our own standard error: on a terminal, live. Its
- * standard output is dropped. Returns its exit code, for a signal as shells have it.
+ * standard output is dropped. Returns its exit code, for a signal as shells have it. Whatever ends this process ends it too:
+ * the kernel sees to that, also where we have no time to. It goes by threads, so the caller's must be one that stays.
  */
 export async function executeAloud(verb: Verb, args: readonly string[]): Promise<number> {
-  return ended(start(args, verb, ['inherit', 'ignore', 'inherit']))
+  return ended(start([`--parent=${process.pid}`, ...args], verb, ['inherit', 'ignore', 'inherit']))
 }
 
 function start(args: readonly string[], verb: Verb, stdio: StdioOptions): ChildProcess {

@@ -1,4 +1,4 @@
-//! The executable of nsrs that handles images: `nsrs-image VERSION VERB [--format json] [--progress MODE] …`.
+//! The executable of nsrs that handles images: `nsrs-image VERSION VERB [--format json] [--progress MODE] [--parent PID] …`.
 //!
 //! Results go to the standard output, what happens to the standard error. One that is killed at any moment leaves the
 //! store as it was or as it should be.
@@ -16,8 +16,9 @@ mod verbs;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use nsrs_core::error::{self, Code, Error, Result};
+use nsrs_core::error::{self, At, Code, Error, Result};
 use nsrs_core::supervise::protocol::VERSION;
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
 use crate::args::Args;
 use crate::progress::{Mode, Progress};
@@ -49,12 +50,24 @@ fn main() -> ExitCode {
         .and_then(|json| identity::become_needed(verbs::touches_trees(&verb)).map(|warning| (json, warning)))
         .and_then(|(json, warning)| {
             warning.into_iter().for_each(|warning| progress.warn(warning));
+            // To enter a user namespace undoes this.
+            end_with_parent(&mut args)?;
             verbs::run(&verb, Call { args, progress: progress.clone(), json })
         });
     if result.is_ok() && verbs::brings_trees(&verb) {
         identity::settle_later();
     }
     finish(&progress, result)
+}
+
+/// `--parent PID`: ends with the process that started us, however that ends; at once, if it is gone already.
+fn end_with_parent(args: &mut Args) -> Result<()> {
+    let Some(parent) = args.value("--parent")? else { return Ok(()) };
+    set_parent_process_death_signal(Some(Signal::KILL)).at("end with the caller", "")?;
+    if getppid().is_none_or(|pid| pid.as_raw_nonzero().to_string() != parent) {
+        std::process::exit(128 + Signal::KILL.as_raw());
+    }
+    Ok(())
 }
 
 /// As many descriptors as may be: a deep tree of many layers takes one for each directory on the way.
