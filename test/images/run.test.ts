@@ -79,6 +79,8 @@ withImage(
     t.is(await good(t, run(place, '--entrypoint', 'pwd', 'app')), '/made/here\n')
     t.is(await good(t, run(place, '--entrypoint', '', 'app', 'echo', 'y')), 'y\n')
     t.regex((await run(place, '--entrypoint', '', 'app')).stderr, /no command is given/)
+    t.regex(await good(t, run(place, '--explain', 'app')), /\/bin\/sh -c 'echo \$A/)
+    t.regex((await run(place, '--explain', '--entrypoint', '', 'app')).stderr, /no command is given/)
     // By the beginning of its id, too.
     const id = JSON.parse(await good(t, place.nsrs(['inspect', 'app'])))[0].Id.slice(7, 19)
     t.is(await good(t, run(place, id, 'echo by id')), 'by id\n')
