@@ -155,6 +155,7 @@ export const ownFlags = {
     many: true,
   },
   interactive: { flags: '-i, --interactive', help: "accepted as docker's; standard input is always connected" },
+  rm: { flags: '--rm', help: "accepted as docker's; a container always goes with its end" },
   pull: {
     flags: '--pull <WHEN>',
     help: 'pull the image: always, missing (default) or never',

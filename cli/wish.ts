@@ -11,6 +11,7 @@ export interface Own {
   securityOpt?: string[]
   preserveFd?: string[]
   interactive?: boolean
+  rm?: boolean
   pull?: PullPolicy
   quiet?: boolean
   progress?: string

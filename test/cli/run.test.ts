@@ -29,6 +29,11 @@ test('standard input is connected', (t) => {
   t.is(nsrs([...box, '-i', 'cat'], { input: 'through' }).stdout, 'through')
 })
 
+test('--rm says what happens anyway', (t) => {
+  for (const words of [['--rm'], ['--rm', '-i'], ['-i', '--rm', '--']])
+    t.is(nsrs([...box, ...words, 'echo', '--rm']).stdout, '--rm\n', words.join(' '))
+})
+
 test('standard streams are the very files of the caller', (t) => {
   const directory = temporary()
   writeFileSync(join(directory, 'in'), 'first second')
