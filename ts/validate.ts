@@ -9,13 +9,21 @@ export type Kind = keyof typeof kinds
 const isRecord = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
 const isStrings = (value: unknown) => Array.isArray(value) && value.every((item) => typeof item === 'string')
+/** Can it be an argument of a program? */
+const isWord = (value: unknown) => typeof value === 'string' && !value.includes('\0')
 const isCount = (value: unknown, most: number) =>
   Number.isInteger(value) && (value as number) >= 1 && (value as number) <= most
 
 const kinds = {
   string: ['a string', (value: unknown) => typeof value === 'string'],
+  word: ['a string without null characters', isWord],
+  words: [
+    'an array of strings without null characters',
+    (value: unknown) => Array.isArray(value) && value.every(isWord),
+  ],
   boolean: ['a boolean', (value: unknown) => typeof value === 'boolean'],
   integer: ['an integer', (value: unknown) => Number.isSafeInteger(value)],
+  jobs: ['an integer from 1 to 16', (value: unknown) => isCount(value, 16)],
   positive: ['a positive number', (value: unknown) => typeof value === 'number' && value > 0],
   milliseconds: [
     'a number of milliseconds',
@@ -52,7 +60,7 @@ const kinds = {
   stdio: ["'pipe', 'inherit', 'ignore' or a file descriptor", isStdio],
   descriptors: ['an object of file descriptors by number, 3 or more', isDescriptors],
   abort: ['an AbortSignal', (value: unknown) => typeof AbortSignal !== 'undefined' && value instanceof AbortSignal],
-  line: ['a line of text', (value: unknown) => typeof value === 'string' && /^[^\n\r]+$/.test(value)],
+  line: ['a line of text', (value: unknown) => typeof value === 'string' && /^[^\n\r\0]+$/.test(value)],
   archive: ["'docker' or 'oci'", (value: unknown) => value === 'docker' || value === 'oci'],
   name: ["a signal's name or number", (value: unknown) => typeof value === 'string' || typeof value === 'number'],
   encoding: ["'utf8' or 'buffer'", (value: unknown) => value === 'utf8' || value === 'buffer'],

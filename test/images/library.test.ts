@@ -198,8 +198,21 @@ test('wrong arguments are type errors that quote them', async (t) => {
     [() => images.pull('x', { platfrom: 'y' } as object), /there is no option platfrom; did you mean platform\?/],
     [
       () => images.pull('x', { jobs: 'many', unpack: 1 } as object),
-      /option jobs must be an integer, got "many"\noption unpack/,
+      /option jobs must be an integer from 1 to 16, got "many"\noption unpack/,
     ],
+    [() => images.pull('a\0b'), /name of an image must be a string without null characters, got "a\\u0000b"/],
+    [() => images.pull('x', { platform: 'a\0b' }), /option platform must be a string without null characters, got/],
+    [() => images.load('a\0b'), /source must be a path without null characters/],
+    [() => images.save('x', 'a\0b'), /target must be a path without null characters/],
+    [
+      () => images.import('x', { changes: ['a', 'b\0'], name: '\0' }),
+      /option changes must be an array of strings without null characters, got .*\noption name must be a string without/,
+    ],
+    [() => images.logout({ registry: '\0' }), /option registry must be a string without null characters/],
+    ...[0, 17, 1.5, 99].map((jobs): [() => PromiseLike<unknown>, RegExp] => [
+      () => images.push('x', { jobs }),
+      new RegExp(`option jobs must be an integer from 1 to 16, got ${jobs}`),
+    ]),
     [() => images.save('x', 7 as unknown as string), /target must be a path or a Writable, got 7/],
     [() => images.load(undefined as unknown as string), /source must be a path/],
     [() => images.login({ username: 'a', password: 'b\nc' }), /option password must be a line of text/],

@@ -42,6 +42,8 @@ function names(...texts: unknown[]): string[] {
   for (const text of texts)
     if (typeof text !== 'string' || text === '')
       throw wrongType('the name of an image', 'a string that is not empty', text)
+  for (const text of texts as string[])
+    if (text.includes('\0')) throw wrongType('the name of an image', 'a string without null characters', text)
   return ['--', ...(texts as string[])]
 }
 
@@ -54,7 +56,8 @@ function some(item: string | undefined): string[] {
 }
 
 /** A path that isn't taken for an option or a standard stream. */
-function path(text: string): string {
+function path(text: string, place: string): string {
+  if (text.includes('\0')) throw wrongType(place, 'a path without null characters', text)
   return text.startsWith('-') ? `./${text}` : text
 }
 
@@ -65,14 +68,14 @@ function heard<Stream extends Readable | Writable>(stream: Stream): Stream {
 }
 
 function from(source: Source): { place: string; input?: Uint8Array | Readable } {
-  if (typeof source === 'string' && source !== '') return { place: path(source) }
+  if (typeof source === 'string' && source !== '') return { place: path(source, 'source') }
   if (source instanceof Uint8Array) return { place: '-', input: source }
   if (typeof (source as Readable | null)?.pipe === 'function') return { place: '-', input: heard(source as Readable) }
   throw wrongType('source', 'a path, a Uint8Array or a Readable', source)
 }
 
 function to(target: Target): { words: string[]; output?: Writable } {
-  if (typeof target === 'string' && target !== '') return { words: [`--output=${path(target)}`] }
+  if (typeof target === 'string' && target !== '') return { words: [`--output=${path(target, 'target')}`] }
   if (typeof (target as Writable | null)?.write === 'function') return { words: [], output: heard(target as Writable) }
   throw wrongType('target', 'a path or a Writable', target)
 }

@@ -20,14 +20,14 @@ const any: Words<Options.ImageOptions> = { signal: { kind: 'abort', elsewhere: t
 const registry: Words<Options.RegistryOptions> = {
   ...any,
   plainHttp: { kind: 'boolean', flag: '--plain-http' },
-  caFile: { kind: 'string', flag: '--ca-file' },
-  authFile: { kind: 'string', flag: '--authfile' },
+  caFile: { kind: 'word', flag: '--ca-file' },
+  authFile: { kind: 'word', flag: '--authfile' },
 }
 
 const ratio = { kind: 'positive', flag: '--max-ratio' } as const
-const jobs = { kind: 'integer', flag: '--jobs' } as const
+const jobs = { kind: 'jobs', flag: '--jobs' } as const
 const unpack = { kind: 'boolean', unless: '--no-unpack' } as const
-const named = { kind: 'string', elsewhere: true } as const
+const named = { kind: 'word', elsewhere: true } as const
 
 /** The options of each call. */
 const tables = {
@@ -36,7 +36,7 @@ const tables = {
     ...registry,
     jobs,
     unpack,
-    platform: { kind: 'string', flag: '--platform' },
+    platform: { kind: 'word', flag: '--platform' },
   } satisfies Words<Options.PullOptions>,
   push: { ...registry, jobs, to: named } satisfies Words<Options.PushOptions>,
   list: { ...any, name: named } satisfies Words<Options.ListOptions>,
@@ -45,16 +45,16 @@ const tables = {
     ...any,
     maxRatio: ratio,
     unpack,
-    name: { kind: 'string', flag: '--name' },
+    name: { kind: 'word', flag: '--name' },
   } satisfies Words<Options.LoadOptions>,
   save: { ...any, format: { kind: 'archive', flag: '--type' } } satisfies Words<Options.SaveOptions>,
   import: {
     ...any,
     maxRatio: ratio,
     name: named,
-    message: { kind: 'string', flag: '--message' },
-    changes: { kind: 'strings', flag: '--change' },
-    arch: { kind: 'string', flag: '--arch' },
+    message: { kind: 'word', flag: '--message' },
+    changes: { kind: 'words', flag: '--change' },
+    arch: { kind: 'word', flag: '--arch' },
   } satisfies Words<Options.ImportOptions>,
   remove: {
     ...any,
