@@ -47,11 +47,22 @@ function option({ flags, help, many, choices }: VerbFlag): Option {
   return made
 }
 
+/** What of a command line goes against the rest of it. */
+function contradictionOf(verb: string, given: Record<string, unknown>, [name]: string[]): string | undefined {
+  if (verb === 'login' && given['--password-stdin'] && given['--username'] === undefined)
+    return '--password-stdin needs a --username'
+  const input = given['--input']
+  if (verb === 'load' && input !== undefined && name !== undefined)
+    return `load one archive at a time, not ${input} and ${name}`
+  return undefined
+}
+
 /** Becomes nsrs-image: terminal, signals and exit code are its own. */
 function execute(verb: string, command: Command): void {
   const given: Record<string, unknown> = command.opts()
-  if (verb === 'login' && given['--password-stdin'] && given['--username'] === undefined) {
-    process.exitCode = report([{ message: '--password-stdin needs a --username' }])
+  const contradiction = contradictionOf(verb, given, command.args)
+  if (contradiction !== undefined) {
+    process.exitCode = report([{ message: contradiction }])
     return
   }
   const words = (verbs[verb] as Verb).flags.flatMap(({ flags, as }) => {

@@ -110,6 +110,13 @@ withImage('changes are kept in memory on request, and then nothing is on disk', 
   t.is(await ended, 3)
 })
 
+withImage('changes can not be kept in memory and in a directory', [], async (t, place) => {
+  const { code, stderr } = await run(place, '--rootfs-tmpfs', '--upper', 'kept', 'app', 'true')
+  t.is(code, 125)
+  t.regex(stderr, /combine --rootfs-tmpfs with --upper: .*\nhint: leave one of them out/)
+  t.false(existsSync(join(place.dir, 'kept')))
+})
+
 withImage(
   'with --read-only only volumes are writable, and they start as they are',
   ['VOLUME /etc', 'VOLUME /data/new'],

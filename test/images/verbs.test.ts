@@ -147,6 +147,7 @@ each("archives are read by skopeo, and other tools' are loaded", async (t, image
   const other = new Images(t, images.place, 'store-theirs')
   const loaded = await other.shell('"$@" load < theirs.tar')
   t.deepEqual([loaded.code, loaded.stdout], [0, 'loaded: docker.io/library/theirs:1\n'], loaded.stderr)
+  await other.fails(['load', '-i', 'docker.tar', 'oci.tar'], /load one archive at a time, not docker\.tar and oci\.tar/)
   t.is((await other.list())[0]?.id, id)
 })
 

@@ -129,6 +129,13 @@ pub fn root(
         let hint = "leave --userns out: the container gets a user namespace in which the ids are right";
         problems.push(refuse("--userns", "its files belong to the ids that images have here", hint));
     }
+    if spec.rootfs_tmpfs && spec.upper.is_some() {
+        problems.push(
+            Error::new(Code::InvalidArgument, "combine --rootfs-tmpfs", "changes are kept in memory or in a directory")
+                .on("with --upper")
+                .hint("leave one of them out"),
+        );
+    }
     if facts.layers.len() > MOST_LAYERS {
         problems.push(
             Error::new(
