@@ -63,6 +63,24 @@ unless(noBusybox() ?? noHostnet(), asRoot, '-P publishes what the image exposes,
 })
 
 unless(
+  noBusybox() ?? noHostnet(),
+  asRoot,
+  'the command line tells which ports were chosen, and no others',
+  async (t) => {
+    const net = hostnet(t)
+    const box = place(t, root, net.host)
+    await image(box, 'EXPOSE 80', 'EXPOSE 81/udp')
+    const bridge = (...args: string[]) => box.nsrs(['run', '--network', 'bridge', ...args])
+    const all = await bridge('-P', '-p', '8082:82', 'app', 'sh', '-c', 'sleep 0.3; echo own >&2')
+    t.regex(all.stderr, /^nsrs: published [1-9]\d*:80\/tcp, [1-9]\d*:81\/udp\nown\n$/)
+    const one = await bridge('-p', '127.0.0.1::80', '-p', '8081:81', 'app', 'true')
+    t.regex(one.stderr, /^nsrs: published 127\.0\.0\.1:[1-9]\d*:80\/tcp\n$/)
+    t.is((await bridge('-p', '8080:80', 'app', 'true')).stderr, '')
+    t.is((await box.nsrs(['run', '-P', '--network', 'none', 'app', 'true'])).code, 125)
+  },
+)
+
+unless(
   noBusybox(),
   asEach,
   "what ends a command is the image's signal, unless the caller names one",

@@ -1,18 +1,21 @@
 //! A container in the caller's own terminal: this process took the place of the one the caller started, so that signals,
 //! terminal and exit code need no relay but the container's own.
 
+use std::io::Write;
 use std::os::fd::OwnedFd;
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::epoll::EventFlags;
+use rustix::termios::{OutputModes, tcgetattr};
 
 use super::engine::{Engine, Order};
 use super::outlet::{self, Outlet, Reader};
-use super::protocol::{Event, Exit};
+use super::protocol::{Event, Exit, Report};
 use super::relay::{self, Relay};
 use super::token::Token;
 use crate::error::{At, Error, Result};
+use crate::net::publish;
 use crate::spec::Spec;
 use crate::sys::clone::{Side, clone3};
 use crate::sys::fds::place;
@@ -71,11 +74,46 @@ pub fn run(mut spec: Spec, fds: Vec<OwnedFd>, program: OwnedFd) -> Result<Ended,
     } else {
         (None, Vec::new())
     };
-    engine.start(Order { id: ONLY, spec: &spec, stdio, fds, announce: false });
-    let result = supervise(&mut engine, &signals, outlets);
+    let ports = Ports::of(&spec);
+    engine.start(Order { id: ONLY, spec: &spec, stdio, fds, announce: ports.are_chosen });
+    let result = supervise(&mut engine, &signals, outlets, &ports);
     engine.sweep();
     give_back(&mut engine);
     result
+}
+
+/// The ports that the caller publishes.
+struct Ports {
+    /// Those whose port on the host the caller names, as reports have them.
+    named: Vec<String>,
+    /// There are others, of which nobody but us knows where they are.
+    are_chosen: bool,
+}
+
+impl Ports {
+    fn of(spec: &Spec) -> Ports {
+        let all = spec.publish.iter().filter_map(|text| publish::parse(text).ok()).flatten();
+        let (named, free): (Vec<_>, Vec<_>) = all.partition(|port| port.host_port.is_some());
+        let named = named.iter().map(ToString::to_string).collect();
+        Ports { named, are_chosen: spec.publish_all || !free.is_empty() }
+    }
+
+    /// Tells which ports of the host were chosen, in the words of `--publish`.
+    fn tell(&self, report: &Report) {
+        let chosen: Vec<&str> =
+            report.ports.iter().filter(|port| !self.named.contains(port)).map(String::as_str).collect();
+        if !chosen.is_empty() {
+            say(&format!("published {}", chosen.join(", ")));
+        }
+    }
+}
+
+/// Tells the user something. Where the terminal is raw by now, a line feed alone wouldn't begin a line.
+fn say(text: &str) {
+    let mut stderr = std::io::stderr();
+    let is_raw = tcgetattr(&stderr).is_ok_and(|modes| !modes.output_modes.contains(OutputModes::OPOST));
+    // That it can't be told is no matter of the command's.
+    let _ = stderr.write_all(format!("nsrs: {text}{}\n", if is_raw { "\r" } else { "" }).as_bytes());
 }
 
 /// Removes the bridge behind the caller's back: the kernel takes some 40 ms for it, and the caller waits for an exit code.
@@ -101,21 +139,31 @@ fn give_back(engine: &mut Engine) {
     }
 }
 
-fn supervise(engine: &mut Engine, signals: &SignalFd, mut outlets: Vec<Outlet>) -> Result<Ended, Vec<Error>> {
+fn supervise(
+    engine: &mut Engine,
+    signals: &SignalFd,
+    mut outlets: Vec<Outlet>,
+    ports: &Ports,
+) -> Result<Ended, Vec<Error>> {
     let mut relay: Option<Relay> = None;
+    let mut announced = None;
     let mut is_interrupted = false;
     loop {
         for (event, fd) in engine.take_events() {
             match (event, fd) {
                 (Event::Terminal { .. }, Some(master)) => relay = Some(Relay::start(master, engine)?),
+                (Event::Started { report, .. }, _) => {
+                    ports.tell(&report);
+                    announced = Some(report);
+                }
                 (Event::Failed { errors, .. }, _) => return Err(errors),
                 (Event::Exited { exit, report, .. }, changes) => {
                     if let Some(relay) = &mut relay {
                         relay.drain();
                     }
                     outlets.iter_mut().for_each(Outlet::drain);
-                    for fallback in report.into_iter().flat_map(|report| report.fallbacks) {
-                        eprintln!("nsrs: {fallback}");
+                    for fallback in report.or(announced).into_iter().flat_map(|report| report.fallbacks) {
+                        say(&fallback);
                     }
                     let by_interrupt = is_interrupted && exit.status == Status::Signaled(libc::SIGINT);
                     return Ok(Ended { exit, by_interrupt, changes });
