@@ -45,7 +45,9 @@ export const verbs: Record<string, Verb> = {
   pull: {
     args: '<image>',
     summary: 'get one from a registry',
-    description: 'Get an image from a registry and unpack it. What is here already is not fetched again.',
+    description:
+      'Get an image from a registry and unpack it. What is here already is not fetched again.\n' +
+      "NSRS_REGISTRY_MIRRORS is a list of [REGISTRY=]URL, docker.io's without a registry: they are asked first.",
     flags: [
       { flags: '--platform <OS/ARCH[/VARIANT]>', help: 'of another machine than this' },
       quiet('print the digest and nothing else'),

@@ -106,6 +106,17 @@ each('an image is pulled, named, listed, pushed and removed', async (t, images) 
   t.is(checkBlobs(images.store), 0)
 })
 
+each('mirrors are asked first, and the help tells of them', async (t, images) => {
+  publish(layout, `${address}/cache/library/mirrored:1`)
+  const env = { NSRS_REGISTRY_MIRRORS: `quay.io=http://127.0.0.1:1, http://${address}/cache` }
+  t.is(await images.ok(['pull', '-q', 'mirrored:1'], { env }), digestOf(`${address}/box:1`))
+  t.is((await images.list())[0]?.name, 'docker.io/library/mirrored:1')
+  await images.fails(['pull', 'box'], /invalid NSRS_REGISTRY_MIRRORS "nonsense"/, {
+    env: { NSRS_REGISTRY_MIRRORS: 'nonsense' },
+  })
+  t.regex(await images.ok(['pull', '--help']), /NSRS_REGISTRY_MIRRORS is a list of \[REGISTRY=\]URL/)
+})
+
 each('progress: plain lines elsewhere than on a terminal, or an event a line, or nothing', async (t, images) => {
   const reference = `${address}/box:1`
   const { stdout, stderr } = await images.run(['pull', reference])
