@@ -206,41 +206,62 @@ fn familiar(name: &str) -> String {
     short.strip_suffix(":latest").map_or(short.clone(), str::to_owned)
 }
 
+/// The repository of a name, as people write it, and its tag.
+fn parts(name: &str) -> (String, String) {
+    let reference = Reference::parse(name).or_else(|_| Reference::parse(&name.to_lowercase()));
+    let short = reference.map_or_else(|_| name.to_owned(), |reference| reference.familiar());
+    let bare = short.split('@').next().unwrap_or_default();
+    match bare.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => (repository.to_owned(), tag.to_owned()),
+        _ => (bare.to_owned(), "latest".to_owned()),
+    }
+}
+
 /// The error for a name that isn't there, with the nearest that are.
 pub fn unknown(name: &str, images: &[Named]) -> Error {
     let error = Error::new(Code::ImageNotFound, "find the image", "it isn't in the store").on(name);
-    let wanted = familiar(name);
-    let mut near: Vec<(usize, String)> = images
+    let (repository, tag) = parts(name);
+    let last = repository.rsplit('/').next().unwrap_or_default();
+    // Other tags of the repository come first, whatever they are; of others the repository must be spelled alike.
+    let mut near: Vec<(usize, bool, usize, String)> = images
         .iter()
-        .filter_map(|image| image.name.as_deref().map(familiar))
-        .map(|other| (distance(&wanted, &other), other))
-        .filter(|(distance, other)| *distance <= wanted.len().max(4) / 3 || other.contains(&wanted))
+        .filter_map(|image| image.name.as_deref())
+        .filter_map(|other| {
+            let (other_repository, other_tag) = parts(other);
+            let far = distance(&repository, &other_repository);
+            let is_near = far <= last.len().max(4) / 3 || other_repository.contains(&repository);
+            is_near.then(|| (far, !other_tag.starts_with(&tag), distance(&tag, &other_tag), familiar(other)))
+        })
         .collect();
     near.sort_unstable();
+    near.dedup();
     near.truncate(3);
     match near.is_empty() {
         true => error.hint("nsrs images lists what is there; nsrs pull gets what isn't"),
         false => {
-            let names: Vec<String> = near.into_iter().map(|(_, name)| name).collect();
+            let names: Vec<String> = near.into_iter().map(|(.., name)| name).collect();
             error.hint(format!("did you mean {}?", names.join(" or ")))
         }
     }
 }
 
-/// How many letters must change, appear or go (Levenshtein), in texts of at most 200.
+/// How many letters must change, appear, go or swap with the next (Damerau), in texts of at most 200.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(200).collect(), b.chars().take(200).collect());
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let change = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
+    let mut before = Vec::new();
+    let mut above: Vec<usize> = (0..=b.len()).collect();
+    for i in 1..=a.len() {
+        let mut row = vec![i; b.len() + 1];
+        for j in 1..=b.len() {
+            let change = above[j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            row[j] = change.min(row[j - 1] + 1).min(above[j] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                row[j] = row[j].min(before[j - 2] + 1);
+            }
         }
+        before = std::mem::replace(&mut above, row);
     }
-    row[b.len()]
+    above[b.len()]
 }
 
 #[cfg(test)]
@@ -248,7 +269,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn distances_are_those_of_levenshtein() {
+    fn distances_are_those_of_damerau() {
+        assert_eq!(distance("bsae", "base"), 1);
+        assert_eq!(distance("ab", "ba"), 1);
+        assert_eq!(distance("abc", "ca"), 3);
         assert_eq!(distance("kitten", "sitting"), 3);
         assert_eq!(distance("", "abc"), 3);
         assert_eq!(distance("same", "same"), 0);

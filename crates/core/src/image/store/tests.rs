@@ -149,6 +149,16 @@ fn names_are_given_moved_and_taken() {
     let error = store.resolve("docker.io/library/c:1").unwrap_err();
     assert_eq!(error.code, Code::ImageNotFound);
     assert_eq!(error.hint, "did you mean a:1 or b:1?");
+    let near = |name: &str| store.resolve(name).unwrap_err().hint;
+    assert_eq!(near("docker.io/library/a:everything-else"), "did you mean a:1 or b:1?");
+    store.tag("docker.io/team/base:latest", &two).unwrap();
+    store.tag("docker.io/team/base:1.36.1-slim", &two).unwrap();
+    assert_eq!(near("docker.io/team/bsae:latest"), "did you mean team/base or team/base:1.36.1-slim?");
+    assert_eq!(near("docker.io/team/base:lates"), "did you mean team/base or team/base:1.36.1-slim?");
+    assert_eq!(near("docker.io/team/base:1.36"), "did you mean team/base:1.36.1-slim or team/base?");
+    assert!(near("docker.io/team/xyz:latest").starts_with("nsrs images lists"));
+    store.remove("docker.io/team/base:latest").unwrap();
+    store.remove("docker.io/team/base:1.36.1-slim").unwrap();
     store.remove("docker.io/library/a:1").unwrap();
     assert!(store.remove("docker.io/library/a:1").is_err());
     assert_eq!(store.images().unwrap().len(), 1);
