@@ -8,7 +8,7 @@ use std::time::Instant;
 use nsrs_core::error::{Code, Error, Result};
 use nsrs_core::image::digest::Digest;
 use nsrs_core::image::reference::Reference;
-use nsrs_core::image::store::Store;
+use nsrs_core::image::store::{Named, Store};
 
 use crate::progress::{Event, Phase};
 use crate::registry::Client;
@@ -18,18 +18,16 @@ use crate::registry::upload::{Given, Push};
 /// From how many other repositories blobs may be mounted in one push: each is one more thing a token must allow.
 const MOST_SOURCES: usize = 4;
 
-/// Pushes the image that the store has under the name `source` to `target`. Returns the digest of what is there now.
+/// Pushes an image of the store to `target`; the caller holds a guard of the store. Returns the digest of what is there now.
 ///
 /// # Errors
-/// It isn't in the store, or not whole; the registry refuses, or can't be reached.
-pub fn push(store: &Store, client: &Client, source: &str, target: &Reference, jobs: usize) -> Result<Digest> {
+/// It isn't in the store as a whole; the registry refuses, or can't be reached.
+pub fn push(store: &Store, client: &Client, image: &Named, target: &Reference, jobs: usize) -> Result<Digest> {
     let start = Instant::now();
     if target.digest().is_some() {
         return Err(Error::invalid("name to push to", target, "a digest can't be pushed to: give a tag"));
     }
-    let _guard = store.guard()?;
-    let descriptor = store.resolve(source)?;
-    let top: Digest = descriptor.digest().as_ref().parse()?;
+    let top = image.digest()?;
     let documents = documents(store, top)?;
     let known = known_places(store, target);
     let mut from: Vec<&str> = known.values().map(String::as_str).collect();

@@ -79,7 +79,7 @@ pub fn pull(mut call: Call) -> Result<()> {
     )
 }
 
-/// `push [--jobs N] IMAGE [TO]`.
+/// `push [--jobs N] IMAGE [TO]`: under its own name, if no other is given; an id has none.
 ///
 /// # Errors
 /// Those of the arguments and of [`crate::push::push`].
@@ -88,9 +88,16 @@ pub fn push(mut call: Call) -> Result<()> {
     let jobs = jobs(&mut call.args)?;
     let args = std::mem::replace(&mut call.args, Args::new(Vec::new()));
     let names = args.rest("the name of an image, and where it goes if that is another name", 1, 2)?;
-    let source = Reference::parse(&names[0])?.to_string();
+    let store = open_store()?;
+    let _guard = store.guard()?;
+    let image = store.find(&names[0])?;
     let target = Reference::parse(names.last().unwrap_or(&names[0]))?;
-    let digest = crate::push::push(&open_store()?, &client, &source, &target, jobs)?;
+    if names.len() == 1 && target.digest().is_none() && image.name.as_deref() != Some(&target.to_string()) {
+        return Err(Error::new(Code::InvalidArgument, "push the image", "an id doesn't say where it goes")
+            .on(&names[0])
+            .hint(format!("give a name too: nsrs push {} REGISTRY/NAME:TAG", names[0])));
+    }
+    let digest = crate::push::push(&store, &client, &image, &target, jobs)?;
     result(&call, &json!({ "reference": target.to_string(), "digest": digest.to_string() }))
 }
 
