@@ -82,7 +82,8 @@ export const verbs: Record<string, Verb> = {
   rmi: {
     args: '<image...>',
     summary: 'remove some',
-    description: 'Take names away, and with the last name of an image the image itself.',
+    description:
+      'Take names away, and with the last name of an image the image itself. What is not there is told behind the rest.',
     flags: [
       { flags: '-f, --force', help: 'remove an image given by its id that has several names' },
       { flags: '--no-prune', help: 'leave what no image needs any more to a later prune' },

@@ -126,6 +126,14 @@ each('images are listed, inspected, named, pushed and removed', async (t) => {
   t.true((await images.history('box')).filter(({ diffId }) => diffId !== null).length === 3)
   t.deepEqual(await images.push('box', { to: `${address}/third:3` }), { reference: `${address}/third:3`, digest })
   t.is(digestOf(`${address}/third:3`), digest)
+  const error = await t.throwsAsync(Promise.resolve(images.remove(['nope', reference, 'neither'])), {
+    instanceOf: NsrsError,
+  })
+  t.deepEqual(
+    error?.errors.map(({ code }) => code),
+    ['ERR_NSRS_IMAGE_NOT_FOUND', 'ERR_NSRS_IMAGE_NOT_FOUND'],
+  )
+  await images.tag('box', reference)
   t.deepEqual((await images.remove([reference, 'box'])).untagged, [reference, 'docker.io/library/box:latest'])
   t.deepEqual((await images.prune()).layers, 0)
   t.true((await images.prune({ all: true })).bytes > 4_000_000)

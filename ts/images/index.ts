@@ -120,7 +120,10 @@ export function tag(
   return task('tag', options, given, () => {})
 }
 
-/** Takes names away, and with the last name of an image the image itself. */
+/**
+ * Takes names away, and with the last name of an image the image itself. Rejects with every name that isn't there; the others
+ * are gone then.
+ */
 export function remove(
   reference: string | readonly string[],
   options: Options.RemoveOptions = {},

@@ -133,14 +133,20 @@ fn open(store: &Store, text: &str) -> Result<Image> {
 /// `inspect IMAGE…`: everything that is known, by docker's names, always as JSON.
 ///
 /// # Errors
-/// There is no such image, or a part of it is missing.
+/// There is no such image, or a part of it is missing: all others are told.
 pub fn inspect(call: Call) -> Result<()> {
     let store = open_store()?;
     let names = call.args.rest("the names of images", 1, usize::MAX)?;
     let all = store.images()?;
-    let mut found = Vec::new();
+    let (mut found, mut failed) = (Vec::new(), Vec::new());
     for name in &names {
-        let image = open(&store, name)?;
+        let image = match open(&store, name) {
+            Ok(image) => image,
+            Err(error) => {
+                failed.push(error);
+                continue;
+            }
+        };
         let raw = &image.config.raw;
         let names_of = |image: &Image| -> (Vec<String>, Vec<String>) {
             let same = all.iter().filter(|other| other.descriptor.digest() == image.descriptor.digest());
@@ -169,7 +175,10 @@ pub fn inspect(call: Call) -> Result<()> {
             "Annotations": image.manifest.annotations(),
         }));
     }
-    output::json(&found.into())
+    if !found.is_empty() {
+        output::json(&found.into())?;
+    }
+    super::all(&call.progress, failed)
 }
 
 /// `history IMAGE`: how its layers came to be, the last one first.

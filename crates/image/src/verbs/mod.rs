@@ -84,6 +84,13 @@ fn warn_of_losses(store: &Store, image: &Image, progress: &Progress) -> Result<(
     Ok(())
 }
 
+/// What became of a verb that goes on behind a failure: all but the last are told here.
+fn all(progress: &Progress, mut failures: Vec<Error>) -> Result<()> {
+    let last = failures.pop();
+    failures.iter().for_each(|failure| progress.fail(std::slice::from_ref(failure)));
+    last.map_or(Ok(()), Err)
+}
+
 /// `--platform OS/ARCH[/VARIANT]`.
 fn platform(args: &mut Args) -> Result<Option<Platform>> {
     args.value("--platform")?.map(|text| Platform::parse(&text)).transpose()

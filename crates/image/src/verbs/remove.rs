@@ -12,20 +12,14 @@ use crate::output;
 /// there is one only or with `--force`.
 ///
 /// # Errors
-/// There is no such image: those before it are gone. An id has several names.
+/// There is no such image, or an id has several names: all others are gone.
 pub fn rmi(mut call: Call) -> Result<()> {
     let force = call.args.flag("--force");
     let no_prune = call.args.flag("--no-prune");
     let store = open_store()?;
     let names = call.args.rest("the names of images", 1, usize::MAX)?;
     let mut gone: Vec<String> = Vec::new();
-    let mut failed = None;
-    for text in &names {
-        if let Err(error) = remove(&store, text, force, &mut gone) {
-            failed = Some(error);
-            break;
-        }
-    }
+    let failed = names.iter().filter_map(|text| remove(&store, text, force, &mut gone).err()).collect();
     // Without waiting: what can't be removed now is removed by the next one.
     let pruned = if no_prune { None } else { store.prune(Wait::No, false)? };
     if call.json {
@@ -36,7 +30,7 @@ pub fn rmi(mut call: Call) -> Result<()> {
     if pruned.is_none() && !no_prune {
         call.progress.warn("the store is in use: the space is given back by the next nsrs image prune");
     }
-    failed.map_or(Ok(()), Err)
+    super::all(&call.progress, failed)
 }
 
 fn remove(store: &Store, text: &str, force: bool, gone: &mut Vec<String>) -> Result<()> {
