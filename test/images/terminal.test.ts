@@ -78,6 +78,24 @@ each('a password is asked for without echo, and Ctrl-C there ends with 130', asy
   t.is(before, after)
 })
 
+for (const [signal, code] of [
+  ['TERM', 143],
+  ['HUP', 129],
+  ['QUIT', 131],
+] as const) {
+  each(`SIG${signal} at the question for a password gives the terminal back`, async (t) => {
+    const env = imageStore(t)
+    const file = `${env.HOME}/pid`
+    const whenSilent = `until stty -a < /dev/tty | grep -q -- ' -echo '; do sleep 0.05; done`
+    const login = `sh -c 'echo $$ > ${file}; exec ${cli} login -u gustav ${address}'`
+    const shell = `stty -g; { ${whenSilent}; kill -${signal} $(cat ${file}); } & ${login}; echo "code $?"; stty -g`
+    const { text } = await onTerminal(['bash', '-c', shell], [], env)
+    t.true(text.includes(`code ${code}`), text)
+    const [before, after] = text.split('\r\n').filter((line) => /^[0-9a-f:]{20,}$/.test(line))
+    t.is(before, after)
+  })
+}
+
 each('what belongs into a file does not go to a terminal', async (t) => {
   const env = imageStore(t)
   const pull = spawnSync(cli, ['pull', '-q', `${address}/box:1`], { encoding: 'utf8', env })

@@ -1,9 +1,10 @@
 //! Signal actions.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::process::Pid;
 
 /// Gives a signal its default action.
@@ -24,6 +25,41 @@ pub fn ignore(signal: Signal) -> Result<(), Errno> {
     let action = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
     // SAFETY: an ignored signal runs no code of ours.
     unsafe { sigaction(signal, &action) }.map(drop)
+}
+
+/// What ends or stops a process from a terminal.
+const ENDS: [Signal; 5] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGTSTP];
+
+/// Signals that end or stop this process wait until this goes, and do then what they always do; it is readable when one
+/// waits. Only for a process of one thread: another would take them.
+pub struct Held {
+    before: SigSet,
+    waiting: SignalFd,
+}
+
+impl Held {
+    /// Holds them back.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn back() -> Result<Held, Errno> {
+        let set: SigSet = ENDS.into_iter().collect();
+        let waiting = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC)?;
+        let before = set.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+        Ok(Held { before, waiting })
+    }
+}
+
+impl AsFd for Held {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.waiting.as_fd()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = self.before.thread_set_mask();
+    }
 }
 
 /// Is a signal ignored by this process?

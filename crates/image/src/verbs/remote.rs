@@ -4,6 +4,9 @@ use std::io::{BufRead, IsTerminal};
 
 use nsrs_core::error::{At, Code, Error, Result};
 use nsrs_core::image::reference::{Reference, parse_registry};
+use nsrs_core::sys::signal::Held;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use rustix::process::{Signal, getpid, kill_process};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use serde_json::json;
@@ -19,12 +22,16 @@ use crate::registry::{Client, Options};
 const MOST_PASSWORD: u64 = 64 << 10;
 
 /// `--plain-http`, `--ca-file FILE`, `--authfile FILE`, and what the environment says.
-fn client(call: &mut Call) -> Result<Client> {
+fn options(call: &mut Call) -> Result<Options> {
     let mut options = Options::from_environment()?;
     options.plain_http = call.args.flag("--plain-http");
     options.ca_file = call.args.value("--ca-file")?.map(Into::into);
     options.auth_file = call.args.value("--authfile")?.map(Into::into);
-    Client::new(options, call.progress.clone())
+    Ok(options)
+}
+
+fn client(call: &mut Call) -> Result<Client> {
+    Client::new(options(call)?, call.progress.clone())
 }
 
 fn jobs(args: &mut Args) -> Result<usize> {
@@ -106,7 +113,7 @@ pub fn push(mut call: Call) -> Result<()> {
 /// # Errors
 /// Those of the arguments and of [`crate::login::login`].
 pub fn login(mut call: Call) -> Result<()> {
-    let client = client(&mut call)?;
+    let options = options(&mut call)?;
     let user = call.args.value("--username")?;
     let args = std::mem::replace(&mut call.args, Args::new(Vec::new()));
     let registry = registry(args)?;
@@ -115,6 +122,8 @@ pub fn login(mut call: Call) -> Result<()> {
         None => ask(&format!("user of {registry}: "), true)?,
     };
     let password = ask("password: ", false)?;
+    // Threads only now: what asks for the password holds signals back.
+    let client = Client::new(options, call.progress.clone())?;
     let kept = crate::login::login(&client, &registry, &user, &password)?;
     if call.json {
         return result(&call, &json!({ "registry": registry, "user": user, "kept": kept }));
@@ -174,26 +183,70 @@ fn ask(question: &str, echo: bool) -> Result<String> {
     }
 }
 
-/// A line of the terminal without echo, which is off before the question invites to type. Ctrl-C is read as well: a
-/// signal would leave the terminal silent.
+/// How reading a secret ended.
+enum End {
+    /// The line is there.
+    Line,
+    /// The key that breaks it off: Ctrl-C.
+    Key,
+    /// A signal waits.
+    Signal,
+}
+
+/// A line of the terminal without echo, which is off before the question invites to type. Signals wait until it is as it was,
+/// and Ctrl-C is read as a byte: each would leave the terminal silent.
 fn secret(question: &str) -> Result<String> {
     let step = "read the terminal";
     let stdin = std::io::stdin();
     let before = tcgetattr(&stdin).at(step, "")?;
     let mut silent = before.clone();
     silent.local_modes.remove(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG);
-    tcsetattr(&stdin, OptionalActions::Now, &silent).at(step, "")?;
-    eprint!("{question}");
-    let mut line: Vec<u8> = Vec::new();
-    let end = loop {
+    loop {
+        let held = Held::back().at(step, "")?;
+        tcsetattr(&stdin, OptionalActions::Now, &silent).at(step, "")?;
+        eprint!("{question}");
+        let mut line: Vec<u8> = Vec::new();
+        let end = read_secret(&held, &mut line);
+        let _ = tcsetattr(&stdin, OptionalActions::Now, &before);
+        eprintln!();
+        drop(held);
+        match end? {
+            End::Line => {
+                let not_text = |_| Error::new(Code::InvalidArgument, "log in", "the password is not UTF-8");
+                return String::from_utf8(line).map_err(not_text);
+            }
+            End::Key => {
+                // Now the key may do what it always does.
+                let _ = kill_process(getpid(), Signal::INT);
+                return Err(Error::new(Code::InvalidArgument, "log in", "it was broken off"));
+            }
+            // It was ignored, or has stopped us, and that is over.
+            End::Signal => {}
+        }
+    }
+}
+
+/// Reads up to the end of the line, or until a signal waits.
+fn read_secret(held: &Held, line: &mut Vec<u8>) -> Result<End> {
+    let step = "read the terminal";
+    let stdin = std::io::stdin();
+    loop {
+        let mut ready = [PollFd::new(held, PollFlags::IN), PollFd::new(&stdin, PollFlags::IN)];
+        match poll(&mut ready, None) {
+            Err(Errno::INTR) => continue,
+            other => other.at(step, "")?,
+        };
+        if !ready[0].revents().is_empty() {
+            return Ok(End::Signal);
+        }
         let mut byte = [0];
         match rustix::io::read(&stdin, &mut byte) {
-            Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => break Err(Error::os(step, "", errno)),
-            Ok(0) => break Ok(()),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(Error::os(step, "", errno)),
+            Ok(0) => return Ok(End::Line),
             Ok(_) => match byte[0] {
-                b'\n' | b'\r' | 4 => break Ok(()),
-                3 => break Err(Error::new(Code::InvalidArgument, "log in", "it was broken off")),
+                b'\n' | b'\r' | 4 => return Ok(End::Line),
+                3 => return Ok(End::Key),
                 8 | 127 => {
                     // A character, not a byte.
                     while line.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {}
@@ -201,15 +254,5 @@ fn secret(question: &str) -> Result<String> {
                 byte => line.push(byte),
             },
         }
-    };
-    let _ = tcsetattr(&stdin, OptionalActions::Now, &before);
-    eprintln!();
-    if let Err(error) = &end
-        && error.code == Code::InvalidArgument
-    {
-        // The terminal is as it was: now the key may do what it always does.
-        let _ = kill_process(getpid(), Signal::INT);
     }
-    end?;
-    String::from_utf8(line).map_err(|_| Error::new(Code::InvalidArgument, "log in", "the password is not UTF-8"))
 }
