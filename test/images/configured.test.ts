@@ -83,6 +83,18 @@ unless(
 unless(
   noBusybox(),
   asEach,
+  'paths of the configuration that lead upwards are cleaned as docker does',
+  async (t, place) => {
+    await image(place, 'WORKDIR /../../made/./here/../there', 'VOLUME /../data')
+    const { stdout, stderr } = await place.nsrs([...offline, 'app', 'sh', '-c', 'pwd; ls -d /data'])
+    t.is(stdout, '/made/there\n/data\n', stderr)
+    t.is((await place.nsrs([...offline, '-w', '/../own/../b', 'app', 'pwd'])).stdout, '/b\n')
+  },
+)
+
+unless(
+  noBusybox(),
+  asEach,
   "what ends a command is the image's signal, unless the caller names one",
   async (t, place) => {
     await image(place, 'STOPSIGNAL SIGUSR1')

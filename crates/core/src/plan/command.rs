@@ -162,9 +162,12 @@ pub fn resolve(
             problems.push(Error::invalid("--workdir", path, "give an absolute path in the container"));
             String::new()
         }
-        Some(path) => path.clone(),
-        None if host_tree => spec.caller.cwd.clone(),
-        None => image.map_or_else(|| "/".into(), image::workdir),
+        given => match (image, given) {
+            (Some(config), _) => image::workdir(spec, config),
+            (None, Some(path)) => path.clone(),
+            (None, None) if host_tree => spec.caller.cwd.clone(),
+            (None, None) => "/".into(),
+        },
     };
     let capabilities = capability::resolve(&spec.cap_add, &spec.cap_drop, problems);
     let added = capability::resolve(&spec.cap_add, &["ALL".into()], &mut Problems::default());

@@ -148,9 +148,8 @@ pub fn root(
         );
     }
     let config = &facts.config;
-    for path in &config.volumes {
-        problems.take(container_path(path, "a volume", &facts.name));
-    }
+    let volumes = config.volumes.iter().map(|path| container_path(path, "a volume", &facts.name));
+    let volumes = problems.all(volumes);
     ImageRoot {
         name: facts.name.clone(),
         digest: facts.digest.clone(),
@@ -161,7 +160,7 @@ pub fn root(
         user_xattrs: facts.user_xattrs || !host.privileged,
         upper: if spec.rootfs_tmpfs { Upper::Memory } else { Upper::Disk },
         read_only: spec.read_only,
-        volumes: config.volumes.clone(),
+        volumes,
         stop_signal: signal(&config.stop_signal),
         labels: config.labels.clone(),
     }
@@ -171,10 +170,24 @@ fn spec_name(spec: &Spec) -> &str {
     spec.image.as_deref().unwrap_or_default()
 }
 
-/// A path of the image's configuration, absolute in the container.
-fn container_path(path: &str, what: &str, image: &str) -> Result<(), Error> {
-    if path.starts_with('/') && !path.contains('\0') && !path.trim_matches('/').is_empty() {
-        return Ok(());
+/// A path as docker cleans it before it looks at any file: without `.`, and `..` takes the part before it away.
+fn cleaned(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
+/// A path of the image's configuration, absolute in the container and not its root.
+fn container_path(path: &str, what: &str, image: &str) -> Result<String, Error> {
+    let whole = cleaned(path);
+    if path.starts_with('/') && !path.contains('\0') && whole != "/" {
+        return Ok(whole);
     }
     Err(Error::new(Code::ImageInvalid, "use the image", format!("{what} of it is {path:?}, which is no path below /"))
         .on(image))
@@ -210,15 +223,11 @@ pub fn args(spec: &Spec, config: &ImageConfiguration) -> Vec<String> {
     entrypoint.iter().chain(rest).cloned().collect()
 }
 
-/// The working directory: the caller's, the image's, `/`.
+/// The working directory of an image: the caller's, the image's, `/`.
 #[must_use]
-pub fn workdir(config: &ImageConfiguration) -> String {
-    match config.workdir.as_str() {
-        "" => "/".into(),
-        path if path.starts_with('/') => path.to_owned(),
-        // Docker makes it absolute when it builds; other builders don't.
-        path => format!("/{path}"),
-    }
+pub fn workdir(spec: &Spec, config: &ImageConfiguration) -> String {
+    // Docker makes it absolute when it builds; other builders don't.
+    cleaned(spec.workdir.as_deref().unwrap_or(&config.workdir))
 }
 
 /// The ports to publish for `--publish-all`, each on a free port of the host, but for those that the caller publishes.

@@ -167,3 +167,21 @@ fn an_ordinary_user_s_overlay_uses_their_attributes() {
     let plan = plan_of(&spec(), &facts(), &Host::ordinary(1000)).unwrap();
     assert!(matches!(plan.root, Root::Image(ImageRoot { user_xattrs: true, .. })));
 }
+
+#[test]
+fn paths_that_lead_upwards_are_cleaned_as_docker_does() {
+    let planned = |workdir: &str, volume: &str, own: Option<&str>| {
+        let mut facts = facts();
+        facts.config.workdir = workdir.into();
+        facts.config.volumes = vec![volume.into()];
+        let spec = Spec { workdir: own.map(str::to_owned), ..spec() };
+        let plan = plan_of(&spec, &facts, &Host::root())?;
+        let Root::Image(root) = plan.root else { panic!("{:?}", plan.root) };
+        Ok::<_, Vec<Error>>((plan.command.workdir, root.volumes[0].clone()))
+    };
+    let paths = |workdir: &str, volume: &str| (workdir.to_owned(), volume.to_owned());
+    assert_eq!(planned("/../../x", "/../../v/./w/", None), Ok(paths("/x", "/v/w")));
+    assert_eq!(planned("../a//b/../c", "/a/../v", None), Ok(paths("/a/c", "/v")));
+    assert_eq!(planned("/srv", "/v", Some("/../own/..")), Ok(paths("/", "/v")));
+    assert!(planned("/", "/v/..", None).unwrap_err()[0].to_string().contains("no path below /"));
+}
