@@ -62,7 +62,8 @@ export const verbs: Record<string, Verb> = {
   push: {
     args: '<image> [to]',
     summary: 'bring one to a registry',
-    description: 'Bring an image to the registry of its name, or under another name.',
+    description:
+      'Bring an image to the registry of its name, or under another name. Layers that are here unpacked go by gzip.',
     flags: [quiet('print the digest and nothing else'), progress, result, jobs, ...registry],
     examples: ['nsrs push registry.example/app:1', 'nsrs push app registry.example/app:1'],
   },

@@ -7,6 +7,7 @@ mod args;
 mod identity;
 mod login;
 mod output;
+mod pack;
 mod progress;
 mod pull;
 mod push;

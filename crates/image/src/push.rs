@@ -9,7 +9,9 @@ use nsrs_core::error::{Code, Error, Result};
 use nsrs_core::image::digest::Digest;
 use nsrs_core::image::reference::Reference;
 use nsrs_core::image::store::{Named, Store};
+use serde_json::Value;
 
+use crate::pack::{pack, packed_type};
 use crate::progress::{Event, Phase};
 use crate::registry::Client;
 use crate::registry::manifest::{self, Descriptor, Image, Kind};
@@ -18,7 +20,8 @@ use crate::registry::upload::{Given, Push};
 /// From how many other repositories blobs may be mounted in one push: each is one more thing a token must allow.
 const MOST_SOURCES: usize = 4;
 
-/// Pushes an image of the store to `target`; the caller holds a guard of the store. Returns the digest of what is there now.
+/// Pushes an image of the store to `target`; the caller holds a guard of the store. Layers that lie unpacked are packed, which
+/// changes the image's digest; only several images under one index go as they are. Returns the digest of what is there now.
 ///
 /// # Errors
 /// It isn't in the store as a whole; the registry refuses, or can't be reached.
@@ -28,7 +31,7 @@ pub fn push(store: &Store, client: &Client, image: &Named, target: &Reference, j
         return Err(Error::invalid("name to push to", target, "a digest can't be pushed to: give a tag"));
     }
     let top = image.digest()?;
-    let documents = documents(store, top)?;
+    let mut documents = documents(store, top)?;
     let known = known_places(store, target);
     let mut from: Vec<&str> = known.values().map(String::as_str).collect();
     from.sort_unstable();
@@ -46,7 +49,11 @@ pub fn push(store: &Store, client: &Client, image: &Named, target: &Reference, j
         }
     };
     let mount = |blob: &Descriptor| known.get(&blob.digest).map(String::as_str).filter(|place| from.contains(place));
-    send(store, &push, &blobs, &mount, &tell, jobs)?;
+    let packed = send(store, &push, &blobs, &mount, &tell, (jobs, documents.len() == 1))?;
+    if !packed.is_empty() {
+        documents[0] = documents[0].with_packed(&packed)?;
+    }
+    let top = documents[0].digest;
     // What an index names must be there before it.
     for document in documents.iter().rev() {
         let tag = if document.digest == top { target.tag() } else { None };
@@ -66,6 +73,27 @@ struct Document {
     bytes: Vec<u8>,
     media_type: String,
     image: Option<Image>,
+}
+
+impl Document {
+    /// The same manifest with other layers in the place of these.
+    fn with_packed(&self, packed: &HashMap<Digest, Descriptor>) -> Result<Document> {
+        let bad = |why: String| Error::new(Code::ImageInvalid, "write the manifest", why).on(self.digest.to_string());
+        let mut value: Value = serde_json::from_slice(&self.bytes).map_err(|error| bad(error.to_string()))?;
+        for layer in value["layers"].as_array_mut().into_iter().flatten() {
+            let digest = layer["digest"].as_str().and_then(|text| text.parse().ok());
+            if let Some(packed) = digest.and_then(|digest: Digest| packed.get(&digest)) {
+                layer["mediaType"] = packed.media_type.as_str().into();
+                layer["digest"] = packed.digest.to_string().into();
+                layer["size"] = packed.size.into();
+            }
+        }
+        let bytes = serde_json::to_vec(&value).map_err(|error| bad(error.to_string()))?;
+        let digest = Digest::of(&bytes);
+        let (media_type, kind) = manifest::read(&bytes, Some(&self.media_type), &digest.to_string())?;
+        let image = if let Kind::Image(image) = kind { Some(image) } else { None };
+        Ok(Document { digest, bytes, media_type, image })
+    }
 }
 
 /// The manifest, or the index and all it names; the index first.
@@ -122,21 +150,32 @@ fn known_places(store: &Store, target: &Reference) -> HashMap<Digest, String> {
     places
 }
 
+/// Sends the blobs; packs layers that are not yet, if that is wanted, and returns what became of them.
 fn send<'a>(
     store: &Store,
     push: &Push<'_>,
     blobs: &[Descriptor],
     mount: &(dyn Fn(&Descriptor) -> Option<&'a str> + Sync),
     tell: &(dyn Fn(&Descriptor, Phase, u64) + Sync),
-    jobs: usize,
-) -> Result<()> {
+    (jobs, packs): (usize, bool),
+) -> Result<HashMap<Digest, Descriptor>> {
     for blob in blobs {
         tell(blob, Phase::Waiting, 0);
     }
+    let packed = Mutex::new(HashMap::new());
     let one = |blob: &Descriptor| -> Result<()> {
-        let file = store.open_blob(&blob.digest)?;
-        let given = push.blob(&blob.digest, file, mount(blob), &|sent| tell(blob, Phase::Uploading, sent))?;
-        tell(blob, if given == Given::Sent { Phase::Done } else { Phase::Present }, blob.size);
+        let (file, sent, from) = match packed_type(&blob.media_type).filter(|_| packs) {
+            Some(media_type) => {
+                let (file, sent) = pack(store, blob, media_type)?;
+                packed.lock().unwrap_or_else(PoisonError::into_inner).insert(blob.digest, sent.clone());
+                (file, sent, None)
+            }
+            None => (store.open_blob(&blob.digest)?, blob.clone(), mount(blob)),
+        };
+        // It is told by the name that it has here.
+        let shown = Descriptor { size: sent.size, ..blob.clone() };
+        let given = push.blob(&sent.digest, file, from, &|count| tell(&shown, Phase::Uploading, count))?;
+        tell(&shown, if given == Given::Sent { Phase::Done } else { Phase::Present }, sent.size);
         Ok(())
     };
     let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
@@ -154,5 +193,8 @@ fn send<'a>(
             });
         }
     });
-    failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(error) => Err(error),
+        None => Ok(packed.into_inner().unwrap_or_else(PoisonError::into_inner)),
+    }
 }

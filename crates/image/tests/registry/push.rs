@@ -145,3 +145,56 @@ fn an_index_is_pushed_with_all_it_names() {
     tool("skopeo", &["copy", "-q", "--all", "--src-tls-verify=false", &format!("docker://{target}"), &copy]);
     assert_eq!(tool("skopeo", &["inspect", "--raw", &copy]).matches("linux").count(), 2);
 }
+
+#[test]
+fn layers_that_lie_unpacked_are_sent_packed_and_the_same_each_time() {
+    if !ready() {
+        return;
+    }
+    let nsrs = Nsrs::new();
+    let tree = nsrs.dir.path("tree");
+    fs::create_dir(&tree).unwrap();
+    fs::write(tree.join("zeroes"), vec![0; 5_000_000]).unwrap();
+    nsrs.works(&["import", "--", &tree.display().to_string(), "tree:1"]);
+    let registry = Registry::start();
+    let pushed = nsrs.works(&["push", "--quiet", "tree:1", &registry.image("tree:1")]);
+    assert_eq!(pushed.stdout.trim(), digest_by_skopeo(&registry.image("tree:1")));
+    let source = format!("docker://{}", registry.image("tree:1"));
+    let raw = tool("skopeo", &["inspect", "--raw", "--tls-verify=false", &source]);
+    let layer = serde_json::from_str::<serde_json::Value>(&raw).unwrap()["layers"][0].clone();
+    assert_eq!(layer["mediaType"], "application/vnd.oci.image.layer.v1.tar+gzip");
+    assert!(layer["size"].as_u64().unwrap() < 100_000, "{layer}");
+    let dir = Dir::new();
+    let unpacked = dir.path("unpacked").display().to_string();
+    let layout = format!("oci:{}:tree", dir.path("oci").display());
+    tool("skopeo", &["copy", "-q", "--src-tls-verify=false", &source, &layout]);
+    tool("umoci", &["unpack", "--rootless", "--image", &layout[4..], &unpacked]);
+    assert_eq!(fs::read(dir.path("unpacked/rootfs/zeroes")).unwrap(), vec![0; 5_000_000]);
+
+    let proxy = Faulty::before(&registry.address);
+    let again = nsrs.works(&["push", "--quiet", "tree:1", &proxy.image("tree:2")]);
+    assert_eq!(again.stdout, pushed.stdout);
+    let asked = proxy.asked();
+    assert!(asked.iter().all(|asked| asked.method == "HEAD" || asked.is_manifest()), "{asked:?}");
+    // What is here stays as it is.
+    assert_ne!(nsrs.read_by_skopeo("docker.io/library/tree:1")["layers"][0], layer);
+    assert_eq!(fs::read_dir(nsrs.store().join("ingest")).unwrap().count(), 0);
+}
+
+#[test]
+fn an_altered_layer_is_not_packed() {
+    if !ready() {
+        return;
+    }
+    let nsrs = Nsrs::new();
+    let tree = nsrs.dir.path("tree");
+    fs::create_dir(&tree).unwrap();
+    nsrs.works(&["import", "--", &tree.display().to_string(), "tree:1"]);
+    let digest = nsrs.read_by_skopeo("docker.io/library/tree:1")["layers"][0]["digest"].clone();
+    let blob = nsrs.store().join("blobs/sha256").join(digest.as_str().unwrap().trim_start_matches("sha256:"));
+    let mut bytes = fs::read(&blob).unwrap();
+    bytes[0] ^= 1;
+    fs::write(&blob, bytes).unwrap();
+    let registry = Registry::start();
+    nsrs.fails(&["push", "tree:1", &registry.image("tree:1")], &["verify the blob", "altered on disk"]);
+}
