@@ -8,9 +8,11 @@ export function remove(path: string): void {
   try {
     rmSync(path, { recursive: true, force: true, maxRetries: 10, retryDelay: 20 })
   } catch {
-    // Files of the ids of a range are root's to remove; without root they are removed by their root inside.
     const patiently = 'for i in $(seq 50); do rm -rf "$1" 2>/dev/null && exit; sleep 0.1; done; rm -rf "$1"'
-    const args = ['--user', '--map-root-user', '--map-auto', 'sh', '-c', patiently, 'sh', path]
-    spawnSync('unshare', args, { stdio: 'inherit' })
+    const remover = ['sh', '-c', patiently, 'sh', path]
+    // Files of the ids of a range are root's to remove; without root they are removed by their root inside.
+    const inside = ['unshare', '--user', '--map-root-user', '--map-auto']
+    const [program = '', ...args] = process.getuid?.() === 0 ? remover : [...inside, ...remover]
+    spawnSync(program, args, { stdio: 'inherit' })
   }
 }
