@@ -5,14 +5,17 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chmod, chownat,
-    fchmod, fchown, fsetxattr, fstat, futimens, ioctl_ficlone, linkat, mknodat, openat, readlinkat, removexattr,
-    renameat_with, setxattr, symlinkat, unlinkat, utimensat,
+    fchown, fstat, futimens, ioctl_ficlone, linkat, mknodat, openat, readlinkat, removexattr, renameat_with, setxattr,
+    symlinkat, unlinkat, utimensat,
 };
 use rustix::io::{Errno, Result};
 
 use super::walk::open_own;
 use crate::image::tree::copy::copy;
-use crate::image::tree::xattrs;
+use crate::image::tree::{Xattr, xattrs, xattrs_at};
+
+/// The attribute that holds who has which rights besides the mode.
+const ACCESS_LIST: &[u8] = b"system.posix_acl_access";
 
 /// Puts a file that is no directory, or another name of one that was put before, in place of whatever has the name.
 /// `new`: nothing may have it.
@@ -55,10 +58,7 @@ fn make(from: rustix::fd::BorrowedFd<'_>, name: &[u8], stat: &Stat, to: &OwnedFd
             copy(&source, &file, stat.st_size as u64)?;
         }
         give(&file, stat)?;
-        fchmod(&file, mode)?;
-        for (key, value) in xattrs(from, name)? {
-            fsetxattr(&file, &key[..], &value, XattrFlags::empty())?;
-        }
+        clothe(&link_to(&file), &xattrs(from, name)?, mode)?;
         return futimens(&file, &times);
     }
     match kind {
@@ -67,7 +67,7 @@ fn make(from: rustix::fd::BorrowedFd<'_>, name: &[u8], stat: &Stat, to: &OwnedFd
     }
     let made = openat(to, temporary, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
     let now = fstat(&made)?;
-    if FileType::from_raw_mode(now.st_mode) != kind {
+    if FileType::from_raw_mode(now.st_mode) != kind || now.st_nlink != 1 {
         return Err(Errno::STALE);
     }
     // By descriptor: whoever may write to the directory could put another file in the name's place.
@@ -75,12 +75,14 @@ fn make(from: rustix::fd::BorrowedFd<'_>, name: &[u8], stat: &Stat, to: &OwnedFd
         let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
         chownat(&made, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?;
     }
-    let path = format!("/proc/self/fd/{}", made.as_raw_fd());
-    if kind != FileType::Symlink {
-        chmod(&path[..], mode)?;
-    }
-    for (key, value) in xattrs(from, name)? {
-        setxattr(&path[..], &key[..], &value, XattrFlags::empty())?;
+    let (path, wanted) = (link_to(&made), xattrs(from, name)?);
+    if kind == FileType::Symlink {
+        // It has no mode, and so no access list.
+        for (key, value) in &wanted {
+            setxattr(&path[..], &key[..], value, XattrFlags::empty())?;
+        }
+    } else {
+        clothe(&path, &wanted, mode)?;
     }
     utimensat(to, temporary, &times, AtFlags::SYMLINK_NOFOLLOW)
 }
@@ -91,16 +93,35 @@ fn make(from: rustix::fd::BorrowedFd<'_>, name: &[u8], stat: &Stat, to: &OwnedFd
 /// Whatever keeps it from having them.
 pub fn dress(directory: &OwnedFd, from: impl AsFd, name: &[u8], stat: &Stat, with_times: bool) -> Result<()> {
     give(directory, stat)?;
-    fchmod(directory, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
-    let wanted = xattrs(&from, name)?;
-    let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
-    for (key, _) in xattrs(directory, b".")?.iter().filter(|(key, _)| wanted.iter().all(|(other, _)| other != key)) {
-        removexattr(&path[..], &key[..])?;
-    }
-    for (key, value) in wanted {
-        fsetxattr(directory, &key[..], &value, XattrFlags::empty())?;
-    }
+    clothe(&link_to(directory), &xattrs(&from, name)?, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
     if with_times { futimens(directory, &times(stat)) } else { Ok(()) }
+}
+
+/// Gives what is behind this path exactly these attributes, and this mode. In a directory with a default access list
+/// (acl(5)) a new file has one by inheritance, which the mode alone would bring into force: it goes first, and while lists
+/// are exchanged nobody but the owner has any rights.
+fn clothe(path: &str, wanted: &[Xattr], mode: Mode) -> Result<()> {
+    let has = |key: &[u8]| wanted.iter().any(|(other, _)| other == key);
+    let now = xattrs_at(path)?;
+    let lists = |all: &[Xattr]| all.iter().find(|(key, _)| key == ACCESS_LIST).cloned();
+    if lists(&now) != lists(wanted) {
+        chmod(path, Mode::RWXU)?;
+    }
+    // What the security modules label files with is theirs.
+    let ours = |key: &[u8]| !key.starts_with(b"security.") || key == b"security.capability";
+    for (key, _) in now.iter().filter(|(key, _)| !has(key) && ours(key)) {
+        removexattr(path, &key[..])?;
+    }
+    for (key, value) in wanted.iter().filter(|pair| !now.contains(pair)) {
+        setxattr(path, &key[..], value, XattrFlags::empty())?;
+    }
+    // Last: one may need the right to write for a file's attributes.
+    chmod(path, mode)
+}
+
+/// A path to an open file, whatever its names are.
+fn link_to(file: impl AsFd) -> String {
+    format!("/proc/self/fd/{}", file.as_fd().as_raw_fd())
 }
 
 fn give(file: impl AsFd, stat: &Stat) -> Result<()> {

@@ -20,13 +20,17 @@ pub(crate) fn open_directory(parent: impl AsFd, name: &[u8]) -> rustix::io::Resu
 
 /// The extended attributes of a name in a directory, but not those of overlayfs. A file system without any has none.
 pub(crate) fn xattrs(parent: impl AsFd, name: &[u8]) -> rustix::io::Result<Vec<Xattr>> {
-    use rustix::io::Errno;
     let fd = openat(parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
     // An O_PATH descriptor tells its attributes by this name only, which leads to a link itself.
-    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    xattrs_at(&format!("/proc/self/fd/{}", fd.as_raw_fd()))
+}
+
+/// As [`xattrs`], of what is behind a path.
+pub(crate) fn xattrs_at(path: &str) -> rustix::io::Result<Vec<Xattr>> {
+    use rustix::io::Errno;
     let mut list = vec![0_u8; 1024];
     let count = loop {
-        match rustix::fs::listxattr(&path[..], &mut list[..]) {
+        match rustix::fs::listxattr(path, &mut list[..]) {
             Err(Errno::RANGE) if list.len() < 65_536 => list.resize(65_536, 0),
             Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
             other => break other?,
@@ -38,7 +42,7 @@ pub(crate) fn xattrs(parent: impl AsFd, name: &[u8]) -> rustix::io::Result<Vec<X
             continue;
         }
         let mut value = vec![0_u8; 65_536];
-        match rustix::fs::getxattr(&path[..], xattr, &mut value[..]) {
+        match rustix::fs::getxattr(path, xattr, &mut value[..]) {
             Ok(count) => {
                 value.truncate(count);
                 found.push((xattr.to_vec(), value));
