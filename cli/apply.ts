@@ -5,7 +5,7 @@ import { report } from './report.ts'
 const FLAGS = {
   yes: ['-y, --yes', "don't ask"],
   'dry-run': ['--dry-run', 'only show the changes'],
-  force: ['--force', 'write over what has changed in the real tree since the command ran'],
+  force: ['--force', 'write over what has changed in the real tree since the command ran, and part hard links'],
   'privileged-files': ['--privileged-files', 'bring set-user-ID files, file capabilities and devices too'],
   keep: ['--keep', 'keep the directory'],
 } as const

@@ -11,7 +11,9 @@ export interface Change {
   /** What it is now; of what was deleted, what it was. */
   type: 'file' | 'directory' | 'link' | 'fifo' | 'socket' | 'device' | 'unknown'
   /** Of what was modified, in what. */
-  differs?: ('type' | 'content' | 'mode' | 'owner' | 'xattrs')[]
+  differs?: ('type' | 'content' | 'mode' | 'owner' | 'xattrs' | 'links')[]
+  /** How many other names (hard links) the modified file has, which keep what they hold. */
+  otherNames?: number
   /** Why it could give somebody more rights than the command had; `nsrs apply` brings such a file only when told to. */
   hazards?: ('set-user-id' | 'set-group-id' | 'capabilities' | 'device')[]
 }

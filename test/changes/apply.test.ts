@@ -101,6 +101,30 @@ asEach('a file that gives rights comes only when told to', async (t, place) => {
   t.is(statSync(join(dir, 's')).mode & 0o7777, 0o4755)
 })
 
+asEach('hard links stay what they are, and are parted only when told to', async (t, place) => {
+  const dir = project(place)
+  await place.exec('ln', ['a', 'a2'], { cwd: dir })
+  const script = 'echo more >> a; ln b hard; mkdir sub; ln src/main.js sub/main.js'
+  const run = await place.run(['--diff', '--upper', '../kept', 'sh', '-c', script], { cwd: dir })
+  t.is(
+    run.stderr,
+    `C ${dir}/a\nA ${dir}/hard\nA ${dir}/sub\nA ${dir}/sub/main.js\nnsrs: warning: ${dir}/a is a hard link; the file's other name keeps what it holds\n`,
+  )
+  const json = await place.nsrs(['apply', '--dry-run', '--format', 'json', '../kept'], { cwd: dir })
+  t.is(JSON.parse(json.stdout)[0].otherNames, 1)
+  const ino = (name: string) => statSync(join(dir, name)).ino
+  const { code, stderr } = await place.nsrs(['apply', '--yes', '../kept'], { cwd: dir })
+  t.is(code, 1)
+  t.regex(stderr, /a: it is a hard link.*\n.*--force/)
+  t.deepEqual([ino('a'), ino('b'), ino('src/main.js')], [ino('a2'), ino('hard'), ino('sub/main.js')])
+  const forced = await place.nsrs(['apply', '--yes', '--force', '../kept'], { cwd: dir })
+  t.is(forced.code, 0, forced.stderr)
+  t.deepEqual(
+    ['a', 'a2'].map((name) => readFileSync(join(dir, name), 'utf8')),
+    ['a\nmore\n', 'a\n'],
+  )
+})
+
 asEach('links that a command leaves lead nothing out of the tree', async (t, place) => {
   const dir = project(place)
   const victim = place.make('victim')

@@ -3,8 +3,8 @@
 use std::io::{IsTerminal, Write, stderr, stdin, stdout};
 
 use nsrs_core::changes::apply::{Apply, Consent, list, reasons};
-use nsrs_core::changes::keep::Kept;
-use nsrs_core::changes::{Change, escaped, json, raise_limit, text};
+use nsrs_core::changes::keep::{Kept, note_known};
+use nsrs_core::changes::{Change, escaped, json, notes, raise_limit, text};
 use nsrs_core::error::{At, Code, Error, Result, report};
 
 /// Something was not applied, or was not to be.
@@ -53,7 +53,10 @@ pub fn run(directory: &str, flags: &[&str]) -> Result<i32> {
     if !changes.is_empty() && !wish.yes && !ask(changes.len())? {
         return Ok(NOT_ALL);
     }
-    let errors = Apply::new(&layers, &record)?.all(&changes, wish.consent);
+    let mut apply = Apply::new(&layers, &record)?;
+    // Without the note a later apply could only take for changed what this one gave or took a name.
+    let _ = note_known(&kept, &record, apply.remember(&changes));
+    let errors = apply.all(&changes, wish.consent);
     if !errors.is_empty() {
         eprint!("{}", report(&errors));
         let done = changes.len().saturating_sub(errors.len());
@@ -79,6 +82,7 @@ fn show(changes: &[Change], wish: &Wish) -> Result<()> {
     for change in changes.iter().filter(|change| !change.hazards.is_empty()) {
         eprintln!("nsrs: warning: {} {}", escaped(&change.path), reasons(&change.hazards));
     }
+    eprint!("{}", notes(changes));
     Ok(())
 }
 

@@ -16,9 +16,10 @@ use rustix::process::geteuid;
 
 use super::lower::open_lower;
 use super::walk::{DEEPEST, TOO_DEEP, open_own};
-use super::{Change, Dress, Hazard, Kind, Record, escaped, place, walk};
+use super::{Change, Dress, Hazard, Kind, Known, Record, Twin, escaped, keep_theirs, place, walk};
 use crate::error::{At, Code, Error, Result};
 use crate::image::tree::remove::remove;
+use crate::image::tree::{xattrs, xattrs_of};
 
 /// What may be done.
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,8 +39,10 @@ pub struct Apply<'a> {
     targets: Vec<Option<OwnedFd>>,
     /// The record's, by layer and path.
     bases: HashMap<(usize, &'a str), &'a Dress>,
-    /// First names of files with several.
-    first: HashMap<(usize, u64), Vec<u8>>,
+    /// Names of files with several that are in place, by layer and inode there.
+    placed: HashMap<(usize, u64), Twin>,
+    /// Files of several names that had not changed before this began.
+    known: HashMap<(u64, u64), Known>,
 }
 
 /// What is left to do for a change.
@@ -95,7 +98,8 @@ impl Apply<'_> {
     /// One is gone.
     pub fn new(layers: impl AsFd, record: &Record) -> Result<Apply<'_>> {
         let bases = record.bases.iter().map(|base| ((base.layer, base.inner.as_str()), &base.dress)).collect();
-        let mut apply = Apply { record, uppers: Vec::new(), targets: Vec::new(), bases, first: HashMap::new() };
+        let known = record.known.iter().map(|known| (known.file(), *known)).collect();
+        let mut apply = Apply { record, uppers: Vec::new(), targets: Vec::new(), bases, placed: HashMap::new(), known };
         for (number, layer) in record.layers.iter().enumerate() {
             let upper =
                 open_own(&layers, format!("{number}/upper").as_bytes(), OFlags::DIRECTORY).at(STEP, &layer.path)?;
@@ -110,7 +114,32 @@ impl Apply<'_> {
         Ok(apply)
     }
 
-    /// Does all of them, as far as that can be; what could not be done is told.
+    /// Notes the files of several names that have not changed: giving one a name, or taking one from it, is a change by its
+    /// time. Returned are those that the record has not noted yet.
+    pub fn remember(&mut self, changes: &[Change]) -> Vec<Known> {
+        let mut new = Vec::new();
+        for change in changes {
+            let twin = change.twin.as_ref().map(|twin| &twin.inner);
+            for inner in [Some(&change.inner), twin].into_iter().flatten() {
+                let Ok(Some((parent, name))) = self.beneath(change.layer, inner) else { continue };
+                let Ok(stat) = statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+                let known = Known::of(&stat);
+                let several = stat.st_nlink > 1 || twin == Some(inner);
+                let is_file = FileType::from_raw_mode(stat.st_mode) != FileType::Directory;
+                if is_file
+                    && several
+                    && moment(&stat) < self.record.since
+                    && self.known.get(&known.file()) != Some(&known)
+                {
+                    self.known.insert(known.file(), known);
+                    new.push(known);
+                }
+            }
+        }
+        new
+    }
+
+    /// Does all of them, as far as that can be; what could not be done is told. First [`Apply::remember`] them.
     pub fn all(&mut self, changes: &[Change], consent: Consent) -> Vec<Error> {
         let mut errors = Vec::new();
         let mut undressed = Vec::new();
@@ -154,13 +183,15 @@ impl Apply<'_> {
             return self.open_old(change, consent).map(|()| Next::DressOld);
         }
         let changed = match &old {
-            Some(stat) => {
-                changed(&parent, name, stat, self.record.since, 0).map_err(fail)? || change.kind == Kind::Added
-            }
+            Some(stat) => self.changed(&parent, name, stat, 0).map_err(fail)? || change.kind == Kind::Added,
             None => change.kind == Kind::Modified,
         };
         if changed && !consent.force {
             return Err(has_changed(subject));
+        }
+        if change.other_names > 0 && !consent.force && old.as_ref().is_some_and(|stat| stat.st_nlink > 1) {
+            let why = format!("it is a hard link: {}", keep_theirs(change));
+            return Err(Error::new(Code::InUse, STEP, why).on(subject).hint("--force makes it a file of its own"));
         }
         let was_directory = old.as_ref().is_some_and(is_directory);
         if change.kind == Kind::Deleted || was_directory || (old.is_some() && change.file_type == FileType::Directory) {
@@ -175,17 +206,28 @@ impl Apply<'_> {
             return Ok(Next::DressNew);
         }
         let (from, name, stat) = self.source(change).map_err(fail)?;
-        let key = (change.layer, stat.st_ino);
-        let first = if stat.st_nlink > 1 { self.first.get(&key).cloned() } else { None };
-        let first = match &first {
-            Some(path) => self.beneath(change.layer, path).map_err(fail)?,
-            None => None,
-        };
-        let link = first.as_ref().map(|(directory, name)| (directory, *name));
+        let twin = self.twin(change, &from, name, &stat).map_err(fail)?;
         let new = change.kind == Kind::Added && !consent.force;
-        place::put(&from, name, &stat, &parent, link, new).map_err(fail)?;
-        self.first.entry(key).or_insert_with(|| change.inner.clone());
+        place::put(&from, name, &stat, &parent, twin.as_ref(), new).map_err(fail)?;
+        if stat.st_nlink > 1 && twin.is_none() {
+            let put = statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW).map_err(fail)?;
+            let twin = Twin { inner: change.inner.clone(), known: Known::of(&put) };
+            self.placed.insert((change.layer, stat.st_ino), twin);
+        }
         Ok(Next::Done)
+    }
+
+    /// Opens the real file that a change is another name of, if that is in place and as it was.
+    fn twin(&self, change: &Change, from: &OwnedFd, name: &[u8], stat: &Stat) -> rustix::io::Result<Option<OwnedFd>> {
+        let placed = self.placed.get(&(change.layer, stat.st_ino)).or(change.twin.as_deref());
+        let Some(twin) = placed.filter(|_| stat.st_nlink > 1) else { return Ok(None) };
+        let Some((parent, other)) = self.beneath(change.layer, &twin.inner)? else { return Ok(None) };
+        let file = match openat(&parent, other, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(None),
+            other => other?,
+        };
+        let is_same = Known::of(&fstat(&file)?) == twin.known && xattrs_of(&file)? == xattrs(from, name)?;
+        Ok(is_same.then_some(file))
     }
 
     /// Makes sure that a directory that was there is the one that the command saw, and opens it to its owner for what is to
@@ -263,6 +305,31 @@ impl Apply<'_> {
         }
         Ok((parent, name, stat))
     }
+
+    /// Has this, or anything in it, changed since the command ran? That nothing is mounted in it is made sure of on the way:
+    /// what is to be removed ends at the border of its file system. The clock of files ticks slower than one could write: the
+    /// very moment counts.
+    fn changed(&self, parent: &OwnedFd, name: &[u8], stat: &Stat, depth: usize) -> rustix::io::Result<bool> {
+        let known = Known::of(stat);
+        let mut found = moment(stat) >= self.record.since && self.known.get(&known.file()) != Some(&known);
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+            return Ok(found);
+        }
+        if depth > DEEPEST {
+            return Err(Errno::MFILE);
+        }
+        let directory = openat2(parent, name, DIRECTORY, Mode::empty(), INSIDE)?;
+        let entries: Vec<_> = Dir::read_from(&directory)?.collect::<rustix::io::Result<_>>()?;
+        for entry in entries {
+            let name = entry.file_name().to_bytes();
+            if name == b"." || name == b".." {
+                continue;
+            }
+            let stat = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            found |= self.changed(&directory, name, &stat, depth + 1)?;
+        }
+        Ok(found)
+    }
 }
 
 fn split(inner: &[u8]) -> (&[u8], &[u8]) {
@@ -280,30 +347,6 @@ fn resolve(root: &OwnedFd, path: &[u8]) -> rustix::io::Result<OwnedFd> {
 /// The last change of anything but the content of what is in it, in nanoseconds since 1970.
 fn moment(stat: &Stat) -> i64 {
     stat.st_ctime * 1_000_000_000 + stat.st_ctime_nsec as i64
-}
-
-/// Has this, or anything in it, changed since then? That nothing is mounted in it is made sure of on the way: what is to be
-/// removed ends at the border of its file system. The clock of files ticks slower than one could write: the very moment
-/// counts.
-fn changed(parent: &OwnedFd, name: &[u8], stat: &Stat, since: i64, depth: usize) -> rustix::io::Result<bool> {
-    let mut found = moment(stat) >= since;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-        return Ok(found);
-    }
-    if depth > DEEPEST {
-        return Err(Errno::MFILE);
-    }
-    let directory = openat2(parent, name, DIRECTORY, Mode::empty(), INSIDE)?;
-    let entries: Vec<_> = Dir::read_from(&directory)?.collect::<rustix::io::Result<_>>()?;
-    for entry in entries {
-        let name = entry.file_name().to_bytes();
-        if name == b"." || name == b".." {
-            continue;
-        }
-        let stat = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        found |= changed(&directory, name, &stat, since, depth + 1)?;
-    }
-    Ok(found)
 }
 
 fn has_changed(subject: String) -> Error {

@@ -11,7 +11,7 @@ use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::walk::directories;
-use super::{Base, Change, Dress, Record, escaped, json, raise_limit, text, walk};
+use super::{Base, Change, Dress, Record, escaped, json, notes, raise_limit, text, walk};
 use crate::error::{At, Code, Error, Result};
 use crate::plan::idmap::{IdMap, UserNamespace};
 use crate::steps::maps;
@@ -149,7 +149,7 @@ fn collect(
     let found = serde_json::to_vec(&found).map_err(broken)?;
     bases.write_all(&found).at(STEP, "")?;
     let list = match form {
-        Some(Form::Text) => text(&changes),
+        Some(Form::Text) => text(&changes) + &notes(&changes),
         Some(Form::Json) => json(&changes)? + "\n",
         None => String::new(),
     };

@@ -17,7 +17,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
-use super::{Base, Record, escaped};
+use super::{Base, Known, Record, escaped};
 use crate::error::{At, Code, Error, Result};
 use crate::image::tree::remove::remove;
 use crate::plan::Plan;
@@ -281,8 +281,25 @@ pub fn note_bases(kept: &Kept, bases: Vec<Base>) -> Result<()> {
         return Ok(());
     }
     record.bases.extend(new);
+    rewrite(kept, &record)
+}
+
+/// Adds files that an apply is about to give other names, or to take names from.
+///
+/// # Errors
+/// The record can't be written.
+pub fn note_known(kept: &Kept, record: &Record, new: Vec<Known>) -> Result<()> {
+    if new.is_empty() {
+        return Ok(());
+    }
+    let mut record = record.clone();
+    record.known.extend(new);
+    rewrite(kept, &record)
+}
+
+fn rewrite(kept: &Kept, record: &Record) -> Result<()> {
     let draft = draft(&kept.directory).at("note the kept changes", &kept.path)?;
-    fill(&draft, &kept.path, &record)?;
+    fill(&draft, &kept.path, record)?;
     settle(&kept.directory, &kept.path)
 }
 
@@ -308,6 +325,7 @@ pub fn go_on(record: &mut Record, earlier: Record, path: &str) -> Result<()> {
     record.mount_points.sort();
     record.mount_points.dedup();
     record.bases = earlier.bases;
+    record.known = earlier.known;
     Ok(())
 }
 

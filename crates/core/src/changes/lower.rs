@@ -97,11 +97,11 @@ impl Lower {
         Ok(Lower(inner))
     }
 
-    /// All names here, with what they are.
+    /// All names here, with what is there.
     ///
     /// # Errors
     /// A directory can't be read.
-    pub fn names(&self) -> rustix::io::Result<Vec<(Vec<u8>, FileType)>> {
+    pub fn names(&self) -> rustix::io::Result<Vec<(Vec<u8>, Stat)>> {
         let mut names = BTreeSet::new();
         for directory in &self.0 {
             for entry in Dir::read_from(&**directory)? {
@@ -114,7 +114,7 @@ impl Lower {
         let mut found = Vec::new();
         for name in names {
             if let Some(Found { stat, .. }) = self.find(&name)? {
-                found.push((name, FileType::from_raw_mode(stat.st_mode)));
+                found.push((name, stat));
             }
         }
         Ok(found)

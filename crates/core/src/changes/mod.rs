@@ -102,6 +102,58 @@ pub struct Record {
     /// that has changed since is one that may have been given others by somebody else.
     #[serde(default)]
     pub bases: Vec<Base>,
+    /// Files of several names as they were before an apply: when it replaces one of the names the file itself has not
+    /// changed.
+    #[serde(default)]
+    pub known: Vec<Known>,
+}
+
+/// A file as it can be known again when it has got or lost a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Known {
+    /// Its file system.
+    pub dev: u64,
+    /// Its inode.
+    pub ino: u64,
+    /// Bytes.
+    pub size: i64,
+    /// When it was written, in nanoseconds since 1970.
+    pub written: i64,
+    /// Type and mode.
+    pub mode: u32,
+    /// Its user.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+}
+
+impl Known {
+    pub(crate) fn of(stat: &Stat) -> Known {
+        Known {
+            dev: stat.st_dev,
+            ino: stat.st_ino,
+            size: stat.st_size,
+            written: stat.st_mtime * 1_000_000_000 + stat.st_mtime_nsec as i64,
+            mode: stat.st_mode,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+        }
+    }
+
+    /// Which file it is.
+    pub(crate) fn file(&self) -> (u64, u64) {
+        (self.dev, self.ino)
+    }
+}
+
+/// A name of a file in the real tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Twin {
+    /// The name's path in the layer.
+    pub inner: Vec<u8>,
+    /// The file.
+    pub known: Known,
 }
 
 /// What happened to a path.
@@ -130,6 +182,8 @@ pub enum Differs {
     Owner,
     /// Extended attributes.
     Xattrs,
+    /// It has become another name of a file that is otherwise the same.
+    Links,
 }
 
 /// Why a file could give somebody more rights than the command had.
@@ -165,6 +219,11 @@ pub struct Change {
     pub inner: Vec<u8>,
     /// Of a modified directory, what the one below is like; ids are those of the user namespace of who looked.
     pub below: Option<Box<Dress>>,
+    /// How many names (hard links) the modified file has below besides those that the layer tells of. They keep what they
+    /// hold: overlayfs copies a file for one name. Without an overlay the command may have changed it for all.
+    pub other_names: usize,
+    /// A name under which the real tree has this very file already.
+    pub twin: Option<Box<Twin>>,
 }
 
 impl Serialize for Change {
@@ -184,6 +243,9 @@ impl Serialize for Change {
         }
         if !self.differs.is_empty() {
             fields.serialize_field("differs", &self.differs)?;
+        }
+        if self.other_names > 0 {
+            fields.serialize_field("otherNames", &self.other_names)?;
         }
         if !self.hazards.is_empty() {
             fields.serialize_field("hazards", &self.hazards)?;
@@ -216,6 +278,23 @@ pub fn text(changes: &[Change]) -> String {
         let _ = writeln!(text, "{letter} {}", escaped(&change.path));
         text
     })
+}
+
+/// What people should know besides the list, a line each.
+#[must_use]
+pub fn notes(changes: &[Change]) -> String {
+    changes.iter().filter(|change| change.other_names > 0).fold(String::new(), |mut text, change| {
+        let _ = writeln!(text, "nsrs: warning: {} is a hard link; {}", escaped(&change.path), keep_theirs(change));
+        text
+    })
+}
+
+/// What becomes of a file's other names.
+fn keep_theirs(change: &Change) -> String {
+    match change.other_names {
+        1 => "the file's other name keeps what it holds".into(),
+        count => format!("the file's {count} other names keep what they hold"),
+    }
 }
 
 /// The list as one JSON document, which a terminal can be shown too: what could steer one is escaped.

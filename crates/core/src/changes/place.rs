@@ -4,9 +4,9 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chmod, chownat,
-    fchown, fstat, futimens, ioctl_ficlone, linkat, mknodat, openat, readlinkat, removexattr, renameat_with, setxattr,
-    symlinkat, unlinkat, utimensat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chmod,
+    chownat, fchown, fstat, futimens, ioctl_ficlone, linkat, mknodat, openat, readlinkat, removexattr, renameat_with,
+    setxattr, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::{Errno, Result};
 
@@ -17,23 +17,17 @@ use crate::image::tree::{Xattr, xattrs, xattrs_at};
 /// The attribute that holds who has which rights besides the mode.
 const ACCESS_LIST: &[u8] = b"system.posix_acl_access";
 
-/// Puts a file that is no directory, or another name of one that was put before, in place of whatever has the name.
-/// `new`: nothing may have it.
+/// Puts a file that is no directory, or another name of the open file `twin`, in place of whatever has the name. `new`:
+/// nothing may have it.
 ///
 /// # Errors
 /// Whatever keeps it from having content, owner, mode and attributes of the layer's; nothing is left then.
-pub fn put(
-    from: impl AsFd,
-    name: &[u8],
-    stat: &Stat,
-    to: &OwnedFd,
-    first: Option<(&OwnedFd, &[u8])>,
-    new: bool,
-) -> Result<()> {
+pub fn put(from: impl AsFd, name: &[u8], stat: &Stat, to: &OwnedFd, twin: Option<&OwnedFd>, new: bool) -> Result<()> {
     let temporary = format!(".nsrs-apply-{}", std::process::id());
     let _ = unlinkat(to, temporary.as_str(), AtFlags::empty());
-    let made = match first {
-        Some((directory, first)) => linkat(directory, first, to, temporary.as_str(), AtFlags::empty()),
+    let made = match twin {
+        // By descriptor: the name that it was opened by may be another file's by now.
+        Some(twin) => linkat(CWD, link_to(twin), to, temporary.as_str(), AtFlags::SYMLINK_FOLLOW),
         None => make(from.as_fd(), name, stat, to, &temporary),
     };
     let flags = if new { RenameFlags::NOREPLACE } else { RenameFlags::empty() };

@@ -1,6 +1,6 @@
 //! From writable layers to a list of changes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
@@ -10,7 +10,7 @@ use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 
 use super::lower::{Found, Lower};
-use super::{Change, Differs, Dress, Hazard, Kind, Layer, Record, escaped};
+use super::{Change, Differs, Dress, Hazard, Kind, Known, Layer, Record, Twin, escaped};
 use crate::error::{At, Code, Error, Result};
 use crate::image::tree::xattrs;
 
@@ -57,13 +57,16 @@ fn look(layers: impl AsFd, record: &Record, directories_only: bool) -> Result<Ve
             Err(Errno::NOENT | Errno::ACCESS) => Lower::default(),
             other => other.at(STEP, &layer.path)?,
         };
-        let mut walker = Walker { record, layer, number, path: Vec::new(), changes: &mut changes, directories_only };
+        let names = Names::default();
+        let mut walker =
+            Walker { record, layer, number, path: Vec::new(), changes: &mut changes, names, directories_only };
         let (mode, below) = (stat.st_mode & 0o7777, lower.dress());
         if !layer.plain && mode != layer.mode && below.as_ref().map_or(true, |below| below.mode != mode) {
             walker.tell(Kind::Modified, FileType::Directory, vec![Differs::Mode], Vec::new());
             walker.note_below(below);
         }
         walker.directory(&upper, &lower, 0, layer.plain, false)?;
+        walker.hard_links();
     }
     changes.sort_by(|a, b| a.path.split(|byte| *byte == b'/').cmp(b.path.split(|byte| *byte == b'/')));
     Ok(changes)
@@ -76,7 +79,26 @@ struct Walker<'a> {
     /// Path in the layer.
     path: Vec<u8>,
     changes: &'a mut Vec<Change>,
+    names: Names,
     directories_only: bool,
+}
+
+/// Names that a file has in the layer.
+#[derive(Default)]
+struct Above {
+    /// Those of which the real tree has the very same.
+    in_place: Vec<Twin>,
+    /// The changes of the others.
+    changed: Vec<usize>,
+}
+
+/// Names of files that have several.
+#[derive(Default)]
+struct Names {
+    /// In the layer, by inode.
+    above: BTreeMap<u64, Above>,
+    /// Below, by file: how many names it has, and the changes that are of one.
+    below: HashMap<(u64, u64), (usize, Vec<usize>)>,
 }
 
 impl Walker<'_> {
@@ -93,7 +115,68 @@ impl Walker<'_> {
     fn tell(&mut self, kind: Kind, file_type: FileType, differs: Vec<Differs>, hazards: Vec<Hazard>) {
         let (path, inner) = (self.whole(), self.path.clone());
         let layer = self.number;
-        self.changes.push(Change { kind, path, file_type, differs, hazards, layer, inner, below: None });
+        self.changes.push(Change {
+            kind,
+            path,
+            file_type,
+            differs,
+            hazards,
+            layer,
+            inner,
+            below: None,
+            other_names: 0,
+            twin: None,
+        });
+    }
+
+    /// Notes names of files that have several: the one told last, or with `same` one that has not changed.
+    fn note_names(&mut self, above: Option<&Stat>, below: Option<&Stat>, same: bool) {
+        let last = self.changes.len().wrapping_sub(1);
+        if let Some(above) = above.filter(|stat| stat.st_nlink > 1) {
+            let names = self.names.above.entry(above.st_ino).or_default();
+            match below {
+                Some(below) if same => names.in_place.push(Twin { inner: self.path.clone(), known: Known::of(below) }),
+                _ => names.changed.push(last),
+            }
+        }
+        if let Some(below) = below.filter(|stat| stat.st_nlink > 1 && !same) {
+            let count = usize::try_from(below.st_nlink).unwrap_or(usize::MAX);
+            self.names.below.entry(Known::of(below).file()).or_insert((count, Vec::new())).1.push(last);
+        }
+    }
+
+    /// Tells of hard links, when all names of a layer are known.
+    fn hard_links(&mut self) {
+        let Names { above, below } = std::mem::take(&mut self.names);
+        for Above { in_place, changed } in above.into_values() {
+            let Some(first) = in_place.first() else { continue };
+            let twin = Some(Box::new(first.clone()));
+            for index in changed {
+                self.changes[index].twin.clone_from(&twin);
+            }
+            for other in in_place.iter().skip(1).filter(|other| other.known.file() != first.known.file()) {
+                self.path.clone_from(&other.inner);
+                let kind = FileType::from_raw_mode(other.known.mode);
+                self.tell(Kind::Modified, kind, vec![Differs::Links], Vec::new());
+                if let Some(change) = self.changes.last_mut() {
+                    change.twin.clone_from(&twin);
+                }
+            }
+        }
+        self.path.clear();
+        if self.layer.is_image {
+            return;
+        }
+        for (count, told) in below.into_values() {
+            for index in &told {
+                let change = &mut self.changes[*index];
+                // What was given another type, or made a name of another file, is a new file for sure.
+                let written = change.kind == Kind::Modified && change.twin.is_none();
+                if written && change.differs != [Differs::Type] {
+                    change.other_names = count.saturating_sub(told.len());
+                }
+            }
+        }
     }
 
     /// Notes with the last change what is below it. What can't be read could not be compared later either.
@@ -166,12 +249,16 @@ impl Walker<'_> {
         if (!alone && !plain) || self.directories_only {
             return Ok(());
         }
-        for (name, kind) in self.at(lower.names())? {
+        for (name, stat) in self.at(lower.names())? {
+            let kind = FileType::from_raw_mode(stat.st_mode);
             // Of what was made anew only links can be removed: the rest are mount points, or was never copied.
             let could_be = alone || kind == FileType::Symlink;
             if could_be && !names.contains(&name) {
                 self.within(&name, |walker| {
                     walker.tell(Kind::Deleted, kind, Vec::new(), Vec::new());
+                    if kind != FileType::Directory {
+                        walker.note_names(None, Some(&stat), false);
+                    }
                     Ok(())
                 })?;
             }
@@ -202,7 +289,11 @@ impl Walker<'_> {
         let kind = FileType::from_raw_mode(stat.st_mode);
         if kind == FileType::CharacterDevice && stat.st_rdev == 0 {
             if let Some(Found { stat, .. }) = below {
-                self.tell(Kind::Deleted, FileType::from_raw_mode(stat.st_mode), Vec::new(), Vec::new());
+                let kind = FileType::from_raw_mode(stat.st_mode);
+                self.tell(Kind::Deleted, kind, Vec::new(), Vec::new());
+                if kind != FileType::Directory {
+                    self.note_names(None, Some(&stat), false);
+                }
             }
             return Ok(());
         }
@@ -212,18 +303,29 @@ impl Walker<'_> {
         let was_directory = below.as_ref().is_some_and(|found| FileType::from_raw_mode(found.stat.st_mode) == kind);
         match &below {
             None if way => {}
-            None => self.tell(Kind::Added, kind, Vec::new(), hazards),
+            None => {
+                self.tell(Kind::Added, kind, Vec::new(), hazards);
+                if !is_directory {
+                    self.note_names(Some(&stat), None, false);
+                }
+            }
             Some(_) if way && plain => {}
             Some(below) => {
                 // A link in what was made anew is a copy of ours, and belongs to us.
                 let copied = plain && kind == FileType::Symlink;
                 let mut differs = self.at(differs(upper, name, &stat, below))?;
                 differs.retain(|what| !copied || matches!(what, Differs::Type | Differs::Content));
-                if !differs.is_empty() {
+                let same = differs.is_empty();
+                if !same {
                     self.tell(Kind::Modified, kind, differs, hazards);
                     if is_directory && was_directory {
                         self.note_below(Dress::of(&*below.parent, name, &below.stat));
                     }
+                }
+                let was_file = FileType::from_raw_mode(below.stat.st_mode) != FileType::Directory;
+                if !is_directory || (was_file && !same) {
+                    let above = Some(&stat).filter(|_| !is_directory);
+                    self.note_names(above, Some(&below.stat).filter(|_| was_file), same);
                 }
             }
         }

@@ -70,6 +70,7 @@ pub fn tell(plan: &Plan, scratch: &Scratch, kept: Option<Kept>, proc: &OwnedFd, 
         layers: layers.to_vec(),
         mount_points: mount_points(proc)?,
         bases: Vec::new(),
+        known: Vec::new(),
     };
     if let Some(Kept { path, earlier, draft, .. }) = kept {
         if let Some(earlier) = earlier {

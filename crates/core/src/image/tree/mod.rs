@@ -22,7 +22,12 @@ pub(crate) fn open_directory(parent: impl AsFd, name: &[u8]) -> rustix::io::Resu
 pub(crate) fn xattrs(parent: impl AsFd, name: &[u8]) -> rustix::io::Result<Vec<Xattr>> {
     let fd = openat(parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
     // An O_PATH descriptor tells its attributes by this name only, which leads to a link itself.
-    xattrs_at(&format!("/proc/self/fd/{}", fd.as_raw_fd()))
+    xattrs_of(fd)
+}
+
+/// As [`xattrs`], of an open file.
+pub(crate) fn xattrs_of(file: impl AsFd) -> rustix::io::Result<Vec<Xattr>> {
+    xattrs_at(&format!("/proc/self/fd/{}", file.as_fd().as_raw_fd()))
 }
 
 /// As [`xattrs`], of what is behind a path.
