@@ -73,6 +73,32 @@ asRoot('a device and file capabilities among the changes are told, and left out'
   t.regex((await place.exec('python3', ['-c', get, join(dir, 'able')])).stdout, /^0100000280/)
 })
 
+asEach('what the command has closed to its own user is applied, and closed again', async (t, place) => {
+  const dir = place.make('project')
+  place.make('project/shut')
+  place.make('project/dir')
+  chmodSync(join(dir, 'shut'), 0)
+  const script =
+    'mkdir closed; echo x > closed/x; chmod 000 closed; chmod 000 dir; echo y > none; chmod 000 none; chmod 700 shut; echo z > shut/z; chmod 000 shut'
+  const run = await place.run(['--upper', '../kept', 'sh', '-c', script], { cwd: dir })
+  t.is(run.code, 0, run.stderr)
+  const { code, stdout, stderr } = await place.nsrs(['apply', '--yes', '--keep', '../kept'], { cwd: dir })
+  t.is(code, 0, stderr)
+  t.is(stdout.split('\n').length, 6, stdout)
+  const again = await place.nsrs(['apply', '--dry-run', '../kept'], { cwd: dir })
+  t.deepEqual([again.code, again.stdout], [0, ''], again.stderr)
+  const paths = ['closed', 'dir', 'none', 'shut'].map((name) => join(dir, name))
+  t.deepEqual(
+    paths.map((path) => statSync(path).mode & 0o777),
+    [0, 0, 0, 0],
+  )
+  for (const path of paths) chmodSync(path, 0o700)
+  t.deepEqual(
+    ['closed/x', 'none', 'shut/z'].map((name) => readFileSync(join(dir, name), 'utf8')),
+    ['x\n', 'y\n', 'z\n'],
+  )
+})
+
 const title = 'what a user may not write is told and stays kept, and the rest is applied'
 unless(isRoot ? undefined : 'needs root', asUser, title, async (t, place) => {
   const dir = place.make('project')

@@ -6,17 +6,16 @@
 
 use std::collections::HashMap;
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fchmod, fstat, mkdirat, openat, openat2, statat,
+    Access, AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, mkdirat, openat, openat2, statat,
 };
-use rustix::io::{Errno, fcntl_dupfd_cloexec};
-use rustix::process::geteuid;
+use rustix::io::Errno;
 
-use super::lower::open_lower;
-use super::walk::{DEEPEST, TOO_DEEP, open_own};
-use super::{Change, Dress, Hazard, Kind, Known, Record, Twin, escaped, keep_theirs, place, walk};
+use super::open::{INSIDE, Open};
+use super::walk::{DEEPEST, TOO_DEEP, able};
+use super::{Change, Dress, Hazard, Kind, Known, Record, Twin, escaped, keep_theirs, place};
 use crate::error::{At, Code, Error, Result};
 use crate::image::tree::remove::remove;
 use crate::image::tree::{xattrs, xattrs_of};
@@ -56,18 +55,16 @@ enum Next {
     DressNew,
 }
 
-/// A directory of the real tree, and what it is to be like: the directory of this name in another.
-struct Pair<'c> {
-    target: OwnedFd,
-    from: OwnedFd,
-    name: &'c [u8],
-    stat: Stat,
+/// A directory of the real tree, and what it is to be like: the layer's.
+struct Pair {
+    target: Open,
+    from: Open,
 }
 
 const STEP: &str = "apply the change";
-/// Through no link, and into no other file system.
-const INSIDE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_XDEV);
-const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const PATH: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const READ: Access = Access::READ_OK.union(Access::EXEC_OK);
+const WRITE: Access = Access::WRITE_OK.union(Access::EXEC_OK);
 
 /// The changes as they are to the tree of this moment.
 ///
@@ -83,12 +80,7 @@ pub fn list(layers: impl AsFd, record: &Record) -> Result<Vec<Change>> {
         .on(&layer.path)
         .hint("run with the same --upper to go on with them"));
     }
-    walk(layers, record).map_err(|error| match error.errno {
-        Some(libc::EACCES) => {
-            error.hint("some belong to other users of the container: root can apply them, having taken over the directory and its changes.json (chown root)")
-        }
-        _ => error,
-    })
+    able(layers, record)
 }
 
 impl Apply<'_> {
@@ -101,11 +93,12 @@ impl Apply<'_> {
         let known = record.known.iter().map(|known| (known.file(), *known)).collect();
         let mut apply = Apply { record, uppers: Vec::new(), targets: Vec::new(), bases, placed: HashMap::new(), known };
         for (number, layer) in record.layers.iter().enumerate() {
-            let upper =
-                open_own(&layers, format!("{number}/upper").as_bytes(), OFlags::DIRECTORY).at(STEP, &layer.path)?;
-            apply.uppers.push(upper);
+            let found = |directory: BorrowedFd<'_>, path: &str| {
+                openat2(directory, path, PATH | OFlags::DIRECTORY, Mode::empty(), ResolveFlags::NO_SYMLINKS)
+            };
+            apply.uppers.push(found(layers.as_fd(), &format!("{number}/upper")).at(STEP, &layer.path)?);
             let path = layer.lowers.first().map_or("/", String::as_str);
-            apply.targets.push(match open_lower(path) {
+            apply.targets.push(match found(CWD, path) {
                 Err(Errno::ACCESS) => None,
                 Err(errno) => return Err(explain(Error::os("open the real directory", path, errno), errno)),
                 Ok(target) => Some(target),
@@ -121,7 +114,7 @@ impl Apply<'_> {
         for change in changes {
             let twin = change.twin.as_ref().map(|twin| &twin.inner);
             for inner in [Some(&change.inner), twin].into_iter().flatten() {
-                let Ok(Some((parent, name))) = self.beneath(change.layer, inner) else { continue };
+                let Ok(Some((parent, name))) = self.beneath(change.layer, inner, Access::EXEC_OK) else { continue };
                 let Ok(stat) = statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
                 let known = Known::of(&stat);
                 let several = stat.st_nlink > 1 || twin == Some(inner);
@@ -168,7 +161,12 @@ impl Apply<'_> {
                 .on(subject)
                 .hint("look at it; --privileged-files brings such files too"));
         }
-        let Some((parent, name)) = self.parent(change).map_err(fail)? else {
+        if change.unread {
+            return Err(Error::os(STEP, &subject, Errno::ACCESS).hint(
+                "it is another user's of the container: root can apply it, having taken over the directory and its changes.json (chown root)",
+            ));
+        }
+        let Some((parent, name)) = self.beneath(change.layer, &change.inner, WRITE).map_err(fail)? else {
             return self.open_old(change, consent).map(|()| Next::DressOld);
         };
         let old = match statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -218,11 +216,11 @@ impl Apply<'_> {
     }
 
     /// Opens the real file that a change is another name of, if that is in place and as it was.
-    fn twin(&self, change: &Change, from: &OwnedFd, name: &[u8], stat: &Stat) -> rustix::io::Result<Option<OwnedFd>> {
+    fn twin(&self, change: &Change, from: &Open, name: &[u8], stat: &Stat) -> rustix::io::Result<Option<OwnedFd>> {
         let placed = self.placed.get(&(change.layer, stat.st_ino)).or(change.twin.as_deref());
         let Some(twin) = placed.filter(|_| stat.st_nlink > 1) else { return Ok(None) };
-        let Some((parent, other)) = self.beneath(change.layer, &twin.inner)? else { return Ok(None) };
-        let file = match openat(&parent, other, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
+        let Some((parent, other)) = self.beneath(change.layer, &twin.inner, Access::EXEC_OK)? else { return Ok(None) };
+        let file = match openat(&parent, other, PATH, Mode::empty()) {
             Err(Errno::NOENT) => return Ok(None),
             other => other?,
         };
@@ -230,25 +228,18 @@ impl Apply<'_> {
         Ok(is_same.then_some(file))
     }
 
-    /// Makes sure that a directory that was there is the one that the command saw, and opens it to its owner for what is to
-    /// be done in it.
+    /// Makes sure that a directory that was there is the one that the command saw.
     fn open_old(&self, change: &Change, consent: Consent) -> Result<()> {
         let subject = escaped(&change.path);
         let act = || {
-            let Pair { target, from, name, stat } = self.pair(change)?;
-            let real = fstat(&target)?;
-            let now = Dress::of(&target, b".", &real)?;
+            let Pair { target, from } = self.pair(change)?;
+            let now = Dress::of_open(&target, &target.stat)?;
             let base = self.bases.get(&(change.layer, escaped(&change.inner).as_str())).copied();
-            let is_same = match base {
-                _ if consent.force || now == Dress::of(&from, name, &stat)? => true,
+            Ok(match base {
+                _ if consent.force || now == Dress::of_open(&from, &from.stat)? => true,
                 Some(base) => base.agrees(&now),
-                None => moment(&real) < self.record.since,
-            };
-            let mode = Mode::from_raw_mode(now.mode);
-            if is_same && real.st_uid == geteuid().as_raw() && !mode.contains(Mode::RWXU) {
-                fchmod(&target, mode | Mode::RWXU)?;
-            }
-            Ok(is_same)
+                None => moment(&target.stat) < self.record.since,
+            })
         };
         match act() {
             Ok(true) => Ok(()),
@@ -260,45 +251,46 @@ impl Apply<'_> {
     /// Gives a directory what the layer's has; a new one its times too.
     fn dress(&self, change: &Change, is_new: bool) -> Result<()> {
         let act = || {
-            let Pair { target, from, name, stat } = self.pair(change)?;
-            place::dress(&target, &from, name, &stat, is_new)
+            let Pair { target, from } = self.pair(change)?;
+            place::dress(&target, &from, is_new)?;
+            target.keep_mode();
+            Ok(())
         };
         act().map_err(|errno| explain(Error::os(STEP, escaped(&change.path), errno), errno))
     }
 
     /// A directory of the real tree, and the layer's.
-    fn pair<'c>(&self, change: &'c Change) -> rustix::io::Result<Pair<'c>> {
-        let Some((parent, name)) = self.parent(change)? else {
-            let upper = &self.uppers[change.layer];
-            let target = openat(self.target(change.layer)?, ".", DIRECTORY, Mode::empty())?;
-            return Ok(Pair { target, from: fcntl_dupfd_cloexec(upper, 0)?, name: b".", stat: fstat(upper)? });
-        };
-        let (from, _, stat) = self.source(change)?;
+    fn pair(&self, change: &Change) -> rustix::io::Result<Pair> {
+        let from = Open::beneath(&self.uppers[change.layer], path(&change.inner), READ)?;
+        if FileType::from_raw_mode(from.stat.st_mode) != change.file_type {
+            return Err(Errno::STALE);
+        }
         // Nor is it another file system's that is mounted there by now.
-        Ok(Pair { target: openat2(&parent, name, DIRECTORY, Mode::empty(), INSIDE)?, from, name, stat })
-    }
-
-    /// The real directory that a change is in, and its name there; none for the directory that the layer is over.
-    fn parent<'c>(&self, change: &'c Change) -> rustix::io::Result<Option<(OwnedFd, &'c [u8])>> {
-        self.beneath(change.layer, &change.inner)
+        Ok(Pair { target: Open::beneath(self.target(change.layer)?, path(&change.inner), READ)?, from })
     }
 
     fn target(&self, layer: usize) -> rustix::io::Result<&OwnedFd> {
         self.targets[layer].as_ref().ok_or(Errno::ACCESS)
     }
 
-    fn beneath<'c>(&self, layer: usize, inner: &'c [u8]) -> rustix::io::Result<Option<(OwnedFd, &'c [u8])>> {
+    /// The real directory that a name is in, and the name there; none for the directory that the layer is over.
+    fn beneath<'c>(
+        &self,
+        layer: usize,
+        inner: &'c [u8],
+        wanted: Access,
+    ) -> rustix::io::Result<Option<(Open, &'c [u8])>> {
         let (parent, name) = split(inner);
         if name.is_empty() {
             return Ok(None);
         }
-        resolve(self.target(layer)?, parent).map(|parent| Some((parent, name)))
+        Open::beneath(self.target(layer)?, parent, wanted).map(|parent| Some((parent, name)))
     }
 
     /// The same in the layer, with what is there.
-    fn source<'c>(&self, change: &'c Change) -> rustix::io::Result<(OwnedFd, &'c [u8], Stat)> {
+    fn source<'c>(&self, change: &'c Change) -> rustix::io::Result<(Open, &'c [u8], Stat)> {
         let (parent, name) = split(&change.inner);
-        let parent = resolve(&self.uppers[change.layer], parent)?;
+        let parent = Open::beneath(&self.uppers[change.layer], parent, Access::EXEC_OK)?;
         let stat = statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
         if FileType::from_raw_mode(stat.st_mode) != change.file_type {
             return Err(Errno::STALE);
@@ -309,7 +301,7 @@ impl Apply<'_> {
     /// Has this, or anything in it, changed since the command ran? That nothing is mounted in it is made sure of on the way:
     /// what is to be removed ends at the border of its file system. The clock of files ticks slower than one could write: the
     /// very moment counts.
-    fn changed(&self, parent: &OwnedFd, name: &[u8], stat: &Stat, depth: usize) -> rustix::io::Result<bool> {
+    fn changed(&self, parent: &Open, name: &[u8], stat: &Stat, depth: usize) -> rustix::io::Result<bool> {
         let known = Known::of(stat);
         let mut found = moment(stat) >= self.record.since && self.known.get(&known.file()) != Some(&known);
         if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
@@ -318,7 +310,11 @@ impl Apply<'_> {
         if depth > DEEPEST {
             return Err(Errno::MFILE);
         }
-        let directory = openat2(parent, name, DIRECTORY, Mode::empty(), INSIDE)?;
+        let directory = match Open::directory(parent, name, INSIDE) {
+            // It is somebody else's; whether it can be removed is seen then.
+            Err(Errno::ACCESS) => return Ok(found),
+            other => other?,
+        };
         let entries: Vec<_> = Dir::read_from(&directory)?.collect::<rustix::io::Result<_>>()?;
         for entry in entries {
             let name = entry.file_name().to_bytes();
@@ -339,9 +335,9 @@ fn split(inner: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// Opens a directory by its real path beneath another.
-fn resolve(root: &OwnedFd, path: &[u8]) -> rustix::io::Result<OwnedFd> {
-    openat2(root, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), INSIDE)
+/// A path within a layer; of the layer itself too.
+fn path(inner: &[u8]) -> &[u8] {
+    if inner.is_empty() { b"." } else { inner }
 }
 
 /// The last change of anything but the content of what is in it, in nanoseconds since 1970.

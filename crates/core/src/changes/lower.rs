@@ -1,13 +1,13 @@
 //! What lies below a writable layer, seen as overlayfs shows it.
 
 use std::collections::BTreeSet;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat2, statat};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, ResolveFlags, Stat, statat};
 use rustix::io::Errno;
 
 use super::Dress;
+use super::open::{INSIDE, Open};
 use crate::image::tree::merge::{is_opaque, is_whiteout};
 
 /// Opens a directory that a layer is over. Its path was noted without links: whoever could put one in it since could
@@ -15,21 +15,20 @@ use crate::image::tree::merge::{is_opaque, is_whiteout};
 ///
 /// # Errors
 /// Those of openat2(2); ELOOP is a link.
-pub(super) fn open_lower(path: &str) -> rustix::io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)
+pub(super) fn open_lower(path: &str) -> rustix::io::Result<Open> {
+    Open::directory(CWD, path.as_bytes(), ResolveFlags::NO_SYMLINKS)
 }
 
 /// A directory below: one, or several merged, the uppermost first; none where there is nothing.
 #[derive(Clone, Debug, Default)]
-pub struct Lower(Vec<Rc<OwnedFd>>);
+pub struct Lower(Vec<Rc<Open>>);
 
 /// What a name in it is.
 pub struct Found {
     /// The uppermost one.
     pub stat: Stat,
     /// The directory in which it is.
-    pub parent: Rc<OwnedFd>,
+    pub(super) parent: Rc<Open>,
 }
 
 impl Lower {
@@ -47,7 +46,7 @@ impl Lower {
     /// There is none, or it can't be read.
     pub fn dress(&self) -> rustix::io::Result<Dress> {
         let top = self.0.first().ok_or(Errno::NOENT)?;
-        Dress::of(&**top, b".", &fstat(&**top)?)
+        Dress::of_open(&**top, &top.stat)
     }
 
     /// What a name is here, if it is there at all.
@@ -66,24 +65,22 @@ impl Lower {
         Ok(None)
     }
 
-    fn is_whiteout(&self, directory: &OwnedFd, name: &[u8], stat: &Stat) -> bool {
+    fn is_whiteout(&self, directory: &Open, name: &[u8], stat: &Stat) -> bool {
         // Whiteouts by attribute are those of images; in a directory of the host they are files.
         let device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0;
         device || (self.0.len() > 1 && is_whiteout(directory, name, stat))
     }
 
-    /// The directory of this name; nothing where it is none. What is mounted there is not it.
+    /// The directory of this name; nothing where it is none, or one that can't be seen. What is mounted there is not it.
     ///
     /// # Errors
     /// It can't be opened.
     pub fn enter(&self, name: &[u8]) -> rustix::io::Result<Lower> {
         let mut inner = Vec::new();
         for directory in &self.0 {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-            match openat2(&**directory, name, flags, Mode::empty(), resolve) {
+            match Open::directory(&**directory, name, INSIDE) {
                 Err(Errno::NOENT) => {}
-                Err(Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => break,
+                Err(Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::ACCESS) => break,
                 Err(errno) => return Err(errno),
                 Ok(fd) => {
                     let opaque = is_opaque(&fd);

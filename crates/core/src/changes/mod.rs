@@ -5,6 +5,7 @@ pub mod apply;
 pub mod collect;
 pub mod keep;
 mod lower;
+mod open;
 mod place;
 #[cfg(test)]
 mod tests;
@@ -17,7 +18,7 @@ use rustix::fs::{FileType, Stat};
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::image::tree::xattrs;
+use crate::image::tree::{Xattr, xattrs, xattrs_of};
 pub use walk::{raise_limit, walk};
 
 /// A writable layer and the place it stands for.
@@ -68,14 +69,22 @@ pub struct Dress {
 impl Dress {
     /// That of a name in a directory, of which this is known already.
     pub(crate) fn of(parent: impl AsFd, name: &[u8], stat: &Stat) -> rustix::io::Result<Dress> {
-        let all = xattrs(parent, name)?;
+        Ok(Dress::with(stat, &xattrs(parent, name)?))
+    }
+
+    /// That of an open directory.
+    pub(crate) fn of_open(directory: impl AsFd, stat: &Stat) -> rustix::io::Result<Dress> {
+        Ok(Dress::with(stat, &xattrs_of(directory)?))
+    }
+
+    fn with(stat: &Stat, all: &[Xattr]) -> Dress {
         let open = all.iter().filter(|(key, _)| !key.starts_with(b"trusted."));
-        Ok(Dress {
+        Dress {
             mode: stat.st_mode & 0o7777,
             uid: Some(stat.st_uid),
             gid: Some(stat.st_gid),
             xattrs: open.map(|(key, value)| (escaped(key), escaped(value))).collect(),
-        })
+        }
     }
 
     /// Can it be the same? An owner without a name could be anybody.
@@ -224,6 +233,8 @@ pub struct Change {
     pub other_names: usize,
     /// A name under which the real tree has this very file already.
     pub twin: Option<Box<Twin>>,
+    /// What it holds can't be read: it is another user's.
+    pub unread: bool,
 }
 
 impl Serialize for Change {

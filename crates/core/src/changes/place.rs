@@ -1,18 +1,18 @@
 //! Bringing one file of a layer to its place in the real tree: whole or not at all.
 
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chmod,
-    chownat, fchown, fstat, futimens, ioctl_ficlone, linkat, mknodat, openat, readlinkat, removexattr, renameat_with,
-    setxattr, symlinkat, unlinkat, utimensat,
+    chownat, fstat, futimens, ioctl_ficlone, linkat, mknodat, openat, readlinkat, removexattr, renameat_with, setxattr,
+    symlinkat, unlinkat, utimensat,
 };
 use rustix::io::{Errno, Result};
 
-use super::walk::open_own;
+use super::open::{Open, link_to};
 use crate::image::tree::copy::copy;
-use crate::image::tree::{Xattr, xattrs, xattrs_at};
+use crate::image::tree::{Xattr, xattrs, xattrs_at, xattrs_of};
 
 /// The attribute that holds who has which rights besides the mode.
 const ACCESS_LIST: &[u8] = b"system.posix_acl_access";
@@ -22,13 +22,13 @@ const ACCESS_LIST: &[u8] = b"system.posix_acl_access";
 ///
 /// # Errors
 /// Whatever keeps it from having content, owner, mode and attributes of the layer's; nothing is left then.
-pub fn put(from: impl AsFd, name: &[u8], stat: &Stat, to: &OwnedFd, twin: Option<&OwnedFd>, new: bool) -> Result<()> {
+pub fn put(from: &Open, name: &[u8], stat: &Stat, to: &Open, twin: Option<&OwnedFd>, new: bool) -> Result<()> {
     let temporary = format!(".nsrs-apply-{}", std::process::id());
     let _ = unlinkat(to, temporary.as_str(), AtFlags::empty());
     let made = match twin {
         // By descriptor: the name that it was opened by may be another file's by now.
         Some(twin) => linkat(CWD, link_to(twin), to, temporary.as_str(), AtFlags::SYMLINK_FOLLOW),
-        None => make(from.as_fd(), name, stat, to, &temporary),
+        None => make(from, name, stat, to, &temporary),
     };
     let flags = if new { RenameFlags::NOREPLACE } else { RenameFlags::empty() };
     let done = made.and_then(|()| renameat_with(to, temporary.as_str(), to, name, flags));
@@ -37,13 +37,14 @@ pub fn put(from: impl AsFd, name: &[u8], stat: &Stat, to: &OwnedFd, twin: Option
     done
 }
 
-fn make(from: rustix::fd::BorrowedFd<'_>, name: &[u8], stat: &Stat, to: &OwnedFd, temporary: &str) -> Result<()> {
+fn make(from: &Open, name: &[u8], stat: &Stat, to: &Open, temporary: &str) -> Result<()> {
     let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
     let kind = FileType::from_raw_mode(stat.st_mode);
     let times = times(stat);
     if kind == FileType::RegularFile {
-        let source = File::from(open_own(from, name, OFlags::empty())?);
-        if fstat(&source)?.st_ino != stat.st_ino {
+        let opened = Open::file(from, name)?;
+        let source = opened.read()?;
+        if opened.stat.st_ino != stat.st_ino {
             return Err(Errno::STALE);
         }
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -52,7 +53,7 @@ fn make(from: rustix::fd::BorrowedFd<'_>, name: &[u8], stat: &Stat, to: &OwnedFd
             copy(&source, &file, stat.st_size as u64)?;
         }
         give(&file, stat)?;
-        clothe(&link_to(&file), &xattrs(from, name)?, mode)?;
+        clothe(&link_to(&file), &xattrs_of(&opened)?, mode)?;
         return futimens(&file, &times);
     }
     match kind {
@@ -65,10 +66,7 @@ fn make(from: rustix::fd::BorrowedFd<'_>, name: &[u8], stat: &Stat, to: &OwnedFd
         return Err(Errno::STALE);
     }
     // By descriptor: whoever may write to the directory could put another file in the name's place.
-    if (now.st_uid, now.st_gid) != (stat.st_uid, stat.st_gid) {
-        let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
-        chownat(&made, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?;
-    }
+    give(&made, stat)?;
     let (path, wanted) = (link_to(&made), xattrs(from, name)?);
     if kind == FileType::Symlink {
         // It has no mode, and so no access list.
@@ -85,10 +83,11 @@ fn make(from: rustix::fd::BorrowedFd<'_>, name: &[u8], stat: &Stat, to: &OwnedFd
 ///
 /// # Errors
 /// Whatever keeps it from having them.
-pub fn dress(directory: &OwnedFd, from: impl AsFd, name: &[u8], stat: &Stat, with_times: bool) -> Result<()> {
-    give(directory, stat)?;
-    clothe(&link_to(directory), &xattrs(&from, name)?, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
-    if with_times { futimens(directory, &times(stat)) } else { Ok(()) }
+pub fn dress(directory: &Open, from: &Open, with_times: bool) -> Result<()> {
+    give(directory, &from.stat)?;
+    let path = link_to(directory);
+    clothe(&path, &xattrs_of(from)?, Mode::from_raw_mode(from.stat.st_mode & 0o7777))?;
+    if with_times { utimensat(CWD, path, &times(&from.stat), AtFlags::empty()) } else { Ok(()) }
 }
 
 /// Gives what is behind this path exactly these attributes, and this mode. In a directory with a default access list
@@ -113,17 +112,13 @@ fn clothe(path: &str, wanted: &[Xattr], mode: Mode) -> Result<()> {
     chmod(path, mode)
 }
 
-/// A path to an open file, whatever its names are.
-fn link_to(file: impl AsFd) -> String {
-    format!("/proc/self/fd/{}", file.as_fd().as_raw_fd())
-}
-
 fn give(file: impl AsFd, stat: &Stat) -> Result<()> {
     let now = fstat(&file)?;
     if (now.st_uid, now.st_gid) == (stat.st_uid, stat.st_gid) {
         return Ok(());
     }
-    fchown(file, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))
+    let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+    chownat(file, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
 }
 
 fn times(stat: &Stat) -> Timestamps {

@@ -288,6 +288,7 @@ fn a_name_can_steer_no_terminal_in_text_nor_in_json() {
         below: None,
         other_names: 0,
         twin: None,
+        unread: false,
     };
     let expected = r#"[{"kind":"added","path":"/\u007f\u009b2J\u061c\u200e\u202e\u2066é","type":"file"}]"#;
     let json = json(std::slice::from_ref(&change)).unwrap();
@@ -604,4 +605,103 @@ fn a_file_that_lost_a_name_to_an_earlier_apply_has_not_changed() {
     // What somebody writes is another matter.
     fs::write(ground.lower().join("two"), "mine").unwrap();
     assert_eq!(ground.apply_record(&record, Consent { force: false, privileged: true }).len(), 1);
+}
+
+/// Whom a part of a test is.
+const USER: u32 = 65_533;
+
+/// Gives everything to an ordinary user.
+fn give_all(ground: &Ground) {
+    let owner = format!("{USER}:{USER}");
+    assert!(std::process::Command::new("chown").arg("-R").arg(owner).arg(&ground.0).status().unwrap().success());
+}
+
+/// Runs a part as an ordinary user: in a process of its own, for all threads of one have the same user.
+fn as_user(act: impl FnOnce()) {
+    use crate::sys::clone::{Side, clone3};
+    match clone3(0).unwrap() {
+        Side::Child => {
+            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                nix::unistd::setgroups(&[]).unwrap();
+                nix::unistd::setgid(USER.into()).unwrap();
+                nix::unistd::setuid(USER.into()).unwrap();
+                // Only then is its /proc the new user's.
+                rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable).unwrap();
+                act();
+            }));
+            crate::sys::process::exit_now(i32::from(done.is_err()));
+        }
+        Side::Parent(pid, _) => {
+            let status = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+            assert_eq!(status.unwrap().unwrap().1.exit_status(), Some(0), "the part as a user has failed");
+        }
+    }
+}
+
+#[test]
+fn what_is_closed_to_its_own_owner_is_brought_and_stays_closed() {
+    let Some(ground) = Ground::new("closed") else { return };
+    tree(&ground);
+    let lower = ground.lower();
+    fs::create_dir(lower.join("shut")).unwrap();
+    fs::write(lower.join("shut/old"), "old").unwrap();
+    fs::create_dir(lower.join("empty")).unwrap();
+    set_mode(&lower.join("shut"), 0o000);
+    ground.change(|merged| {
+        fs::create_dir(merged.join("closed")).unwrap();
+        fs::create_dir(merged.join("closed/in")).unwrap();
+        fs::write(merged.join("closed/in/x"), "x").unwrap();
+        set_mode(&merged.join("closed/in"), 0o500);
+        set_mode(&merged.join("closed"), 0o000);
+        fs::write(merged.join("shut/new"), "new").unwrap();
+        fs::remove_file(merged.join("shut/old")).unwrap();
+        set_mode(&merged.join("empty"), 0o000);
+        fs::write(merged.join("a"), "none").unwrap();
+        set_mode(&merged.join("a"), 0o000);
+        fs::write(merged.join("kept/none"), "none").unwrap();
+        set_mode(&merged.join("kept/none"), 0o000);
+        set_mode(&merged.join("kept"), 0o100);
+    });
+    give_all(&ground);
+    as_user(|| {
+        let expected = "C /a\nA /closed\nA /closed/in\nA /closed/in/x\nC /empty\nC /kept\nA /kept/none\nA /shut/new\nD /shut/old\n";
+        assert_eq!(text(&ground.list()), expected);
+        assert_eq!(ground.apply(Consent::default()), []);
+        assert_eq!(text(&ground.list()), "", "nothing is left to apply");
+    });
+    let modes = ["closed", "closed/in", "shut", "empty", "a", "kept", "kept/none"].map(|name| mode(&lower.join(name)));
+    assert_eq!(modes, [0o000, 0o500, 0o000, 0o000, 0o000, 0o100, 0o000]);
+    assert_eq!(fs::read_to_string(lower.join("closed/in/x")).unwrap(), "x");
+    assert_eq!(fs::read_to_string(lower.join("kept/none")).unwrap(), "none");
+    assert!(lower.join("shut/new").exists() && !lower.join("shut/old").exists());
+}
+
+#[test]
+fn what_belongs_to_others_is_left_out_and_told_and_the_rest_is_brought() {
+    let Some(ground) = Ground::new("others") else { return };
+    tree(&ground);
+    ground.change(|merged| {
+        fs::write(merged.join("mine"), "").unwrap();
+        fs::create_dir(merged.join("theirs")).unwrap();
+        fs::write(merged.join("theirs/file"), "").unwrap();
+        set_mode(&merged.join("theirs"), 0o700);
+        fs::write(merged.join("b"), "x").unwrap();
+        set_mode(&merged.join("b"), 0o600);
+        fs::write(merged.join("src/deep/f"), "x").unwrap();
+        set_mode(&merged.join("src"), 0o755);
+    });
+    give_all(&ground);
+    for name in ["theirs", "b", "src/deep"] {
+        std::os::unix::fs::chown(ground.upper().join(name), Some(7), Some(7)).unwrap();
+        set_mode(&ground.upper().join(name), 0o700);
+    }
+    as_user(|| {
+        let changes = super::apply::list(ground.layers(), &ground.record()).unwrap();
+        assert_eq!(text(&changes), "C /b\nA /mine\nC /src/deep\nA /theirs\n");
+        let record = ground.record();
+        let errors = Apply::new(ground.layers(), &record).unwrap().all(&changes, Consent::default());
+        let told: Vec<_> = errors.iter().map(|error| (error.subject.as_str(), error.errno)).collect();
+        assert_eq!(told, ["/b", "/src/deep", "/theirs"].map(|name| (name, Some(libc::EACCES))));
+        assert!(ground.lower().join("mine").exists() && !ground.lower().join("theirs").exists());
+    });
 }

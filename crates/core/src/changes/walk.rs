@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, chmodat, fgetxattr, openat, readlinkat, statat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fgetxattr, openat, readlinkat, statat};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
-use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::lower::{Found, Lower};
+use super::open::{INSIDE, Open};
 use super::{Change, Differs, Dress, Hazard, Kind, Known, Layer, Record, Twin, escaped};
 use crate::error::{At, Code, Error, Result};
 use crate::image::tree::xattrs;
@@ -20,6 +21,17 @@ pub(super) const DEEPEST: usize = 1500;
 pub(super) const TOO_DEEP: &str = "directories are nested too deep";
 const STEP: &str = "list the changes";
 
+/// How it is looked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// At everything.
+    Whole,
+    /// At everything that can be read; the rest is marked.
+    Able,
+    /// Only at directories that were modified: no file is read.
+    Directories,
+}
+
 /// Every change that the layers in this directory tell, ordered by path.
 ///
 /// A file that was only opened for writing, or given back its content, is none; times alone are none either.
@@ -27,7 +39,15 @@ const STEP: &str = "list the changes";
 /// # Errors
 /// A directory can't be read, or is too deep.
 pub fn walk(layers: impl AsFd, record: &Record) -> Result<Vec<Change>> {
-    look(layers, record, false)
+    look(layers, record, Look::Whole)
+}
+
+/// As [`walk`]; what is another user's and can't be read is marked.
+///
+/// # Errors
+/// Those of [`walk`].
+pub(super) fn able(layers: impl AsFd, record: &Record) -> Result<Vec<Change>> {
+    look(layers, record, Look::Able)
 }
 
 /// As [`walk`], but only directories that were modified: no file is read.
@@ -35,7 +55,7 @@ pub fn walk(layers: impl AsFd, record: &Record) -> Result<Vec<Change>> {
 /// # Errors
 /// Those of [`walk`].
 pub(super) fn directories(layers: impl AsFd, record: &Record) -> Result<Vec<Change>> {
-    let mut changes = look(layers, record, true)?;
+    let mut changes = look(layers, record, Look::Directories)?;
     changes.retain(|change| change.below.is_some());
     Ok(changes)
 }
@@ -46,21 +66,19 @@ pub fn raise_limit() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
-fn look(layers: impl AsFd, record: &Record, directories_only: bool) -> Result<Vec<Change>> {
+fn look(layers: impl AsFd, record: &Record, how: Look) -> Result<Vec<Change>> {
     let mut changes = Vec::new();
     for (number, layer) in record.layers.iter().enumerate() {
         let name = format!("{number}/upper");
-        let stat = statat(&layers, name.as_str(), AtFlags::SYMLINK_NOFOLLOW).at(STEP, &layer.path)?;
-        let upper = open_own(&layers, name.as_bytes(), OFlags::DIRECTORY).at(STEP, &layer.path)?;
+        let upper = Open::directory(&layers, name.as_bytes(), ResolveFlags::NO_SYMLINKS).at(STEP, &layer.path)?;
         let lower = match Lower::open(&layer.lowers) {
             // What can't be seen now could not be seen then.
             Err(Errno::NOENT | Errno::ACCESS) => Lower::default(),
             other => other.at(STEP, &layer.path)?,
         };
         let names = Names::default();
-        let mut walker =
-            Walker { record, layer, number, path: Vec::new(), changes: &mut changes, names, directories_only };
-        let (mode, below) = (stat.st_mode & 0o7777, lower.dress());
+        let mut walker = Walker { record, layer, number, path: Vec::new(), changes: &mut changes, names, how };
+        let (mode, below) = (upper.stat.st_mode & 0o7777, lower.dress());
         if !layer.plain && mode != layer.mode && below.as_ref().map_or(true, |below| below.mode != mode) {
             walker.tell(Kind::Modified, FileType::Directory, vec![Differs::Mode], Vec::new());
             walker.note_below(below);
@@ -80,7 +98,7 @@ struct Walker<'a> {
     path: Vec<u8>,
     changes: &'a mut Vec<Change>,
     names: Names,
-    directories_only: bool,
+    how: Look,
 }
 
 /// Names that a file has in the layer.
@@ -126,6 +144,7 @@ impl Walker<'_> {
             below: None,
             other_names: 0,
             twin: None,
+            unread: false,
         });
     }
 
@@ -179,6 +198,13 @@ impl Walker<'_> {
         }
     }
 
+    /// Marks the last change, if it can't be read.
+    fn mark(&mut self, unread: bool) {
+        if let Some(change) = self.changes.last_mut() {
+            change.unread |= unread;
+        }
+    }
+
     /// Notes with the last change what is below it. What can't be read could not be compared later either.
     fn note_below(&mut self, dress: rustix::io::Result<Dress>) {
         if let (Some(change), Ok(dress)) = (self.changes.last_mut(), dress) {
@@ -223,14 +249,14 @@ impl Walker<'_> {
     }
 
     /// By the attribute that overlayfs itself goes by: the other one is anybody's to set.
-    fn is_opaque(&self, directory: &OwnedFd) -> bool {
+    fn is_opaque(&self, directory: &Open) -> bool {
         let name = if self.layer.user_xattrs { "user.overlay.opaque" } else { "trusted.overlay.opaque" };
         let mut value = [0_u8; 8];
         fgetxattr(directory, name, &mut value).is_ok_and(|count| value[..count] == *b"y")
     }
 
     /// Everything in a directory. `alone`: nothing of below shows through it.
-    fn directory(&mut self, upper: &OwnedFd, lower: &Lower, depth: usize, plain: bool, alone: bool) -> Result<()> {
+    fn directory(&mut self, upper: &Open, lower: &Lower, depth: usize, plain: bool, alone: bool) -> Result<()> {
         if depth > DEEPEST {
             return Err(self.too_deep());
         }
@@ -246,7 +272,7 @@ impl Walker<'_> {
         for name in &names {
             self.within(name, |walker| walker.entry(upper, lower, name, depth, plain, alone))?;
         }
-        if (!alone && !plain) || self.directories_only {
+        if (!alone && !plain) || self.how == Look::Directories {
             return Ok(());
         }
         for (name, stat) in self.at(lower.names())? {
@@ -268,7 +294,7 @@ impl Walker<'_> {
 
     fn entry(
         &mut self,
-        upper: &OwnedFd,
+        upper: &Open,
         lower: &Lower,
         name: &[u8],
         depth: usize,
@@ -279,7 +305,7 @@ impl Walker<'_> {
             return Ok(());
         }
         let stat = self.at(statat(upper, name, AtFlags::SYMLINK_NOFOLLOW))?;
-        if self.directories_only && FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+        if self.how == Look::Directories && FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
             return Ok(());
         }
         let below = match lower.find(name) {
@@ -313,11 +339,14 @@ impl Walker<'_> {
             Some(below) => {
                 // A link in what was made anew is a copy of ours, and belongs to us.
                 let copied = plain && kind == FileType::Symlink;
-                let mut differs = self.at(differs(upper, name, &stat, below))?;
+                let found = differs(upper, name, &stat, below);
+                let unread = found == Err(Errno::ACCESS) && self.how == Look::Able;
+                let mut differs = if unread { vec![Differs::Content] } else { self.at(found)? };
                 differs.retain(|what| !copied || matches!(what, Differs::Type | Differs::Content));
                 let same = differs.is_empty();
                 if !same {
                     self.tell(Kind::Modified, kind, differs, hazards);
+                    self.mark(unread);
                     if is_directory && was_directory {
                         self.note_below(Dress::of(&*below.parent, name, &below.stat));
                     }
@@ -332,7 +361,17 @@ impl Walker<'_> {
         if !is_directory {
             return Ok(());
         }
-        let inner = self.at(open_own(upper, name, OFlags::DIRECTORY))?;
+        let told = self.changes.last().is_some_and(|change| change.layer == self.number && change.inner == self.path);
+        let inner = match Open::directory(upper, name, INSIDE) {
+            Err(Errno::ACCESS) if self.how == Look::Able => {
+                if !told {
+                    self.tell(Kind::Modified, kind, Vec::new(), Vec::new());
+                }
+                self.mark(true);
+                return Ok(());
+            }
+            other => self.at(other)?,
+        };
         let (lower, below) =
             if was_directory { (self.at(lower.enter(name))?, true) } else { (Lower::default(), false) };
         let alone = below && !lower.is_nothing() && (alone || self.is_opaque(&inner));
@@ -340,29 +379,8 @@ impl Walker<'_> {
     }
 }
 
-/// Opens what is in a layer. A directory or file that its own owner has closed to himself is opened for a moment.
-///
-/// # Errors
-/// Those of openat(2).
-pub(super) fn open_own(parent: impl AsFd, name: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    match openat(&parent, name, flags, Mode::empty()) {
-        Err(Errno::ACCESS) => {}
-        other => return other,
-    }
-    let stat = statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
-    if stat.st_uid != geteuid().as_raw() || FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
-        return Err(Errno::ACCESS);
-    }
-    let mode = |more: u32| Mode::from_raw_mode(stat.st_mode & 0o7777 | more);
-    chmodat(&parent, name, mode(0o500), AtFlags::empty())?;
-    let opened = openat(&parent, name, flags, Mode::empty());
-    chmodat(&parent, name, mode(0), AtFlags::empty())?;
-    opened
-}
-
 /// What of a file could give more rights than the command had.
-fn hazards(parent: &OwnedFd, name: &[u8], stat: &Stat) -> rustix::io::Result<Vec<Hazard>> {
+fn hazards(parent: &Open, name: &[u8], stat: &Stat) -> rustix::io::Result<Vec<Hazard>> {
     let mut hazards = Vec::new();
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => {
@@ -382,7 +400,7 @@ fn hazards(parent: &OwnedFd, name: &[u8], stat: &Stat) -> rustix::io::Result<Vec
     Ok(hazards)
 }
 
-fn differs(upper: &OwnedFd, name: &[u8], stat: &Stat, below: &Found) -> rustix::io::Result<Vec<Differs>> {
+fn differs(upper: &Open, name: &[u8], stat: &Stat, below: &Found) -> rustix::io::Result<Vec<Differs>> {
     let (new, old) = (FileType::from_raw_mode(stat.st_mode), FileType::from_raw_mode(below.stat.st_mode));
     if new != old {
         return Ok(vec![Differs::Type]);
@@ -404,15 +422,15 @@ fn differs(upper: &OwnedFd, name: &[u8], stat: &Stat, below: &Found) -> rustix::
     Ok(differs)
 }
 
-fn same_content(upper: &OwnedFd, name: &[u8], stat: &Stat, below: &Found) -> rustix::io::Result<bool> {
+fn same_content(upper: &Open, name: &[u8], stat: &Stat, below: &Found) -> rustix::io::Result<bool> {
     if stat.st_size != below.stat.st_size {
         return Ok(false);
     }
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let new = File::from(open_own(upper, name, OFlags::empty())?);
+    let new = Open::file(upper, name)?.read()?;
     let old = match openat(&*below.parent, name, flags, Mode::empty()) {
-        // What can't be read can't have been copied up: it was replaced.
-        Err(Errno::ACCESS) => return Ok(false),
+        // An apply gives a file its time, and so does a copy for the layer.
+        Err(Errno::ACCESS) => return Ok(Known::of(stat).written == Known::of(&below.stat).written),
         other => File::from(other?),
     };
     let mut buffers = [vec![0; 128 * 1024], vec![0; 128 * 1024]];

@@ -165,11 +165,11 @@ fn directory(
 }
 
 /// Does the directory hide what is below it?
-pub(crate) fn is_opaque(directory: &OwnedFd) -> bool {
+pub(crate) fn is_opaque(directory: impl AsFd) -> bool {
     let mut value = [0_u8; 1];
     ["trusted.overlay.opaque", "user.overlay.opaque"]
         .iter()
-        .any(|name| fgetxattr(directory, *name, &mut value).is_ok_and(|count| count == 1 && value == *b"y"))
+        .any(|name| fgetxattr(&directory, *name, &mut value).is_ok_and(|count| count == 1 && value == *b"y"))
 }
 
 /// Is this name a whiteout, of either form?
