@@ -125,6 +125,23 @@ asEach('hard links stay what they are, and are parted only when told to', async 
   )
 })
 
+asEach('what apply itself did in a part of the changes is no reason to refuse the rest', async (t, place) => {
+  const dir = project(place)
+  await place.exec('ln', ['a', 'two'], { cwd: dir })
+  const script = 'echo x >> a; chmod 4755 a; echo y >> two; mkdir -m 755 new; echo s > new/s; chmod 4755 new/s'
+  await place.output(['--upper', '../kept', 'sh', '-c', script], { cwd: dir })
+  const { code, stderr } = await place.nsrs(['apply', '--yes', '../kept'], { cwd: dir })
+  t.is(code, 1)
+  t.regex(stderr, /2 of 4 changes applied/)
+  t.is(statSync(join(dir, 'new')).mode & 0o777, 0o755)
+  const rest = await place.nsrs(['apply', '--yes', '--privileged-files', '../kept'], { cwd: dir })
+  t.is(rest.code, 0, rest.stderr)
+  t.deepEqual(
+    ['a', 'two', 'new/s'].map((name) => readFileSync(join(dir, name), 'utf8')),
+    ['a\nx\n', 'a\ny\n', 's\n'],
+  )
+})
+
 asEach('links that a command leaves lead nothing out of the tree', async (t, place) => {
   const dir = project(place)
   const victim = place.make('victim')

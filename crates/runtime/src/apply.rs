@@ -45,18 +45,19 @@ pub fn run(directory: &str, flags: &[&str]) -> Result<i32> {
     raise_limit();
     let (kept, record) = Kept::find(directory)?;
     let layers = kept.layers()?;
-    let changes = list(&layers, &record)?;
-    show(&changes, &wish)?;
+    let listed = list(&layers, &record)?;
+    let changes = &listed.changes;
+    show(changes, &wish)?;
     if wish.dry_run {
         return Ok(0);
     }
     if !changes.is_empty() && !wish.yes && !ask(changes.len())? {
         return Ok(NOT_ALL);
     }
-    let mut apply = Apply::new(&layers, &record)?;
+    let mut apply = Apply::new(&layers, &record)?.after(&listed);
     // Without the note a later apply could only take for changed what this one gave or took a name.
-    let _ = note_known(&kept, &record, apply.remember(&changes));
-    let errors = apply.all(&changes, wish.consent);
+    let _ = note_known(&kept, &record, apply.remember(changes));
+    let errors = apply.all(changes, wish.consent);
     if !errors.is_empty() {
         eprint!("{}", report(&errors));
         let done = changes.len().saturating_sub(errors.len());

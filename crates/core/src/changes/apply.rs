@@ -5,19 +5,18 @@
 //! changed meanwhile, and may be changed by others while this goes on: each step begins with a descriptor of its directory.
 
 use std::collections::HashMap;
-use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    Access, AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, mkdirat, openat, openat2, statat,
+    Access, AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat, openat2, statat,
 };
 use rustix::io::Errno;
 
 use super::open::{INSIDE, Open};
+use super::place::Place;
 use super::walk::{DEEPEST, TOO_DEEP, able};
 use super::{Change, Dress, Hazard, Kind, Known, Record, Twin, escaped, keep_theirs, place};
 use crate::error::{At, Code, Error, Result};
-use crate::image::tree::remove::remove;
 use crate::image::tree::{xattrs, xattrs_of};
 
 /// What may be done.
@@ -42,6 +41,10 @@ pub struct Apply<'a> {
     placed: HashMap<(usize, u64), Twin>,
     /// Files of several names that had not changed before this began.
     known: HashMap<(u64, u64), Known>,
+    /// The name under which things are made.
+    temporary: String,
+    /// Directories in which something has that name, by layer and path.
+    leftovers: Vec<(usize, Vec<u8>)>,
 }
 
 /// What is left to do for a change.
@@ -66,11 +69,19 @@ const PATH: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC)
 const READ: Access = Access::READ_OK.union(Access::EXEC_OK);
 const WRITE: Access = Access::WRITE_OK.union(Access::EXEC_OK);
 
+/// The changes, and in which directories of the real tree an ended apply has left something, by layer and path.
+#[derive(Debug, Default)]
+pub struct Listed {
+    /// By path.
+    pub changes: Vec<Change>,
+    pub(super) leftovers: Vec<(usize, Vec<u8>)>,
+}
+
 /// The changes as they are to the tree of this moment.
 ///
 /// # Errors
 /// Those of [`walk`]; the layers are over an image.
-pub fn list(layers: impl AsFd, record: &Record) -> Result<Vec<Change>> {
+pub fn list(layers: impl AsFd, record: &Record) -> Result<Listed> {
     if let Some(layer) = record.layers.iter().find(|layer| layer.is_image || layer.lowers.len() != 1) {
         return Err(Error::new(
             Code::Unsupported,
@@ -80,7 +91,15 @@ pub fn list(layers: impl AsFd, record: &Record) -> Result<Vec<Change>> {
         .on(&layer.path)
         .hint("run with the same --upper to go on with them"));
     }
-    able(layers, record)
+    let temporary = temporary(&layers, record);
+    able(layers, record, &temporary)
+}
+
+/// The temporary name: the same for every apply of these changes, of which there is one at a time, so that each finds what an
+/// ended one has left.
+fn temporary(layers: impl AsFd, record: &Record) -> String {
+    let ino = fstat(layers).map_or(0, |stat| stat.st_ino);
+    format!(".nsrs-apply-{:x}-{ino:x}", record.since)
 }
 
 impl Apply<'_> {
@@ -91,7 +110,16 @@ impl Apply<'_> {
     pub fn new(layers: impl AsFd, record: &Record) -> Result<Apply<'_>> {
         let bases = record.bases.iter().map(|base| ((base.layer, base.inner.as_str()), &base.dress)).collect();
         let known = record.known.iter().map(|known| (known.file(), *known)).collect();
-        let mut apply = Apply { record, uppers: Vec::new(), targets: Vec::new(), bases, placed: HashMap::new(), known };
+        let mut apply = Apply {
+            record,
+            uppers: Vec::new(),
+            targets: Vec::new(),
+            bases,
+            placed: HashMap::new(),
+            known,
+            temporary: temporary(&layers, record),
+            leftovers: Vec::new(),
+        };
         for (number, layer) in record.layers.iter().enumerate() {
             let found = |directory: BorrowedFd<'_>, path: &str| {
                 openat2(directory, path, PATH | OFlags::DIRECTORY, Mode::empty(), ResolveFlags::NO_SYMLINKS)
@@ -105,6 +133,13 @@ impl Apply<'_> {
             });
         }
         Ok(apply)
+    }
+
+    /// Has to remove what an ended apply has left, too.
+    #[must_use]
+    pub fn after(mut self, listed: &Listed) -> Self {
+        self.leftovers.clone_from(&listed.leftovers);
+        self
     }
 
     /// Notes the files of several names that have not changed: giving one a name, or taking one from it, is a change by its
@@ -135,6 +170,14 @@ impl Apply<'_> {
     /// Does all of them, as far as that can be; what could not be done is told. First [`Apply::remember`] them.
     pub fn all(&mut self, changes: &[Change], consent: Consent) -> Vec<Error> {
         let mut errors = Vec::new();
+        // What an earlier one has left: a part of a file, or a directory that was being removed.
+        for (layer, inner) in &self.leftovers {
+            let at = || Open::beneath(self.target(*layer)?, path(inner), WRITE);
+            if let Err(errno) = at().and_then(|directory| place::clear(&directory, &self.temporary)) {
+                let subject = format!("{}/{}", escaped(inner), self.temporary);
+                errors.push(Error::os("remove what an ended apply has left", subject, errno));
+            }
+        }
         let mut undressed = Vec::new();
         for change in changes {
             match self.one(change, consent) {
@@ -143,7 +186,7 @@ impl Apply<'_> {
                 Err(error) => errors.push(error),
             }
         }
-        // Last, for a directory may be closed to its owner, and its times change with its entries.
+        // Last, for what is in a directory may be none of whom it is opened to, and its times change with its entries.
         for (change, is_new) in undressed.into_iter().rev() {
             if let Err(error) = self.dress(change, is_new) {
                 errors.push(error);
@@ -191,22 +234,19 @@ impl Apply<'_> {
             let why = format!("it is a hard link: {}", keep_theirs(change));
             return Err(Error::new(Code::InUse, STEP, why).on(subject).hint("--force makes it a file of its own"));
         }
-        let was_directory = old.as_ref().is_some_and(is_directory);
-        if change.kind == Kind::Deleted || was_directory || (old.is_some() && change.file_type == FileType::Directory) {
-            let c_name = CString::new(name).map_err(|_| fail(Errno::INVAL))?;
-            remove(&parent, &c_name).map_err(fail)?;
-        }
+        let new = change.kind == Kind::Added && !consent.force;
+        let place = Place { to: &parent, name, temporary: &self.temporary, new };
         if change.kind == Kind::Deleted {
-            return Ok(Next::Done);
+            return place::take_away(place).map(|()| Next::Done).map_err(fail);
         }
         if change.file_type == FileType::Directory {
-            mkdirat(&parent, name, Mode::RWXU).map_err(fail)?;
-            return Ok(Next::DressNew);
+            // With its attributes at once: an apply that goes on finds it as the layer has it.
+            let from = self.directory(change).map_err(fail)?;
+            return place::put_directory(&from, place).map(|()| Next::DressNew).map_err(fail);
         }
         let (from, name, stat) = self.source(change).map_err(fail)?;
         let twin = self.twin(change, &from, name, &stat).map_err(fail)?;
-        let new = change.kind == Kind::Added && !consent.force;
-        place::put(&from, name, &stat, &parent, twin.as_ref(), new).map_err(fail)?;
+        place::put(&from, &stat, place, twin.as_ref()).map_err(fail)?;
         if stat.st_nlink > 1 && twin.is_none() {
             let put = statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW).map_err(fail)?;
             let twin = Twin { inner: change.inner.clone(), known: Known::of(&put) };
@@ -235,11 +275,9 @@ impl Apply<'_> {
             let Pair { target, from } = self.pair(change)?;
             let now = Dress::of_open(&target, &target.stat)?;
             let base = self.bases.get(&(change.layer, escaped(&change.inner).as_str())).copied();
-            Ok(match base {
-                _ if consent.force || now == Dress::of_open(&from, &from.stat)? => true,
-                Some(base) => base.agrees(&now),
-                None => moment(&target.stat) < self.record.since,
-            })
+            let new = Dress::of_open(&from, &from.stat)?;
+            let is_older = base.is_none() && moment(&target.stat) < self.record.since;
+            Ok(consent.force || is_older || now.is_between(base.unwrap_or(&new), &new))
         };
         match act() {
             Ok(true) => Ok(()),
@@ -261,12 +299,14 @@ impl Apply<'_> {
 
     /// A directory of the real tree, and the layer's.
     fn pair(&self, change: &Change) -> rustix::io::Result<Pair> {
-        let from = Open::beneath(&self.uppers[change.layer], path(&change.inner), READ)?;
-        if FileType::from_raw_mode(from.stat.st_mode) != change.file_type {
-            return Err(Errno::STALE);
-        }
+        let from = self.directory(change)?;
         // Nor is it another file system's that is mounted there by now.
         Ok(Pair { target: Open::beneath(self.target(change.layer)?, path(&change.inner), READ)?, from })
+    }
+
+    /// A directory of the layer.
+    fn directory(&self, change: &Change) -> rustix::io::Result<Open> {
+        Open::beneath(&self.uppers[change.layer], path(&change.inner), READ)
     }
 
     fn target(&self, layer: usize) -> rustix::io::Result<&OwnedFd> {

@@ -87,10 +87,19 @@ impl Dress {
         }
     }
 
-    /// Can it be the same? An owner without a name could be anybody.
-    fn agrees(&self, other: &Dress) -> bool {
-        let same = |a: Option<u32>, b: Option<u32>| a.is_none() || b.is_none() || a == b;
-        self.mode == other.mode && same(self.uid, other.uid) && same(self.gid, other.gid) && self.xattrs == other.xattrs
+    /// Can it be one of these, or on the way from one to the other? An apply may have been ended in between. An owner without
+    /// a name could be anybody.
+    fn is_between(&self, from: &Dress, to: &Dress) -> bool {
+        let owner = |now: Option<u32>, from: Option<u32>, to: Option<u32>| from.is_none() || now == from || now == to;
+        // Opened to its owner for the moment.
+        let mode = |mode: u32| self.mode & !0o700 == mode & !0o700 && self.mode & mode & 0o700 == mode & 0o700;
+        let added = self.xattrs.iter().all(|xattr| from.xattrs.contains(xattr) || to.xattrs.contains(xattr));
+        let removed = from.xattrs.iter().all(|xattr| self.xattrs.contains(xattr) || !to.xattrs.contains(xattr));
+        (mode(from.mode) || mode(to.mode))
+            && owner(self.uid, from.uid, to.uid)
+            && owner(self.gid, from.gid, to.gid)
+            && added
+            && removed
     }
 }
 

@@ -1,40 +1,141 @@
 //! Bringing one file of a layer to its place in the real tree: whole or not at all.
+//!
+//! What is made is made under a temporary name, and what is removed goes by it: an apply that is ended in between leaves
+//! that name and nothing else.
 
+use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chmod,
-    chownat, fstat, futimens, ioctl_ficlone, linkat, mknodat, openat, readlinkat, removexattr, renameat_with, setxattr,
-    symlinkat, unlinkat, utimensat,
+    Access, AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
+    chmod, chownat, fstat, futimens, ioctl_ficlone, linkat, mkdirat, mknodat, openat, readlinkat, removexattr,
+    renameat_with, setxattr, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::{Errno, Result};
+use rustix::process::geteuid;
 
 use super::open::{Open, link_to};
 use crate::image::tree::copy::copy;
+use crate::image::tree::remove::remove;
 use crate::image::tree::{Xattr, xattrs, xattrs_at, xattrs_of};
 
 /// The attribute that holds who has which rights besides the mode.
 const ACCESS_LIST: &[u8] = b"system.posix_acl_access";
 
-/// Puts a file that is no directory, or another name of the open file `twin`, in place of whatever has the name. `new`:
-/// nothing may have it.
+/// A name in a directory of the real tree.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    /// The directory.
+    pub to: &'a Open,
+    /// The name.
+    pub name: &'a [u8],
+    /// The temporary name beside it.
+    pub temporary: &'a str,
+    /// Nothing may have the name.
+    pub new: bool,
+}
+
+/// Puts a file that is no directory, or another name of the open file `twin`, in place of whatever has the name.
 ///
 /// # Errors
 /// Whatever keeps it from having content, owner, mode and attributes of the layer's; nothing is left then.
-pub fn put(from: &Open, name: &[u8], stat: &Stat, to: &Open, twin: Option<&OwnedFd>, new: bool) -> Result<()> {
-    let temporary = format!(".nsrs-apply-{}", std::process::id());
-    let _ = unlinkat(to, temporary.as_str(), AtFlags::empty());
+pub fn put(from: &Open, stat: &Stat, place: Place<'_>, twin: Option<&OwnedFd>) -> Result<()> {
+    let Place { to, name, temporary, .. } = place;
+    clear(to, temporary)?;
     let made = match twin {
         // By descriptor: the name that it was opened by may be another file's by now.
-        Some(twin) => linkat(CWD, link_to(twin), to, temporary.as_str(), AtFlags::SYMLINK_FOLLOW),
-        None => make(from, name, stat, to, &temporary),
+        Some(twin) => linkat(CWD, link_to(twin), to, temporary, AtFlags::SYMLINK_FOLLOW),
+        None => make(from, name, stat, to, temporary),
     };
-    let flags = if new { RenameFlags::NOREPLACE } else { RenameFlags::empty() };
-    let done = made.and_then(|()| renameat_with(to, temporary.as_str(), to, name, flags));
+    let done = made.and_then(|()| install(place));
     // Two names of the same file: then rename(2) does nothing, and leaves both.
-    let _ = unlinkat(to, temporary.as_str(), AtFlags::empty());
+    let _ = unlinkat(to, temporary, AtFlags::empty());
     done
+}
+
+/// Puts an empty directory with the owner, mode and attributes of the layer's in place of whatever has the name.
+///
+/// # Errors
+/// Those of [`put`].
+pub fn put_directory(from: &Open, place: Place<'_>) -> Result<()> {
+    let Place { to, temporary, .. } = place;
+    clear(to, temporary)?;
+    let make = || {
+        mkdirat(to, temporary, Mode::RWXU)?;
+        let made = Open::beneath(to, temporary.as_bytes(), Access::EXEC_OK)?;
+        // Whoever may write to the directory could put another one in the name's place.
+        if made.stat.st_uid != geteuid().as_raw() || !is_empty(&made)? {
+            return Err(Errno::STALE);
+        }
+        dress(&made, from, false)?;
+        install(place)
+    };
+    let done = make();
+    if done.is_err() {
+        let _ = clear(to, temporary);
+    }
+    done
+}
+
+fn is_empty(directory: &Open) -> Result<bool> {
+    let entries: Vec<_> = Dir::read_from(openat(directory, ".", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)?
+        .collect::<Result<_>>()?;
+    Ok(entries.iter().all(|entry| matches!(entry.file_name().to_bytes(), b"." | b"..")))
+}
+
+/// Gives what is ready under the temporary name its own.
+fn install(place: Place<'_>) -> Result<()> {
+    let Place { to, name, temporary, new } = place;
+    let rename = |flags| renameat_with(to, temporary, to, name, flags);
+    if new {
+        return rename(RenameFlags::NOREPLACE);
+    }
+    match rename(RenameFlags::empty()) {
+        Err(Errno::ISDIR | Errno::NOTDIR | Errno::NOTEMPTY | Errno::EXIST) => {}
+        other => return other,
+    }
+    match rename(RenameFlags::EXCHANGE) {
+        // The name is the new one's; the temporary one the old one's.
+        Ok(()) => clear(to, temporary).inspect_err(|_| {
+            let _ = rename(RenameFlags::EXCHANGE);
+        }),
+        // Not every file system can.
+        Err(_) => remove(to, &c_name(name)?).and_then(|()| rename(RenameFlags::NOREPLACE)),
+    }
+}
+
+/// Takes a name away, with everything in it.
+///
+/// # Errors
+/// It can't be removed.
+pub fn take_away(place: Place<'_>) -> Result<()> {
+    let Place { to, name, temporary, .. } = place;
+    clear(to, temporary)?;
+    let stat = match statat(to, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => return Ok(()),
+        other => other?,
+    };
+    let whole = FileType::from_raw_mode(stat.st_mode) != FileType::Directory;
+    // A directory on an overlay can't be renamed.
+    if whole || renameat_with(to, name, to, temporary, RenameFlags::NOREPLACE).is_err() {
+        return remove(to, &c_name(name)?);
+    }
+    clear(to, temporary).inspect_err(|_| {
+        let _ = renameat_with(to, temporary, to, name, RenameFlags::NOREPLACE);
+    })
+}
+
+/// Removes what an earlier apply has left under the temporary name.
+///
+/// # Errors
+/// It can't be removed.
+pub fn clear(to: &Open, temporary: &str) -> Result<()> {
+    remove(to, &c_name(temporary.as_bytes())?)
+}
+
+fn c_name(name: &[u8]) -> Result<CString> {
+    CString::new(name).map_err(|_| Errno::INVAL)
 }
 
 fn make(from: &Open, name: &[u8], stat: &Stat, to: &Open, temporary: &str) -> Result<()> {
@@ -62,7 +163,9 @@ fn make(from: &Open, name: &[u8], stat: &Stat, to: &Open, temporary: &str) -> Re
     }
     let made = openat(to, temporary, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
     let now = fstat(&made)?;
-    if FileType::from_raw_mode(now.st_mode) != kind || now.st_nlink != 1 {
+    let is_device = matches!(kind, FileType::CharacterDevice | FileType::BlockDevice);
+    let is_other = FileType::from_raw_mode(now.st_mode) != kind || (is_device && now.st_rdev != stat.st_rdev);
+    if is_other || now.st_nlink != 1 || now.st_uid != geteuid().as_raw() {
         return Err(Errno::STALE);
     }
     // By descriptor: whoever may write to the directory could put another file in the name's place.

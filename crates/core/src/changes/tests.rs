@@ -696,7 +696,7 @@ fn what_belongs_to_others_is_left_out_and_told_and_the_rest_is_brought() {
         set_mode(&ground.upper().join(name), 0o700);
     }
     as_user(|| {
-        let changes = super::apply::list(ground.layers(), &ground.record()).unwrap();
+        let changes = super::apply::list(ground.layers(), &ground.record()).unwrap().changes;
         assert_eq!(text(&changes), "C /b\nA /mine\nC /src/deep\nA /theirs\n");
         let record = ground.record();
         let errors = Apply::new(ground.layers(), &record).unwrap().all(&changes, Consent::default());
@@ -704,4 +704,81 @@ fn what_belongs_to_others_is_left_out_and_told_and_the_rest_is_brought() {
         assert_eq!(told, ["/b", "/src/deep", "/theirs"].map(|name| (name, Some(libc::EACCES))));
         assert!(ground.lower().join("mine").exists() && !ground.lower().join("theirs").exists());
     });
+}
+
+#[test]
+fn an_apply_goes_on_where_one_was_that_was_killed() {
+    for moment in [1, 3, 6, 10, 15, 25] {
+        let Some(ground) = Ground::new("go-on") else { return };
+        tree(&ground);
+        fs::create_dir(ground.lower().join("src/own")).unwrap();
+        ground.change(|merged| {
+            for n in 0..100 {
+                let dir = merged.join(format!("new/d{n}"));
+                fs::create_dir_all(&dir).unwrap();
+                fs::write(dir.join("f"), "f").unwrap();
+                set_mode(&dir, 0o755);
+            }
+            set_mode(&merged.join("new"), 0o755);
+            set_mode(&merged.join("src"), 0o711);
+            std::os::unix::fs::chown(merged.join("src"), Some(7), Some(8)).unwrap();
+            for name in ["gone", "again"] {
+                fs::remove_dir_all(merged.join(name)).unwrap();
+            }
+            fs::write(merged.join("again"), "").unwrap();
+            fs::write(merged.join("a"), "longer").unwrap();
+            fs::remove_dir(merged.join("src/own")).unwrap();
+            fs::write(merged.join("src/own"), "").unwrap();
+        });
+        let record = Record { since: now(), ..ground.noted() };
+        let apply = || {
+            let listed = super::apply::list(ground.layers(), &record).unwrap();
+            Apply::new(ground.layers(), &record).unwrap().after(&listed).all(&listed.changes, Consent::default())
+        };
+        match crate::sys::clone::clone3(0).unwrap() {
+            crate::sys::clone::Side::Child => crate::sys::process::exit_now(apply().len().try_into().unwrap_or(1)),
+            crate::sys::clone::Side::Parent(pid, _) => {
+                std::thread::sleep(std::time::Duration::from_millis(moment));
+                rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+                rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()).unwrap();
+            }
+        }
+        assert_eq!(apply(), [], "after {moment} ms");
+        assert_eq!(text(&ground.list()), "");
+        let left = std::process::Command::new("find").arg(ground.lower()).args(["-name", ".nsrs-*"]).output().unwrap();
+        assert!(left.stdout.is_empty(), "{left:?}");
+    }
+}
+
+#[test]
+fn what_an_ended_apply_has_left_goes_with_the_next_and_is_no_change() {
+    let Some(ground) = Ground::new("left") else { return };
+    tree(&ground);
+    let lower = ground.lower();
+    set_mode(&lower.join("src"), 0o750);
+    ground.change(|merged| {
+        fs::remove_dir_all(merged.join("again")).unwrap();
+        fs::create_dir(merged.join("again")).unwrap();
+        fs::write(merged.join("kept/new"), "").unwrap();
+        set_mode(&merged.join("src"), 0o711);
+        std::os::unix::fs::chown(merged.join("src"), Some(7), Some(8)).unwrap();
+    });
+    let record = ground.noted();
+    let record = Record { since: now(), ..record };
+    // Between owner and mode.
+    std::os::unix::fs::chown(lower.join("src"), Some(7), Some(8)).unwrap();
+    let ino = rustix::fs::fstat(ground.layers()).unwrap().st_ino;
+    let temporary = format!(".nsrs-apply-{:x}-{ino:x}", record.since);
+    fs::create_dir_all(lower.join("again").join(&temporary).join("deep")).unwrap();
+    fs::write(lower.join(&temporary), "half").unwrap();
+    fs::write(lower.join("kept").join(".nsrs-apply-1-1"), "another's").unwrap();
+    let listed = super::apply::list(ground.layers(), &record).unwrap();
+    assert_eq!(text(&listed.changes), "D /again/both\nD /again/old\nA /kept/new\nC /src\n");
+    let mut apply = Apply::new(ground.layers(), &record).unwrap().after(&listed);
+    assert_eq!(apply.all(&listed.changes, Consent::default()), []);
+    assert!(!lower.join(&temporary).exists() && fs::read_dir(lower.join("again")).unwrap().next().is_none());
+    assert!(lower.join("kept/.nsrs-apply-1-1").exists());
+    assert_eq!(mode(&lower.join("src")), 0o711);
+    let listed = super::apply::list(ground.layers(), &record).unwrap();
+    assert_eq!(text(&listed.changes), "");
 }

@@ -9,6 +9,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fgetx
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::apply::Listed;
 use super::lower::{Found, Lower};
 use super::open::{INSIDE, Open};
 use super::{Change, Differs, Dress, Hazard, Kind, Known, Layer, Record, Twin, escaped};
@@ -23,11 +24,11 @@ const STEP: &str = "list the changes";
 
 /// How it is looked.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Look {
+enum Look<'a> {
     /// At everything.
     Whole,
-    /// At everything that can be read; the rest is marked.
-    Able,
+    /// At everything that can be read, and the rest is marked; and below for this name.
+    Able(&'a str),
     /// Only at directories that were modified: no file is read.
     Directories,
 }
@@ -39,15 +40,15 @@ enum Look {
 /// # Errors
 /// A directory can't be read, or is too deep.
 pub fn walk(layers: impl AsFd, record: &Record) -> Result<Vec<Change>> {
-    look(layers, record, Look::Whole)
+    look(layers, record, Look::Whole).map(|listed| listed.changes)
 }
 
-/// As [`walk`]; what is another user's and can't be read is marked.
+/// As [`walk`]; what is another user's and can't be read is marked, and what has the temporary name of an apply is found.
 ///
 /// # Errors
 /// Those of [`walk`].
-pub(super) fn able(layers: impl AsFd, record: &Record) -> Result<Vec<Change>> {
-    look(layers, record, Look::Able)
+pub(super) fn able(layers: impl AsFd, record: &Record, temporary: &str) -> Result<Listed> {
+    look(layers, record, Look::Able(temporary))
 }
 
 /// As [`walk`], but only directories that were modified: no file is read.
@@ -55,7 +56,7 @@ pub(super) fn able(layers: impl AsFd, record: &Record) -> Result<Vec<Change>> {
 /// # Errors
 /// Those of [`walk`].
 pub(super) fn directories(layers: impl AsFd, record: &Record) -> Result<Vec<Change>> {
-    let mut changes = look(layers, record, Look::Directories)?;
+    let mut changes = look(layers, record, Look::Directories)?.changes;
     changes.retain(|change| change.below.is_some());
     Ok(changes)
 }
@@ -66,8 +67,8 @@ pub fn raise_limit() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
-fn look(layers: impl AsFd, record: &Record, how: Look) -> Result<Vec<Change>> {
-    let mut changes = Vec::new();
+fn look(layers: impl AsFd, record: &Record, how: Look<'_>) -> Result<Listed> {
+    let (mut changes, mut leftovers) = (Vec::new(), Vec::new());
     for (number, layer) in record.layers.iter().enumerate() {
         let name = format!("{number}/upper");
         let upper = Open::directory(&layers, name.as_bytes(), ResolveFlags::NO_SYMLINKS).at(STEP, &layer.path)?;
@@ -77,7 +78,16 @@ fn look(layers: impl AsFd, record: &Record, how: Look) -> Result<Vec<Change>> {
             other => other.at(STEP, &layer.path)?,
         };
         let names = Names::default();
-        let mut walker = Walker { record, layer, number, path: Vec::new(), changes: &mut changes, names, how };
+        let mut walker = Walker {
+            record,
+            layer,
+            number,
+            path: Vec::new(),
+            changes: &mut changes,
+            names,
+            leftovers: &mut leftovers,
+            how,
+        };
         let (mode, below) = (upper.stat.st_mode & 0o7777, lower.dress());
         if !layer.plain && mode != layer.mode && below.as_ref().map_or(true, |below| below.mode != mode) {
             walker.tell(Kind::Modified, FileType::Directory, vec![Differs::Mode], Vec::new());
@@ -87,7 +97,7 @@ fn look(layers: impl AsFd, record: &Record, how: Look) -> Result<Vec<Change>> {
         walker.hard_links();
     }
     changes.sort_by(|a, b| a.path.split(|byte| *byte == b'/').cmp(b.path.split(|byte| *byte == b'/')));
-    Ok(changes)
+    Ok(Listed { changes, leftovers })
 }
 
 struct Walker<'a> {
@@ -98,7 +108,8 @@ struct Walker<'a> {
     path: Vec<u8>,
     changes: &'a mut Vec<Change>,
     names: Names,
-    how: Look,
+    leftovers: &'a mut Vec<(usize, Vec<u8>)>,
+    how: Look<'a>,
 }
 
 /// Names that a file has in the layer.
@@ -269,6 +280,13 @@ impl Walker<'_> {
                 names.insert(name);
             }
         }
+        let temporary = match self.how {
+            Look::Able(name) if matches!(lower.find(name.as_bytes()), Ok(Some(_))) => name.as_bytes(),
+            _ => b"",
+        };
+        if !temporary.is_empty() {
+            self.leftovers.push((self.number, self.path.clone()));
+        }
         for name in &names {
             self.within(name, |walker| walker.entry(upper, lower, name, depth, plain, alone))?;
         }
@@ -279,7 +297,7 @@ impl Walker<'_> {
             let kind = FileType::from_raw_mode(stat.st_mode);
             // Of what was made anew only links can be removed: the rest are mount points, or was never copied.
             let could_be = alone || kind == FileType::Symlink;
-            if could_be && !names.contains(&name) {
+            if could_be && !names.contains(&name) && name != temporary {
                 self.within(&name, |walker| {
                     walker.tell(Kind::Deleted, kind, Vec::new(), Vec::new());
                     if kind != FileType::Directory {
@@ -340,7 +358,7 @@ impl Walker<'_> {
                 // A link in what was made anew is a copy of ours, and belongs to us.
                 let copied = plain && kind == FileType::Symlink;
                 let found = differs(upper, name, &stat, below);
-                let unread = found == Err(Errno::ACCESS) && self.how == Look::Able;
+                let unread = found == Err(Errno::ACCESS) && matches!(self.how, Look::Able(_));
                 let mut differs = if unread { vec![Differs::Content] } else { self.at(found)? };
                 differs.retain(|what| !copied || matches!(what, Differs::Type | Differs::Content));
                 let same = differs.is_empty();
@@ -363,7 +381,7 @@ impl Walker<'_> {
         }
         let told = self.changes.last().is_some_and(|change| change.layer == self.number && change.inner == self.path);
         let inner = match Open::directory(upper, name, INSIDE) {
-            Err(Errno::ACCESS) if self.how == Look::Able => {
+            Err(Errno::ACCESS) if matches!(self.how, Look::Able(_)) => {
                 if !told {
                     self.tell(Kind::Modified, kind, Vec::new(), Vec::new());
                 }
