@@ -8,12 +8,14 @@ const FLAGS = {
   force: ['--force', 'write over what has changed in the real tree since the command ran, and part hard links'],
   'privileged-files': ['--privileged-files', 'bring set-user-ID files, file capabilities and devices too'],
   keep: ['--keep', 'keep the directory'],
+  discard: ['--discard', 'apply nothing: only remove the kept changes'],
 } as const
 
 const EXAMPLES = `
 Examples:
   nsrs run --diff --upper ./changes -- make install     what would it change?
   nsrs apply ./changes                                  show it once more, ask, do it
+  nsrs apply --discard ./changes                        or throw it away
 `
 
 /** `nsrs apply`. */
@@ -22,7 +24,7 @@ export function applyCommand(): Command {
     .description(
       'Bring the changes that nsrs run --upper has kept into the real tree, after showing them. What has changed there ' +
         'meanwhile, or needs rights that the caller lacks, is left out and told.\n' +
-        'Exit code: 0 all is applied, and the directory gone; 1 not all of it; 125 nsrs failed.',
+        'Exit code: 0 all is applied, or discarded, and the directory gone; 1 not all of it; 125 nsrs failed.',
     )
     .argument('<directory>')
     .helpOption('--help', 'show this')

@@ -20,7 +20,7 @@ export declare class Supervisor {
 
 /**
  * Shows kept changes, asks, and brings them into the real tree, in the place of this process. Returns only the reason why
- * it could not. Flags: `yes`, `dry-run`, `keep`, `json`, `force`, `privileged-files`.
+ * it could not. Flags: `yes`, `dry-run`, `keep`, `json`, `discard`, `force`, `privileged-files`.
  */
 export declare function applyInPlace(executable: string, directory: string, flags: Array<string>): ErrorRecord
 

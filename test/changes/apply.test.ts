@@ -12,7 +12,7 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { snapshot } from '../helpers/canary.ts'
-import { asEach, asRoot, type Place } from '../helpers/product.ts'
+import { asEach, asRoot, asUser, type Place } from '../helpers/product.ts'
 
 function project(place: Place): string {
   const dir = place.make('project')
@@ -140,6 +140,41 @@ asEach('what apply itself did in a part of the changes is no reason to refuse th
     ['a', 'two', 'new/s'].map((name) => readFileSync(join(dir, name), 'utf8')),
     ['a\nx\n', 'a\ny\n', 's\n'],
   )
+})
+
+asEach('kept changes can be thrown away, whoever owns them', async (t, place) => {
+  const dir = project(place)
+  const before = snapshot(dir)
+  const script = 'echo x >> a; mkdir d; echo x > d/f; chmod 000 d'
+  await place.output(['--upper', '../kept', 'sh', '-c', script], { cwd: dir })
+  const { code, stdout, stderr } = await place.nsrs(['apply', '--discard', '../kept'], { cwd: dir })
+  t.deepEqual([code, stdout, stderr], [0, '', ''])
+  t.false(existsSync(join(place.dir, 'kept')))
+  t.deepEqual(snapshot(dir), before)
+  const both = await place.nsrs(['apply', '--discard', '--keep', 'src'], { cwd: dir })
+  t.is(both.code, 125)
+  t.regex(both.stderr, /--discard with --keep/)
+  const none = await place.nsrs(['apply', '--discard', 'src'], { cwd: dir })
+  t.is(none.code, 125)
+  t.regex(none.stderr, /holds none/)
+})
+
+asUser('an ordinary user throws away what other users of the container own', async (t, place) => {
+  const root = place.make('root')
+  for (const sub of ['bin', 'proc', 'sys', 'dev', 'etc']) place.make(`root/${sub}`)
+  await place.exec('cp', ['/bin/busybox', join(root, 'bin/busybox')])
+  const script = 'busybox mkdir /d; echo x > /d/f; busybox chown -R 5:5 /d; busybox chmod 700 /d; echo y > /mine'
+  const run = await place.run(['--rootfs', root, '--upper', 'kept', '/bin/busybox', 'sh', '-c', script])
+  t.is(run.code, 0, run.stderr)
+  const shown = await place.nsrs(['apply', '--dry-run', 'kept'])
+  t.is(shown.stdout, 'A /d\nA /mine\n', shown.stderr)
+  const applied = await place.nsrs(['apply', '--yes', 'kept'])
+  t.is(applied.code, 1)
+  t.regex(applied.stderr, /another user's of the container/)
+  t.is(readFileSync(join(root, 'mine'), 'utf8'), 'y\n')
+  const { code, stderr } = await place.nsrs(['apply', '--discard', 'kept'])
+  t.deepEqual([code, stderr], [0, ''])
+  t.false(existsSync(join(place.dir, 'kept')))
 })
 
 asEach('links that a command leaves lead nothing out of the tree', async (t, place) => {

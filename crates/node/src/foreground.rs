@@ -104,7 +104,7 @@ fn replace(executable: &str, spec: &nsrs_core::spec::Spec) -> nsrs_core::error::
 }
 
 /// Shows kept changes, asks, and brings them into the real tree, in the place of this process. Returns only the reason why
-/// it could not. Flags: `yes`, `dry-run`, `keep`, `json`, `force`, `privileged-files`.
+/// it could not. Flags: `yes`, `dry-run`, `keep`, `json`, `discard`, `force`, `privileged-files`.
 #[napi]
 pub fn apply_in_place(executable: String, directory: String, flags: Vec<String>) -> ErrorRecord {
     let args: Vec<&str> = ["apply", VERSION, &directory].into_iter().chain(flags.iter().map(String::as_str)).collect();

@@ -16,6 +16,7 @@ struct Wish {
     yes: bool,
     dry_run: bool,
     keep: bool,
+    discard: bool,
     json: bool,
     consent: Consent,
 }
@@ -27,6 +28,7 @@ fn wish(flags: &[&str]) -> Result<Wish> {
             "yes" => wish.yes = true,
             "dry-run" => wish.dry_run = true,
             "keep" => wish.keep = true,
+            "discard" => wish.discard = true,
             "json" => wish.json = true,
             "force" => wish.consent.force = true,
             "privileged-files" => wish.consent.privileged = true,
@@ -43,6 +45,13 @@ fn wish(flags: &[&str]) -> Result<Wish> {
 pub fn run(directory: &str, flags: &[&str]) -> Result<i32> {
     let wish = wish(flags)?;
     raise_limit();
+    if wish.discard {
+        if let Some(other) = flags.iter().find(|flag| **flag != "discard" && **flag != "yes") {
+            return Err(Error::new(Code::InvalidArgument, "discard the changes", "nothing is applied, listed or kept")
+                .on(format!("--discard with --{other}")));
+        }
+        return discard(&Kept::find_any(directory)?, directory).map(|()| 0);
+    }
     let (kept, record) = Kept::find(directory)?;
     let layers = kept.layers()?;
     let listed = list(&layers, &record)?;
@@ -65,16 +74,18 @@ pub fn run(directory: &str, flags: &[&str]) -> Result<i32> {
         return Ok(NOT_ALL);
     }
     if !wish.keep {
-        let others = kept.discard()?;
-        if !others.is_empty() {
-            eprintln!(
-                "nsrs: {} stays: nsrs has not made what else is in it: {}",
-                escaped(directory.as_bytes()),
-                others.join(", ")
-            );
-        }
+        discard(&kept, directory)?;
     }
     Ok(0)
+}
+
+fn discard(kept: &Kept, directory: &str) -> Result<()> {
+    let others = kept.discard()?;
+    if !others.is_empty() {
+        let directory = escaped(directory.as_bytes());
+        eprintln!("nsrs: {directory} stays: nsrs has not made what else is in it: {}", others.join(", "));
+    }
+    Ok(())
 }
 
 fn show(changes: &[Change], wish: &Wish) -> Result<()> {

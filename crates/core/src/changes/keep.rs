@@ -4,7 +4,7 @@
 //! on the directory.
 
 use std::collections::HashSet;
-use std::ffi::CString;
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,14 +15,18 @@ use rustix::fs::{
     renameat, statat, unlinkat,
 };
 use rustix::io::Errno;
-use rustix::process::geteuid;
+use rustix::process::{WaitOptions, geteuid, waitpid};
 
 use super::{Base, Known, Record, escaped};
 use crate::error::{At, Code, Error, Result};
+use crate::host::Host;
+use crate::image::identity;
 use crate::image::tree::remove::remove;
 use crate::plan::Plan;
 use crate::plan::idmap::{IdMap, UserNamespace};
 use crate::plan::mount::{Mount, Source};
+use crate::sys::clone::{Side, clone3};
+use crate::sys::process::exit_now;
 
 /// The format of what is kept.
 pub const FORMAT: u32 = 1;
@@ -33,6 +37,7 @@ const DRAFT: &str = "changes.json.new";
 const LAYERS: &str = "layers";
 /// Layers that are being removed.
 const GONE: &str = "layers.gone";
+const GONE_C: &CStr = c"layers.gone";
 /// The largest record that is read.
 const MOST: u64 = 64 << 20;
 
@@ -112,12 +117,24 @@ impl Kept {
     /// It is none.
     pub fn find(path: &str) -> Result<(Kept, Record)> {
         let kept = Kept::open(path)?;
-        let record = read(&kept.directory, path)?.ok_or_else(|| {
-            Error::new(Code::InvalidArgument, "read the kept changes", "the directory holds none")
-                .on(path)
-                .hint("give a directory that nsrs run --upper has made")
+        let record = read(&kept.directory, path)?.ok_or_else(|| match is_there(&kept.directory, GONE) {
+            true => none(path).because("the changes are gone, but for a rest").hint("nsrs apply --discard removes it"),
+            false => none(path),
         })?;
         Ok((kept, record))
+    }
+
+    /// Opens a directory in which nsrs keeps or kept something, whatever of it is left.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn find_any(path: &str) -> Result<Kept> {
+        let kept = Kept::open(path)?;
+        if [RECORD, LAYERS, GONE].iter().any(|name| is_there(&kept.directory, name)) {
+            Ok(kept)
+        } else {
+            Err(none(path))
+        }
     }
 
     /// Removes what nsrs has made in it, and the directory if it holds nothing else; returns the names of what else there is.
@@ -125,7 +142,7 @@ impl Kept {
     /// # Errors
     /// Something can't be removed.
     pub fn discard(&self) -> Result<Vec<String>> {
-        let step = "remove the applied changes";
+        let step = "remove the kept changes";
         // A part of a layer would tell of deletions that never were: first it becomes none.
         match renameat(&self.directory, LAYERS, &self.directory, GONE) {
             Ok(()) | Err(Errno::NOENT) => {}
@@ -137,8 +154,7 @@ impl Kept {
                 Err(errno) => return Err(Error::os(step, format!("{}/{name}", self.path), errno)),
             }
         }
-        let gone = CString::new(GONE).at(step, &self.path)?;
-        remove(&self.directory, &gone).at(step, format!("{}/{GONE}", self.path))?;
+        self.remove_layers(step)?;
         let mut others = Vec::new();
         for entry in Dir::read_from(&self.directory).at(step, &self.path)? {
             let entry = entry.at(step, &self.path)?;
@@ -153,9 +169,31 @@ impl Kept {
         Ok(others)
     }
 
+    /// Some of what is in the layers may be other users' of the container: an ordinary user removes that as it was made, in
+    /// a user namespace.
+    fn remove_layers(&self, step: &str) -> Result<()> {
+        let remove = || remove(&self.directory, GONE_C).at(step, format!("{}/{GONE}", self.path));
+        match remove() {
+            Err(error) if matches!(error.errno, Some(libc::EACCES | libc::EPERM)) && !geteuid().is_root() => {}
+            other => return other,
+        }
+        let host = Host::probe();
+        match clone3(0).at(step, "")? {
+            Side::Child => {
+                let done = identity::enter(&host).is_ok() && remove().is_ok();
+                exit_now(i32::from(!done));
+            }
+            Side::Parent(pid, _) => {
+                let _ = waitpid(Some(pid), WaitOptions::empty());
+            }
+        }
+        // Nothing is left, or this tells why.
+        remove().map_err(|error| error.hint("what is in it belongs to other users: root can remove it"))
+    }
+
     /// Removes the directory, which is empty, if its path still leads to it.
     fn remove_itself(&self) -> Result<()> {
-        let step = "remove the applied changes";
+        let step = "remove the kept changes";
         let path = std::fs::canonicalize(&self.path).at(step, &self.path)?;
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -175,6 +213,12 @@ impl Kept {
     pub fn layers(&self) -> Result<OwnedFd> {
         layers(&self.directory).at("open the kept changes", &self.path)
     }
+}
+
+fn none(path: &str) -> Error {
+    Error::new(Code::InvalidArgument, "read the kept changes", "the directory holds none")
+        .on(path)
+        .hint("give a directory that nsrs run --upper has made")
 }
 
 /// Refuses a mount by which the container could write to where its changes are kept: it could say of what tree they are.

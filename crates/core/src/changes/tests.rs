@@ -782,3 +782,21 @@ fn what_an_ended_apply_has_left_goes_with_the_next_and_is_no_change() {
     let listed = super::apply::list(ground.layers(), &record).unwrap();
     assert_eq!(text(&listed.changes), "");
 }
+
+#[test]
+fn an_ended_removal_is_told_and_gone_on_with() {
+    let Some(ground) = Ground::new("rest") else { return };
+    let dir = kept(&ground);
+    fs::create_dir_all(dir.join("layers.gone/0/work/work")).unwrap();
+    fs::remove_dir(dir.join("layers")).unwrap();
+    fs::remove_file(dir.join("changes.json")).unwrap();
+    let path = dir.to_str().unwrap();
+    let error = Kept::find(path).unwrap_err();
+    assert!(error.to_string().contains("but for a rest"), "{error}");
+    assert_eq!(Kept::find_any(path).unwrap().discard().unwrap(), Vec::<String>::new());
+    assert!(!dir.exists());
+    fs::create_dir(&dir).unwrap();
+    set_mode(&dir, 0o700);
+    fs::write(dir.join("mine"), "").unwrap();
+    assert!(Kept::find_any(path).unwrap_err().to_string().contains("holds none"));
+}
