@@ -282,7 +282,7 @@ unless(noRegistry(), asEach, 'whatever ends nsrs run while it pulls ends the pul
 
 withImage(
   'what a command changes of an image is listed and kept, but never applied to its layers',
-  [],
+  ['VOLUME /volume/of/it'],
   async (t, place) => {
     const script = 'echo x > /new; rm /bin/cat'
     const first = await run(place, '--diff', '--upper', 'kept', 'app', 'sh', '-c', script)
@@ -291,6 +291,17 @@ withImage(
     t.is(await good(t, run(place, '--upper', 'kept', 'app', 'sh', '-c', 'read x < /new; echo $x')), 'x\n')
     const thrown = await run(place, '--diff', 'app', 'sh', '-c', script)
     t.deepEqual(thrown.stderr.trimEnd().split('\n'), ['D /bin/cat', 'A /new'])
+    const made = await run(
+      place,
+      '--diff',
+      '-w',
+      '/made/for/it',
+      'app',
+      'sh',
+      '-c',
+      'echo x > own; mkdir /made/more; echo > /volume/of/it/x',
+    )
+    t.deepEqual(made.stderr.trimEnd().split('\n'), ['A /made/for/it/own', 'A /made/more', 'A /volume/of/it/x'])
     const applied = await place.nsrs(['apply', '--yes', 'kept'])
     t.is(applied.code, 125)
     t.regex(applied.stderr, /of an image, whose layers stay as they are/)

@@ -368,6 +368,9 @@ pub fn go_on(record: &mut Record, earlier: Record, path: &str) -> Result<()> {
     record.mount_points.extend(earlier.mount_points);
     record.mount_points.sort();
     record.mount_points.dedup();
+    record.made.extend(earlier.made);
+    record.made.sort();
+    record.made.dedup();
     record.bases = earlier.bases;
     record.known = earlier.known;
     Ok(())

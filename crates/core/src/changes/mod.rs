@@ -116,6 +116,9 @@ pub struct Record {
     /// Where something was mounted in the container: these places, and what had to be made on the way, are not the
     /// command's.
     pub mount_points: Vec<String>,
+    /// Directories that had to be there for the command: its working directory, and an image's volumes.
+    #[serde(default)]
+    pub made: Vec<String>,
     /// The real directories that the command has given other attributes, as they were. Without one of its own a directory
     /// that has changed since is one that may have been given others by somebody else.
     #[serde(default)]

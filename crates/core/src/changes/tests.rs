@@ -800,3 +800,18 @@ fn an_ended_removal_is_told_and_gone_on_with() {
     fs::write(dir.join("mine"), "").unwrap();
     assert!(Kept::find_any(path).unwrap_err().to_string().contains("holds none"));
 }
+
+#[test]
+fn what_was_made_for_the_command_is_nobodys_change_but_what_is_in_it_is() {
+    let Some(ground) = Ground::new("made") else { return };
+    tree(&ground);
+    ground.change(|merged| {
+        fs::create_dir_all(merged.join("new/work/own")).unwrap();
+        fs::create_dir_all(merged.join("kept/volume")).unwrap();
+        fs::create_dir(merged.join("new/workshop")).unwrap();
+        fs::write(merged.join("kept/volume/file"), "").unwrap();
+    });
+    let record = Record { made: vec!["/kept/volume".into(), "/new/work".into()], ..ground.record() };
+    let changes = walk(ground.layers(), &record).unwrap();
+    assert_eq!(text(&changes), "A /kept/volume/file\nA /new/work/own\nA /new/workshop\n");
+}

@@ -228,11 +228,13 @@ impl Walker<'_> {
         self.record.mount_points.iter().any(|point| point.as_bytes() == whole)
     }
 
-    /// Something is mounted below it: it was there before the command.
+    /// Something is mounted below it, or was made there or below it: it was there before the command.
     fn is_way(&self) -> bool {
         let mut whole = self.whole();
         whole.push(b'/');
+        let made = |made: &String| [made.as_bytes(), b"/"].concat().starts_with(&whole);
         self.record.mount_points.iter().any(|point| point.as_bytes().starts_with(&whole))
+            || self.record.made.iter().any(made)
     }
 
     fn within(&mut self, name: &[u8], act: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {

@@ -14,6 +14,7 @@ use crate::changes::{Record, keep};
 use crate::error::{At, Code, Error, Result};
 use crate::host::tree::unescape;
 use crate::plan::Plan;
+use crate::plan::root::Root;
 
 /// The directory in which the changes are kept, as this mount namespace has it.
 pub struct Kept {
@@ -69,6 +70,7 @@ pub fn tell(plan: &Plan, scratch: &Scratch, kept: Option<Kept>, proc: &OwnedFd, 
         since: now.tv_sec * 1_000_000_000 + now.tv_nsec,
         layers: layers.to_vec(),
         mount_points: mount_points(proc)?,
+        made: made(plan),
         bases: Vec::new(),
         known: Vec::new(),
     };
@@ -89,6 +91,16 @@ pub fn tell(plan: &Plan, scratch: &Scratch, kept: Option<Kept>, proc: &OwnedFd, 
     };
     fds.extend(namespace.as_ref().map(AsFd::as_fd));
     channel.send(&FromChild::Layers, &fds)
+}
+
+/// What the container's start makes, where it is missing.
+fn made(plan: &Plan) -> Vec<String> {
+    let Root::Image(image) = &plan.root else { return Vec::new() };
+    let all = std::iter::once(&plan.command.workdir).chain(&image.volumes);
+    let clean = |path: &String| {
+        path.split('/').filter(|part| !matches!(*part, "" | ".")).fold(String::new(), |path, part| path + "/" + part)
+    };
+    all.map(clean).filter(|path| !path.is_empty()).collect()
 }
 
 /// Where something is mounted in this root.
