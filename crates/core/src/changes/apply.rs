@@ -8,9 +8,10 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    Access, AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat, openat2, statat,
+    Access, AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, accessat, fstat, openat, openat2, statat,
 };
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
 use super::open::{INSIDE, Open};
 use super::place::Place;
@@ -338,8 +339,8 @@ impl Apply<'_> {
         Ok((parent, name, stat))
     }
 
-    /// Has this, or anything in it, changed since the command ran? That nothing is mounted in it is made sure of on the way:
-    /// what is to be removed ends at the border of its file system. The clock of files ticks slower than one could write: the
+    /// Has this, or anything in it, changed since the command ran? That nothing is mounted in it, and nothing in it closed to
+    /// us, is made sure of on the way: what is to be removed ends at the border of its file system. The clock of files ticks slower than one could write: the
     /// very moment counts.
     fn changed(&self, parent: &Open, name: &[u8], stat: &Stat, depth: usize) -> rustix::io::Result<bool> {
         let known = Known::of(stat);
@@ -350,17 +351,15 @@ impl Apply<'_> {
         if depth > DEEPEST {
             return Err(Errno::MFILE);
         }
-        let directory = match Open::directory(parent, name, INSIDE) {
-            // It is somebody else's; whether it can be removed is seen then.
-            Err(Errno::ACCESS) => return Ok(found),
-            other => other?,
-        };
-        let entries: Vec<_> = Dir::read_from(&directory)?.collect::<rustix::io::Result<_>>()?;
+        let directory = Open::directory(parent, name, INSIDE)?;
+        let mut entries: Vec<_> = Dir::read_from(&directory)?.collect::<rustix::io::Result<_>>()?;
+        entries.retain(|entry| !matches!(entry.file_name().to_bytes(), b"." | b".."));
+        // What can't be emptied is not begun with.
+        if !entries.is_empty() && stat.st_uid != geteuid().as_raw() {
+            accessat(&directory, ".", WRITE, AtFlags::EACCESS)?;
+        }
         for entry in entries {
             let name = entry.file_name().to_bytes();
-            if name == b"." || name == b".." {
-                continue;
-            }
             let stat = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
             found |= self.changed(&directory, name, &stat, depth + 1)?;
         }

@@ -815,3 +815,31 @@ fn what_was_made_for_the_command_is_nobodys_change_but_what_is_in_it_is() {
     let changes = walk(ground.layers(), &record).unwrap();
     assert_eq!(text(&changes), "A /kept/volume/file\nA /new/work/own\nA /new/workshop\n");
 }
+
+#[test]
+fn a_directory_that_can_be_removed_in_part_only_stays_whole() {
+    let Some(ground) = Ground::new("in-part") else { return };
+    tree(&ground);
+    let lower = ground.lower();
+    fs::create_dir_all(lower.join("gone/theirs")).unwrap();
+    fs::write(lower.join("gone/theirs/file"), "").unwrap();
+    fs::create_dir_all(lower.join("again/empty")).unwrap();
+    ground.change(|merged| {
+        fs::remove_dir_all(merged.join("gone")).unwrap();
+        fs::remove_dir_all(merged.join("again")).unwrap();
+    });
+    give_all(&ground);
+    for name in ["gone/theirs", "again/empty"] {
+        std::os::unix::fs::chown(lower.join(name), Some(7), Some(7)).unwrap();
+        set_mode(&lower.join(name), 0o755);
+    }
+    as_user(|| {
+        for force in [false, true] {
+            let errors = ground.apply(Consent { force, privileged: false });
+            let told: Vec<_> = errors.iter().map(|error| (error.subject.as_str(), error.errno)).collect();
+            assert_eq!(told, [("/gone", Some(libc::EACCES))]);
+        }
+    });
+    assert!(["gone/x/y", "gone/theirs/file"].iter().all(|name| lower.join(name).exists()));
+    assert!(!lower.join("again").exists());
+}
