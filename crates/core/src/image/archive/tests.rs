@@ -406,6 +406,30 @@ fn a_directory_and_its_archive_become_images_with_the_same_tree() {
 }
 
 #[test]
+fn gnu_tar_extracts_holes_at_the_end_of_files() {
+    let scratch = Scratch::new("holes");
+    let (source, extracted) = (scratch.at("source"), scratch.at("extracted"));
+    for directory in [&source, &extracted] {
+        fs::create_dir(directory).unwrap();
+    }
+    for (name, text) in [("hole", ""), ("tail", "data")] {
+        fs::write(source.join(name), text).unwrap();
+        fs::OpenOptions::new().write(true).open(source.join(name)).unwrap().set_len(1 << 20).unwrap();
+    }
+    let store = scratch.store("store");
+    let named = import::import_directory(&store, &source, &import::About::default(), &options()).unwrap();
+    let opened = store.image(&named).unwrap();
+    let stack = store.stack(&opened.config.diff_ids).unwrap();
+    export::export(&stack, fs::File::create(scratch.at("flat.tar")).unwrap()).unwrap();
+    run("tar", &["-C", text(&extracted), "-xf", text(&scratch.at("flat.tar"))]).unwrap();
+    for name in ["hole", "tail"] {
+        let own = fs::read(source.join(name)).unwrap();
+        assert!(fs::read(extracted.join(name)).unwrap() == own, "{name} by tar");
+        assert!(fs::read(stack.layers[0].path.join(name)).unwrap() == own, "{name} in the layer");
+    }
+}
+
+#[test]
 fn a_layer_that_says_nothing_of_a_directory_leaves_it_as_it_is_below() {
     let scratch = Scratch::new("implicit");
     let store = scratch.store("store");

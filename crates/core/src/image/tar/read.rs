@@ -294,8 +294,10 @@ impl<R: BufRead> Reader<R> {
                 };
             }
         }
-        if let Some(parts) = &sparse {
+        if let Some(parts) = &mut sparse {
             check_parts(parts, real, self.left).map_err(|why| bad(why).on(show(&path)))?;
+            // An empty one only says where the file ends, which its size says too.
+            parts.retain(|(_, length)| *length > 0);
         }
         if path.contains(&0) {
             return Err(bad("a name has a zero byte in it").on(show(&path)));

@@ -36,7 +36,7 @@ impl<W: Write> Writer<W> {
         };
         let mut map = Vec::new();
         if let Some(parts) = &entry.sparse {
-            map = sparse_map(parts);
+            map = sparse_map(parts, entry.size);
             pax::push(&mut extended, b"GNU.sparse.major", b"1");
             pax::push(&mut extended, b"GNU.sparse.minor", b"0");
             pax::push(&mut extended, b"GNU.sparse.name", &entry.path);
@@ -150,9 +150,12 @@ fn time(seconds: i64, nanos: u32) -> String {
     }
 }
 
-fn sparse_map(parts: &[(u64, u64)]) -> Vec<u8> {
-    let mut map = format!("{}\n", parts.len());
-    for (offset, length) in parts {
+fn sparse_map(parts: &[(u64, u64)], size: u64) -> Vec<u8> {
+    // GNU tar makes a file end where its last part does: a hole at the end takes an empty part there.
+    let end = parts.last().map_or(0, |(offset, length)| offset.saturating_add(*length));
+    let closing = (end < size).then_some((size, 0));
+    let mut map = format!("{}\n", parts.len() + usize::from(closing.is_some()));
+    for (offset, length) in parts.iter().chain(&closing) {
         map += &format!("{offset}\n{length}\n");
     }
     let mut map = map.into_bytes();
