@@ -110,17 +110,22 @@ fn complete(store: &Store, digest: &Digest, options: &Options) -> Result<bool> {
     if !store.has(digest) {
         return Ok(false);
     }
-    let Ok((_, manifest::Kind::Image(image))) = manifest::read(&store.read(digest)?, None, &digest.to_string()) else {
+    // What is damaged is fetched again.
+    let Ok(document) = store.read(digest) else { return Ok(false) };
+    let Ok((_, manifest::Kind::Image(image))) = manifest::read(&document, None, &digest.to_string()) else {
         return Ok(false);
     };
     let there = |blob: &manifest::Descriptor| store.size(&blob.digest) == Some(blob.size);
     if !there(&image.config) || !image.layers.iter().all(there) {
         return Ok(false);
     }
+    let Ok(config) = store.read(&image.config.digest).and_then(|bytes| ImageConfig::parse(&bytes)) else {
+        return Ok(false);
+    };
     if !options.unpack {
         return Ok(true);
     }
-    for diff_id in ImageConfig::parse(&store.read(&image.config.digest)?)?.diff_ids {
+    for diff_id in config.diff_ids {
         if store.layer(&diff_id)?.is_none() {
             return Ok(false);
         }
@@ -280,11 +285,24 @@ impl Fetcher<'_> {
     /// One layer: fetched if it isn't there, unpacked if it isn't.
     fn layer(&self, layer: &manifest::Descriptor, diff_id: &Digest) -> Result<()> {
         let here = !self.options.unpack || self.store.layer(diff_id)?.is_some();
-        let fetched = self.blob(layer, (!here).then_some(diff_id))?;
-        if !here && !fetched {
+        let mut fetched = self.blob(layer, (!here).then_some(diff_id))?;
+        while !here && !fetched {
             self.tell(layer, Phase::Unpacking, 0);
-            let file = self.store.open_blob(&layer.digest)?;
-            self.store.unpack_layer(diff_id, file, &self.options.unpacking)?;
+            let unpacked = self
+                .store
+                .open_blob(&layer.digest)
+                .and_then(|file| self.store.unpack_layer(diff_id, file, &self.options.unpacking));
+            match unpacked {
+                Ok(_) => break,
+                // Where the blob is damaged on disk it is gone now, and fetched again.
+                Err(error) if error.code == Code::ImageInvalid && self.store.check(&layer.digest).is_err() => {
+                    if self.store.has(&layer.digest) {
+                        return Err(error);
+                    }
+                    fetched = self.blob(layer, Some(diff_id))?;
+                }
+                Err(error) => return Err(error),
+            }
         }
         self.tell(layer, if here && !fetched { Phase::Present } else { Phase::Done }, layer.size);
         Ok(())
@@ -296,6 +314,10 @@ impl Fetcher<'_> {
     /// or a mirror, may be to blame.
     fn blob(&self, blob: &manifest::Descriptor, diff_id: Option<&Digest>) -> Result<bool> {
         let mut mirrors = true;
+        // One of another size is damaged, and removed by this; a configuration is read anyway.
+        if self.store.size(&blob.digest).is_some_and(|size| size != blob.size || blob.digest == self.config) {
+            let _ = self.store.check(&blob.digest);
+        }
         loop {
             let ingest = match self.store.try_ingest(&blob.digest)? {
                 Begin::Busy => {

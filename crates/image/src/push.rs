@@ -174,7 +174,10 @@ fn send<'a>(
         };
         // It is told by the name that it has here.
         let shown = Descriptor { size: sent.size, ..blob.clone() };
-        let given = push.blob(&sent.digest, file, from, &|count| tell(&shown, Phase::Uploading, count))?;
+        let given = push
+            .blob(&sent.digest, file, from, &|count| tell(&shown, Phase::Uploading, count))
+            // A registry refuses a damaged blob in words of its own.
+            .map_err(|error| store.check(&blob.digest).err().unwrap_or(error))?;
         tell(&shown, if given == Given::Sent { Phase::Done } else { Phase::Present }, sent.size);
         Ok(())
     };

@@ -34,6 +34,11 @@ impl Image {
         self.manifest.layers().iter().map(Descriptor::size).sum()
     }
 
+    /// The error for a part of it that is damaged or isn't there.
+    pub(crate) fn lacks(&self, error: Error) -> Error {
+        lacks(self.name.as_deref(), &self.digest, error)
+    }
+
     /// The blobs of its layers, lowest first.
     ///
     /// # Errors
@@ -41,6 +46,21 @@ impl Image {
     pub fn layers(&self) -> Result<Vec<Digest>> {
         self.manifest.layers().iter().map(digest_of).collect()
     }
+}
+
+/// The error for a part of an image that is damaged or isn't there: which image it is, and what helps.
+fn lacks(name: Option<&str>, digest: &Digest, error: Error) -> Error {
+    if !matches!(error.code, Code::ImageInvalid | Code::ImageNotFound) {
+        return error;
+    }
+    let name = name.map(|name| Reference::parse(name).map_or_else(|_| name.to_owned(), |name| name.familiar()));
+    let hint = match &name {
+        Some(name) => format!("get it again: nsrs pull {name}, or nsrs load of its archive"),
+        None => "load its archive again (nsrs load), or pull it by a name".to_owned(),
+    };
+    Error::new(error.code, "read the image", error.to_string())
+        .on(name.unwrap_or_else(|| digest.to_string()))
+        .hint(hint)
 }
 
 /// The processor of this machine by Go's name.
@@ -85,9 +105,14 @@ impl Store {
         }
         let mut found: Vec<(Digest, &Named)> = Vec::new();
         for image in &images {
-            let Ok(opened) = self.image(image) else { continue };
-            if [opened.id, opened.digest].iter().any(|digest| digest.hex().starts_with(hex)) {
-                found.push((opened.id, image));
+            // A damaged one has only the digest by which it is listed.
+            let (id, digest) = match (self.image(image), image.digest()) {
+                (Ok(opened), _) => (opened.id, opened.digest),
+                (Err(_), Ok(listed)) => (listed, listed),
+                (Err(_), Err(_)) => continue,
+            };
+            if [id, digest].iter().any(|digest| digest.hex().starts_with(hex)) {
+                found.push((id, image));
             }
         }
         let ids: std::collections::BTreeSet<Digest> = found.iter().map(|(id, _)| *id).collect();
@@ -119,7 +144,8 @@ impl Store {
         let mut said =
             named.descriptor.platform().as_ref().map(|own| Platform::of(own.os(), own.architecture(), own.variant()));
         for _nested in 0..4 {
-            let bytes = self.read(&digest)?;
+            let lacks = |error: Error| lacks(named.name.as_deref(), &digest, error);
+            let bytes = self.read(&digest).map_err(lacks)?;
             let bad = |why: String| Error::new(Code::ImageInvalid, step, why).on(digest.to_string());
             let value: Value = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
             if value["manifests"].is_array() {
@@ -129,7 +155,7 @@ impl Store {
             }
             let manifest: ImageManifest = serde_json::from_value(value).map_err(|error| bad(error.to_string()))?;
             let id = digest_of(manifest.config())?;
-            let config = ImageConfig::of(self, &manifest)?;
+            let config = ImageConfig::of(self, &manifest).map_err(lacks)?;
             if let Some(platform) = platform {
                 let own = said.unwrap_or_else(|| config.platform());
                 platform.choose(named.name.as_deref().unwrap_or_default(), &[(Some(own), ())])?;

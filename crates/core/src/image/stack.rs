@@ -73,7 +73,17 @@ impl Store {
                         let blob = *blob;
                         options.tell = Some(Tell(Arc::new(move |read| told(&blob, Some(read)))));
                     }
-                    let result = self.open_blob(blob).and_then(|file| self.unpack_layer(diff_id, file, &options));
+                    let result = self
+                        .open_blob(blob)
+                        .and_then(|file| self.unpack_layer(diff_id, file, &options))
+                        // Whether the image is to blame, or its blob is damaged, only its digest tells.
+                        .map_err(|error| match error.code {
+                            Code::ImageInvalid => {
+                                self.check(blob).map_or_else(|damaged| image.lacks(damaged), |()| error)
+                            }
+                            Code::ImageNotFound => image.lacks(error),
+                            _ => error,
+                        });
                     if let Err(error) = result {
                         next.store(work.len(), std::sync::atomic::Ordering::Relaxed);
                         return Err(error);

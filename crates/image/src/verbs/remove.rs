@@ -1,10 +1,11 @@
 //! `rmi` and `prune`: images that go.
 
 use nsrs_core::error::{Code, Error, Result};
-use nsrs_core::image::store::{Pruned, Store, Wait};
+use nsrs_core::image::store::{Damaged, Pruned, Store, Wait};
 use serde_json::json;
 
 use super::Call;
+use crate::args::Args;
 use crate::identity::open_store;
 use crate::output;
 
@@ -17,20 +18,32 @@ pub fn rmi(mut call: Call) -> Result<()> {
     let force = call.args.flag("--force");
     let no_prune = call.args.flag("--no-prune");
     let store = open_store()?;
-    let names = call.args.rest("the names of images", 1, usize::MAX)?;
+    let args = std::mem::replace(&mut call.args, Args::new(Vec::new()));
+    let names = args.rest("the names of images", 1, usize::MAX)?;
     let mut gone: Vec<String> = Vec::new();
-    let failed = names.iter().filter_map(|text| remove(&store, text, force, &mut gone).err()).collect();
+    let mut failed: Vec<Error> = names.iter().filter_map(|text| remove(&store, text, force, &mut gone).err()).collect();
     // Without waiting: what can't be removed now is removed by the next one.
-    let pruned = if no_prune { None } else { store.prune(Wait::No, false)? };
+    let pruned = if no_prune { Ok(None) } else { store.prune(Wait::No, false) };
     if call.json {
-        output::json(&json!({ "untagged": gone, "pruned": pruned }))?;
+        output::json(&json!({ "untagged": gone, "pruned": pruned.as_ref().ok() }))?;
     } else {
         gone.iter().try_for_each(|name| output::line(&format!("untagged: {name}")))?;
     }
-    if pruned.is_none() && !no_prune {
-        call.progress.warn("the store is in use: the space is given back by the next nsrs image prune");
+    let later = "the space is given back by the next nsrs image prune";
+    match &pruned {
+        Ok(None) if !no_prune => call.progress.warn(format!("the store is in use: {later}")),
+        Ok(Some(pruned)) => tell_damaged(&call, &pruned.damaged, later),
+        _ => {}
     }
+    failed.extend(pruned.err());
     super::all(&call.progress, failed)
+}
+
+/// Tells of images of which it isn't known what they need.
+fn tell_damaged(call: &Call, damaged: &[Damaged], what: &str) {
+    for Damaged { name, error } in damaged {
+        call.progress.warn(format!("{name} is damaged ({error}), and what it needs isn't known: {what}"));
+    }
 }
 
 fn remove(store: &Store, text: &str, force: bool, gone: &mut Vec<String>) -> Result<()> {
@@ -67,21 +80,28 @@ fn remove(store: &Store, text: &str, force: bool, gone: &mut Vec<String>) -> Res
 /// uses.
 ///
 /// # Errors
-/// An image is damaged; a file can't be removed.
+/// A file can't be read or removed.
 pub fn prune(mut call: Call) -> Result<()> {
     let all = call.args.flag("--all");
     let store = open_store()?;
-    call.args.rest("no names", 0, 0)?;
+    std::mem::replace(&mut call.args, Args::new(Vec::new())).rest("no names", 0, 0)?;
     for image in store.images()? {
+        // What is listed by a digest of another algorithm is somebody else's.
+        let Ok(digest) = image.digest() else { continue };
         if image.name.is_none() || all && !in_use(&store, &image)? {
-            store.remove_digest(&image.digest()?)?;
+            store.remove_digest(&digest)?;
         }
     }
     let pruned = store.prune(Wait::Yes, true)?.unwrap_or_default();
+    tell_damaged(
+        &call,
+        &pruned.damaged,
+        "what no other image needs is removed; pull it again, or remove it (nsrs rmi)",
+    );
     if call.json {
         return output::json(&json!(pruned));
     }
-    let Pruned { blobs, layers, in_use, bytes } = pruned;
+    let Pruned { blobs, layers, in_use, bytes, .. } = pruned;
     output::line(&format!("removed {blobs} blobs and {layers} unpacked layers: {}", output::size(bytes)))?;
     if in_use > 0 {
         output::line(&format!("{in_use} layers are in use and stay"))?;

@@ -4,6 +4,7 @@
 //! busybox-static, apache2-utils (htpasswd), openssl. Everything speaks to 127.0.0.1 only.
 
 mod auth;
+mod damage;
 mod faults;
 mod faulty;
 mod kill;

@@ -132,11 +132,9 @@ fn file<R: BufRead>(
         return Ok(());
     };
     let (digest, compression) = match known {
-        Some(digest) => match store.ingest(&digest)? {
+        Some(digest) => match store.ingest_anew(&digest)? {
             Begin::Write(mut ingest) => {
                 ingest.expect_size(size);
-                // What a broken download left is of no use to a stream that begins at its beginning.
-                ingest.restart()?;
                 receive(reader, ingest)?
             }
             Begin::Present | Begin::Busy => (digest, packing(store, &digest)?),
@@ -199,8 +197,7 @@ fn layout(store: &Store, directory: &Path) -> Result<Contents> {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
             Err(error) => return Err(Error::os(step, path.display().to_string(), &error)),
         };
-        if let Begin::Write(mut ingest) = store.ingest(&digest)? {
-            ingest.restart()?;
+        if let Begin::Write(mut ingest) = store.ingest_anew(&digest)? {
             std::io::copy(&mut blob, &mut ingest).map_err(crate::image::tar::read::read_error)?;
             ingest.commit()?;
         }

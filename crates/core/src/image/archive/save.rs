@@ -147,7 +147,10 @@ fn copy<W: Write>(store: &Store, digest: &Digest, archive: &mut Writer<W>, buffe
     let found = hasher.finish();
     match found == *digest {
         true => Ok(()),
-        false => Err(crate::image::store::altered(digest, found)),
+        false => {
+            store.discard(digest, &blob);
+            Err(crate::image::store::altered(digest, found))
+        }
     }
 }
 

@@ -116,7 +116,9 @@ impl Store {
         if record.boot != boot() && !self.has_settled(key, &record) {
             return Ok(None);
         }
-        Ok(Some(Layer { path: directory.join("fs"), record, lease }))
+        let path = directory.join("fs");
+        // A tree that somebody removed is unpacked again.
+        Ok(path.is_dir().then_some(Layer { path, record, lease }))
     }
 
     /// Unpacks a layer, unless it is there. The diff id of what is read must be this one. Waits while another process

@@ -19,6 +19,7 @@ mod index;
 mod ingest;
 mod layers;
 mod prune;
+mod repair;
 #[cfg(test)]
 mod tests;
 
@@ -34,7 +35,7 @@ use rustix::fs::{FlockOperation, flock};
 pub use index::{Named, digest_of, unknown};
 pub use ingest::{Begin, Follow, Ingest};
 pub use layers::{Layer, LayerRecord};
-pub use prune::{Pruned, Wait};
+pub use prune::{Damaged, Pruned, Wait};
 
 use super::digest::Digest;
 use crate::error::{At, Code, Error, Result};
@@ -184,8 +185,7 @@ impl Store {
     /// It can't be written.
     pub fn add(&self, bytes: &[u8]) -> Result<Digest> {
         let digest = Digest::of(bytes);
-        if let Begin::Write(mut ingest) = self.ingest(&digest)? {
-            ingest.restart()?;
+        if let Begin::Write(mut ingest) = self.ingest_anew(&digest)? {
             ingest.write(bytes)?;
             ingest.commit()?;
         }

@@ -30,7 +30,7 @@ pub enum Wait {
 const PATIENCE: Duration = Duration::from_millis(300);
 
 /// What was removed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Pruned {
     /// Manifests, configurations and packed layers.
@@ -41,6 +41,18 @@ pub struct Pruned {
     pub in_use: u64,
     /// Bytes of the removed blobs and, by the size of their archives, of the removed layers.
     pub bytes: u64,
+    /// Images that can't be read, so that what they need isn't known.
+    #[serde(skip)]
+    pub damaged: Vec<Damaged>,
+}
+
+/// An image of the index that can't be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damaged {
+    /// Its name, or its digest.
+    pub name: String,
+    /// Why.
+    pub error: Error,
 }
 
 /// What the images of the index need.
@@ -49,17 +61,21 @@ struct Needed {
     blobs: HashSet<String>,
     layers: HashSet<String>,
     chains: HashSet<String>,
+    damaged: Vec<Damaged>,
 }
 
 impl Store {
     /// Removes every blob and every unpacked layer that no image of the index needs, broken-off downloads (`partial`),
     /// and what killed processes left. A layer that is held stays.
     ///
+    /// What an image needs whose manifest or configuration is damaged isn't known. With [`Wait::No`], as after other work,
+    /// nothing is removed then: most of it may be there for when the image is mended. With [`Wait::Yes`] what no other
+    /// image needs goes.
+    ///
     /// Returns `None` if others write to the store and `wait` is [`Wait::No`].
     ///
     /// # Errors
-    /// A manifest of the index can't be read: then nothing is removed, for what it needs isn't known. A file can't be
-    /// removed.
+    /// A manifest of the index can't be read though it may be whole: then nothing is removed. A file can't be removed.
     pub fn prune(&self, wait: Wait, partial: bool) -> Result<Option<Pruned>> {
         let file = self.lock_file("lock")?;
         let how = match wait {
@@ -71,7 +87,10 @@ impl Store {
             other => other.at("lock the store of images", self.root.display())?,
         }
         let needed = self.needed()?;
-        let mut pruned = Pruned::default();
+        let mut pruned = Pruned { damaged: needed.damaged.clone(), ..Pruned::default() };
+        if wait == Wait::No && !pruned.damaged.is_empty() {
+            return Ok(Some(pruned));
+        }
         self.prune_layers(&needed, &mut pruned)?;
         self.prune_blobs(&needed, &mut pruned)?;
         self.prune_leftovers(partial)?;
@@ -81,18 +100,39 @@ impl Store {
 
     fn needed(&self) -> Result<Needed> {
         let mut needed = Needed::default();
-        let mut next: Vec<(String, u32)> =
-            self.images()?.iter().map(|image| (image.descriptor.digest().to_string(), 0)).collect();
+        for image in self.images()? {
+            match self.needs(image.descriptor.digest().to_string(), &mut needed) {
+                Err(error) if matches!(error.code, Code::ImageInvalid | Code::ImageNotFound) => {
+                    let name = image.name.unwrap_or_else(|| image.descriptor.digest().to_string());
+                    needed.damaged.push(Damaged { name, error });
+                }
+                other => other?,
+            }
+        }
+        Ok(needed)
+    }
+
+    /// What one image of the index needs.
+    fn needs(&self, listed: String, needed: &mut Needed) -> Result<()> {
+        let mut next = vec![(listed, 0)];
+        let mut damaged = Ok(());
         while let Some((digest, depth)) = next.pop() {
-            if depth > 8 || !needed.blobs.insert(digest.clone()) {
+            // Seen before; of a damaged one it's told again, for it has another name.
+            if depth > 8 || !needed.blobs.insert(digest.clone()) && depth > 0 {
                 continue;
             }
             // Not ours: a digest of another algorithm, which we don't store; a platform that wasn't pulled.
             let Ok(known) = digest.parse::<Digest>() else { continue };
-            if !self.has(&known) {
+            if depth > 0 && !self.has(&known) {
                 continue;
             }
-            let manifest = self.parse(&known)?;
+            let manifest = match self.parse(&known) {
+                Err(error) if error.code == Code::ImageInvalid || error.code == Code::ImageNotFound => {
+                    damaged = Err(error);
+                    continue;
+                }
+                other => other?,
+            };
             let digests = |list: &Value| -> Vec<String> {
                 list.as_array()
                     .into_iter()
@@ -105,10 +145,13 @@ impl Store {
             needed.blobs.extend(digests(&manifest["layers"]));
             if let Some(config) = manifest["config"]["digest"].as_str() {
                 needed.blobs.insert(config.to_owned());
-                self.needs_layers(config, &mut needed)?;
+                match self.needs_layers(config, needed) {
+                    Err(error) if error.code == Code::ImageInvalid => damaged = Err(error),
+                    other => other?,
+                }
             }
         }
-        Ok(needed)
+        damaged
     }
 
     fn needs_layers(&self, config: &str, needed: &mut Needed) -> Result<()> {
@@ -136,13 +179,7 @@ impl Store {
         if size > super::MOST_METADATA {
             return Ok(Value::Null);
         }
-        let bytes = self.read(digest).map_err(|error| match error.code {
-            Code::ImageInvalid => {
-                error.hint("an image of the index is damaged: pull it again, or remove it (nsrs rmi)")
-            }
-            _ => error,
-        })?;
-        Ok(serde_json::from_slice(&bytes).unwrap_or_default())
+        Ok(serde_json::from_slice(&self.read(digest)?).unwrap_or_default())
     }
 
     fn prune_layers(&self, needed: &Needed, pruned: &mut Pruned) -> Result<()> {

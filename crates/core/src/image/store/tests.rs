@@ -208,16 +208,65 @@ fn prune_removes_what_no_image_needs_and_nothing_else() {
 }
 
 #[test]
-fn prune_removes_nothing_while_a_manifest_is_damaged() {
+fn what_a_damaged_image_needs_is_removed_when_that_is_asked_for_and_not_by_the_way() {
     let scratch = Scratch::new("damaged");
     let store = scratch.store();
-    let one = image(&store, b"one");
-    store.tag("one", &one).unwrap();
+    let (one, two) = (image(&store, b"one"), image(&store, b"two"));
+    for (name, image) in [("one", &one), ("again", &one), ("two", &two)] {
+        store.tag(name, image).unwrap();
+    }
     let path = store.blob_path(&index::digest_of(&one).unwrap());
-    fs::write(path, "{}").unwrap();
-    let error = store.prune(Wait::No, false).unwrap_err();
-    assert!(error.hint.contains("damaged"), "{error:?}");
-    assert!(store.has(&Digest::of(b"one")));
+    let whole = fs::read(&path).unwrap();
+    for bytes in [Some(&b"{}"[..]), None] {
+        match bytes {
+            Some(bytes) => fs::write(&path, bytes).unwrap(),
+            None => fs::remove_file(&path).unwrap(),
+        }
+        let pruned = store.prune(Wait::No, false).unwrap().unwrap();
+        let damaged: Vec<&str> = pruned.damaged.iter().map(|damaged| damaged.name.as_str()).collect();
+        assert_eq!((pruned.blobs, &damaged[..]), (0, &["one", "again"][..]));
+        assert!(store.has(&Digest::of(b"one")));
+    }
+    assert_eq!(store.add(&whole).unwrap(), index::digest_of(&one).unwrap());
+    assert_eq!(store.prune(Wait::Yes, false).unwrap().unwrap(), Pruned::default());
+    fs::write(&path, "{}").unwrap();
+    let pruned = store.prune(Wait::Yes, false).unwrap().unwrap();
+    assert_eq!((pruned.blobs, pruned.damaged.len()), (2, 2));
+    assert!(!store.has(&Digest::of(b"one")) && store.has(&Digest::of(b"two")));
+    assert!(store.images().unwrap().len() == 3 && path.exists(), "its names stay");
+    // One that can't be read may be whole.
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    store.remove("two").unwrap();
+    assert!(store.prune(Wait::Yes, false).is_err());
+    assert!(store.has(&Digest::of(b"two")));
+}
+
+#[test]
+fn a_damaged_blob_is_removed_by_who_finds_it_and_written_again() {
+    let scratch = Scratch::new("repair");
+    let store = scratch.store();
+    let digest = store.add(b"right").unwrap();
+    store.check(&digest).unwrap();
+    for damaged in ["wrong", "rig", "right and more"] {
+        fs::write(store.blob_path(&digest), damaged).unwrap();
+        assert_eq!(store.add(b"right").unwrap(), digest);
+        assert_eq!(store.read(&digest).unwrap(), b"right");
+        fs::write(store.blob_path(&digest), damaged).unwrap();
+        assert_eq!(store.check(&digest).unwrap_err().code, Code::ImageInvalid);
+        assert_eq!(store.check(&digest).unwrap_err().code, Code::ImageNotFound);
+        assert_eq!(fs::read_dir(scratch.0.join("ingest")).unwrap().count(), 0);
+    }
+    // Not while somebody brings it, and not another file than the one that was read.
+    store.add(b"right").unwrap();
+    let read = store.open_blob(&digest).unwrap();
+    fs::remove_file(store.blob_path(&digest)).unwrap();
+    let ingest = begun(&store, &digest);
+    store.discard(&digest, &read);
+    drop(ingest);
+    store.add(b"right").unwrap();
+    store.discard(&digest, &read);
+    assert!(store.has(&digest));
 }
 
 /// What the child of the next test writes; one blob is larger than a pipe or a page.
