@@ -3,6 +3,9 @@
 //! Results go to the standard output, what happens to the standard error. One that is killed at any moment leaves the
 //! store as it was or as it should be.
 
+// They panic, and with that abort, where nobody hears them.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod args;
 mod identity;
 mod login;
@@ -28,8 +31,7 @@ use crate::verbs::Call;
 fn main() -> ExitCode {
     let mut args: Vec<String> = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
     if args == ["--version"] {
-        println!("nsrs-image {VERSION}");
-        return ExitCode::SUCCESS;
+        return finish(&Progress::new(Mode::Plain), output::line(&format!("nsrs-image {VERSION}")));
     }
     if args.len() < 2 {
         return finish(&Progress::new(Mode::Plain), Err(by_hand()));

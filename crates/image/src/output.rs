@@ -1,4 +1,4 @@
-//! What verbs write to the standard output.
+//! What verbs write to the standard output, and tell on the standard error.
 
 use std::io::Write;
 
@@ -15,6 +15,11 @@ pub fn line(text: &str) -> Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => end_without_reader(),
         other => other.at("write the result", ""),
     }
+}
+
+/// Tells something on the standard error. Where that can't be written nobody hears it, and nothing else changes.
+pub fn tell(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
 /// Ends as any program does whose reader has enough (`nsrs images | head`).

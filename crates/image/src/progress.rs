@@ -170,7 +170,7 @@ impl Progress {
     pub fn fail(&self, errors: &[Error]) {
         if self.mode != Mode::Json {
             self.state.lock().unwrap_or_else(PoisonError::into_inner).screen.end();
-            eprint!("{}", error::report(errors));
+            crate::output::tell(&error::report(errors));
             return;
         }
         for error in errors {

@@ -129,7 +129,7 @@ pub fn login(mut call: Call) -> Result<()> {
         return result(&call, &json!({ "registry": registry, "user": user, "kept": kept }));
     }
     if call.progress.mode() != Mode::Quiet {
-        eprintln!("logged in to {registry} as {user}; kept in {kept}");
+        output::tell(&format!("logged in to {registry} as {user}; kept in {kept}\n"));
     }
     Ok(())
 }
@@ -147,10 +147,7 @@ pub fn logout(mut call: Call) -> Result<()> {
         return result(&call, &json!({ "registry": registry, "known": known }));
     }
     if call.progress.mode() != Mode::Quiet {
-        eprintln!(
-            "{}",
-            if known { format!("logged out of {registry}") } else { format!("not logged in to {registry}") }
-        );
+        output::tell(&format!("{} {registry}\n", if known { "logged out of" } else { "not logged in to" }));
     }
     Ok(())
 }
@@ -168,7 +165,7 @@ fn ask(question: &str, echo: bool) -> Result<String> {
         true => secret(question)?,
         false => {
             if terminal {
-                eprint!("{question}");
+                output::tell(question);
             }
             let mut line = String::new();
             let read = std::io::Read::take(stdin.lock(), MOST_PASSWORD).read_line(&mut line);
@@ -204,11 +201,11 @@ fn secret(question: &str) -> Result<String> {
     loop {
         let held = Held::back().at(step, "")?;
         tcsetattr(&stdin, OptionalActions::Now, &silent).at(step, "")?;
-        eprint!("{question}");
+        output::tell(question);
         let mut line: Vec<u8> = Vec::new();
         let end = read_secret(&held, &mut line);
         let _ = tcsetattr(&stdin, OptionalActions::Now, &before);
-        eprintln!();
+        output::tell("\n");
         drop(held);
         match end? {
             End::Line => {

@@ -230,6 +230,26 @@ fn a_user_without_subordinate_ids_is_told_and_can_go_on() {
 }
 
 #[test]
+fn where_nobody_hears_it_it_ends_as_it_would() {
+    let scratch = Scratch::new("unheard", users()[0]);
+    let full = || fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    for args in
+        [&["inspect", "nope"][..], &["inspect", "nope", "--progress", "live"], &["login", "127.0.0.1:1"], &["x"]]
+    {
+        let mut command = scratch.command(args);
+        assert_eq!(command.stderr(full()).output().unwrap().status.code(), Some(125), "{args:?}");
+        // A pipe that nobody reads.
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        assert_eq!(scratch.command(args).stderr(writer).output().unwrap().status.code(), Some(125), "{args:?}");
+    }
+    let status = scratch.command(&["logout", "127.0.0.1:1"]).env("HOME", &scratch.path).stderr(full()).status();
+    assert!(status.unwrap().success());
+    let mut version = Command::new(env!("CARGO_BIN_EXE_nsrs-image"));
+    assert_eq!(version.arg("--version").stdout(full()).output().unwrap().status.code(), Some(125));
+}
+
+#[test]
 fn what_went_wrong_is_said_with_what_to_do() {
     let scratch = Scratch::new("wrong", users()[0]);
     let archive = root_archive(&scratch);
