@@ -1,6 +1,6 @@
 //! Entries of an archive, made in the destination.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::BufRead;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -10,7 +10,8 @@ use std::rc::Rc;
 
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, chmodat, chownat, fchmod,
-    fchown, fsetxattr, futimens, linkat, makedev, mkdirat, mknodat, openat, setxattr, statat, symlinkat, utimensat,
+    fchown, fsetxattr, fstat, futimens, linkat, makedev, mkdirat, mknodat, openat, setxattr, statat, symlinkat,
+    utimensat,
 };
 use rustix::io::Errno;
 
@@ -24,6 +25,9 @@ use crate::image::tree::remove::remove;
 
 /// Zeroes in a row that become a hole.
 const HOLE: usize = 64 << 10;
+
+/// How often hard links to what came later are gone through: more than once is strange already.
+const MOST_ROUNDS: usize = 40;
 
 /// The prefix of whiteouts, and of aufs' own files (OCI image specification, layer.md).
 const WHITEOUT: &[u8] = b".wh.";
@@ -361,40 +365,79 @@ impl<'a> Place<'a> {
         Ok(())
     }
 
-    /// Makes the hard links whose targets came after them, and those to links among them.
+    /// Makes the hard links whose targets came after them, and those to links among them: of these the target first, so
+    /// that a long chain takes one round. Another one is needed only where a link took the place of what another leads to.
     pub(super) fn links(&mut self) -> Result<()> {
-        loop {
+        for _round in 0..MOST_ROUNDS {
             let before = self.links.len();
             if before == 0 {
                 return Ok(());
             }
-            for (path, target) in std::mem::take(&mut self.links) {
-                let entry = Entry {
-                    path: path.clone(),
-                    link: target,
-                    kind: Kind::HardLink,
-                    mode: 0,
-                    uid: 0,
-                    gid: 0,
-                    mtime: (0, 0),
-                    device: (0, 0),
-                    size: 0,
-                    sparse: None,
-                    xattrs: Vec::new(),
-                };
-                let (parent, name) = split(&path);
-                let directory: Rc<OwnedFd> = self.tree.directory(parent)?;
-                self.link(&directory, &path, name, &entry).map_err(|error| match error.subject.is_empty() {
-                    true => error.on(show(&path)),
-                    false => error,
-                })?;
-            }
-            if self.links.len() == before
-                && let Some((path, target)) = self.links.first_key_value()
-            {
-                return Err(invalid(format!("a hard link to {}, which the layer hasn't", show(target))).on(show(path)));
+            self.links_by_order()?;
+            if self.links.len() == before {
+                break;
             }
         }
+        match self.links.first_key_value() {
+            None => Ok(()),
+            Some((path, target)) => {
+                Err(invalid(format!("a hard link to {}, which the layer hasn't", show(target))).on(show(path)))
+            }
+        }
+    }
+
+    fn links_by_order(&mut self) -> Result<()> {
+        let links: Vec<(Vec<u8>, Vec<u8>)> = std::mem::take(&mut self.links).into_iter().collect();
+        // By the directories themselves: links lead to one by several paths.
+        let mut places = HashMap::new();
+        for (index, (path, _)) in links.iter().enumerate() {
+            self.tree.directory(split(path).0)?;
+            if let Some(place) = self.place(path) {
+                places.insert(place, index);
+            }
+        }
+        let mut seen = vec![false; links.len()];
+        for first in 0..links.len() {
+            let mut chain = Vec::new();
+            let mut next = Some(first);
+            while let Some(index) = next.filter(|index| !std::mem::replace(&mut seen[*index], true)) {
+                chain.push(index);
+                next = self.place(&links[index].1).and_then(|place| places.get(&place).copied());
+            }
+            for (path, target) in chain.into_iter().rev().map(|index| &links[index]) {
+                self.late_link(path, target)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The directory of a path, by device and inode, and the name in it; `None`: there is no such directory.
+    fn place<'p>(&mut self, path: &'p [u8]) -> Option<((u64, u64), &'p [u8])> {
+        let (parent, name) = split(path);
+        let stat = self.tree.existing(parent).and_then(fstat).ok()?;
+        Some(((stat.st_dev, stat.st_ino), name))
+    }
+
+    fn late_link(&mut self, path: &[u8], target: &[u8]) -> Result<()> {
+        let entry = Entry {
+            path: path.to_vec(),
+            link: target.to_vec(),
+            kind: Kind::HardLink,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            mtime: (0, 0),
+            device: (0, 0),
+            size: 0,
+            sparse: None,
+            xattrs: Vec::new(),
+        };
+        let (parent, name) = split(path);
+        let directory: Rc<OwnedFd> = self.tree.directory(parent)?;
+        self.link(&directory, path, name, &entry).map_err(|error| match error.subject.is_empty() {
+            true => error.on(show(path)),
+            false => error,
+        })
     }
 
     /// Gives directories their attributes, the innermost first.

@@ -534,6 +534,23 @@ fn the_last_of_several_entries_wins_also_when_it_is_something_else() {
 }
 
 #[test]
+fn a_long_chain_of_hard_links_to_what_comes_later_takes_no_long_time() {
+    // By the names as they are, and by way of a link, so that the same name is never written twice.
+    for by in ["", "s/"] {
+        let many = 10_000;
+        let mut archive = Archive::new().symlink("s", ".");
+        for number in 0..many {
+            archive = archive.hard(format!("l{number:05}"), format!("{by}l{:05}", number + 1));
+        }
+        let scratch = Scratch::new("chain");
+        let start = std::time::Instant::now();
+        scratch.unpack(&archive.file(format!("l{many:05}"), "x").end()).unwrap();
+        assert!(start.elapsed() < std::time::Duration::from_secs(15), "{:?}", start.elapsed());
+        assert_eq!(fs::metadata(scratch.at("l00000")).unwrap().nlink(), many + 1);
+    }
+}
+
+#[test]
 fn hard_links_come_in_any_order() {
     let scratch = Scratch::new("links");
     let archive = Archive::new()
