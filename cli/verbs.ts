@@ -33,7 +33,10 @@ const format: VerbFlag = { flags: '--format <FORMAT>', help: 'table or json', ch
 const result: VerbFlag = { flags: '--format <FORMAT>', help: 'json: print the result as JSON', choices: ['json'] }
 const jobs: VerbFlag = { flags: '--jobs <N>', help: 'layers at the same time, 1 to 16 (default 3)' }
 const unpack: VerbFlag = { flags: '--no-unpack', help: 'leave the layers packed' }
-const ratio: VerbFlag = { flags: '--max-ratio <N>', help: 'how many times its packed size a layer may unpack to' }
+const ratio: VerbFlag = {
+  flags: '--max-ratio <N>',
+  help: 'how many times its packed size a layer may unpack to, beyond 1 GiB (default 200)',
+}
 const registry: readonly VerbFlag[] = [
   { flags: '--authfile <FILE>', help: "credentials (default: docker's and podman's)" },
   { flags: '--ca-file <FILE>', help: 'certificates to trust besides those of the system' },
@@ -55,6 +58,7 @@ export const verbs: Record<string, Verb> = {
       result,
       jobs,
       unpack,
+      ratio,
       ...registry,
     ],
     examples: ['nsrs pull busybox', 'nsrs pull --platform linux/arm64 ghcr.io/owner/app:1.2'],

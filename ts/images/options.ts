@@ -17,8 +17,17 @@ export interface RegistryOptions extends ImageOptions {
   authFile?: string | undefined
 }
 
+/** How layers are unpacked. */
+export interface UnpackOptions extends ImageOptions {
+  /**
+   * How many times its packed size a layer may unpack to, beyond 1 GiB: a bound against archives made to fill the disk.
+   * Default 200.
+   */
+  maxRatio?: number | undefined
+}
+
 /** What `images.pull()` takes. */
-export interface PullOptions extends RegistryOptions {
+export interface PullOptions extends RegistryOptions, UnpackOptions {
   /** For which platform, as `linux/arm64` or `linux/arm/v7`. Default: that of this machine. */
   platform?: string | undefined
   /** How many layers at the same time, 1 to 16. Default 3. */
@@ -39,12 +48,6 @@ export interface PushOptions extends RegistryOptions {
 export interface ListOptions extends ImageOptions {
   /** Only images of this name; without a tag all of the repository. */
   name?: string | undefined
-}
-
-/** How layers are unpacked. */
-export interface UnpackOptions extends ImageOptions {
-  /** How many times its packed size a layer may unpack to: a bound against archives made to fill the disk. */
-  maxRatio?: number | undefined
 }
 
 /** What `images.load()` takes. */

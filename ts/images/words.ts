@@ -36,6 +36,7 @@ const tables = {
     ...registry,
     jobs,
     unpack,
+    maxRatio: ratio,
     platform: { kind: 'word', flag: '--platform' },
   } satisfies Words<Options.PullOptions>,
   push: { ...registry, jobs, to: named } satisfies Words<Options.PushOptions>,

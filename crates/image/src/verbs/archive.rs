@@ -14,13 +14,12 @@ use nsrs_core::image::archive::{export, load, save};
 use nsrs_core::image::open::Image;
 use nsrs_core::image::stack::LayerTold;
 use nsrs_core::image::store::{Named, Store};
-use nsrs_core::image::unpack::Options;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use serde_json::{Value, json};
 
-use super::Call;
-use crate::identity::{open_store, unpacking};
+use super::{Call, limits};
+use crate::identity::open_store;
 use crate::output;
 use crate::progress::{Event, Mode as How, Phase, Progress};
 
@@ -98,16 +97,6 @@ fn tell(call: &Call, store: &Store, verb: &str, images: &[Named]) -> Result<()> 
         }
     }
     Ok(())
-}
-
-/// `--max-ratio N`: how many times its packed size a layer may unpack to.
-fn limits(call: &mut Call) -> Result<Options> {
-    let mut options = unpacking()?;
-    if let Some(text) = call.args.value("--max-ratio")? {
-        let ratio = text.parse().ok().filter(|ratio| *ratio > 0);
-        options.limits.ratio = ratio.ok_or_else(|| Error::invalid("--max-ratio", text, "give a number"))?;
-    }
-    Ok(options)
 }
 
 /// The file, or the standard input for `-` and nothing.

@@ -10,9 +10,10 @@ use nsrs_core::image::open::Image;
 use nsrs_core::image::platform::Platform;
 use nsrs_core::image::reference::Reference;
 use nsrs_core::image::store::Store;
+use nsrs_core::image::unpack;
 
 use crate::args::Args;
-use crate::identity::open_store;
+use crate::identity::{open_store, unpacking};
 use crate::progress::Progress;
 
 /// What every verb gets.
@@ -89,6 +90,16 @@ fn all(progress: &Progress, mut failures: Vec<Error>) -> Result<()> {
     let last = failures.pop();
     failures.iter().for_each(|failure| progress.fail(std::slice::from_ref(failure)));
     last.map_or(Ok(()), Err)
+}
+
+/// `--max-ratio N`: how many times its packed size a layer may unpack to.
+fn limits(call: &mut Call) -> Result<unpack::Options> {
+    let mut options = unpacking()?;
+    if let Some(text) = call.args.value("--max-ratio")? {
+        let ratio = text.parse().ok().filter(|ratio| *ratio > 0);
+        options.limits.ratio = ratio.ok_or_else(|| Error::invalid("--max-ratio", text, "give a number"))?;
+    }
+    Ok(options)
 }
 
 /// `--platform OS/ARCH[/VARIANT]`.

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::Call;
 use crate::args::Args;
-use crate::identity::{open_store, unpacking};
+use crate::identity::open_store;
 use crate::output;
 use crate::progress::Mode;
 use crate::registry::{Client, Options};
@@ -52,7 +52,7 @@ fn result(call: &Call, value: &serde_json::Value) -> Result<()> {
     output::line(&line)
 }
 
-/// `pull [--platform OS/ARCH[/VARIANT]] [--jobs N] [--no-unpack] IMAGE`.
+/// `pull [--platform OS/ARCH[/VARIANT]] [--jobs N] [--no-unpack] [--max-ratio N] IMAGE`.
 ///
 /// # Errors
 /// Those of the arguments and of [`crate::pull::pull`].
@@ -62,7 +62,7 @@ pub fn pull(mut call: Call) -> Result<()> {
         platform: super::platform(&mut call.args)?,
         jobs: jobs(&mut call.args)?,
         unpack: !call.args.flag("--no-unpack"),
-        unpacking: unpacking()?,
+        unpacking: super::limits(&mut call)?,
     };
     let args = std::mem::replace(&mut call.args, Args::new(Vec::new()));
     let reference = Reference::parse(&args.rest("the name of one image", 1, 1)?[0])?;

@@ -108,6 +108,27 @@ fn docker_schema_2_and_every_compression_are_taken() {
 }
 
 #[test]
+fn a_layer_that_unpacks_to_very_much_more_is_taken_when_it_is_said() {
+    if !ready() {
+        return;
+    }
+    let registry = Registry::start();
+    let source = Source::new(&[]);
+    let (zeroes, archive) = (source.dir.path("zeroes"), source.dir.path("zeroes.tar"));
+    fs::File::create(&zeroes).unwrap().set_len(1100 << 20).unwrap();
+    let text = |path: &std::path::Path| path.to_str().unwrap().to_owned();
+    crate::support::tool("tar", &["-C", &text(&source.dir.0), "-cf", &text(&archive), "zeroes"]);
+    source.add(&archive);
+    source.copy_to(&registry, "a:1", &[]);
+    let (nsrs, name) = (Nsrs::new(), registry.image("a:1"));
+    nsrs.fails(&["pull", &name], &["200 times its size", "hint: ", "pull --max-ratio"]);
+    nsrs.fails(&["pull", "--max-ratio", "0", &name], &["invalid --max-ratio"]);
+    assert_eq!(nsrs.works(&["images", "--quiet"]).stdout, "");
+    nsrs.works(&["pull", "--max-ratio", "2000", &name]);
+    assert!(nsrs.works(&["pull", &name]).stderr.contains("is here already"));
+}
+
+#[test]
 fn progress_is_told_as_it_was_asked_for() {
     if !ready() {
         return;

@@ -205,8 +205,20 @@ impl Source {
             fs::write(dir.path(&format!("noise{index}")), noise(*size)).unwrap();
             add(&at("noise.tar"), &["-C", &at(""), &format!("noise{index}")]);
         }
+        let source = Source { dir };
+        source.configure();
+        source
+    }
+
+    /// A further layer, of an archive.
+    pub fn add(&self, archive: &Path) {
+        let layout = format!("{}:image", self.dir.path("oci").display());
+        tool("umoci", &["raw", "add-layer", "--image", &layout, archive.to_str().unwrap()]);
+    }
+
+    fn configure(&self) {
+        let image = format!("{}:image", self.dir.path("oci").display());
         tool("umoci", &["config", "--image", &image, "--config.cmd", "/bin/sh", "--config.env", "A=b"]);
-        Source { dir }
     }
 
     pub fn name(&self) -> String {

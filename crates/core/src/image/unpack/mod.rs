@@ -51,8 +51,9 @@ impl Limits {
             return Ok(());
         }
         let why = format!("it unpacks to more than {most} bytes, {} times its size", self.ratio);
-        Err(Error::new(Code::ImageInvalid, "unpack the archive", why)
-            .hint("it's likely made to fill the disk; if you trust it, raise the limit (--max-ratio)"))
+        Err(Error::new(Code::ImageInvalid, "unpack the archive", why).hint(
+            "it may be made to fill the disk; if you trust it: nsrs pull --max-ratio N (load and import take it too)",
+        ))
     }
 }
 
