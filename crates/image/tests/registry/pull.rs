@@ -129,6 +129,54 @@ fn a_layer_that_unpacks_to_very_much_more_is_taken_when_it_is_said() {
 }
 
 #[test]
+fn a_layer_of_another_diff_id_is_an_error_and_nothing_of_it_can_be_used() {
+    if !ready() {
+        return;
+    }
+    let registry = Registry::start();
+    let source = Source::new(&[100_000]);
+    // Its configuration, changed to name another diff id, and all that names the configuration.
+    let blobs = source.dir.path("oci/blobs/sha256");
+    let read =
+        |path: &std::path::Path| -> serde_json::Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
+    let hex = |descriptor: &serde_json::Value| descriptor["digest"].as_str().unwrap()["sha256:".len()..].to_owned();
+    let put = |descriptor: &mut serde_json::Value, value: &serde_json::Value| {
+        let bytes = value.to_string().into_bytes();
+        let digest = nsrs_core::image::digest::Digest::of(&bytes);
+        fs::write(blobs.join(digest.hex()), &bytes).unwrap();
+        descriptor["digest"] = digest.to_string().into();
+        descriptor["size"] = bytes.len().into();
+    };
+    let index_path = source.dir.path("oci/index.json");
+    let mut index = read(&index_path);
+    let mut manifest = read(&blobs.join(hex(&index["manifests"][0])));
+    let mut config = read(&blobs.join(hex(&manifest["config"])));
+    let other = nsrs_core::image::digest::Digest::of(b"another").to_string();
+    let right = std::mem::replace(&mut config["rootfs"]["diff_ids"][1], other.as_str().into());
+    put(&mut manifest["config"], &config);
+    put(&mut index["manifests"][0], &manifest);
+    fs::write(&index_path, index.to_string()).unwrap();
+    source.copy_to(&registry, "a:1", &[]);
+    let (nsrs, name) = (Nsrs::new(), registry.image("a:1"));
+    for _ in 0..2 {
+        nsrs.fails(&["pull", &name], &["verify the layer", &other, right.as_str().unwrap(), "diff id"]);
+        assert_eq!(nsrs.works(&["images", "--format", "json"]).stdout.trim(), "[]");
+        nsrs.fails(&["prepare", &name], &["isn't in the store"]);
+        for diff_id in [&other, right.as_str().unwrap()] {
+            assert!(!nsrs.store().join("layers").join(&diff_id["sha256:".len()..]).exists());
+        }
+        let layers = fs::read_dir(nsrs.store().join("layers")).unwrap();
+        assert!(layers.flatten().all(|entry| !entry.file_name().to_string_lossy().starts_with('.')));
+        nsrs.check_blobs();
+    }
+    nsrs.works(&["prune"]);
+    assert_eq!(nsrs.check_blobs(), 0);
+    // Taken packed, it is found when it is to be unpacked.
+    nsrs.works(&["pull", "--no-unpack", &name]);
+    nsrs.fails(&["prepare", &name], &["verify the layer", &other]);
+}
+
+#[test]
 fn progress_is_told_as_it_was_asked_for() {
     if !ready() {
         return;
