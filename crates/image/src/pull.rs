@@ -10,7 +10,7 @@ use nsrs_core::image::config::ImageConfig;
 use nsrs_core::image::digest::Digest;
 use nsrs_core::image::platform::Platform;
 use nsrs_core::image::reference::Reference;
-use nsrs_core::image::store::{Begin, Ingest, MOST_METADATA, Store};
+use nsrs_core::image::store::{Begin, Ingest, MOST_METADATA, Store, is_full};
 use nsrs_core::image::unpack;
 use oci_spec::image::Descriptor;
 use serde_json::json;
@@ -149,7 +149,11 @@ fn fetch(
     let config = ImageConfig::parse(&store.read(&image.config.digest)?)
         .map_err(|error| error.on(format!("{} of {}", image.config.digest, reference.familiar())))?;
     check_config(&config, image, reference, client, options, platform, resolved.chosen.is_some())?;
-    fetcher.layers(image, &config.diff_ids)?;
+    fetcher.layers(image, &config.diff_ids).inspect_err(|error| {
+        if is_full(error) {
+            fetcher.give_room_back(image);
+        }
+    })?;
     store.add(&document.bytes)?;
     let mut notes = json!({ PLATFORM: platform.to_string() });
     if resolved.chosen.is_some() {
@@ -280,6 +284,15 @@ impl Fetcher<'_> {
             }
         });
         failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    }
+
+    /// Removes the parts of layers that nobody brings any more: resuming them is worth less than the room they take.
+    fn give_room_back(&self, image: &Image) {
+        for layer in &image.layers {
+            if let Ok(Begin::Write(part)) = self.store.try_ingest(&layer.digest) {
+                part.discard();
+            }
+        }
     }
 
     /// One layer: fetched if it isn't there, unpacked if it isn't.

@@ -230,6 +230,37 @@ fn a_user_without_subordinate_ids_is_told_and_can_go_on() {
 }
 
 #[test]
+fn an_import_for_which_the_disk_has_no_room_says_so_and_leaves_nothing() {
+    let scratch = Scratch::new("full", users()[0]);
+    let (tree, store) = (scratch.at("tree"), scratch.at("store"));
+    fs::create_dir_all(&tree).unwrap();
+    fs::create_dir(&store).unwrap();
+    fs::write(tree.join("large"), vec![1; 3 << 20]).unwrap();
+    let command = scratch.command(&["import", tree.to_str().unwrap(), "box"]);
+    let words: Vec<&str> = command.get_args().map(|arg| arg.to_str().unwrap()).collect();
+    // Too small for the archive; for the tree of it; for nothing.
+    for (megabytes, fits) in [(2, false), (5, false), (12, true)] {
+        let script = format!(
+            "mount -t tmpfs -o size={megabytes}m,mode=700 tmpfs store && {} {}; echo $? && find store -type f -size +20k",
+            command.get_program().display(),
+            words.join(" ")
+        );
+        let unshare: &[&str] = if rustix::process::geteuid().is_root() { &["-m"] } else { &["-Urm"] };
+        let mut shell = Command::new("unshare");
+        shell.args(unshare).args(["sh", "-c", &script]).current_dir(&scratch.path).env("NSRS_IMAGE_DIR", &store);
+        let output = shell.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        if fits {
+            assert_eq!(said, "");
+            continue;
+        }
+        assert!(said.contains("no space left on device (ENOSPC)") && !said.contains("EIO"), "{said}");
+        assert!(said.contains("hint: make room (nsrs image prune)"), "{said}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "125\n");
+    }
+}
+
+#[test]
 fn where_nobody_hears_it_it_ends_as_it_would() {
     let scratch = Scratch::new("unheard", users()[0]);
     let full = || fs::OpenOptions::new().write(true).open("/dev/full").unwrap();

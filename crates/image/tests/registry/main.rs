@@ -7,6 +7,7 @@ mod auth;
 mod damage;
 mod faults;
 mod faulty;
+mod full;
 mod kill;
 mod platforms;
 mod pull;

@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
-use super::{Store, altered, lock};
+use super::{Store, altered, is_full, lock, with_room};
 use crate::error::{At, Code, Error, Result};
 use crate::image::digest::{Digest, Hasher};
 
@@ -102,8 +102,8 @@ impl Store {
                 return Ok(Begin::Present);
             }
             let mut open = fs::OpenOptions::new();
-            let file =
-                open.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).at(step, digest)?;
+            let file = open.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+            let file = file.at(step, digest).map_err(with_room)?;
             let how = if wait { FlockOperation::LockExclusive } else { FlockOperation::NonBlockingLockExclusive };
             match lock(&file, how) {
                 Err(Errno::WOULDBLOCK) => return Ok(Begin::Busy),
@@ -213,13 +213,11 @@ impl Ingest {
             return Err(error);
         }
         if let Err(error) = self.file.write_all_at(bytes, self.offset) {
-            let errno = error.raw_os_error().map(Errno::from_raw_os_error);
             let error = Error::os("write the blob", self.subject(), &error);
-            if matches!(errno, Some(Errno::NOSPC | Errno::DQUOT)) {
+            if is_full(&error) {
                 self.remove();
-                return Err(error.hint("make room (nsrs image prune), or set NSRS_IMAGE_DIR to another disk"));
             }
-            return Err(error);
+            return Err(with_room(error));
         }
         self.hasher.update(bytes);
         self.offset = end;
@@ -258,7 +256,7 @@ impl Ingest {
             fs::rename(&self.path, &place)?;
             File::open(self.store.path("blobs/sha256"))?.sync_all()
         };
-        settle().at("write the blob", self.subject())?;
+        settle().at("write the blob", self.subject()).map_err(with_room)?;
         self.shared.set(|state| state.end = Some(true));
         Ok(found)
     }

@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
-use super::{Store, lock};
+use super::{Store, lock, with_room};
 use crate::error::{At, Code, Error, Result};
 use crate::image::digest::Digest;
 use crate::image::tree::remove::remove;
@@ -153,7 +153,7 @@ impl Store {
         if temporary.exists() {
             let _ = self.remove_tree(&temporary);
         }
-        result
+        result.map_err(with_room)
     }
 
     /// Makes a layer in a directory of its own, and gives it its place when it is complete.
@@ -198,7 +198,7 @@ impl Store {
         }
         let _ = fs::remove_file(&lock_path);
         drop(lock_file);
-        result?;
+        result.map_err(with_room)?;
         self.layer_of(key)?.ok_or_else(|| {
             Error::new(Code::InUse, step, "it was removed as soon as it was there").on(key).hint("try again")
         })

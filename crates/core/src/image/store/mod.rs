@@ -222,7 +222,7 @@ impl Store {
             fs::rename(&temporary, &path)?;
             File::open(&*self.root)?.sync_all()
         };
-        write().at("write", path.display()).inspect_err(|_| drop(fs::remove_file(&temporary)))
+        write().at("write", path.display()).map_err(with_room).inspect_err(|_| drop(fs::remove_file(&temporary)))
     }
 }
 
@@ -247,6 +247,21 @@ fn lock(file: &File, how: FlockOperation) -> rustix::io::Result<()> {
             Err(rustix::io::Errno::INTR) => {}
             other => return other,
         }
+    }
+}
+
+/// Is it that there is no room: on the disk, or for this user?
+#[must_use]
+pub fn is_full(error: &Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::NOSPC, Errno::DQUOT].iter().any(|full| error.errno == Some(full.raw_os_error()))
+}
+
+/// The same failure of something in the store, with what helps where the disk is full.
+pub(crate) fn with_room(error: Error) -> Error {
+    match is_full(&error) {
+        true => error.hint("make room (nsrs image prune), or set NSRS_IMAGE_DIR to another disk"),
+        false => error,
     }
 }
 

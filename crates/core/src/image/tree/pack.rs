@@ -104,10 +104,12 @@ impl<W: Write> Packer<W> {
 }
 
 fn written(path: &[u8], error: std::io::Error) -> Error {
-    Error::os("write the archive", show(path), &error).because(match error.raw_os_error() {
-        Some(_) => String::new(),
-        None => error.to_string(),
-    })
+    match error.downcast::<Error>() {
+        // What the store said of it.
+        Ok(error) => error,
+        Err(error) if error.raw_os_error().is_some() => Error::os("write the archive", show(path), &error),
+        Err(error) => Error::os("write the archive", show(path), &error).because(error.to_string()),
+    }
 }
 
 /// The parts of a file that hold data (lseek(2)); `None` where the file system can't tell.

@@ -485,9 +485,6 @@ impl<'a> Place<'a> {
 fn failed(step: &str, entry: &Entry, errno: Errno) -> Error {
     let error = Error::os(step, show(&entry.path), errno);
     match errno {
-        Errno::NOSPC | Errno::DQUOT => {
-            error.hint("make room (nsrs image prune), or set NSRS_IMAGE_DIR to another disk")
-        }
         Errno::INVAL if step == "give it to its owner" => error
             .because(format!("{}:{} isn't mapped here", entry.uid, entry.gid))
             .hint("give this user a larger range in /etc/subuid and /etc/subgid"),
