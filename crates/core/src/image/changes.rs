@@ -48,13 +48,20 @@ impl Changes {
             let path = folder.join(id);
             let mut builder = fs::DirBuilder::new();
             if let Err(error) = builder.mode(0o700).create(&path) {
-                if error.kind() != std::io::ErrorKind::NotFound {
-                    return Err(Error::os(step, path.display().to_string(), &error));
+                let failed = |path: &Path, error: &std::io::Error| {
+                    let hint = match error.kind() {
+                        ErrorKind::ReadOnlyFilesystem | ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                            "--rootfs-tmpfs keeps in memory what the container changes"
+                        }
+                        _ => "",
+                    };
+                    Err(Error::os(step, path.display().to_string(), error).hint(hint))
+                };
+                if error.kind() != ErrorKind::NotFound {
+                    return failed(&path, &error);
                 }
                 match builder.create(&folder) {
-                    Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                        return Err(Error::os(step, folder.display().to_string(), &error));
-                    }
+                    Err(error) if error.kind() != ErrorKind::AlreadyExists => return failed(&folder, &error),
                     _ => continue,
                 }
             }
@@ -163,4 +170,34 @@ pub fn collect(store: &Path, host: &Host) -> Result<Option<Pid>> {
             remove_all(&paths);
         }
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// Not a test of its own: what happens in a store that can only be read.
+    #[test]
+    fn makes_a_directory_where_nothing_can_be_made() {
+        let Some(store) = std::env::var_os("NSRS_TEST_READ_ONLY") else { return };
+        println!("{:?}", Changes::make(Path::new(&store), "id").unwrap_err());
+    }
+
+    #[test]
+    fn where_no_directory_can_be_made_it_is_said_what_works() {
+        let store = std::env::temp_dir().join(format!("nsrs-changes-{}", std::process::id()));
+        fs::create_dir_all(&store).unwrap();
+        let script = format!(
+            "mount -t tmpfs -o ro tmpfs '{0}' && NSRS_TEST_READ_ONLY='{0}' exec '{1}' --exact image::changes::tests::makes_a_directory_where_nothing_can_be_made --nocapture",
+            store.display(),
+            std::env::current_exe().unwrap().display()
+        );
+        let unshare: &[&str] = if rustix::process::geteuid().is_root() { &["-m"] } else { &["-Urm"] };
+        let output = Command::new("unshare").args(unshare).args(["sh", "-c", &script]).output().unwrap();
+        fs::remove_dir(&store).unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("--rootfs-tmpfs") && text.contains("30"), "{text}{output:?}");
+    }
 }

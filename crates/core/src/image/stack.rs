@@ -164,12 +164,17 @@ impl Store {
             return Ok(());
         }
         match std::fs::DirBuilder::new().mode(0o700).create(self.root().join(FITS)) {
+            Err(error) if error.kind() == std::io::ErrorKind::ReadOnlyFilesystem => return Ok(()),
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
                 return Err(Error::os(step, path.display().to_string(), &error));
             }
             _ => {}
         }
-        std::fs::write(&path, "").at(step, path.display())
+        match std::fs::write(&path, "") {
+            // It saves a look at the next time, and nothing else.
+            Err(error) if error.kind() == std::io::ErrorKind::ReadOnlyFilesystem => Ok(()),
+            other => other.at(step, path.display()),
+        }
     }
 
     fn fit_path(&self, chain_id: &Digest) -> PathBuf {

@@ -261,6 +261,30 @@ fn an_import_for_which_the_disk_has_no_room_says_so_and_leaves_nothing() {
 }
 
 #[test]
+fn a_store_that_can_only_be_read_is_read() {
+    let scratch = Scratch::new("readonly", users()[0]);
+    let archive = root_archive(&scratch);
+    scratch.run(&["import", &archive, "box"]);
+    // As a disk has it that somebody else filled.
+    fs::remove_file(scratch.at("store/lock")).unwrap();
+    for (verb, rest) in [("save", "box"), ("export", "box"), ("inspect", "box"), ("images", ""), ("history", "box")] {
+        let command = scratch.command(&[verb, rest]);
+        let words: Vec<&str> = command.get_args().map(|arg| arg.to_str().unwrap()).collect();
+        let script = format!(
+            "mount --bind store store && mount -o remount,ro,bind store && ! touch store/x 2>&- && {} {} | wc -c",
+            command.get_program().display(),
+            words.join(" ")
+        );
+        let unshare: &[&str] = if rustix::process::geteuid().is_root() { &["-m"] } else { &["-Urm"] };
+        let mut shell = Command::new("unshare");
+        shell.args(unshare).args(["sh", "-c", &script]).current_dir(&scratch.path);
+        let output = shell.env("NSRS_IMAGE_DIR", scratch.at("store")).output().unwrap();
+        let (read, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(said.is_empty() && read.trim().parse::<u32>().unwrap() > 50, "{verb}: {read} {said}");
+    }
+}
+
+#[test]
 fn where_nobody_hears_it_it_ends_as_it_would() {
     let scratch = Scratch::new("unheard", users()[0]);
     let full = || fs::OpenOptions::new().write(true).open("/dev/full").unwrap();

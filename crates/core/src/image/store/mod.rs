@@ -31,6 +31,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 pub use index::{Named, digest_of, unknown};
 pub use ingest::{Begin, Follow, Ingest};
@@ -198,7 +199,15 @@ impl Store {
     /// # Errors
     /// The lock file can't be opened.
     pub fn guard(&self) -> Result<Guard> {
-        let file = self.lock_file("lock")?;
+        let file = match self.lock_file("lock") {
+            // Where nothing can be written nothing is pruned from here, and who only reads goes on. Somebody may have
+            // mounted it so, and prune it elsewhere.
+            Err(error) if error.errno == Some(Errno::ROFS.raw_os_error()) => {
+                let there = File::open(self.path("lock")).or_else(|_| File::open(&*self.root));
+                there.at("lock the store of images", self.root.display())?
+            }
+            other => other?,
+        };
         lock(&file, FlockOperation::LockShared).at("lock the store of images", self.root.display())?;
         Ok(Guard(file))
     }
@@ -244,7 +253,7 @@ fn own(path: &Path) -> Result<()> {
 fn lock(file: &File, how: FlockOperation) -> rustix::io::Result<()> {
     loop {
         match flock(file, how) {
-            Err(rustix::io::Errno::INTR) => {}
+            Err(Errno::INTR) => {}
             other => return other,
         }
     }
@@ -253,7 +262,6 @@ fn lock(file: &File, how: FlockOperation) -> rustix::io::Result<()> {
 /// Is it that there is no room: on the disk, or for this user?
 #[must_use]
 pub fn is_full(error: &Error) -> bool {
-    use rustix::io::Errno;
     [Errno::NOSPC, Errno::DQUOT].iter().any(|full| error.errno == Some(full.raw_os_error()))
 }
 
