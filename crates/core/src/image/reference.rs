@@ -21,9 +21,9 @@ const MAX_REPOSITORY: usize = 255;
 /// The longest tag.
 const MAX_TAG: usize = 128;
 
-/// A reference to an image: registry, repository, and a tag or a digest or both.
+/// A reference to an image: registry, repository, and a tag or a digest.
 ///
-/// With both, the digest says which image it is and the tag is a name for people.
+/// A tag before a digest says nothing: it is read and dropped, as docker does.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Reference {
@@ -90,10 +90,10 @@ impl Reference {
         }
     }
 
-    /// The same repository under this digest; the tag stays.
+    /// The same repository under this digest and no tag.
     #[must_use]
     pub fn with_digest(&self, digest: Digest) -> Reference {
-        Reference { digest: Some(digest), ..self.clone() }
+        Reference { tag: None, digest: Some(digest), ..self.clone() }
     }
 
     /// The same repository under this tag and no digest.
@@ -253,7 +253,7 @@ fn read(text: &str) -> Result<Reference, String> {
     if repository.len() > MAX_REPOSITORY {
         return Err(format!("the repository has {} characters, {MAX_REPOSITORY} are allowed", repository.len()));
     }
-    let tag = tag.map(str::to_owned).or_else(|| digest.is_none().then(|| DEFAULT_TAG.to_owned()));
+    let tag = digest.is_none().then(|| tag.unwrap_or(DEFAULT_TAG).to_owned());
     Ok(Reference { registry: registry.to_owned(), repository, tag, digest })
 }
 

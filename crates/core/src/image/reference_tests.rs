@@ -40,13 +40,14 @@ fn names_are_completed_as_docker_completes_them() {
         }
     }
     assert_eq!(full(&format!("a@{digest}")), format!("docker.io/library/a@{digest}"));
-    assert_eq!(full(&format!("q.io:1/a:b@{digest}")), format!("q.io:1/a:b@{digest}"));
+    assert_eq!(full(&format!("q.io:1/a:b@{digest}")), format!("q.io:1/a@{digest}"));
 }
 
 #[test]
 fn the_registry_is_asked_for_the_digest_where_both_are_given() {
     let both = Reference::parse(&format!("quay.io/a:b@sha256:{HEX}")).unwrap();
-    assert_eq!((both.tag(), both.selector()), (Some("b"), format!("sha256:{HEX}")));
+    assert_eq!((both.tag(), both.selector()), (None, format!("sha256:{HEX}")));
+    assert!(Reference::parse(&format!("quay.io/a:-b@sha256:{HEX}")).is_err());
     assert_eq!(Reference::parse("a").unwrap().selector(), "latest");
     assert_eq!(Reference::parse("a").unwrap().host(), "registry-1.docker.io");
     assert_eq!(both.host(), "quay.io");
@@ -153,10 +154,11 @@ proptest! {
         let reference = Reference::parse(&text).unwrap();
         prop_assert_eq!(reference.registry(), &registry);
         prop_assert_eq!(reference.repository(), &path);
-        if tag.is_some() || digest.is_some() {
-            prop_assert_eq!(reference.to_string(), text);
-        } else {
-            prop_assert_eq!(reference.to_string(), text + ":latest");
-        }
+        let complete = match (tag, digest) {
+            (_, Some(digest)) => format!("{registry}/{path}@sha256:{digest}"),
+            (Some(tag), None) => format!("{registry}/{path}:{tag}"),
+            (None, None) => format!("{registry}/{path}:latest"),
+        };
+        prop_assert_eq!(reference.to_string(), complete);
     }
 }

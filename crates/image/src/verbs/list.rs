@@ -1,6 +1,7 @@
 //! `images`, `tag`, `inspect` and `history`: what is there.
 
 use nsrs_core::error::Result;
+use nsrs_core::image::digest::Digest;
 use nsrs_core::image::open::Image;
 use nsrs_core::image::reference::Reference;
 use nsrs_core::image::store::{Named, Store};
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 use super::Call;
 use crate::identity::open_store;
 use crate::output;
+use crate::pull::{INDEX, PLATFORM};
 
 /// `images [--digests] [--no-trunc] [NAME]`: images by name, the last one first.
 ///
@@ -117,13 +119,26 @@ pub fn tag(call: Call) -> Result<()> {
     let references: Vec<Reference> = names[1..].iter().map(|name| super::new_name(name)).collect::<Result<_>>()?;
     let _guard = store.guard()?;
     let image = store.find(&names[0])?;
+    // What a registry has under the name of a pull it hasn't under this one.
+    let mut descriptor = image.descriptor.clone();
+    let notes = descriptor.annotations().clone().map(|mut notes| {
+        notes.retain(|note, _| note != INDEX && note != PLATFORM);
+        notes
+    });
+    descriptor.set_annotations(notes);
     for reference in &references {
-        store.tag(&reference.to_string(), &image.descriptor)?;
+        store.tag(&reference.to_string(), &descriptor)?;
     }
     if call.json {
         output::json(&json!({ "names": references, "digest": image.descriptor.digest().to_string() }))?;
     }
     Ok(())
+}
+
+/// The digest that a registry has under the name, if the image was pulled by it.
+fn pulled(named: &Named) -> Option<Digest> {
+    let notes = named.descriptor.annotations().as_ref().filter(|notes| notes.contains_key(PLATFORM))?;
+    notes.get(INDEX).and_then(|index| index.parse().ok()).or_else(|| named.digest().ok())
 }
 
 fn open(store: &Store, text: &str) -> Result<Image> {
@@ -149,11 +164,18 @@ pub fn inspect(call: Call) -> Result<()> {
         };
         let raw = &image.config.raw;
         let names_of = |image: &Image| -> (Vec<String>, Vec<String>) {
-            let same = all.iter().filter(|other| other.descriptor.digest() == image.descriptor.digest());
-            let names = same.filter_map(|other| other.name.as_deref()).filter_map(|name| Reference::parse(name).ok());
-            let (digests, tags): (Vec<Reference>, Vec<Reference>) = names.partition(|name| name.digest().is_some());
-            let text = |names: Vec<Reference>| names.iter().map(Reference::familiar).collect();
-            (text(tags), text(digests))
+            let (mut tags, mut digests) = (Vec::new(), Vec::new());
+            for other in all.iter().filter(|other| other.descriptor.digest() == image.descriptor.digest()) {
+                let Some(name) = other.name.as_deref().and_then(|name| Reference::parse(name).ok()) else { continue };
+                if name.digest().is_none() {
+                    tags.push(name.familiar());
+                }
+                digests
+                    .extend(name.digest().or_else(|| pulled(other)).map(|digest| name.with_digest(digest).familiar()));
+            }
+            digests.sort();
+            digests.dedup();
+            (tags, digests)
         };
         let (tags, digests) = names_of(&image);
         let unpacked = image.config.diff_ids.iter().map(|id| store.layer(id).map(|layer| layer.is_some()));

@@ -48,6 +48,38 @@ fn an_image_made_by_umoci_arrives_whole_and_is_not_fetched_twice() {
 }
 
 #[test]
+fn the_digest_that_the_registry_has_is_shown_and_a_tag_before_one_is_dropped() {
+    if !ready() {
+        return;
+    }
+    let registry = Registry::start();
+    Source::new(&[10]).copy_to(&registry, "a/b:1", &[]);
+    let (nsrs, name) = (Nsrs::new(), registry.image("a/b:1"));
+    let digest = nsrs.works(&["pull", "--quiet", &name]).stdout.trim().to_owned();
+    let by_digest = format!("{}@{digest}", registry.image("a/b"));
+    let inspect = |name: &str| -> serde_json::Value {
+        serde_json::from_str::<serde_json::Value>(&nsrs.works(&["inspect", name]).stdout).unwrap()[0].take()
+    };
+    assert_eq!(inspect(&name)["RepoDigests"], serde_json::json!([by_digest]));
+    // A name that was given here says nothing of its registry.
+    nsrs.works(&["tag", &name, "local:1"]);
+    let both = inspect("local:1");
+    assert_eq!(both["RepoDigests"], serde_json::json!([by_digest]));
+    assert_eq!(both["RepoTags"].as_array().unwrap().len(), 2);
+    nsrs.works(&["rmi", &name]);
+    assert_eq!(inspect("local:1")["RepoDigests"], serde_json::json!([]));
+    nsrs.works(&["rmi", "local:1"]);
+    // As docker has it.
+    let tagged = format!("{name}@{digest}");
+    nsrs.works(&["pull", &tagged]);
+    let (listed, shown) = (nsrs.works(&["images", "--format", "json"]).stdout, inspect(&tagged));
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!(listed[0]["name"], by_digest.as_str());
+    assert_eq!((&shown["RepoTags"], &shown["RepoDigests"]), (&serde_json::json!([]), &serde_json::json!([by_digest])));
+    assert!(nsrs.works(&["pull", &tagged]).stderr.contains("is here already"));
+}
+
+#[test]
 fn a_tag_that_moved_brings_only_what_is_new() {
     if !ready() {
         return;
