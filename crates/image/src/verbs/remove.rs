@@ -1,7 +1,7 @@
 //! `rmi` and `prune`: images that go.
 
 use nsrs_core::error::{Code, Error, Result};
-use nsrs_core::image::store::{Damaged, Pruned, Store, Wait};
+use nsrs_core::image::store::{Damaged, Named, Pruned, Store, Wait};
 use serde_json::json;
 
 use super::Call;
@@ -57,18 +57,25 @@ fn remove(store: &Store, text: &str, force: bool, gone: &mut Vec<String>) -> Res
         gone.push(name.clone());
         return Ok(());
     }
-    let images = store.images()?;
-    let names: Vec<&str> = images
-        .iter()
-        .filter(|other| other.digest().is_ok_and(|other| other == digest))
-        .filter_map(|other| other.name.as_deref())
+    // An id is that of a configuration, which several manifests may have.
+    let id_of = |named: &Named| store.image(named).ok().map(|image| image.id);
+    let by_id = id_of(&named).filter(|id| id.hex().starts_with(text.strip_prefix("sha256:").unwrap_or(text)));
+    let images: Vec<Named> = store
+        .images()?
+        .into_iter()
+        .filter(|other| {
+            other.digest().is_ok_and(|other| other == digest) || by_id.is_some_and(|id| id_of(other) == Some(id))
+        })
         .collect();
+    let names: Vec<&str> = images.iter().filter_map(|other| other.name.as_deref()).collect();
     if names.len() > 1 && !force {
         return Err(Error::new(Code::InvalidArgument, "remove the image", format!("it has {} names", names.len()))
             .on(text)
             .hint(format!("give a name ({}), or --force for all", names.join(", "))));
     }
-    store.remove_digest(&digest)?;
+    for image in &images {
+        store.remove_digest(&image.digest()?)?;
+    }
     match names.is_empty() {
         true => gone.push(digest.to_string()),
         false => gone.extend(names.into_iter().map(str::to_owned)),
@@ -110,7 +117,7 @@ pub fn prune(mut call: Call) -> Result<()> {
 }
 
 /// Does a container hold the image's topmost layer?
-fn in_use(store: &Store, named: &nsrs_core::image::store::Named) -> Result<bool> {
+fn in_use(store: &Store, named: &Named) -> Result<bool> {
     let Ok(image) = store.image(named) else { return Ok(false) };
     match image.config.diff_ids.last() {
         Some(top) => store.is_held(top),

@@ -209,6 +209,37 @@ fn a_layer_of_another_diff_id_is_an_error_and_nothing_of_it_can_be_used() {
 }
 
 #[test]
+fn an_id_is_removed_with_all_manifests_that_have_it() {
+    if !ready() {
+        return;
+    }
+    let registry = Registry::start();
+    let source = Source::new(&[10]);
+    // The same configuration, under manifests of two kinds.
+    source.copy_to(&registry, "docker:1", &["--format", "v2s2"]);
+    source.copy_to(&registry, "oci:1", &[]);
+    let nsrs = Nsrs::new();
+    let pull = || {
+        for name in ["docker:1", "oci:1"] {
+            nsrs.works(&["pull", &registry.image(name)]);
+        }
+        let listed: serde_json::Value =
+            serde_json::from_str(&nsrs.works(&["images", "--format", "json"]).stdout).unwrap();
+        assert!(listed[0]["id"] == listed[1]["id"] && listed[0]["digest"] != listed[1]["digest"], "{listed}");
+        (listed[0]["id"].as_str().unwrap().to_owned(), listed[0]["digest"].as_str().unwrap().to_owned())
+    };
+    let (id, digest) = pull();
+    nsrs.fails(&["rmi", &id], &["2 names", "docker:1", "oci:1"]);
+    let ran = nsrs.works(&["rmi", "--force", &id[7..19]]);
+    assert_eq!(ran.stdout.lines().filter(|line| line.starts_with("untagged: ")).count(), 2, "{}", ran.stdout);
+    assert_eq!(nsrs.check_blobs(), 0);
+    // The digest of a manifest means this one.
+    pull();
+    nsrs.works(&["rmi", &digest]);
+    assert_eq!(nsrs.works(&["images", "--quiet"]).stdout.lines().count(), 1);
+}
+
+#[test]
 fn progress_is_told_as_it_was_asked_for() {
     if !ready() {
         return;
