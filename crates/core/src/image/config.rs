@@ -37,7 +37,11 @@ impl ImageConfig {
             plain.entry("os").or_insert_with(|| "linux".into());
         }
         let spec: ImageConfiguration = serde_json::from_value(plain).map_err(|error| bad(error.to_string()))?;
-        let diff_ids = spec.rootfs().diff_ids().iter().map(|id| id.parse()).collect::<Result<_>>()?;
+        let diff_id = |id: &String| -> Result<Digest> {
+            let shown: String = id.chars().take(80).collect();
+            id.parse().map_err(|error: Error| bad(format!("the diff id {shown:?} is no digest: {}", error.detail)))
+        };
+        let diff_ids = spec.rootfs().diff_ids().iter().map(diff_id).collect::<Result<_>>()?;
         Ok(ImageConfig { raw, spec, diff_ids })
     }
 
@@ -181,6 +185,18 @@ mod tests {
             r#"{"rootfs":{"type":"layers","diff_ids":[3]}}"#,
         ] {
             assert!(ImageConfig::parse(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_diff_id_that_is_no_digest_is_quoted_wherever_the_configuration_is_named() {
+        for id in ["sha256:zz", "layer one", "md5:12", &"x".repeat(1000)] {
+            let text = serde_json::json!({ "rootfs": { "type": "layers", "diff_ids": [id] } }).to_string();
+            let error = ImageConfig::parse(text.as_bytes()).unwrap_err().on("sha256:of-the-configuration");
+            assert_eq!(error.code, Code::ImageInvalid);
+            let (error, shown) = (error.to_string(), &id[..id.len().min(80)]);
+            assert!(error.contains(&format!("the diff id {shown:?}")) && error.len() < 400, "{error}");
+            assert!(error.starts_with("read the configuration of the image sha256:of"), "{error}");
         }
     }
 
