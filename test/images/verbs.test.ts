@@ -238,7 +238,9 @@ each('what is wrong is said, with what to do', async (_, images) => {
     [['import', 'tree', 'a@sha256:12'], /invalid image reference/],
   ]
   for (const [args, says] of wrong) await images.fails(args, says)
-  await images.fails(['images'], /\/proc\/nsrs.*\nhint: .*NSRS_IMAGE_DIR/, { env: { NSRS_IMAGE_DIR: '/proc/nsrs' } })
+  await images.fails(['pull', '-q', `${address}/box:1`], /\/proc\/nsrs.*\nhint: .*NSRS_IMAGE_DIR/, {
+    env: { NSRS_IMAGE_DIR: '/proc/nsrs' },
+  })
 })
 
 test('every command is in a help that fits a screen, and has one of its own', async (t) => {

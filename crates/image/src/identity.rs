@@ -33,11 +33,19 @@ fn current() -> Result<&'static Identity> {
     Ok(CURRENT.get().unwrap_or_else(|| unreachable!("it was set just now")))
 }
 
-/// Opens the store of this user.
+/// Opens the store of this user to look into it: where there is none, it has no images.
+///
+/// # Errors
+/// Those of [`Store::look`].
+pub fn open_store() -> Result<Store> {
+    Store::look(&current()?.directory)
+}
+
+/// Opens the store of this user to bring something, and makes it if there is none.
 ///
 /// # Errors
 /// Those of [`Store::open`].
-pub fn open_store() -> Result<Store> {
+pub fn make_store() -> Result<Store> {
     Store::open(&current()?.directory)
 }
 

@@ -118,5 +118,5 @@ pub fn find_image(spec: &Spec, host: &Host) -> Result<Option<Ready>> {
     if !directory.exists() {
         return Err(unknown(text, &[]));
     }
-    Store::open(&directory)?.ready(text, platform.as_ref()).map(Some)
+    Store::look(&directory)?.ready(text, platform.as_ref()).map(Some)
 }

@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use serde_json::{Value, json};
 
 use super::{Call, limits};
-use crate::identity::open_store;
+use crate::identity::{make_store, open_store};
 use crate::output;
 use crate::progress::{Event, Mode as How, Phase, Progress};
 
@@ -33,7 +33,7 @@ pub fn load(mut call: Call) -> Result<()> {
     let name = call.args.value("--name")?;
     let unpack = !call.args.flag("--no-unpack");
     let options = limits(&mut call)?;
-    let store = open_store()?;
+    let store = make_store()?;
     let rest = std::mem::replace(&mut call.args, crate::args::Args::new(Vec::new())).rest("at most one file", 0, 1)?;
     let path = input.or_else(|| rest.into_iter().next());
     let loaded = match path.as_deref().map(Path::new) {
@@ -194,7 +194,7 @@ pub fn import(mut call: Call) -> Result<()> {
     }
     let architecture = call.args.value("--arch")?;
     let options = limits(&mut call)?;
-    let store = open_store()?;
+    let store = make_store()?;
     let rest = std::mem::replace(&mut call.args, crate::args::Args::new(Vec::new())).rest(
         "a file, a directory or -, and the name of the image",
         1,

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::Call;
 use crate::args::Args;
-use crate::identity::open_store;
+use crate::identity::{make_store, open_store};
 use crate::output;
 use crate::progress::Mode;
 use crate::registry::{Client, Options};
@@ -66,7 +66,7 @@ pub fn pull(mut call: Call) -> Result<()> {
     };
     let args = std::mem::replace(&mut call.args, Args::new(Vec::new()));
     let reference = Reference::parse(&args.rest("the name of one image", 1, 1)?[0])?;
-    let store = open_store()?;
+    let store = make_store()?;
     let pulled = crate::pull::pull(&store, &client, &reference, &options)?;
     if options.unpack {
         let image = store.image_for(&store.find(&reference.to_string())?, options.platform.as_ref())?;

@@ -285,6 +285,57 @@ fn a_store_that_can_only_be_read_is_read() {
 }
 
 #[test]
+fn a_store_is_made_by_who_brings_something_and_not_among_the_files_of_others() {
+    for who in users() {
+        let scratch = Scratch::new("made", who);
+        let archive = root_archive(&scratch);
+        let looks: [&[&str]; 7] = [
+            &["inspect", "box"],
+            &["history", "box"],
+            &["tag", "box", "other"],
+            &["rmi", "box"],
+            &["save", "--output", "x", "box"],
+            &["export", "--output", "x", "box"],
+            &["push", "127.0.0.1:1/box"],
+        ];
+        for there in [false, true] {
+            if there {
+                fs::create_dir(scratch.at("store")).unwrap();
+                fs::set_permissions(scratch.at("store"), fs::Permissions::from_mode(0o755)).unwrap();
+                if who == Who::Tester && rustix::process::geteuid().is_root() {
+                    let owner = Command::new("chown").args(["tester", &scratch.text("store")]).status();
+                    assert!(owner.unwrap().success());
+                }
+            }
+            assert_eq!(scratch.json(&["images"]), serde_json::json!([]));
+            for args in looks {
+                let said = scratch.fails(args);
+                assert!(said.contains("isn't in the store") && !scratch.at("x").exists(), "{args:?}: {said}");
+            }
+            assert_eq!(scratch.run(&["prune"]), "removed 0 blobs and 0 unpacked layers: 0 B\n");
+            assert_eq!(scratch.at("store").exists(), there);
+            assert!(!there || fs::read_dir(scratch.at("store")).unwrap().next().is_none());
+        }
+        // What a killed process left of a store is taken for one, and completed.
+        let half = scratch.command(&["import", &archive, "box"]).status().unwrap();
+        assert!(half.success());
+        fs::remove_file(scratch.at("store/oci-layout")).unwrap();
+        assert_eq!(scratch.json(&["images"]).as_array().unwrap().len(), 1);
+        scratch.run(&["import", &archive, "box"]);
+        assert!(scratch.at("store/oci-layout").exists());
+        // Somebody's files.
+        fs::remove_file(scratch.at("store/oci-layout")).unwrap();
+        fs::write(scratch.at("store/thesis.tex"), "").unwrap();
+        for args in [&["import", &archive, "box"][..], &["images"], &["prune"]] {
+            let said = scratch.fails(args);
+            assert!(said.contains("thesis.tex") && said.contains("hint: set NSRS_IMAGE_DIR"), "{said}");
+        }
+        assert!(!scratch.at("store/oci-layout").exists());
+        fs::remove_file(scratch.at("store/thesis.tex")).unwrap();
+    }
+}
+
+#[test]
 fn where_nobody_hears_it_it_ends_as_it_would() {
     let scratch = Scratch::new("unheard", users()[0]);
     let full = || fs::OpenOptions::new().write(true).open("/dev/full").unwrap();

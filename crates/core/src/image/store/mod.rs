@@ -53,7 +53,7 @@ pub struct Store {
 
 /// Keeps [`Store::prune`] away: what was added stays until it is named, however long that takes.
 #[derive(Debug)]
-pub struct Guard(#[allow(dead_code, reason = "held for its lock")] File);
+pub struct Guard(#[allow(dead_code, reason = "held for its lock")] Option<File>);
 
 /// Where the store is: `NSRS_IMAGE_DIR`, /var/lib/nsrs/images for root, `$XDG_DATA_HOME/nsrs/images`, or
 /// ~/.local/share/nsrs/images.
@@ -80,7 +80,7 @@ impl Store {
     /// Opens the store in this directory, and makes it (mode 0700) if there is none.
     ///
     /// # Errors
-    /// It can't be made or written, or is an image layout of a version that isn't known.
+    /// It can't be made or written, is a directory of other files, or an image layout of a version that isn't known.
     pub fn open(path: &Path) -> Result<Store> {
         let step = "open the store of images";
         let make = |path: &Path| {
@@ -90,6 +90,7 @@ impl Store {
         };
         make(path)?;
         let path = fs::canonicalize(path).at(step, path.display())?;
+        not_foreign(&path)?;
         for folder in ["blobs/sha256", "ingest", "layers"] {
             make(&path.join(folder))?;
         }
@@ -118,6 +119,24 @@ impl Store {
             Err(error) => return Err(Error::os(step, layout.display().to_string(), &error)),
         }
         Ok(store)
+    }
+
+    /// Opens the store in this directory to look into it. Where there is none, none is made: it has no images.
+    ///
+    /// # Errors
+    /// Those of [`Store::open`].
+    pub fn look(path: &Path) -> Result<Store> {
+        let made = Store { root: path.into() }.is_made();
+        if !made {
+            not_foreign(path)?;
+            return Ok(Store { root: path.into() });
+        }
+        Store::open(path)
+    }
+
+    /// Is there anything of a store in its directory?
+    fn is_made(&self) -> bool {
+        ["oci-layout", "layers"].iter().any(|name| self.path(name).exists())
     }
 
     /// The directory of the store.
@@ -199,6 +218,9 @@ impl Store {
     /// # Errors
     /// The lock file can't be opened.
     pub fn guard(&self) -> Result<Guard> {
+        if !self.is_made() {
+            return Ok(Guard(None));
+        }
         let file = match self.lock_file("lock") {
             // Where nothing can be written nothing is pruned from here, and who only reads goes on. Somebody may have
             // mounted it so, and prune it elsewhere.
@@ -209,7 +231,7 @@ impl Store {
             other => other?,
         };
         lock(&file, FlockOperation::LockShared).at("lock the store of images", self.root.display())?;
-        Ok(Guard(file))
+        Ok(Guard(Some(file)))
     }
 
     fn lock_file(&self, name: &str) -> Result<File> {
@@ -232,6 +254,41 @@ impl Store {
             File::open(&*self.root)?.sync_all()
         };
         write().at("write", path.display()).map_err(with_room).inspect_err(|_| drop(fs::remove_file(&temporary)))
+    }
+}
+
+/// What is in the directory of a store, complete or not, and of a new disk.
+const OWN: [&str; 11] = [
+    "blobs",
+    "containers",
+    "index.json",
+    "index.lock",
+    "ingest",
+    "layers",
+    "lock",
+    "lost+found",
+    "oci-layout",
+    "settled",
+    super::stack::FITS,
+];
+
+/// Makes sure that no store is made among somebody's files. Some stand beside one: those are nobody's concern.
+fn not_foreign(path: &Path) -> Result<()> {
+    if path.join("oci-layout").exists() {
+        return Ok(());
+    }
+    let entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        other => other.at("open the store of images", path.display())?,
+    };
+    match entries.flatten().find(|entry| !OWN.iter().any(|own| entry.file_name() == *own)) {
+        None => Ok(()),
+        Some(entry) => {
+            let why = format!("it is a directory of other files ({})", entry.file_name().display());
+            Err(Error::new(Code::SetupFailed, "open the store of images", why)
+                .on(path.display().to_string())
+                .hint("set NSRS_IMAGE_DIR to an empty directory, or to one that isn't there yet"))
+        }
     }
 }
 

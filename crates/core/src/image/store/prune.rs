@@ -77,6 +77,9 @@ impl Store {
     /// # Errors
     /// A manifest of the index can't be read though it may be whole: then nothing is removed. A file can't be removed.
     pub fn prune(&self, wait: Wait, partial: bool) -> Result<Option<Pruned>> {
+        if !self.is_made() {
+            return Ok(Some(Pruned::default()));
+        }
         let file = self.lock_file("lock")?;
         let how = match wait {
             Wait::Yes => FlockOperation::LockExclusive,
