@@ -204,7 +204,15 @@ pub fn import(mut call: Call) -> Result<()> {
     let about = About { name, message, config, architecture };
     let path = Path::new(&rest[0]);
     let imported = match path.is_dir() {
-        true => import::import_directory(&store, path, &about, &options)?,
+        true => {
+            let (named, nobodys) = import::import_directory(&store, path, &about, &options)?;
+            // Root of the host knows everybody.
+            if nobodys > 0 && options.squash {
+                let why = "their owners aren't among your ids and subordinate ids (/etc/subuid), or are nobody";
+                call.progress.warn(format!("{nobodys} files of the tree belong to nobody (65534) in the image: {why}"));
+            }
+            named
+        }
         false => import::import(&store, reader(Some(path))?, &about, &options)?,
     };
     super::warn_of_losses(&store, &store.image(&imported)?, &call.progress)?;

@@ -336,6 +336,26 @@ fn a_store_is_made_by_who_brings_something_and_not_among_the_files_of_others() {
 }
 
 #[test]
+fn owners_of_a_tree_that_are_not_known_to_an_ordinary_user_are_told() {
+    for who in users() {
+        let scratch = Scratch::new("foreign", who);
+        let tree = scratch.at("tree");
+        fs::create_dir(&tree).unwrap();
+        for name in ["a", "b"] {
+            fs::write(tree.join(name), name).unwrap();
+        }
+        let output = scratch.try_run(&["import", tree.to_str().unwrap(), "box"]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        // Root of the host is nobody in the user's namespace.
+        match who == Who::Tester && rustix::process::geteuid().is_root() {
+            true => assert!(said.contains("3 files of the tree belong to nobody (65534) in the image"), "{said}"),
+            false => assert_eq!(said, ""),
+        }
+    }
+}
+
+#[test]
 fn where_nobody_hears_it_it_ends_as_it_would() {
     let scratch = Scratch::new("unheard", users()[0]);
     let full = || fs::OpenOptions::new().write(true).open("/dev/full").unwrap();

@@ -76,16 +76,19 @@ pub fn import(store: &Store, input: impl Read + Send, about: &About, options: &O
     settled(store, result)
 }
 
-/// Imports a directory: what is in it, with owners, modes, times and attributes.
+/// Imports a directory: what is in it, with owners, modes, times and attributes. Returns also how many of its entries belong
+/// to nobody: where ids are mapped these are the owners who aren't.
 ///
 /// # Errors
 /// A file can't be read, or the store refuses.
-pub fn import_directory(store: &Store, directory: &Path, about: &About, options: &Options) -> Result<Named> {
+pub fn import_directory(store: &Store, directory: &Path, about: &About, options: &Options) -> Result<(Named, u64)> {
     let name = name(about)?;
     let guard = store.guard()?;
+    let mut nobodys = 0;
     let result = (|| {
         let mut packer = Packer::new(io::BufWriter::with_capacity(256 << 10, store.ingest_unknown()?));
         walk(&[directory], true, &mut packer)?;
+        nobodys = packer.nobodys;
         let ingest =
             packer.finish()?.into_inner().map_err(|error| crate::image::tar::read::read_error(error.into_error()))?;
         let size = ingest.offset();
@@ -94,7 +97,7 @@ pub fn import_directory(store: &Store, directory: &Path, about: &About, options:
         finish(store, about, name.as_deref(), (digest, size, Compression::None), &digest)
     })();
     drop(guard);
-    settled(store, result)
+    settled(store, result).map(|named| (named, nobodys))
 }
 
 fn settled(store: &Store, result: Result<Named>) -> Result<Named> {

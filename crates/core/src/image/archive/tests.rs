@@ -371,7 +371,7 @@ fn a_directory_and_its_archive_become_images_with_the_same_tree() {
         assert!(import::change(&mut json!({}), bad).is_err(), "{bad}");
     }
     let about = import::About { name: Some("local/box".into()), message: "made".into(), config, architecture: None };
-    let by_directory = import::import_directory(&store, &source, &about, &options()).unwrap();
+    let (by_directory, _) = import::import_directory(&store, &source, &about, &options()).unwrap();
     let opened = store.image(&by_directory).unwrap();
     assert_eq!(opened.name.as_deref(), Some("docker.io/local/box:latest"));
     assert_eq!(opened.config.cmd(), ["/bin/sh", "-c", "sh -i"]);
@@ -417,7 +417,7 @@ fn gnu_tar_extracts_holes_at_the_end_of_files() {
         fs::OpenOptions::new().write(true).open(source.join(name)).unwrap().set_len(1 << 20).unwrap();
     }
     let store = scratch.store("store");
-    let named = import::import_directory(&store, &source, &import::About::default(), &options()).unwrap();
+    let (named, _) = import::import_directory(&store, &source, &import::About::default(), &options()).unwrap();
     let opened = store.image(&named).unwrap();
     let stack = store.stack(&opened.config.diff_ids).unwrap();
     export::export(&stack, fs::File::create(scratch.at("flat.tar")).unwrap()).unwrap();

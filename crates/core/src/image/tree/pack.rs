@@ -26,6 +26,9 @@ pub struct Packer<W> {
     pub sockets: u64,
     /// Entries.
     pub entries: u64,
+    /// Entries whose owner or group is nobody: in a user namespace that is everybody who isn't mapped there.
+    pub nobodys: u64,
+    nobody: (u32, u32),
 }
 
 impl<W: Write> Packer<W> {
@@ -37,6 +40,8 @@ impl<W: Write> Packer<W> {
             buffer: vec![0; 256 << 10],
             sockets: 0,
             entries: 0,
+            nobodys: 0,
+            nobody: (overflow("uid"), overflow("gid")),
         }
     }
 
@@ -48,7 +53,7 @@ impl<W: Write> Packer<W> {
         self.writer.finish().map_err(|error| crate::image::tar::read::read_error(error).because("write the archive"))
     }
 
-    fn entry(&self, node: &Node<'_>, kind: Kind) -> Result<Entry> {
+    fn entry(&mut self, node: &Node<'_>, kind: Kind) -> Result<Entry> {
         let mut path = node.path.to_vec();
         if kind == Kind::Directory {
             path = if path.is_empty() { b"./".to_vec() } else { [&path[..], b"/"].concat() };
@@ -57,6 +62,7 @@ impl<W: Write> Packer<W> {
             Kind::CharDevice | Kind::BlockDevice => (major(node.stat.st_rdev), minor(node.stat.st_rdev)),
             _ => (0, 0),
         };
+        self.nobodys += u64::from(node.stat.st_uid == self.nobody.0 || node.stat.st_gid == self.nobody.1);
         Ok(Entry {
             path,
             link: Vec::new(),
@@ -101,6 +107,12 @@ impl<W: Write> Packer<W> {
         }
         Ok(())
     }
+}
+
+/// The id of who isn't mapped (proc_sys_kernel(5)).
+fn overflow(kind: &str) -> u32 {
+    let text = std::fs::read_to_string(format!("/proc/sys/kernel/overflow{kind}"));
+    text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(65534)
 }
 
 fn written(path: &[u8], error: std::io::Error) -> Error {
