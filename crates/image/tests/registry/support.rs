@@ -51,7 +51,14 @@ impl Dir {
 impl Drop for Dir {
     fn drop(&mut self) {
         let _ = Command::new("chmod").arg("-R").arg("u+rwX").arg(&self.0).output();
-        let _ = fs::remove_dir_all(&self.0);
+        // What was brought is still on its way to the disk, and noted there, when its test is over.
+        for _ in 0..100 {
+            let _ = fs::remove_dir_all(&self.0);
+            if !self.0.exists() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
     }
 }
 

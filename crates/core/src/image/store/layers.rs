@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, Mode, OFlags, openat};
 use serde::{Deserialize, Serialize};
 
 use super::{Store, lock, with_room};
@@ -240,9 +240,6 @@ impl Store {
         if open.is_empty() {
             return Ok(());
         }
-        let folder = self.root.join("layers");
-        let root = File::open(&folder).at(step, folder.display())?;
-        rustix::fs::syncfs(&root).at(step, folder.display())?;
         let notes = self.root.join(SETTLED);
         match fs::DirBuilder::new().mode(0o700).create(&notes) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
@@ -250,10 +247,16 @@ impl Store {
             }
             _ => {}
         }
+        // Held from before the wait on: whoever removes the store meanwhile must not find it made again behind his back.
+        let held = File::open(&notes).at(step, notes.display())?;
+        let folder = self.root.join("layers");
+        let root = File::open(&folder).at(step, folder.display())?;
+        rustix::fs::syncfs(&root).at(step, folder.display())?;
         for (key, unique) in &open {
             // One that a crash cuts short is no note, and one that nobody needs is removed by the next prune.
-            let note = notes.join(key);
-            fs::write(&note, unique).at(step, note.display())?;
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let note = openat(&held, key.as_str(), flags, Mode::from(0o600)).at(step, notes.join(key).display())?;
+            File::from(note).write_all(unique.as_bytes()).at(step, notes.join(key).display())?;
         }
         Ok(())
     }
