@@ -7,18 +7,24 @@
  * caller's.
  */
 export function inheritedFds(): ReadonlySet<number> | undefined {
-  const numbers = take('NSRS_CALLER_FDS')
+  const numbers = process.env.NSRS_CALLER_FDS
+  delete process.env.NSRS_CALLER_FDS
   return numbers === undefined ? undefined : new Set(numbers.split(' ').map(Number))
 }
 
 /** The signals that were ignored when nsrs was started, as a mask: the lowest bit is signal 1. */
 export function ignoredSignals(): number {
-  const mask = Number(take('NSRS_IGNORED_SIGNALS'))
-  return Number.isSafeInteger(mask) ? mask : 0
+  const mask = peekIgnoredSignals()
+  delete process.env.NSRS_IGNORED_SIGNALS
+  return mask
 }
 
-function take(name: string): string | undefined {
-  const value = process.env[name]
-  delete process.env[name]
-  return value
+/** The same, and they stay where nsrs-image finds them. */
+export function peekIgnoredSignals(): number {
+  return maskOf(process.env.NSRS_IGNORED_SIGNALS)
+}
+
+function maskOf(text: string | undefined): number {
+  const mask = Number(text)
+  return Number.isSafeInteger(mask) ? mask : 0
 }

@@ -1,5 +1,7 @@
+import { constants } from 'node:os'
 import { executeAloud } from '../ts/images/execute.ts'
 import { lack, type PullPolicy } from '../ts/images/provide.ts'
+import { peekIgnoredSignals } from './inherited.ts'
 import { report } from './report.ts'
 
 /** What the command line says of an image. */
@@ -16,6 +18,7 @@ export interface Image {
  * `undefined`.
  */
 export async function provide({ name, platform, pull, quiet, progress }: Image): Promise<number | undefined> {
+  ignoreAgain()
   const missing = lack({ image: name, platform, pull })
   if (missing === undefined) return undefined
   const hint = `nsrs run -- ${name} runs a command of this host, on its own tree`
@@ -33,4 +36,13 @@ export async function provide({ name, platform, pull, quiet, progress }: Image):
   if (code === 0) return undefined
   if (progress !== 'json') process.stderr.write(`hint: ${hint}\n`)
   return code
+}
+
+/** Has this process, which forgot what was ignored when it was started, ignore it again; nsrs-image does so by itself. */
+function ignoreAgain(): void {
+  const mask = peekIgnoredSignals()
+  const fixed = ['SIGKILL', 'SIGSTOP']
+  for (const [name, number] of Object.entries(constants.signals)) {
+    if (mask & (1 << (number - 1)) && !fixed.includes(name)) process.on(name, () => {})
+  }
 }

@@ -1,8 +1,9 @@
 // What a person sees of a pull on a terminal.
 
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import test, { type ExecutionContext } from 'ava'
 import { cli } from '../helpers/cli.ts'
+import { until } from '../helpers/host.ts'
 import {
   checkBlobs,
   digestOf,
@@ -103,4 +104,26 @@ each('what belongs into a file does not go to a terminal', async (t) => {
   const { text, status } = await onTerminal([cli, 'save', `${address}/box:1`], [], env)
   t.is(status, 125)
   t.regex(text, /the standard output is a terminal\r\nhint: give a file: --output FILE/)
+})
+
+each('what the caller ignores, as nohup does, ends no pull, that of a run neither', async (t) => {
+  for (const [args, code] of [
+    [['pull', '-q', `${slow}/box:1`], 0],
+    [['run', '--network', 'none', `${slow}/box:1`, '/none'], 127],
+  ] as const) {
+    const env = imageStore(t)
+    const child = spawn('sh', ['-c', 'trap "" HUP; exec "$@"', 'sh', cli, ...args], {
+      env,
+      detached: true,
+      stdio: ['ignore', 'ignore', 'pipe'],
+    })
+    const closed = new Promise((resolve) => child.once('close', (code, signal) => resolve(code ?? signal)))
+    const all = `ps -o comm= -s ${child.pid} | grep -q nsrs-image`
+    t.true(await until(() => spawnSync('sh', ['-c', all]).status === 0))
+    // To its whole group, as a terminal that goes.
+    process.kill(-(child.pid as number), 'SIGHUP')
+    t.is(await closed, code, args.join(' '))
+    const { stdout } = spawnSync(cli, ['images', '-q'], { encoding: 'utf8', env })
+    t.is(stdout.trim().split('\n').length, 1, stdout)
+  }
 })

@@ -45,6 +45,10 @@ fn main() -> ExitCode {
     };
     let progress = Progress::new(mode);
     more_descriptors();
+    // Node forgets what was ignored when nsrs was started, as by nohup(1); the command line hands it on.
+    if let Some(mask) = std::env::var("NSRS_IGNORED_SIGNALS").ok().and_then(|mask| mask.parse().ok()) {
+        nsrs_core::sys::signal::ignore_those_of(mask);
+    }
     // What we were started with is not for the programs we start: credential helpers, newuidmap.
     let _ = nsrs_core::sys::fds::close_on_exec_from(3);
     // Before anything starts a thread: a process of several can't enter a user namespace.

@@ -27,6 +27,16 @@ pub fn ignore(signal: Signal) -> Result<(), Errno> {
     unsafe { sigaction(signal, &action) }.map(drop)
 }
 
+/// Has the signals of a mask ignored, the lowest bit for signal 1; but not `SIGCHLD`, without which no program can be waited
+/// for, nor `SIGPIPE`, of which we make an error.
+pub fn ignore_those_of(mask: u64) {
+    let ours = [Signal::SIGCHLD, Signal::SIGPIPE];
+    for signal in Signal::iterator().filter(|signal| mask & 1 << (*signal as i32 - 1) != 0 && !ours.contains(signal)) {
+        // Those whose action can't change never were ignored.
+        let _ = ignore(signal);
+    }
+}
+
 /// What ends or stops a process from a terminal.
 const ENDS: [Signal; 5] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGTSTP];
 
