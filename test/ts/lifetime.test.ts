@@ -74,3 +74,16 @@ test('a supervisor that dies takes its containers along, and says so', (t) => {
   `)
   t.regex(stdout, /^ERR_NSRS_SUPERVISOR_LOST .*killed by SIGKILL/, stderr)
 })
+
+test('a supervisor that dies before it has read a request is lost to that, too', (t) => {
+  const { stdout, stderr } = node(`
+    import { execFileSync } from 'node:child_process'
+    await run('true', options)
+    const pid = Number(execFileSync('pgrep', ['-P', String(process.pid), 'nsrs|memfd'], { encoding: 'utf8' }))
+    process.kill(pid, 'SIGSTOP')
+    const lost = run('true', options).catch(({ code }) => console.log(code))
+    setTimeout(() => process.kill(pid, 'SIGKILL'), 50)
+    await lost
+  `)
+  t.is(stdout, 'ERR_NSRS_SUPERVISOR_LOST\n', stderr)
+})

@@ -97,11 +97,14 @@ pub fn watch(env: &Env, fd: BorrowedFd<'_>, on_readable: impl Fn() -> bool + 'st
     }
 }
 
-unsafe extern "C" fn readable(handle: Handle, _status: c_int, _events: c_int) {
+unsafe extern "C" fn readable(handle: Handle, status: c_int, _events: c_int) {
     let Some(uv) = &*UV else { return };
     // SAFETY: a handle of `watch`, which is not closed yet.
     unsafe {
-        if !((*(uv.data)(handle).cast::<Watch>()).on_readable)() {
+        let goes_on = ((*(uv.data)(handle).cast::<Watch>()).on_readable)();
+        // At an error of the descriptor, such as a reset behind which there is more to read, libuv stops to watch it.
+        let is_watched = status == 0 || goes_on && (uv.poll_start)(handle, READABLE, readable) == 0;
+        if !goes_on || !is_watched {
             (uv.close)(handle, closed);
         }
     }
