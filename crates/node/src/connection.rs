@@ -68,25 +68,26 @@ pub fn ask(
     fds: &[BorrowedFd<'_>],
     listener: Listener,
 ) -> Result<()> {
-    let connection = current(executable, env)?;
+    let (connection, is_new) = current(executable, env)?;
     match connection.ask(id, request, fds, Arc::clone(&listener)) {
-        // It is gone, which a busy event loop has not heard yet.
-        Err(error) if matches!(error.errno, Some(libc::EPIPE | libc::ECONNRESET)) => {
+        // It is gone, which a busy event loop has not heard yet. One that ends at once is not tried again.
+        Err(error) if !is_new && matches!(error.errno, Some(libc::EPIPE | libc::ECONNRESET)) => {
             while connection.hear() {}
-            current(executable, env)?.ask(id, request, fds, listener)
+            current(executable, env)?.0.ask(id, request, fds, listener)
         }
         asked => asked,
     }
 }
 
-fn current(executable: &str, env: Option<&Env>) -> Result<Arc<Connection>> {
+/// The supervisor, and whether it was started just now.
+fn current(executable: &str, env: Option<&Env>) -> Result<(Arc<Connection>, bool)> {
     let mut current = lock(&CURRENT);
     match &*current {
-        Some(connection) if connection.alive.load(Ordering::Acquire) => Ok(Arc::clone(connection)),
+        Some(connection) if connection.alive.load(Ordering::Acquire) => Ok((Arc::clone(connection), false)),
         _ => {
             let connection = Connection::start(executable, env)?;
             *current = Some(Arc::clone(&connection));
-            Ok(connection)
+            Ok((connection, true))
         }
     }
 }
