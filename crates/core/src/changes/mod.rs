@@ -3,8 +3,10 @@
 
 pub mod apply;
 pub mod collect;
+mod compare;
 pub mod keep;
 mod lower;
+mod names;
 mod open;
 mod place;
 #[cfg(test)]

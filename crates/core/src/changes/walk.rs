@@ -1,20 +1,19 @@
 //! From writable layers to a list of changes.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::File;
+use std::collections::BTreeSet;
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fgetxattr, openat, readlinkat, statat};
+use rustix::fs::{AtFlags, Dir, FileType, ResolveFlags, fgetxattr, statat};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::apply::Listed;
+use super::compare::{differs, hazards};
 use super::lower::{Found, Lower};
+use super::names::Names;
 use super::open::{INSIDE, Open};
-use super::{Change, Differs, Dress, Hazard, Kind, Known, Layer, Record, Twin, escaped};
+use super::{Change, Differs, Dress, Hazard, Kind, Layer, Record, escaped};
 use crate::error::{At, Code, Error, Result};
-use crate::image::tree::xattrs;
 
 /// How deep directories may be in each other.
 pub(super) const DEEPEST: usize = 1500;
@@ -100,34 +99,16 @@ fn look(layers: impl AsFd, record: &Record, how: Look<'_>) -> Result<Listed> {
     Ok(Listed { changes, leftovers })
 }
 
-struct Walker<'a> {
+pub(super) struct Walker<'a> {
     record: &'a Record,
-    layer: &'a Layer,
-    number: usize,
+    pub(super) layer: &'a Layer,
+    pub(super) number: usize,
     /// Path in the layer.
-    path: Vec<u8>,
-    changes: &'a mut Vec<Change>,
-    names: Names,
+    pub(super) path: Vec<u8>,
+    pub(super) changes: &'a mut Vec<Change>,
+    pub(super) names: Names,
     leftovers: &'a mut Vec<(usize, Vec<u8>)>,
     how: Look<'a>,
-}
-
-/// Names that a file has in the layer.
-#[derive(Default)]
-struct Above {
-    /// Those of which the real tree has the very same.
-    in_place: Vec<Twin>,
-    /// The changes of the others.
-    changed: Vec<usize>,
-}
-
-/// Names of files that have several.
-#[derive(Default)]
-struct Names {
-    /// In the layer, by inode.
-    above: BTreeMap<u64, Above>,
-    /// Below, by file: how many names it has, and the changes that are of one.
-    below: HashMap<(u64, u64), (usize, Vec<usize>)>,
 }
 
 impl Walker<'_> {
@@ -141,7 +122,7 @@ impl Walker<'_> {
         whole
     }
 
-    fn tell(&mut self, kind: Kind, file_type: FileType, differs: Vec<Differs>, hazards: Vec<Hazard>) {
+    pub(super) fn tell(&mut self, kind: Kind, file_type: FileType, differs: Vec<Differs>, hazards: Vec<Hazard>) {
         let (path, inner) = (self.whole(), self.path.clone());
         let layer = self.number;
         self.changes.push(Change {
@@ -157,56 +138,6 @@ impl Walker<'_> {
             twin: None,
             unread: false,
         });
-    }
-
-    /// Notes names of files that have several: the one told last, or with `same` one that has not changed.
-    fn note_names(&mut self, above: Option<&Stat>, below: Option<&Stat>, same: bool) {
-        let last = self.changes.len().wrapping_sub(1);
-        if let Some(above) = above.filter(|stat| stat.st_nlink > 1) {
-            let names = self.names.above.entry(above.st_ino).or_default();
-            match below {
-                Some(below) if same => names.in_place.push(Twin { inner: self.path.clone(), known: Known::of(below) }),
-                _ => names.changed.push(last),
-            }
-        }
-        if let Some(below) = below.filter(|stat| stat.st_nlink > 1 && !same) {
-            let count = usize::try_from(below.st_nlink).unwrap_or(usize::MAX);
-            self.names.below.entry(Known::of(below).file()).or_insert((count, Vec::new())).1.push(last);
-        }
-    }
-
-    /// Tells of hard links, when all names of a layer are known.
-    fn hard_links(&mut self) {
-        let Names { above, below } = std::mem::take(&mut self.names);
-        for Above { in_place, changed } in above.into_values() {
-            let Some(first) = in_place.first() else { continue };
-            let twin = Some(Box::new(first.clone()));
-            for index in changed {
-                self.changes[index].twin.clone_from(&twin);
-            }
-            for other in in_place.iter().skip(1).filter(|other| other.known.file() != first.known.file()) {
-                self.path.clone_from(&other.inner);
-                let kind = FileType::from_raw_mode(other.known.mode);
-                self.tell(Kind::Modified, kind, vec![Differs::Links], Vec::new());
-                if let Some(change) = self.changes.last_mut() {
-                    change.twin.clone_from(&twin);
-                }
-            }
-        }
-        self.path.clear();
-        if self.layer.is_image {
-            return;
-        }
-        for (count, told) in below.into_values() {
-            for index in &told {
-                let change = &mut self.changes[*index];
-                // What was given another type, or made a name of another file, is a new file for sure.
-                let written = change.kind == Kind::Modified && change.twin.is_none();
-                if written && change.differs != [Differs::Type] {
-                    change.other_names = count.saturating_sub(told.len());
-                }
-            }
-        }
     }
 
     /// Marks the last change, if it can't be read.
@@ -396,79 +327,5 @@ impl Walker<'_> {
             if was_directory { (self.at(lower.enter(name))?, true) } else { (Lower::default(), false) };
         let alone = below && !lower.is_nothing() && (alone || self.is_opaque(&inner));
         self.directory(&inner, &lower, depth + 1, plain && way, alone)
-    }
-}
-
-/// What of a file could give more rights than the command had.
-fn hazards(parent: &Open, name: &[u8], stat: &Stat) -> rustix::io::Result<Vec<Hazard>> {
-    let mut hazards = Vec::new();
-    match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => {
-            if stat.st_mode & 0o4000 != 0 {
-                hazards.push(Hazard::SetUserId);
-            }
-            if stat.st_mode & 0o2000 != 0 {
-                hazards.push(Hazard::SetGroupId);
-            }
-            if xattrs(parent, name)?.iter().any(|(key, _)| key == b"security.capability") {
-                hazards.push(Hazard::Capabilities);
-            }
-        }
-        FileType::CharacterDevice | FileType::BlockDevice => hazards.push(Hazard::Device),
-        _ => {}
-    }
-    Ok(hazards)
-}
-
-fn differs(upper: &Open, name: &[u8], stat: &Stat, below: &Found) -> rustix::io::Result<Vec<Differs>> {
-    let (new, old) = (FileType::from_raw_mode(stat.st_mode), FileType::from_raw_mode(below.stat.st_mode));
-    if new != old {
-        return Ok(vec![Differs::Type]);
-    }
-    let mut differs = Vec::new();
-    let content = match new {
-        FileType::RegularFile => !same_content(upper, name, stat, below)?,
-        FileType::Symlink => readlinkat(upper, name, Vec::new())? != readlinkat(&*below.parent, name, Vec::new())?,
-        FileType::CharacterDevice | FileType::BlockDevice => stat.st_rdev != below.stat.st_rdev,
-        _ => false,
-    };
-    let found = [
-        (content, Differs::Content),
-        (stat.st_mode & 0o7777 != below.stat.st_mode & 0o7777, Differs::Mode),
-        ((stat.st_uid, stat.st_gid) != (below.stat.st_uid, below.stat.st_gid), Differs::Owner),
-        (xattrs(upper, name)? != xattrs(&*below.parent, name)?, Differs::Xattrs),
-    ];
-    differs.extend(found.into_iter().filter(|(does, _)| *does).map(|(_, what)| what));
-    Ok(differs)
-}
-
-fn same_content(upper: &Open, name: &[u8], stat: &Stat, below: &Found) -> rustix::io::Result<bool> {
-    if stat.st_size != below.stat.st_size {
-        return Ok(false);
-    }
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let new = Open::file(upper, name)?.read()?;
-    let old = match openat(&*below.parent, name, flags, Mode::empty()) {
-        // An apply gives a file its time, and so does a copy for the layer.
-        Err(Errno::ACCESS) => return Ok(Known::of(stat).written == Known::of(&below.stat).written),
-        other => File::from(other?),
-    };
-    let mut buffers = [vec![0; 128 * 1024], vec![0; 128 * 1024]];
-    let mut offset = 0;
-    loop {
-        let [a, b] = &mut buffers;
-        let io = |error: std::io::Error| error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error);
-        let count = new.read_at(a, offset).map_err(io)?;
-        if count == 0 {
-            return Ok(true);
-        }
-        match old.read_exact_at(&mut b[..count], offset) {
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(false),
-            other => other.map_err(io)?,
-        }
-        if a[..count] != b[..count] {
-            return Ok(false);
-        }
-        offset += count as u64;
     }
 }

@@ -4,8 +4,10 @@
 //! an archive into memory at whatever length they claim, doesn't read values with a line feed in them (a
 //! `security.capability` may well have one) and knows no sparse files in PAX form.
 
+mod extended;
 pub mod pax;
 pub mod read;
+mod sparse;
 pub mod write;
 
 /// The size of a block; everything in an archive fills whole ones.

@@ -8,14 +8,12 @@ use std::io::{self, BufRead};
 
 use tar::{EntryType, Header};
 
-use super::{BLOCK, Entry, Kind, pax};
+use super::extended::{Extended, text};
+use super::{BLOCK, Entry, Kind, sparse};
 use crate::error::{Code, Error, Result};
 
 /// The largest extended header or long name that is read into memory, in bytes.
 const MOST_EXTENDED: u64 = 1 << 20;
-
-/// How many parts a sparse file may have.
-const MOST_PARTS: u64 = 1 << 20;
 
 /// Reads an archive.
 #[derive(Debug)]
@@ -28,25 +26,7 @@ pub struct Reader<R> {
     ended: bool,
 }
 
-/// What extended headers say of the entry that follows them.
-#[derive(Debug, Default)]
-struct Extended {
-    path: Option<Vec<u8>>,
-    link: Option<Vec<u8>>,
-    size: Option<u64>,
-    uid: Option<u64>,
-    gid: Option<u64>,
-    mtime: Option<(i64, u32)>,
-    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-    sparse_parts: Vec<(u64, u64)>,
-    sparse_offset: Option<u64>,
-    sparse_map: bool,
-    sparse_in_data: bool,
-    sparse_name: Option<Vec<u8>>,
-    sparse_size: Option<u64>,
-}
-
-fn bad(why: impl Into<String>) -> Error {
+pub(super) fn bad(why: impl Into<String>) -> Error {
     Error::new(Code::ImageInvalid, "read the archive", why)
 }
 
@@ -191,7 +171,7 @@ impl<R: BufRead> Reader<R> {
         Ok(())
     }
 
-    fn block(&mut self) -> Result<Option<[u8; BLOCK as usize]>> {
+    pub(super) fn block(&mut self) -> Result<Option<[u8; BLOCK as usize]>> {
         let mut block = [0; BLOCK as usize];
         let mut have = 0;
         while have < block.len() {
@@ -295,7 +275,7 @@ impl<R: BufRead> Reader<R> {
             }
         }
         if let Some(parts) = &mut sparse {
-            check_parts(parts, real, self.left).map_err(|why| bad(why).on(show(&path)))?;
+            sparse::check(parts, real, self.left).map_err(|why| bad(why).on(show(&path)))?;
             // An empty one only says where the file ends, which its size says too.
             parts.retain(|(_, length)| *length > 0);
         }
@@ -330,75 +310,6 @@ impl<R: BufRead> Reader<R> {
             path,
         })
     }
-
-    /// The map of a sparse file in GNU's own form: in the header, and in blocks behind it.
-    fn sparse_gnu(&mut self, header: &Header) -> Result<Vec<(u64, u64)>> {
-        let gnu = header.as_gnu().ok_or_else(|| bad("a sparse file without a GNU header"))?;
-        let mut parts = Vec::new();
-        let push = |parts: &mut Vec<(u64, u64)>, block: &tar::GnuSparseHeader| match (block.offset(), block.length()) {
-            _ if block.is_empty() => Ok(()),
-            (Ok(offset), Ok(length)) => {
-                parts.push((offset, length));
-                Ok(())
-            }
-            _ => Err(bad("a malformed sparse file")),
-        };
-        for block in &gnu.sparse {
-            push(&mut parts, block)?;
-        }
-        let mut more = gnu.is_extended();
-        while more {
-            let block = self.block()?.ok_or_else(|| read_error(io::ErrorKind::UnexpectedEof.into()))?;
-            let mut extension = tar::GnuExtSparseHeader::new();
-            extension.as_mut_bytes().copy_from_slice(&block);
-            for block in extension.sparse() {
-                push(&mut parts, block)?;
-            }
-            if parts.len() as u64 > MOST_PARTS {
-                return Err(bad("a sparse file has too many parts"));
-            }
-            more = extension.is_extended();
-        }
-        Ok(parts)
-    }
-
-    /// The map of a sparse file in PAX form 1.0: decimal lines at the beginning of its data, filled to whole blocks.
-    fn sparse_data(&mut self) -> Result<Vec<(u64, u64)>> {
-        let mut used = 0_u64;
-        let mut line = |reader: &mut Self| -> Result<u64> {
-            let mut digits = Vec::new();
-            loop {
-                let byte = *reader.data()?.first().ok_or_else(|| bad("a malformed sparse file"))?;
-                reader.consume(1);
-                used += 1;
-                match byte {
-                    b'\n' => break,
-                    _ if digits.len() > 20 => return Err(bad("a malformed sparse file")),
-                    digit => digits.push(digit),
-                }
-            }
-            pax::decimal(&digits).ok_or_else(|| bad("a malformed sparse file"))
-        };
-        let count = line(self)?;
-        if count > MOST_PARTS {
-            return Err(bad("a sparse file has too many parts"));
-        }
-        let mut parts = Vec::new();
-        for _ in 0..count {
-            let offset = line(self)?;
-            parts.push((offset, line(self)?));
-        }
-        let mut fill = used.next_multiple_of(BLOCK) - used;
-        while fill > 0 {
-            let part = self.data()?.len().min(usize::try_from(fill).unwrap_or(usize::MAX));
-            if part == 0 {
-                return Err(bad("a malformed sparse file"));
-            }
-            self.consume(part);
-            fill -= part as u64;
-        }
-        Ok(parts)
-    }
 }
 
 /// More input, again after a signal.
@@ -412,86 +323,6 @@ fn fill<R: BufRead>(input: &mut R) -> Result<&[u8]> {
         }
     }
     input.fill_buf().map_err(read_error)
-}
-
-impl Extended {
-    fn read(&mut self, bytes: &[u8]) -> Result<()> {
-        for (key, value) in pax::records(bytes)? {
-            let number = || {
-                let key = String::from_utf8_lossy(key);
-                pax::decimal(value).ok_or_else(|| bad(format!("the PAX value of {key} is no number")))
-            };
-            // An empty value takes back what was said before.
-            let bytes = (!value.is_empty()).then(|| value.to_vec());
-            match key {
-                b"path" => self.path = bytes,
-                b"linkpath" => self.link = bytes,
-                b"size" => self.size = if value.is_empty() { None } else { Some(number()?) },
-                b"uid" => self.uid = if value.is_empty() { None } else { Some(number()?) },
-                b"gid" => self.gid = if value.is_empty() { None } else { Some(number()?) },
-                b"mtime" => {
-                    self.mtime = match bytes {
-                        None => None,
-                        Some(text) => Some(pax::time(&text).ok_or_else(|| bad("the PAX value of mtime is no time"))?),
-                    }
-                }
-                b"GNU.sparse.major" => self.sparse_in_data = value == b"1",
-                b"GNU.sparse.name" => self.sparse_name = bytes,
-                b"GNU.sparse.size" | b"GNU.sparse.realsize" => self.sparse_size = Some(number()?),
-                b"GNU.sparse.numblocks" => self.sparse_map = true,
-                b"GNU.sparse.offset" => self.sparse_offset = Some(number()?),
-                b"GNU.sparse.numbytes" => {
-                    let offset = self.sparse_offset.take().ok_or_else(|| bad("a malformed sparse file"))?;
-                    self.sparse_parts.push((offset, number()?));
-                }
-                b"GNU.sparse.map" => {
-                    self.sparse_map = true;
-                    let numbers: Option<Vec<u64>> = match value {
-                        [] => Some(Vec::new()),
-                        value => value.split(|byte| *byte == b',').map(pax::decimal).collect(),
-                    };
-                    let numbers = numbers.filter(|numbers| numbers.len() % 2 == 0);
-                    let numbers = numbers.ok_or_else(|| bad("a malformed sparse file"))?;
-                    self.sparse_parts = numbers.chunks(2).map(|pair| (pair[0], pair[1])).collect();
-                }
-                key => {
-                    if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                        self.xattrs.retain(|(other, _)| other != name);
-                        self.xattrs.push((name.to_vec(), value.to_vec()));
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The parts of a sparse file must be in order, inside it, and as long together as what is stored.
-fn check_parts(parts: &[(u64, u64)], size: u64, stored: u64) -> std::result::Result<(), &'static str> {
-    if i64::try_from(size).is_err() {
-        return Err("a sparse file is larger than a file can be");
-    }
-    let (mut end, mut sum) = (0_u64, 0_u64);
-    for (offset, length) in parts {
-        if *offset < end {
-            return Err("the parts of a sparse file overlap");
-        }
-        end =
-            offset.checked_add(*length).filter(|end| *end <= size).ok_or("a part of a sparse file is outside of it")?;
-        sum += length;
-    }
-    match sum == stored {
-        true => Ok(()),
-        false => Err("the parts of a sparse file aren't as long as its data"),
-    }
-}
-
-/// A name that ends at a zero byte, if there is one.
-fn text(mut bytes: Vec<u8>) -> Vec<u8> {
-    if let Some(end) = bytes.iter().position(|byte| *byte == 0) {
-        bytes.truncate(end);
-    }
-    bytes
 }
 
 /// The time in a header; before 1970 in GNU's binary form.

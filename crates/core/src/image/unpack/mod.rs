@@ -5,11 +5,14 @@
 //! to where it leads in the image), and what is made there is made anew: nothing is written through a link, and what
 //! stands in the way is removed.
 
+mod data;
+mod links;
 mod place;
 mod stream;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tree;
+mod whiteout;
 
 use std::fmt;
 use std::io::Read;

@@ -1,42 +1,28 @@
 //! Entries of an archive, made in the destination.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufRead;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::rc::Rc;
 
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, chmodat, chownat, fchmod,
-    fchown, fsetxattr, fstat, futimens, linkat, makedev, mkdirat, mknodat, openat, setxattr, statat, symlinkat,
-    utimensat,
+    fchown, fsetxattr, futimens, makedev, mkdirat, mknodat, openat, setxattr, statat, symlinkat, utimensat,
 };
 use rustix::io::Errno;
 
 use super::tree::{Tree, clean, is_whiteout, split};
-use super::{Options, Unpacked};
+use super::{Options, Unpacked, data, whiteout};
 use crate::error::{At, Code, Error, Result};
 use crate::image::digest::Digest;
 use crate::image::tar::read::{Reader, show};
 use crate::image::tar::{Entry, Kind};
 use crate::image::tree::remove::remove;
 
-/// Zeroes in a row that become a hole.
-const HOLE: usize = 64 << 10;
-
-/// How often hard links to what came later are gone through: more than once is strange already.
-const MOST_ROUNDS: usize = 40;
-
-/// The prefix of whiteouts, and of aufs' own files (OCI image specification, layer.md).
-const WHITEOUT: &[u8] = b".wh.";
-const OPAQUE: &[u8] = b".wh..wh..opq";
-const AUFS: &[u8] = b".wh..wh.";
-
 /// The destination and what is to be done at the end.
 pub(super) struct Place<'a> {
-    options: &'a Options,
+    pub(super) options: &'a Options,
     pub(super) tree: Tree,
     /// The rights that new files don't get.
     umask: u32,
@@ -44,15 +30,15 @@ pub(super) struct Place<'a> {
     own: (u32, u32),
     directories: BTreeMap<Vec<u8>, Entry>,
     /// Hard links to what hasn't come yet, by their own path.
-    links: BTreeMap<Vec<u8>, Vec<u8>>,
-    opaque: bool,
-    xattr_whiteouts: bool,
+    pub(super) links: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub(super) opaque: bool,
+    pub(super) xattr_whiteouts: bool,
     skipped_devices: u64,
     squashed: u64,
     dropped_xattrs: u64,
 }
 
-fn invalid(why: impl Into<String>) -> Error {
+pub(super) fn invalid(why: impl Into<String>) -> Error {
     Error::new(Code::ImageInvalid, "unpack", why)
 }
 
@@ -95,10 +81,10 @@ impl<'a> Place<'a> {
             return Ok(());
         }
         let (parent, name) = split(&path);
-        if parent.split(|byte| *byte == b'/').any(|name| name.starts_with(WHITEOUT)) {
+        if parent.split(|byte| *byte == b'/').any(|name| name.starts_with(whiteout::PREFIX)) {
             return Err(invalid("it is inside of a whiteout"));
         }
-        if name.starts_with(WHITEOUT) {
+        if name.starts_with(whiteout::PREFIX) {
             return self.whiteout(parent, name);
         }
         if !self.links.is_empty() {
@@ -123,7 +109,7 @@ impl<'a> Place<'a> {
     }
 
     /// Makes something under a name, in the place of what may be there.
-    fn replacing<T>(
+    pub(super) fn replacing<T>(
         &mut self,
         directory: &OwnedFd,
         path: &[u8],
@@ -162,7 +148,7 @@ impl<'a> Place<'a> {
             .replacing(directory, path, name, |directory| openat(directory, name, flags, mode))
             .map_err(|errno| failed("make the file", entry, errno))?;
         let file = File::from(file);
-        write(&file, entry, reader)?;
+        data::write(&file, entry, reader)?;
         self.owner(entry, |uid, gid| fchown(&file, Some(uid), Some(gid)))?;
         // It was made with its mode, as far as that goes.
         if entry.mode & (self.umask | 0o7000) != 0 {
@@ -193,44 +179,6 @@ impl<'a> Place<'a> {
         // The rest at the end: it may take away the right to write, and what is written changes the time.
         self.directories.insert(path.to_vec(), entry.clone());
         Ok(())
-    }
-
-    fn link(&mut self, directory: &OwnedFd, path: &[u8], name: &[u8], entry: &Entry) -> Result<()> {
-        let target = clean(&entry.link)?;
-        if target == path {
-            return Ok(());
-        }
-        if target.is_empty() {
-            return Err(invalid("a hard link to the root"));
-        }
-        let (parent, target_name) = split(&target);
-        // What is a whiteout here will be a file of this layer, or is a link to what isn't there.
-        let from = match self.tree.existing(parent) {
-            Ok(from) => match statat(&from, target_name, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) if is_whiteout(&from, target_name, &stat) => None,
-                Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
-                    return Err(invalid(format!("a hard link to the directory {}", show(&target))));
-                }
-                Ok(stat) => Some((from, stat)),
-                Err(Errno::NOENT) => None,
-                Err(errno) => return Err(failed("make the hard link", entry, errno)),
-            },
-            Err(Errno::NOENT | Errno::NOTDIR) => None,
-            Err(errno) => return Err(failed("make the hard link", entry, errno)),
-        };
-        let Some((from, stat)) = from else {
-            // Its target may come yet.
-            self.links.insert(path.to_vec(), target);
-            return Ok(());
-        };
-        // It may be the same file already, by the way of a link: removing it first would lose it.
-        if let Ok(own) = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
-            && (own.st_dev, own.st_ino) == (stat.st_dev, stat.st_ino)
-        {
-            return Ok(());
-        }
-        self.replacing(directory, path, name, |directory| linkat(&from, target_name, directory, name, AtFlags::empty()))
-            .map_err(|errno| failed("make the hard link", entry, errno))
     }
 
     fn special(&mut self, directory: &OwnedFd, path: &[u8], name: &[u8], entry: &Entry) -> Result<()> {
@@ -320,126 +268,6 @@ impl<'a> Place<'a> {
         Ok(())
     }
 
-    /// Notes that a name, or everything below a directory, isn't there any more in this layer.
-    fn whiteout(&mut self, parent: &[u8], name: &[u8]) -> Result<()> {
-        let step = "make the whiteout";
-        let subject = || show(&[parent, b"/", name].concat());
-        if name == OPAQUE {
-            let directory = self.tree.directory(parent)?;
-            self.opaque |= parent.is_empty();
-            let directory = open_directory(&directory, b".").at(step, subject())?;
-            return self.tree.mark_opaque(&directory).at(step, subject());
-        }
-        if name.starts_with(AUFS) {
-            return Ok(());
-        }
-        let hidden = &name[WHITEOUT.len()..];
-        if hidden.is_empty() || hidden == b"." || hidden == b".." {
-            return Err(invalid("a whiteout of nothing").on(subject()));
-        }
-        let directory = self.tree.directory(parent)?;
-        match mknodat(&directory, hidden, FileType::CharacterDevice, Mode::empty(), 0) {
-            Ok(()) => Ok(()),
-            // It is of this layer, and hides what is below by being there; a directory is merged, unless it is told.
-            Err(Errno::EXIST) => {
-                let stat = statat(&directory, hidden, AtFlags::SYMLINK_NOFOLLOW).at(step, subject())?;
-                if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-                    let directory = open_directory(&directory, hidden).at(step, subject())?;
-                    self.tree.mark_opaque(&directory).at(step, subject())?;
-                }
-                Ok(())
-            }
-            Err(Errno::PERM) => self.xattr_whiteout(&directory, hidden).at(step, subject()),
-            Err(errno) => Err(Error::os(step, subject(), errno)),
-        }
-    }
-
-    /// The other form of whiteouts, where not even this device can be made.
-    pub(super) fn xattr_whiteout(&mut self, directory: &OwnedFd, name: &[u8]) -> rustix::io::Result<()> {
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = openat(directory, name, flags, Mode::RUSR | Mode::WUSR)?;
-        let xattr = if self.options.user_xattrs { "user.overlay.whiteout" } else { "trusted.overlay.whiteout" };
-        fsetxattr(&file, xattr, b"y", XattrFlags::empty())?;
-        self.tree.mark_whiteouts(open_directory(directory, b".")?)?;
-        self.xattr_whiteouts = true;
-        Ok(())
-    }
-
-    /// Makes the hard links whose targets came after them, and those to links among them: of these the target first, so
-    /// that a long chain takes one round. Another one is needed only where a link took the place of what another leads to.
-    pub(super) fn links(&mut self) -> Result<()> {
-        for _round in 0..MOST_ROUNDS {
-            let before = self.links.len();
-            if before == 0 {
-                return Ok(());
-            }
-            self.links_by_order()?;
-            if self.links.len() == before {
-                break;
-            }
-        }
-        match self.links.first_key_value() {
-            None => Ok(()),
-            Some((path, target)) => {
-                Err(invalid(format!("a hard link to {}, which the layer hasn't", show(target))).on(show(path)))
-            }
-        }
-    }
-
-    fn links_by_order(&mut self) -> Result<()> {
-        let links: Vec<(Vec<u8>, Vec<u8>)> = std::mem::take(&mut self.links).into_iter().collect();
-        // By the directories themselves: links lead to one by several paths.
-        let mut places = HashMap::new();
-        for (index, (path, _)) in links.iter().enumerate() {
-            self.tree.directory(split(path).0)?;
-            if let Some(place) = self.place(path) {
-                places.insert(place, index);
-            }
-        }
-        let mut seen = vec![false; links.len()];
-        for first in 0..links.len() {
-            let mut chain = Vec::new();
-            let mut next = Some(first);
-            while let Some(index) = next.filter(|index| !std::mem::replace(&mut seen[*index], true)) {
-                chain.push(index);
-                next = self.place(&links[index].1).and_then(|place| places.get(&place).copied());
-            }
-            for (path, target) in chain.into_iter().rev().map(|index| &links[index]) {
-                self.late_link(path, target)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The directory of a path, by device and inode, and the name in it; `None`: there is no such directory.
-    fn place<'p>(&mut self, path: &'p [u8]) -> Option<((u64, u64), &'p [u8])> {
-        let (parent, name) = split(path);
-        let stat = self.tree.existing(parent).and_then(fstat).ok()?;
-        Some(((stat.st_dev, stat.st_ino), name))
-    }
-
-    fn late_link(&mut self, path: &[u8], target: &[u8]) -> Result<()> {
-        let entry = Entry {
-            path: path.to_vec(),
-            link: target.to_vec(),
-            kind: Kind::HardLink,
-            mode: 0,
-            uid: 0,
-            gid: 0,
-            mtime: (0, 0),
-            device: (0, 0),
-            size: 0,
-            sparse: None,
-            xattrs: Vec::new(),
-        };
-        let (parent, name) = split(path);
-        let directory: Rc<OwnedFd> = self.tree.directory(parent)?;
-        self.link(&directory, path, name, &entry).map_err(|error| match error.subject.is_empty() {
-            true => error.on(show(path)),
-            false => error,
-        })
-    }
-
     /// Gives directories their attributes, the innermost first.
     pub(super) fn directories(&mut self) -> Result<()> {
         for (path, entry) in std::mem::take(&mut self.directories).into_iter().rev() {
@@ -482,7 +310,7 @@ impl<'a> Place<'a> {
     }
 }
 
-fn failed(step: &str, entry: &Entry, errno: Errno) -> Error {
+pub(super) fn failed(step: &str, entry: &Entry, errno: Errno) -> Error {
     let error = Error::os(step, show(&entry.path), errno);
     match errno {
         Errno::INVAL if step == "give it to its owner" => error
@@ -492,7 +320,7 @@ fn failed(step: &str, entry: &Entry, errno: Errno) -> Error {
     }
 }
 
-fn open_directory(parent: &OwnedFd, name: &[u8]) -> rustix::io::Result<OwnedFd> {
+pub(super) fn open_directory(parent: &OwnedFd, name: &[u8]) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     openat(parent, name, flags, Mode::empty())
 }
@@ -502,52 +330,4 @@ fn times(entry: &Entry) -> Timestamps {
         last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
         last_modification: Timespec { tv_sec: entry.mtime.0, tv_nsec: entry.mtime.1.into() },
     }
-}
-
-/// Writes the data of an entry; long runs of zeroes become holes.
-fn write<R: BufRead>(file: &File, entry: &Entry, reader: &mut Reader<R>) -> Result<()> {
-    let whole = [(0, entry.size)];
-    let parts = entry.sparse.as_deref().unwrap_or(&whole);
-    let mut hole = entry.sparse.is_some();
-    for (offset, length) in parts {
-        let (mut offset, end) = (*offset, offset + length);
-        while offset < end {
-            let data = reader.data()?;
-            let most = usize::try_from(end - offset).unwrap_or(usize::MAX).min(data.len());
-            if most == 0 {
-                return Err(invalid("its data are shorter than they should be"));
-            }
-            hole |= put(file, &data[..most], offset).map_err(|error| failed_io(entry, &error))?;
-            reader.consume(most);
-            offset += most as u64;
-        }
-    }
-    if hole {
-        file.set_len(entry.size).map_err(|error| failed_io(entry, &error))?;
-    }
-    Ok(())
-}
-
-fn failed_io(entry: &Entry, error: &std::io::Error) -> Error {
-    failed("write the file", entry, error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error))
-}
-
-/// Writes what isn't a long run of zeroes, and says whether there was one.
-fn put(file: &File, bytes: &[u8], at: u64) -> std::io::Result<bool> {
-    let (mut start, mut hole) = (0, false);
-    for (index, piece) in bytes.chunks(HOLE).enumerate() {
-        if piece.len() == HOLE && is_zero(piece) {
-            let end = index * HOLE;
-            file.write_all_at(&bytes[start..end], at + start as u64)?;
-            start = end + HOLE;
-            hole = true;
-        }
-    }
-    file.write_all_at(&bytes[start..], at + start as u64)?;
-    Ok(hole)
-}
-
-fn is_zero(bytes: &[u8]) -> bool {
-    // Most data tell at once that they aren't.
-    bytes[..16] == [0; 16] && bytes.chunks(16).all(|part| part.iter().all(|byte| *byte == 0))
 }
