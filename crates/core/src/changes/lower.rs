@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::Dress;
 use super::open::{INSIDE, Open};
-use crate::image::tree::merge::{is_opaque, is_whiteout};
+use crate::image::tree::marks::{is_opaque, is_whiteout};
 
 /// Opens a directory that a layer is over. Its path was noted without links: whoever could put one in it since could
 /// make it any other directory.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 
-use rustix::fs::{AtFlags, Dir, FileType, ResolveFlags, fgetxattr, statat};
+use rustix::fs::{AtFlags, Dir, FileType, ResolveFlags, statat};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -14,6 +14,7 @@ use super::names::Names;
 use super::open::{INSIDE, Open};
 use super::{Change, Differs, Dress, Hazard, Kind, Layer, Record, escaped};
 use crate::error::{At, Code, Error, Result};
+use crate::image::tree::marks::{opaque, says_opaque};
 
 /// How deep directories may be in each other.
 pub(super) const DEEPEST: usize = 1500;
@@ -194,9 +195,7 @@ impl Walker<'_> {
 
     /// By the attribute that overlayfs itself goes by: the other one is anybody's to set.
     fn is_opaque(&self, directory: &Open) -> bool {
-        let name = if self.layer.user_xattrs { "user.overlay.opaque" } else { "trusted.overlay.opaque" };
-        let mut value = [0_u8; 8];
-        fgetxattr(directory, name, &mut value).is_ok_and(|count| value[..count] == *b"y")
+        says_opaque(directory, opaque(self.layer.user_xattrs))
     }
 
     /// Everything in a directory. `alone`: nothing of below shows through it.

@@ -12,6 +12,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::marks::OPAQUE;
 use super::merge::{Node, Visitor};
 use super::pack::parts;
 use super::{Xattr, open_directory, xattrs};
@@ -191,7 +192,7 @@ fn full(step: &str, node: &Node<'_>, errno: Errno) -> Error {
 fn overlay(node: &Node<'_>) -> rustix::io::Result<Vec<Xattr>> {
     let fd = open_directory(node.parent, node.name)?;
     let mut found = Vec::new();
-    for name in ["trusted.overlay.opaque", "user.overlay.opaque"] {
+    for name in OPAQUE {
         let mut value = [0_u8; 8];
         if let Ok(count) = rustix::fs::fgetxattr(&fd, name, &mut value) {
             found.push((name.as_bytes().to_vec(), value[..count].to_vec()));

@@ -1,13 +1,14 @@
 //! Layers seen as the one tree that overlayfs would show, without a mount.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fgetxattr, fstat, openat, statat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fstat, statat};
 use rustix::io::Errno;
 
+use super::marks::{is_opaque, is_whiteout};
 use super::open_directory;
 use crate::error::{At, Code, Error, Result};
 use crate::image::tar::read::show;
@@ -162,27 +163,4 @@ fn directory(
         path.truncate(length);
     }
     Ok(())
-}
-
-/// Does the directory hide what is below it?
-pub(crate) fn is_opaque(directory: impl AsFd) -> bool {
-    let mut value = [0_u8; 1];
-    ["trusted.overlay.opaque", "user.overlay.opaque"]
-        .iter()
-        .any(|name| fgetxattr(&directory, *name, &mut value).is_ok_and(|count| count == 1 && value == *b"y"))
-}
-
-/// Is this name a whiteout, of either form?
-pub(crate) fn is_whiteout(directory: impl AsFd, name: &[u8], stat: &Stat) -> bool {
-    match FileType::from_raw_mode(stat.st_mode) {
-        FileType::CharacterDevice => stat.st_rdev == 0,
-        FileType::RegularFile if stat.st_size == 0 => {
-            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-            let Ok(file) = openat(directory, name, flags, Mode::empty()) else { return false };
-            ["user.overlay.whiteout", "trusted.overlay.whiteout"]
-                .iter()
-                .any(|xattr| fgetxattr(&file, *xattr, &mut [0_u8; 8]).is_ok())
-        }
-        _ => false,
-    }
 }

@@ -1,6 +1,7 @@
 //! Trees on disk that came out of an image: whatever is in them, no path of theirs leads out of them.
 
 pub mod copy;
+pub(crate) mod marks;
 pub mod merge;
 pub mod pack;
 pub mod remove;
@@ -43,7 +44,7 @@ pub(crate) fn xattrs_at(path: &str) -> rustix::io::Result<Vec<Xattr>> {
     };
     let mut found = Vec::new();
     for xattr in list[..count].split(|byte| *byte == 0).filter(|xattr| !xattr.is_empty()) {
-        if xattr.starts_with(b"trusted.overlay.") || xattr.starts_with(b"user.overlay.") {
+        if marks::is_mark(xattr) {
             continue;
         }
         let mut value = vec![0_u8; 65_536];

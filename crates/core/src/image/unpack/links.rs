@@ -8,10 +8,11 @@ use rustix::fs::{AtFlags, FileType, fstat, linkat, statat};
 use rustix::io::Errno;
 
 use super::place::{Place, failed, invalid};
-use super::tree::{clean, is_whiteout, split};
+use super::tree::{clean, split};
 use crate::error::Result;
 use crate::image::tar::read::show;
 use crate::image::tar::{Entry, Kind};
+use crate::image::tree::marks::is_whiteout;
 
 /// How often hard links to what came later are gone through: more than once is strange already.
 const MOST_ROUNDS: usize = 40;

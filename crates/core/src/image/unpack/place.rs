@@ -12,12 +12,14 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::tree::{Tree, clean, is_whiteout, split};
+use super::tree::{Tree, clean, split};
 use super::{Options, Unpacked, data, whiteout};
 use crate::error::{At, Code, Error, Result};
 use crate::image::digest::Digest;
 use crate::image::tar::read::{Reader, show};
 use crate::image::tar::{Entry, Kind};
+use crate::image::tree::marks::{is_mark, is_whiteout};
+use crate::image::tree::open_directory;
 use crate::image::tree::remove::remove;
 
 /// The destination and what is to be done at the end.
@@ -248,11 +250,10 @@ impl<'a> Place<'a> {
     fn xattrs(&mut self, entry: &Entry, mut set: impl FnMut(&[u8], &[u8]) -> rustix::io::Result<()>) -> Result<()> {
         for (name, value) in &entry.xattrs {
             // An archive that could tell overlayfs where a directory "really" is would read other images.
-            let ours = name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.");
             let known = [&b"user."[..], b"security.capability", b"system.posix_acl_", b"trusted."]
                 .iter()
                 .any(|prefix| name.starts_with(prefix));
-            if ours || !known || name.len() > 255 || name.contains(&0) {
+            if is_mark(name) || !known || name.len() > 255 || name.contains(&0) {
                 self.dropped_xattrs += 1;
                 continue;
             }
@@ -318,11 +319,6 @@ pub(super) fn failed(step: &str, entry: &Entry, errno: Errno) -> Error {
             .hint("give this user a larger range in /etc/subuid and /etc/subgid"),
         _ => error,
     }
-}
-
-pub(super) fn open_directory(parent: &OwnedFd, name: &[u8]) -> rustix::io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(parent, name, flags, Mode::empty())
 }
 
 fn times(entry: &Entry) -> Timestamps {

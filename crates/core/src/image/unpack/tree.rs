@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 use crate::error::{At, Code, Error, Result};
 use crate::image::tar::read::show;
+use crate::image::tree::marks::{is_whiteout, opaque};
 
 /// How many directories are kept open: entries of one directory mostly follow each other.
 const OPEN: usize = 64;
@@ -72,8 +73,7 @@ pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
 
 impl Tree {
     pub(super) fn new(root: OwnedFd, user_xattrs: bool) -> Tree {
-        let opaque = if user_xattrs { "user.overlay.opaque" } else { "trusted.overlay.opaque" };
-        Tree { root: Rc::new(root), open: HashMap::new(), opaque, implicit: HashSet::new() }
+        Tree { root: Rc::new(root), open: HashMap::new(), opaque: opaque(user_xattrs), implicit: HashSet::new() }
     }
 
     /// Opens the directory of this clean path if it's there. Links lead where they lead in the image.
@@ -248,21 +248,6 @@ fn enter(path: &mut Vec<u8>, name: &[u8]) {
 fn open(directory: &OwnedFd, name: &[u8]) -> rustix::io::Result<Rc<OwnedFd>> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     openat(directory, name, flags, Mode::empty()).map(Rc::new)
-}
-
-/// Is this a whiteout of overlayfs: a device 0/0, or an empty file with the attribute?
-pub(super) fn is_whiteout(directory: &OwnedFd, name: &[u8], stat: &rustix::fs::Stat) -> bool {
-    match FileType::from_raw_mode(stat.st_mode) {
-        FileType::CharacterDevice => stat.st_rdev == 0,
-        FileType::RegularFile if stat.st_size == 0 => {
-            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-            let Ok(file) = openat(directory, name, flags, Mode::empty()) else { return false };
-            ["user.overlay.whiteout", "trusted.overlay.whiteout"]
-                .iter()
-                .any(|xattr| rustix::fs::fgetxattr(&file, *xattr, &mut [0_u8; 8]).is_ok())
-        }
-        _ => false,
-    }
 }
 
 #[cfg(test)]

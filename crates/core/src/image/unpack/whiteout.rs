@@ -5,9 +5,11 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, XattrFlags, fsetxattr, mknodat, openat, statat};
 use rustix::io::Errno;
 
-use super::place::{Place, invalid, open_directory};
+use super::place::{Place, invalid};
 use crate::error::{At, Error, Result};
 use crate::image::tar::read::show;
+use crate::image::tree::marks::whiteout;
+use crate::image::tree::open_directory;
 
 /// The prefix of whiteouts, and of aufs' own files (OCI image specification, layer.md).
 pub(super) const PREFIX: &[u8] = b".wh.";
@@ -53,7 +55,7 @@ impl Place<'_> {
     pub(super) fn xattr_whiteout(&mut self, directory: &OwnedFd, name: &[u8]) -> rustix::io::Result<()> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat(directory, name, flags, Mode::RUSR | Mode::WUSR)?;
-        let xattr = if self.options.user_xattrs { "user.overlay.whiteout" } else { "trusted.overlay.whiteout" };
+        let xattr = whiteout(self.options.user_xattrs);
         fsetxattr(&file, xattr, b"y", XattrFlags::empty())?;
         self.tree.mark_whiteouts(open_directory(directory, b".")?)?;
         self.xattr_whiteouts = true;
