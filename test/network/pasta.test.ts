@@ -25,6 +25,22 @@ unless(noPasta(), asUser, 'pasta connects a container to the host, and it is the
   t.is(stdout, '2\n1\n', stderr)
 })
 
+unless(noPasta(), asUser, 'where no route leads out of the host there is no network by default', async (t, place) => {
+  const alone = (...args: string[]) =>
+    place.exec('unshare', ['--user', '--map-current-user', '--net', process.execPath, cli, 'run', ...args])
+  const { code, stdout, stderr } = await alone('--', 'ls', '/sys/class/net')
+  t.deepEqual([code, stdout], [0, 'lo\n'], stderr)
+  // What is asked for is there or is an error.
+  for (const asked of [
+    ['--network', 'pasta'],
+    ['-p', '8080:80'],
+  ]) {
+    const { code, stderr } = await alone(...asked, '--', 'true')
+    t.is(code, 125, stderr)
+    t.regex(stderr, /hint: .*default route/)
+  }
+})
+
 unless(noPasta(), asUser, 'pasta publishes ports', async (t, place) => {
   const port = 20_000 + (process.pid % 10_000)
   const child = spawn(

@@ -1,6 +1,6 @@
 //! What the host offers: who we are on it, and which of its doors are open.
 //!
-//! The facts here are cheap to read and are read once by a supervisor. What can only be found out by doing is in
+//! The facts here are cheap to read and are read once by a supervisor, but for one ([`Host::refresh`]). What can only be found out by doing is in
 //! [`doctor`].
 
 pub mod doctor;
@@ -14,6 +14,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Error, Result};
+use crate::net::link;
+use crate::net::transport::Netlink;
+use crate::spec::Spec;
 
 /// The facts a plan rests on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +49,9 @@ pub struct Host {
     pub pasta: Option<String>,
     /// Why there is none.
     pub pasta_missing: String,
+    /// A default route leads out of here: without one there is nothing that pasta could connect to. The one fact that may
+    /// well change while a process lives.
+    pub leads_outside: bool,
 }
 
 fn read_trimmed(path: &str) -> Option<String> {
@@ -105,7 +111,19 @@ fn usable_pasta(path: &str) -> std::result::Result<String, String> {
     Ok(program.to_string_lossy().into_owned())
 }
 
+/// Does a default route lead out of here? Where the kernel doesn't tell, pasta shall.
+fn leads_outside() -> bool {
+    Netlink::route().and_then(|mut netlink| link::leads_outside(&mut netlink)).unwrap_or(true)
+}
+
 impl Host {
+    /// Looks again for what may have changed since, as far as this wish depends on it.
+    pub fn refresh(&mut self, spec: &Spec) {
+        if self.pasta.is_some() && spec.network.is_none() {
+            self.leads_outside = leads_outside();
+        }
+    }
+
     /// Reads the facts of this host and process.
     #[must_use]
     pub fn probe() -> Host {
@@ -144,6 +162,7 @@ impl Host {
             apparmor_restricts_user_namespaces: read_trimmed("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
                 .as_deref()
                 == Some("1"),
+            leads_outside: pasta.is_ok() && leads_outside(),
             pasta: pasta.clone().ok(),
             pasta_missing: pasta.err().unwrap_or_default(),
         }
@@ -197,6 +216,7 @@ impl Host {
             apparmor_restricts_user_namespaces: false,
             pasta: None,
             pasta_missing: "it is in no directory of PATH".into(),
+            leads_outside: true,
         }
     }
 }

@@ -166,6 +166,16 @@ pub fn outside_mtu(netlink: &mut Netlink) -> Result<u32> {
     Ok(mtus.min().unwrap_or(ETHERNET_MTU).min(ETHERNET_MTU))
 }
 
+/// Does a default route lead out of here, in either address family?
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn leads_outside(netlink: &mut Netlink) -> Result<bool> {
+    let request = RouteNetlinkMessage::GetRoute(RouteMessage::default());
+    let routes = netlink.dump(&request, "list the routes of the host")?;
+    Ok(routes.iter().any(|route| default_route_link(route).is_some()))
+}
+
 fn default_route_link(message: &RouteNetlinkMessage) -> Option<u32> {
     let RouteNetlinkMessage::NewRoute(route) = message else { return None };
     route.attributes.iter().find_map(|attribute| match attribute {
@@ -192,6 +202,7 @@ mod tests {
             let mut netlink = Netlink::route().unwrap();
             assert_eq!(find(&mut netlink, "absent").unwrap(), None);
             assert_eq!(outside_mtu(&mut netlink).unwrap(), ETHERNET_MTU);
+            assert!(!leads_outside(&mut netlink).unwrap());
 
             crate::net::testing::veth("eth9", &["10.1.0.2/24"]);
             let link = find(&mut netlink, "eth9").unwrap().unwrap();
@@ -204,6 +215,7 @@ mod tests {
             add_default_route(&mut batch, link.index, "10.1.0.1".parse().unwrap());
             netlink.send(batch).unwrap();
             assert_eq!(outside_mtu(&mut netlink).unwrap(), 1400);
+            assert!(leads_outside(&mut netlink).unwrap());
         });
     }
 }

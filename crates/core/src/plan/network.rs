@@ -90,10 +90,12 @@ pub struct Names {
 }
 
 /// The network that is taken when none is named.
-fn default_network(host: &Host, namespaces: &Namespaces) -> &'static str {
+fn default_network(spec: &Spec, host: &Host, namespaces: &Namespaces) -> &'static str {
+    // Who publishes ports wants a network, and hears from pasta why there is none.
+    let wanted = host.leads_outside || !spec.publish.is_empty();
     match (host.privileged && host.net_admin, &host.pasta) {
         (true, _) => "bridge",
-        (false, Some(_)) if !namespaces.joins(Kind::User) => "pasta",
+        (false, Some(_)) if wanted && !namespaces.joins(Kind::User) => "pasta",
         (false, _) => "none",
     }
 }
@@ -107,7 +109,7 @@ fn named(text: &str) -> Option<String> {
 
 /// Resolves the network and notes its namespace.
 pub fn resolve(spec: &Spec, host: &Host, namespaces: &mut Namespaces, problems: &mut Problems) -> Network {
-    let text = spec.network.as_deref().unwrap_or_else(|| default_network(host, namespaces));
+    let text = spec.network.as_deref().unwrap_or_else(|| default_network(spec, host, namespaces));
     let network = match (text, named(text)) {
         ("host", _) => Network::Host,
         ("none", _) => Network::None,
@@ -324,11 +326,19 @@ mod tests {
     #[test]
     fn root_gets_the_bridge_and_others_what_there_is() {
         let with_pasta = Host { pasta: Some("/usr/bin/pasta".into()), ..Host::ordinary(1000) };
-        for (host, name) in [(Host::root(), "bridge"), (with_pasta, "pasta"), (Host::ordinary(1000), "none")] {
+        let on_a_plane = Host { leads_outside: false, ..with_pasta.clone() };
+        for (host, name) in [
+            (Host::root(), "bridge"),
+            (with_pasta, "pasta"),
+            (on_a_plane.clone(), "none"),
+            (Host::ordinary(1000), "none"),
+        ] {
             let (network, namespaces) = resolved(&Spec::default(), &host).unwrap();
             assert_eq!(network.name(), name);
             assert!(namespaces.makes(Kind::Network));
         }
+        let published = Spec { publish: vec!["8080:80".into()], ..Spec::default() };
+        assert_eq!(resolved(&published, &on_a_plane).unwrap().0.name(), "pasta");
     }
 
     #[test]

@@ -209,6 +209,7 @@ impl Engine {
             Err(error) => (None, Some(error)),
         };
         let facts = image.as_ref().map(|(facts, _)| facts);
+        self.host.refresh(spec);
         let (plan, mut problems) = plan::resolve(spec, &self.host, &tree, facts);
         problems.extend(missing);
         problems.extend(preflight::check(&plan));

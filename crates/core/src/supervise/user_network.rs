@@ -100,7 +100,7 @@ impl UserNetwork {
         let said = String::from_utf8_lossy(&text[..count]).trim().to_owned();
         let last = said.lines().last().unwrap_or("it ended without a word").to_owned();
         Error::new(Code::SetupFailed, "connect the container by pasta", last)
-            .hint("pasta needs a /dev/net/tun that this user may open, and ports that this user may take; or use --network none")
+            .hint("pasta needs a default route on the host, a /dev/net/tun that this user may open, and ports that this user may take; or use --network none")
     }
 }
 

@@ -99,6 +99,12 @@ fn pasta(host: &Host) -> Finding {
     let name = "pasta";
     let none = format!("{}; containers have no network", host.pasta_missing);
     match &host.pasta {
+        Some(_) if !host.leads_outside => Finding::bad(
+            name,
+            Verdict::Warning,
+            "no default route leads out of here; containers have no network",
+            "connect this host, or use --network host",
+        ),
         Some(program) => {
             Finding::of(name, probe::run(|| opens_tun(program)), Verdict::Warning, |_| tun_remedy().into())
         }
@@ -143,5 +149,7 @@ mod tests {
         assert!(finding.fix.contains("apt-get install passt"), "{finding:?}");
         let closed = Host { pasta_missing: "/dev/net/tun: permission denied (EACCES)".into(), ..Host::ordinary(1000) };
         assert!(pasta(&closed).fix.contains("chmod 666 /dev/net/tun"));
+        let on_a_plane = Host { pasta: Some("/usr/bin/pasta".into()), leads_outside: false, ..Host::ordinary(1000) };
+        assert!(pasta(&on_a_plane).detail.contains("default route"));
     }
 }
