@@ -99,3 +99,18 @@ unless(
     t.is(readFileSync('/proc/sys/net/ipv4/ip_default_ttl', 'utf8'), before)
   },
 )
+
+asEach("no keyring of the caller's can be read, and no ring of system calls made", async (t, place) => {
+  // keyctl(KEYCTL_GET_KEYRING_ID, session, no); io_uring_setup(1, NULL).
+  const script = `
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+numbers = {'x86_64': (250, 425), 'aarch64': (219, 425)}[os.uname().machine]
+for call, *args in ((numbers[0], 0, -3, 0), (numbers[1], 1, 0)):
+    done = libc.syscall(call, *args)
+    print('made' if done >= 0 else ctypes.get_errno())
+`
+  const outside = (await place.exec('/usr/bin/python3', ['-c', script])).stdout.split('\n')
+  t.is(outside[0], 'made', 'there is one')
+  t.is(await place.output(['/usr/bin/python3', '-c', script]), '1\n1')
+})

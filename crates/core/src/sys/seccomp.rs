@@ -2,6 +2,9 @@
 //!
 //! - Sockets of `AF_VSOCK` reach the hypervisor and its other guests from every network namespace (before Linux 7.0), and
 //!   `AF_ALG` has been a way into the kernel (CVE-2026-31431): neither can be made.
+//! - Keyrings (keyrings(7)) go with a process and its user, not with a namespace: the caller's session keyring, and without a
+//!   user namespace all keys of its user, would be the container's.
+//! - io_uring(7) makes sockets without socket(2), past any filter, and has been a way into the kernel often.
 //! - `TIOCSTI` and `TIOCLINUX` type into a terminal in its owner's place (CVE-2017-5226).
 //!
 //! A 32-bit program on x86 can still make sockets by socketcall(2), whose arguments a filter can't see.
@@ -21,19 +24,25 @@ const fn argument(index: u32) -> u32 {
     16 + 8 * index
 }
 
-/// An architecture of this machine: its audit number and the numbers of socket(2) and ioctl(2).
+/// An architecture of this machine: its audit number and the numbers of system calls.
 struct Arch {
     audit: u32,
     socket: u32,
     ioctl: u32,
+    /// Of add_key(2), request_key(2), keyctl(2) and io_uring_setup(2).
+    refused: [u32; 4],
 }
 
 #[cfg(target_arch = "x86_64")]
-const ARCHES: [Arch; 2] =
-    [Arch { audit: 0xc000_003e, socket: 41, ioctl: 16 }, Arch { audit: 0x4000_0003, socket: 359, ioctl: 54 }];
+const ARCHES: [Arch; 2] = [
+    Arch { audit: 0xc000_003e, socket: 41, ioctl: 16, refused: [248, 249, 250, 425] },
+    Arch { audit: 0x4000_0003, socket: 359, ioctl: 54, refused: [286, 287, 288, 425] },
+];
 #[cfg(target_arch = "aarch64")]
-const ARCHES: [Arch; 2] =
-    [Arch { audit: 0xc000_00b7, socket: 198, ioctl: 29 }, Arch { audit: 0x4000_0028, socket: 281, ioctl: 54 }];
+const ARCHES: [Arch; 2] = [
+    Arch { audit: 0xc000_00b7, socket: 198, ioctl: 29, refused: [217, 218, 219, 425] },
+    Arch { audit: 0x4000_0028, socket: 281, ioctl: 54, refused: [309, 310, 311, 425] },
+];
 
 /// x32 calls carry this bit in their number; it is a third ABI that nobody uses and filters forget.
 #[cfg(target_arch = "x86_64")]
@@ -72,6 +81,9 @@ fn program() -> Vec<libc::sock_filter> {
                 end(deny),
                 end(allow),
             ]);
+        }
+        for call in arch.refused {
+            block.extend([jump(libc::BPF_JEQ, call, 0, 1), end(deny)]);
         }
         block.push(end(allow));
         let over = block.len() as u8;
@@ -129,14 +141,23 @@ mod tests {
         Errno::result(unsafe { libc::syscall(libc::SYS_ioctl, 0, request, &raw const byte) }).map(drop)
     }
 
+    /// keyctl(KEYCTL_GET_KEYRING_ID, KEY_SPEC_SESSION_KEYRING).
+    fn session_keyring() -> Result<(), Errno> {
+        // SAFETY: takes numbers only.
+        Errno::result(unsafe { libc::syscall(libc::SYS_keyctl, 0, -3, 0) }).map(drop)
+    }
+
     #[test]
     fn what_no_namespace_holds_back_is_refused() {
-        let checks: [fn() -> bool; 6] = [
+        let checks: [fn() -> bool; 8] = [
             || socket(libc::AF_VSOCK) == Err(Errno::EPERM),
             || socket(libc::AF_ALG) == Err(Errno::EPERM),
             || terminal(u64::from(REQUESTS[0])) == Err(Errno::EPERM),
             // Upper bits that the kernel ignores must not slip through.
             || terminal(u64::from(REQUESTS[0]) | 1 << 40) == Err(Errno::EPERM),
+            || session_keyring() == Err(Errno::EPERM),
+            // SAFETY: it would fail for the missing parameters.
+            || Errno::result(unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, 0) }) == Err(Errno::EPERM),
             || socket(libc::AF_INET).is_ok() && socket(libc::AF_UNIX).is_ok(),
             || terminal(0x5413) != Err(Errno::EPERM),
         ];
