@@ -21,9 +21,6 @@ impl Place<'_> {
     /// Makes a hard link, or notes it if its target may come yet.
     pub(super) fn link(&mut self, directory: &OwnedFd, path: &[u8], name: &[u8], entry: &Entry) -> Result<()> {
         let target = clean(&entry.link)?;
-        if target == path {
-            return Ok(());
-        }
         if target.is_empty() {
             return Err(invalid("a hard link to the root"));
         }
@@ -43,6 +40,10 @@ impl Place<'_> {
             Err(errno) => return Err(failed("make the hard link", entry, errno)),
         };
         let Some((from, stat)) = from else {
+            if self.skipped.contains(&target) {
+                self.skip(path);
+                return Ok(());
+            }
             // Its target may come yet.
             self.links.insert(path.to_vec(), target);
             return Ok(());

@@ -1,6 +1,6 @@
 //! Entries of an archive, made in the destination.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::BufRead;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -35,7 +35,8 @@ pub(super) struct Place<'a> {
     pub(super) links: BTreeMap<Vec<u8>, Vec<u8>>,
     pub(super) opaque: bool,
     pub(super) xattr_whiteouts: bool,
-    skipped_devices: u64,
+    /// Devices that were left out, by path.
+    pub(super) skipped: HashSet<Vec<u8>>,
     squashed: u64,
     dropped_xattrs: u64,
 }
@@ -66,7 +67,7 @@ impl<'a> Place<'a> {
             links: BTreeMap::new(),
             opaque: false,
             xattr_whiteouts: false,
-            skipped_devices: 0,
+            skipped: HashSet::new(),
             squashed: 0,
             dropped_xattrs: 0,
         })
@@ -190,7 +191,7 @@ impl<'a> Place<'a> {
             _ => FileType::Fifo,
         };
         if kind != FileType::Fifo && !self.options.devices {
-            self.skipped_devices += 1;
+            self.skip(path);
             return Ok(());
         }
         let device = makedev(entry.device.0, entry.device.1);
@@ -200,11 +201,16 @@ impl<'a> Place<'a> {
         match made {
             Ok(()) => self.attributes(directory, name, entry),
             Err(Errno::PERM) if kind != FileType::Fifo => {
-                self.skipped_devices += 1;
+                self.skip(path);
                 Ok(())
             }
             Err(errno) => Err(failed("make the device", entry, errno)),
         }
+    }
+
+    /// Leaves out a device, or another name of one.
+    pub(super) fn skip(&mut self, path: &[u8]) {
+        self.skipped.insert(path.to_vec());
     }
 
     /// Owner, mode, extended attributes and time of what isn't opened: a link, a device, a FIFO. It was just made, so the
@@ -303,7 +309,7 @@ impl<'a> Place<'a> {
             opaque: self.opaque,
             user_xattrs: self.options.user_xattrs,
             xattr_whiteouts: self.xattr_whiteouts,
-            skipped_devices: self.skipped_devices,
+            skipped_devices: self.skipped.len() as u64,
             squashed: self.squashed,
             dropped_xattrs: self.dropped_xattrs,
             implicit: implicit.into_iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect(),
