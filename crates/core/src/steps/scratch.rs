@@ -1,13 +1,14 @@
 //! The writable layers of a container's overlays: in memory, or in a directory on disk.
 
+use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, Gid, Mode, OFlags, Stat, Uid, chmodat, chownat, mkdirat, open, openat, stat, statat, symlinkat,
+    AtFlags, CWD, Gid, Mode, OFlags, Stat, Uid, chmodat, chownat, mkdirat, open, openat, stat, statat, symlinkat,
 };
 use rustix::io::Errno;
-use rustix::mount::MountAttrFlags;
+use rustix::mount::{MountAttrFlags, MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::fchdir;
 
 use super::host_split::split_mode;
@@ -17,6 +18,7 @@ use crate::error::{At, Code, Error, Result};
 use crate::plan::Plan;
 use crate::plan::mount::Source;
 use crate::plan::root::Root;
+use crate::sys::mount::{Change, set_attributes};
 
 /// Where the layers lie in the scratch file system.
 const LAYERS: &str = "layers";
@@ -137,34 +139,70 @@ impl Scratch {
         self.note(over, real, false)?;
         // The layers are named from the working directory, for the tmpfs has no path.
         fchdir(&self.tree).at("enter the writable layers", "")?;
+        let options = self.options(over, &upper, &work);
         let start = || {
-            let draft = Draft::new("overlay")?;
-            let draft = if over.user_xattrs { draft.flag("userxattr")? } else { draft };
-            let draft = if over.volatile { draft.flag("volatile")? } else { draft };
-            if !self.read_later {
-                return Ok(draft);
-            }
-            draft.set("redirect_dir", "nofollow")?.set("metacopy", "off")?.set("index", "off")
-        };
-        let finish = |draft: Draft| {
-            draft
-                .set("upperdir", &format!("{LAYERS}/{upper}"))?
-                .set("workdir", &format!("{LAYERS}/{work}"))?
-                .mount(over.attributes)
+            options.iter().try_fold(Draft::new("overlay")?, |draft, (key, value)| match value {
+                Some(value) => draft.set(key, value),
+                None => draft.flag(key),
+            })
         };
         let alone = escape(top);
-        let mounted = if below.is_empty() && alone.len() <= LONGEST_OPTION {
-            start()?.set("lowerdir", &alone).and_then(finish)
+        // Before Linux 6.5 a value may have no comma.
+        let is_plain = alone.len() <= LONGEST_OPTION && !alone.contains(',');
+        let mounted = if below.is_empty() && is_plain {
+            start()?.set("lowerdir", &alone).and_then(|draft| draft.mount(over.attributes))
         } else {
             let names = self.short_names(layer, over.lowers)?;
             let one_by_one = names.iter().try_fold(start()?, |draft, name| draft.set("lowerdir+", name));
-            match one_by_one.and_then(finish) {
+            match one_by_one.and_then(|draft| draft.mount(over.attributes)) {
                 // Before Linux 6.7.
-                Err(error) if error.errno == Some(libc::EINVAL) => at_once(start()?, &names).and_then(finish),
+                Err(error) if error.errno == Some(libc::EINVAL) => {
+                    self.at_once(&options, &names, layer, over.attributes).map_err(|_| error)
+                }
                 other => other,
             }
         };
         mounted.map_err(|error| error.on(format!("overlay over {top}")))
+    }
+
+    /// The options of an overlay but for what is below.
+    fn options(&self, over: &Over<'_>, upper: &str, work: &str) -> Vec<(&'static str, Option<String>)> {
+        let flags = [("userxattr", over.user_xattrs), ("volatile", over.volatile)];
+        let mut options: Vec<_> =
+            flags.into_iter().filter(|(_, wanted)| *wanted).map(|(flag, _)| (flag, None)).collect();
+        if self.read_later {
+            let files = [("redirect_dir", "nofollow"), ("metacopy", "off"), ("index", "off")];
+            options.extend(files.map(|(key, value)| (key, Some(value.to_owned()))));
+        }
+        options.push(("upperdir", Some(format!("{LAYERS}/{upper}"))));
+        options.push(("workdir", Some(format!("{LAYERS}/{work}"))));
+        options
+    }
+
+    /// All lower directories in one option, as kernels before 6.7 want it. By mount(2): it takes a page of options, fsconfig(2)
+    /// 255 bytes of each.
+    fn at_once(
+        &self,
+        options: &[(&'static str, Option<String>)],
+        names: &[String],
+        layer: usize,
+        attributes: MountAttrFlags,
+    ) -> Result<OwnedFd> {
+        let step = "stack the layers";
+        let options = options.iter().map(|(key, value)| match value {
+            Some(value) => format!("{key}={value}"),
+            None => (*key).to_owned(),
+        });
+        let options: Vec<String> = options.chain([format!("lowerdir={}", names.join(":"))]).collect();
+        let options = CString::new(options.join(",")).at(step, "")?;
+        let place = format!("{LOWERS}{layer}.at");
+        make(self.tree.as_fd(), &place)?;
+        mount("overlay", &place, "overlay", MountFlags::empty(), Some(options.as_c_str())).at(step, "")?;
+        let tree = clone_tree(CWD, &place, false).at(step, "")?;
+        unmount(&place, UnmountFlags::DETACH).at(step, "")?;
+        let set = u64::from(attributes.bits());
+        set_attributes(&tree, c"", false, Change { set, clear: 0, propagation: 0 }).at(step, "")?;
+        Ok(tree)
     }
 
     /// A directory of the layers in the place of one of the host that can't be overlaid, and whether it is new: what is
@@ -296,16 +334,6 @@ impl Scratch {
 
 fn make(directory: BorrowedFd<'_>, name: &str) -> Result<()> {
     mkdirat(directory, name, Mode::from(0o755)).at("make a writable layer", name)
-}
-
-/// All lower directories in one option, as kernels before 6.7 want it.
-fn at_once(draft: Draft, names: &[String]) -> Result<Draft> {
-    let list = names.join(":");
-    if list.len() > LONGEST_OPTION {
-        let why = format!("{} layers over each other need Linux 6.7", names.len());
-        return Err(Error::new(Code::Unsupported, "stack the layers", why));
-    }
-    draft.set("lowerdir", &list)
 }
 
 /// Gives a layer's directory the mode and owner of the directory it stands for. An owner that isn't mapped can't be given:
