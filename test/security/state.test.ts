@@ -106,3 +106,25 @@ asUser('the root of a user namespace has a state directory of its own', async (t
   const { stdout, stderr } = await place.exec('unshare', words, { env })
   t.is(stdout, 'up\n', stderr)
 })
+
+asRoot('users who are root in namespaces of their own have a state directory each', async (t, place) => {
+  const env = { NSRS_STATE_DIR: undefined, XDG_RUNTIME_DIR: undefined, NSRS_IMAGE_DIR: '/nowhere/images' }
+  const namespaced = [
+    'unshare',
+    '--user',
+    '--map-root-user',
+    process.execPath,
+    cli,
+    'run',
+    '--network',
+    'none',
+    '--',
+    'true',
+  ]
+  for (const uid of ['54323', '54324']) {
+    t.teardown(() => rmSync(`/tmp/nsrs-${uid}-0`, { recursive: true, force: true }))
+    const nobody = [`--reuid=${uid}`, `--regid=${uid}`, '--clear-groups', '--', ...namespaced]
+    const { code, stderr } = await place.exec('setpriv', nobody, { env, cwd: '/' })
+    t.is(code, 0, stderr)
+  }
+})

@@ -26,6 +26,8 @@ pub struct Host {
     pub uid: u32,
     /// Effective group id.
     pub gid: u32,
+    /// Effective user id as the user namespace around this one has it; the same where there is none, or where it has none.
+    pub outer_uid: u32,
     /// Home directory by /etc/passwd.
     pub home: Option<String>,
     /// `CAP_SYS_ADMIN`, `CAP_SETUID` and `CAP_SETGID` are effective in the initial user namespace: containers need no user
@@ -33,6 +35,8 @@ pub struct Host {
     pub privileged: bool,
     /// `CAP_NET_ADMIN` is effective: interfaces of the host can be made.
     pub net_admin: bool,
+    /// `CAP_MKNOD` is effective: device nodes can be made.
+    pub mknod: bool,
     /// Ranges of /etc/subuid for this user: first id, count.
     pub subuids: Vec<(u32, u32)>,
     /// Ranges of /etc/subgid.
@@ -70,6 +74,15 @@ fn effective_capabilities() -> u64 {
 fn in_initial_user_namespace() -> bool {
     let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
+/// An id of a user namespace with this map (user_namespaces(7)) as the one around it has it.
+fn outside(map: &str, id: u32) -> Option<u32> {
+    map.lines().find_map(|line| {
+        let mut numbers = line.split_whitespace().map(|number| number.parse::<u32>().ok());
+        let (inside, outside, count) = (numbers.next()??, numbers.next()??, numbers.next()??);
+        id.checked_sub(inside).filter(|offset| *offset < count).and_then(|offset| outside.checked_add(offset))
+    })
 }
 
 /// Finds an executable file in `PATH`.
@@ -131,7 +144,7 @@ impl Host {
         let gid = rustix::process::getegid().as_raw();
         let caps = effective_capabilities();
         let has = |number: u32| caps & 1 << number != 0;
-        let (setgid, setuid, net_admin, sys_admin) = (has(6), has(7), has(12), has(21));
+        let (setgid, setuid, net_admin, sys_admin, mknod) = (has(6), has(7), has(12), has(21), has(27));
         let path = std::env::var_os("PATH").unwrap_or_default();
         let path = String::from_utf8_lossy(path.as_bytes());
         let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
@@ -143,14 +156,17 @@ impl Host {
             false => subordinate_ranges(&fs::read_to_string(file).unwrap_or_default(), name, uid),
         };
         let pasta = if privileged { Err(String::new()) } else { usable_pasta(&path) };
+        let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
         Host {
             uid,
             gid,
+            outer_uid: outside(&map, uid).unwrap_or(uid),
             subuids: ranges("/etc/subuid"),
             subgids: ranges("/etc/subgid"),
             home: entry.map(|(_, home)| home).filter(|home| home.starts_with('/')),
             privileged,
             net_admin,
+            mknod,
             id_helpers: !privileged
                 && find_program("newuidmap", &path).is_some()
                 && find_program("newgidmap", &path).is_some(),
@@ -196,7 +212,15 @@ impl Host {
     /// A host on which we are root; for tests of plans.
     #[must_use]
     pub fn root() -> Host {
-        Host { uid: 0, gid: 0, privileged: true, net_admin: true, home: Some("/root".into()), ..Host::ordinary(0) }
+        Host {
+            uid: 0,
+            gid: 0,
+            privileged: true,
+            net_admin: true,
+            mknod: true,
+            home: Some("/root".into()),
+            ..Host::ordinary(0)
+        }
     }
 
     /// A host on which we are an ordinary user without subordinate ids; for tests of plans.
@@ -205,9 +229,11 @@ impl Host {
         Host {
             uid,
             gid: uid,
+            outer_uid: uid,
             home: Some("/home/ann".into()),
             privileged: false,
             net_admin: false,
+            mknod: false,
             subuids: Vec::new(),
             subgids: Vec::new(),
             id_helpers: false,
@@ -224,6 +250,13 @@ impl Host {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_id_has_another_one_outside() {
+        let map = "         0       1001          1\n         1     100000      65536\n";
+        assert_eq!([0, 5, 70_000].map(|id| outside(map, id)), [Some(1001), Some(100_004), None]);
+        assert_eq!(outside("0 0 4294967295", 7), Some(7));
+    }
 
     #[test]
     fn ranges_belong_to_the_name_or_the_number() {

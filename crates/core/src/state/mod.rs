@@ -10,7 +10,8 @@ use crate::error::{At, Code, Error, Result};
 use crate::host::Host;
 
 /// Where the state directory is: `NSRS_STATE_DIR`, `/run/nsrs` for root where /run is root's, `$XDG_RUNTIME_DIR/nsrs` where
-/// that is the user's own directory (after su(1) it may be somebody else's, or gone), or `/tmp/nsrs-UID`.
+/// that is the user's own directory (after su(1) it may be somebody else's, or gone), or `/tmp/nsrs-UID`, in a user namespace
+/// with another id `/tmp/nsrs-OUTER-UID`: every user can be root in one.
 #[must_use]
 pub fn directory(host: &Host) -> PathBuf {
     let from = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -21,6 +22,7 @@ pub fn directory(host: &Host) -> PathBuf {
         // The root of a user namespace finds /run to be somebody else's.
         _ if host.uid == 0 && is_own(Path::new("/run"), 0) => "/run/nsrs".into(),
         Some(runtime) if is_own(&runtime, host.uid) => runtime.join("nsrs"),
+        _ if host.outer_uid != host.uid => format!("/tmp/nsrs-{}-{}", host.outer_uid, host.uid).into(),
         _ => format!("/tmp/nsrs-{}", host.uid).into(),
     }
 }
