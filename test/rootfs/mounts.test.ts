@@ -198,3 +198,33 @@ unless(noBusybox(), asEach, 'a volume may lie in a volume, in the order in which
   )
   t.false(existsSync(join(outer, 'inner/file')))
 })
+
+unless(noBusybox(), asEach, "a volume wins over a file of nsrs's in /etc", async (t, place) => {
+  const rootfs = ['--rootfs', busyboxRoot(place)]
+  writeFileSync(join(place.make('volume'), 'file'), 'own\n')
+  for (const name of ['hosts', 'hostname', 'resolv.conf']) {
+    const volume = ['-v', `${place.dir}/volume/file:/etc/${name}:ro`]
+    t.is(await place.output([...rootfs, ...volume, 'cat', `/etc/${name}`]), 'own')
+    t.is(await place.output([...volume, 'cat', `/etc/${name}`]), 'own', 'on the tree of the host')
+  }
+  t.regex(await place.output([...rootfs, 'ls', '-a', '/dev']), /^\.\n\.\.\nfd\n/, 'none of them is seen in /dev')
+})
+
+asRoot('a container within a container has files of its own in /etc', async (t, place) => {
+  // The host's /tmp, in which it may lie, is not seen there.
+  const project = join(cli, '../..')
+  const inner = [process.execPath, cli, 'run', '--network', 'none', '-h', 'inner', '--', 'cat', '/etc/hostname']
+  t.is(
+    await place.output([
+      '--cap-add',
+      'SYS_ADMIN',
+      '--cap-add',
+      'NET_ADMIN',
+      '-v',
+      `${project}:${project}:ro`,
+      '--',
+      ...inner,
+    ]),
+    'inner',
+  )
+})

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::namespace::{Kind, Namespaces};
+use crate::host::Host;
 
 /// How /proc is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,13 +85,14 @@ pub const SHM_SIZE: u64 = 64 << 20;
 pub fn resolve(
     namespaces: &Namespaces,
     user_private: bool,
-    privileged: bool,
+    host: &Host,
     shm_size: u64,
     tty_group_mapped: bool,
 ) -> Option<Pseudo> {
     if !namespaces.makes(Kind::Mount) {
         return None;
     }
+    let privileged = host.privileged;
     // The kernel asks for CAP_SYS_ADMIN over the user namespace that owns the PID namespace of a new procfs and the
     // network namespace of a new sysfs.
     let owns = |kind: Kind| namespaces.makes(kind) || (privileged && !user_private && !namespaces.joins(Kind::User));
@@ -100,7 +102,11 @@ pub fn resolve(
         // Of a joined PID namespace too: if the kernel refuses that, the host's processes are no substitute.
         proc: if owns(Kind::Pid) || namespaces.joins(Kind::Pid) { Proc::Fresh } else { Proc::Host },
         sys,
-        nodes: if user_private || !privileged || namespaces.joins(Kind::User) { Nodes::Bound } else { Nodes::Made },
+        // In an outer container root may well be without the right to.
+        nodes: match privileged && host.mknod && !user_private && !namespaces.joins(Kind::User) {
+            true => Nodes::Made,
+            false => Nodes::Bound,
+        },
         shm_size,
         mqueue: namespaces.makes(Kind::Ipc),
         tty_group: tty_group_mapped.then_some(5),
@@ -120,16 +126,25 @@ mod tests {
 
     #[test]
     fn root_makes_everything_new() {
-        let pseudo = resolve(&own(&[Kind::Mount]), false, true, SHM_SIZE, true).unwrap();
+        let pseudo = resolve(&own(&[Kind::Mount]), false, &Host::root(), SHM_SIZE, true).unwrap();
         assert_eq!((pseudo.proc, pseudo.sys, pseudo.nodes), (Proc::Fresh, Sys::Fresh, Nodes::Made));
     }
 
     #[test]
+    fn root_without_the_right_to_make_devices_binds_them() {
+        let host = Host { mknod: false, ..Host::root() };
+        assert_eq!(resolve(&own(&[Kind::Mount]), false, &host, SHM_SIZE, true).unwrap().nodes, Nodes::Bound);
+    }
+
+    #[test]
     fn a_user_namespace_gets_what_its_own_namespaces_allow() {
-        let pseudo = resolve(&own(&[Kind::User, Kind::Mount, Kind::Pid]), true, false, SHM_SIZE, false).unwrap();
+        let pseudo =
+            resolve(&own(&[Kind::User, Kind::Mount, Kind::Pid]), true, &Host::ordinary(1000), SHM_SIZE, false).unwrap();
         assert_eq!((pseudo.proc, pseudo.sys, pseudo.nodes), (Proc::Fresh, Sys::Absent, Nodes::Bound));
         assert!(pseudo.masked.iter().all(|path| path.starts_with("/proc")));
-        let pseudo = resolve(&own(&[Kind::User, Kind::Mount, Kind::Network]), true, false, SHM_SIZE, false).unwrap();
+        let pseudo =
+            resolve(&own(&[Kind::User, Kind::Mount, Kind::Network]), true, &Host::ordinary(1000), SHM_SIZE, false)
+                .unwrap();
         assert_eq!((pseudo.proc, pseudo.sys), (Proc::Host, Sys::Fresh));
     }
 
@@ -138,13 +153,13 @@ mod tests {
         let join = |kind| Join { kind, path: "/proc/7/ns/x".into() };
         for joined in [vec![join(Kind::Pid)], vec![join(Kind::User), join(Kind::Pid)]] {
             let namespaces = Namespaces { joined, ..own(&[Kind::Mount]) };
-            let pseudo = resolve(&namespaces, false, false, SHM_SIZE, false).unwrap();
+            let pseudo = resolve(&namespaces, false, &Host::ordinary(1000), SHM_SIZE, false).unwrap();
             assert_eq!(pseudo.proc, Proc::Fresh);
         }
     }
 
     #[test]
     fn a_shared_mount_namespace_is_left_alone() {
-        assert_eq!(resolve(&own(&[Kind::Pid]), false, true, SHM_SIZE, true), None);
+        assert_eq!(resolve(&own(&[Kind::Pid]), false, &Host::root(), SHM_SIZE, true), None);
     }
 }

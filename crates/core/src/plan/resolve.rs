@@ -47,7 +47,7 @@ pub fn resolve(spec: &Spec, host: &Host, tree: &HostTree, facts: Option<&ImageFa
         idmap::UserNamespace::Joined => false,
     };
     let mut plan = Plan {
-        pseudo: pseudo::resolve(&namespaces, user_namespace.is_private(), host.privileged, shm_size, tty_mapped),
+        pseudo: pseudo::resolve(&namespaces, user_namespace.is_private(), host, shm_size, tty_mapped),
         changes: changes::resolve(spec, &root, host, problems_ref),
         mounts: mounts(spec, host, problems_ref),
         sysctls: sysctl::resolve(&spec.sysctls, &namespaces, &user_namespace, problems_ref),

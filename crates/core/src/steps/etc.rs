@@ -1,12 +1,14 @@
 //! /etc/hosts, /etc/hostname and /etc/resolv.conf of the container, bound over those of its root.
 //!
-//! The files live in the container's own /dev file system, unlinked: their mounts are all that holds them. A mount goes
-//! onto the very name in /etc: where a link stands there, onto the link, so that it leads nowhere.
+//! The files live in the container's own /dev file system, in the directory under its terminals. Not unlinked: on what was
+//! unlinked nothing can be mounted, and the caller's volume may be, or a file of a container within. A mount goes onto the very
+//! name in /etc: where a link stands there, onto the link, so that it leads nowhere.
 
+use std::fs::File;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{AtFlags, Mode, OFlags, mkdirat, openat, unlinkat};
+use rustix::fs::{Mode, OFlags, mkdirat, openat};
 use rustix::io::Errno;
 
 use super::mount_api::{attach, clone_tree};
@@ -104,11 +106,10 @@ pub fn bind(files: &Files, root: &RootDir, mounted: &Mounted) -> Result<()> {
         let path = format!("/etc/{name}");
         let step = "write";
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-        let file = openat(&mounted.dev, name, flags, Mode::from(0o644)).at(step, &path)?;
-        std::fs::File::from(file).write_all(text.as_bytes()).at(step, &path)?;
-        let mount = clone_tree(&mounted.dev, name, false).at(step, &path)?;
+        let file = openat(&mounted.covered, name, flags, Mode::from(0o644)).at(step, &path)?;
+        File::from(file).write_all(text.as_bytes()).at(step, &path)?;
+        let mount = clone_tree(&mounted.covered, name, false).at(step, &path)?;
         attach(mount, place, &path)?;
-        unlinkat(&mounted.dev, name, AtFlags::empty()).at(step, &path)?;
     }
     Ok(())
 }

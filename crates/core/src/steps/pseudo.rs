@@ -30,6 +30,8 @@ pub struct Mounted {
     pub dev: OwnedFd,
     /// The root of the container's /dev/pts.
     pub pts: OwnedFd,
+    /// The directory in /dev that the terminals cover: what is in it has a name, and nobody sees it.
+    pub covered: OwnedFd,
     /// The node of /dev/null itself: by its name there may be a mount of the caller's on it later.
     null: OwnedFd,
 }
@@ -48,14 +50,21 @@ pub fn mount(plan: &Pseudo, sources: &mut Sources, root: &RootDir) -> Result<Mou
     if let Some(sys) = &sys {
         attach(sys, place, "/sys")?;
     }
-    let (dev, pts) = dev(plan, sources, root)?;
+    let Dev { dev, pts, covered } = dev(plan, sources, root)?;
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let null = openat(&dev, "null", flags, Mode::empty()).at("open", "/dev/null")?;
-    Ok(Mounted { proc, sys, dev, pts, null })
+    Ok(Mounted { proc, sys, dev, pts, covered, null })
+}
+
+/// As in [`Mounted`].
+struct Dev {
+    dev: OwnedFd,
+    pts: OwnedFd,
+    covered: OwnedFd,
 }
 
 /// /dev with its nodes, terminals, shared memory and message queues.
-fn dev(plan: &Pseudo, sources: &Sources, root: &RootDir) -> Result<(OwnedFd, OwnedFd)> {
+fn dev(plan: &Pseudo, sources: &Sources, root: &RootDir) -> Result<Dev> {
     let place = root.own_directory("/dev")?;
     let dev = tmpfs(0o755, Some(DEV_SIZE), MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC)?;
     attach(&dev, place, "/dev")?;
@@ -96,12 +105,15 @@ fn dev(plan: &Pseudo, sources: &Sources, root: &RootDir) -> Result<(OwnedFd, Own
         terminals = terminals.set("gid", &group.to_string())?;
     }
     let pts = terminals.mount(MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC)?;
-    put(&dev, "pts", &pts)?;
+    mkdirat(&dev, "pts", Mode::from(0o755)).at("make the mount point", "pts")?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let covered = openat(&dev, "pts", flags, Mode::empty()).at("open", "/dev/pts")?;
+    attach(&pts, &covered, "/dev/pts")?;
     shared_memory(plan, &dev)?;
     if plan.mqueue {
         put(&dev, "mqueue", Draft::new("mqueue")?.mount(RESTRICTED)?)?;
     }
-    Ok((dev, pts))
+    Ok(Dev { dev, pts, covered })
 }
 
 /// Mounts onto a new directory in /dev.
