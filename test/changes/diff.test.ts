@@ -71,6 +71,8 @@ asEach('a command that changes nothing has an empty list, whatever the runtime h
   t.is(stderr, '')
   const json = await place.run(['--diff', '--format', 'json', 'true'], { cwd: dir })
   t.is(json.stderr, '[]\n')
+  const host = await place.run(['--diff', '--network', 'host', 'true'], { cwd: dir })
+  t.is(host.stderr, '', 'where there may be no /sys')
 })
 
 asRoot('changes all over the tree of the host are listed, sorted, and not those in /tmp', async (t, place) => {

@@ -3,8 +3,8 @@
 use std::io::{IsTerminal, Write, stderr, stdin, stdout};
 
 use nsrs_core::changes::apply::{Apply, Consent, list, reasons};
-use nsrs_core::changes::keep::{Kept, note_known};
-use nsrs_core::changes::{Change, escaped, json, notes, raise_limit, text};
+use nsrs_core::changes::keep::{Kept, forget_bases, note_known, read};
+use nsrs_core::changes::{Change, Record, escaped, json, notes, raise_limit, text};
 use nsrs_core::error::{At, Code, Error, Result, report};
 
 /// Something was not applied, or was not to be.
@@ -50,7 +50,13 @@ pub fn run(directory: &str, flags: &[&str]) -> Result<i32> {
             return Err(Error::new(Code::InvalidArgument, "discard the changes", "nothing is applied, listed or kept")
                 .on(format!("--discard with --{other}")));
         }
-        return discard(&Kept::find_any(directory)?, directory).map(|()| 0);
+        let kept = Kept::find_any(directory)?;
+        // Where there is no record any more there is nothing to go by.
+        let record = read(&kept.directory, directory).ok().flatten();
+        let errors = record.and_then(|record| clear(&kept, &record).ok()).unwrap_or_default();
+        say(&report(&errors));
+        discard(&kept, directory)?;
+        return Ok(if errors.is_empty() { 0 } else { NOT_ALL });
     }
     let (kept, record) = Kept::find(directory)?;
     let layers = kept.layers()?;
@@ -67,23 +73,38 @@ pub fn run(directory: &str, flags: &[&str]) -> Result<i32> {
     // Without the note a later apply could only take for changed what this one gave or took a name.
     let _ = note_known(&kept, &record, apply.remember(changes));
     let errors = apply.all(changes, wish.consent);
-    if !errors.is_empty() {
-        eprint!("{}", report(&errors));
-        let done = changes.len().saturating_sub(errors.len());
-        eprintln!("nsrs: {done} of {} changes applied; the others stay in {directory}", changes.len());
-        return Ok(NOT_ALL);
+    if errors.is_empty() && !wish.keep {
+        // What is removed after that is the only other copy.
+        apply.sync()?;
+        return discard(&kept, directory).map(|()| 0);
     }
-    if !wish.keep {
-        discard(&kept, directory)?;
+    forget_bases(&kept, apply.brought())?;
+    if errors.is_empty() {
+        return Ok(0);
     }
-    Ok(0)
+    let done = changes.len().saturating_sub(errors.len());
+    say(&report(&errors));
+    say(&format!("nsrs: {done} of {} changes applied; the others stay in {directory}\n", changes.len()));
+    Ok(NOT_ALL)
+}
+
+/// What people should know. That it can't be written is no reason to stop half-way.
+fn say(text: &str) {
+    let _ = stderr().write_all(text.as_bytes());
+}
+
+/// Removes what an apply that was ended has left in the real tree.
+fn clear(kept: &Kept, record: &Record) -> Result<Vec<Error>> {
+    let layers = kept.layers()?;
+    let listed = list(&layers, record)?;
+    Ok(Apply::new(&layers, record)?.after(&listed).clear())
 }
 
 fn discard(kept: &Kept, directory: &str) -> Result<()> {
     let others = kept.discard()?;
     if !others.is_empty() {
         let directory = escaped(directory.as_bytes());
-        eprintln!("nsrs: {directory} stays: nsrs has not made what else is in it: {}", others.join(", "));
+        say(&format!("nsrs: {directory} stays: nsrs has not made what else is in it: {}\n", others.join(", ")));
     }
     Ok(())
 }
@@ -92,9 +113,9 @@ fn show(changes: &[Change], wish: &Wish) -> Result<()> {
     let list = if wish.json { json(changes)? + "\n" } else { text(changes) };
     stdout().write_all(list.as_bytes()).and_then(|()| stdout().flush()).at("write the list of changes", "")?;
     for change in changes.iter().filter(|change| !change.hazards.is_empty()) {
-        eprintln!("nsrs: warning: {} {}", escaped(&change.path), reasons(&change.hazards));
+        say(&format!("nsrs: warning: {} {}\n", escaped(&change.path), reasons(&change.hazards)));
     }
-    eprint!("{}", notes(changes));
+    say(&notes(changes));
     Ok(())
 }
 
@@ -104,7 +125,7 @@ fn ask(count: usize) -> Result<bool> {
             .hint("--yes applies them, --dry-run only shows them"));
     }
     let step = "ask whether to apply the changes";
-    eprint!("Apply {count} {} to the real tree? [y/N] ", if count == 1 { "change" } else { "changes" });
+    say(&format!("Apply {count} {} to the real tree? [y/N] ", if count == 1 { "change" } else { "changes" }));
     let mut answer = String::new();
     stdin().read_line(&mut answer).at(step, "")?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))

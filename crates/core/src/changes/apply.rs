@@ -13,10 +13,11 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
+use super::base::{Base, Bases, Dress, moment};
 use super::open::{INSIDE, Open};
-use super::place::Place;
+use super::place::{Id, Place, id};
 use super::walk::{DEEPEST, TOO_DEEP, able};
-use super::{Change, Dress, Hazard, Kind, Known, Record, Twin, escaped, keep_theirs, place};
+use super::{Change, Hazard, Kind, Known, Record, Twin, escaped, keep_theirs, place};
 use crate::error::{At, Code, Error, Result};
 use crate::image::tree::{xattrs, xattrs_of};
 
@@ -36,8 +37,8 @@ pub struct Apply<'a> {
     uppers: Vec<OwnedFd>,
     /// `None`: this user can't see it.
     targets: Vec<Option<OwnedFd>>,
-    /// The record's, by layer and path.
-    bases: HashMap<(usize, &'a str), &'a Dress>,
+    /// The record's.
+    bases: Bases<'a>,
     /// Names of files with several that are in place, by layer and inode there.
     placed: HashMap<(usize, u64), Twin>,
     /// Files of several names that had not changed before this began.
@@ -46,6 +47,27 @@ pub struct Apply<'a> {
     temporary: String,
     /// Directories in which something has that name, by layer and path.
     leftovers: Vec<(usize, Vec<u8>)>,
+    brought: Vec<Brought>,
+    /// Directories that were made, by layer and path.
+    made: HashMap<(usize, Vec<u8>), Id>,
+}
+
+/// A change that was brought: what was below is no more.
+#[derive(Debug)]
+pub struct Brought {
+    /// Which layer told it.
+    pub(super) layer: usize,
+    /// Its path in the layer.
+    pub(super) inner: Vec<u8>,
+    /// Nothing can be below that was in it either.
+    pub(super) whole: bool,
+}
+
+impl Brought {
+    fn of(change: &Change) -> Brought {
+        let whole = change.kind == Kind::Deleted || change.file_type != FileType::Directory;
+        Brought { layer: change.layer, inner: change.inner.clone(), whole }
+    }
 }
 
 /// What is left to do for a change.
@@ -54,9 +76,9 @@ enum Next {
     /// Nothing.
     Done,
     /// A directory that was there gets its attributes.
-    DressOld,
+    DressOld(Id),
     /// A new one.
-    DressNew,
+    DressNew(Id),
 }
 
 /// A directory of the real tree, and what it is to be like: the layer's.
@@ -70,12 +92,13 @@ const PATH: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC)
 const READ: Access = Access::READ_OK.union(Access::EXEC_OK);
 const WRITE: Access = Access::WRITE_OK.union(Access::EXEC_OK);
 
-/// The changes, and in which directories of the real tree an ended apply has left something, by layer and path.
+/// The changes; in which directories of the real tree an ended apply has left something, by layer and path; and what is below.
 #[derive(Debug, Default)]
 pub struct Listed {
     /// By path.
     pub changes: Vec<Change>,
     pub(super) leftovers: Vec<(usize, Vec<u8>)>,
+    pub(super) bases: Vec<Base>,
 }
 
 /// The changes as they are to the tree of this moment.
@@ -109,17 +132,18 @@ impl Apply<'_> {
     /// # Errors
     /// One is gone.
     pub fn new(layers: impl AsFd, record: &Record) -> Result<Apply<'_>> {
-        let bases = record.bases.iter().map(|base| ((base.layer, base.inner.as_str()), &base.dress)).collect();
         let known = record.known.iter().map(|known| (known.file(), *known)).collect();
         let mut apply = Apply {
             record,
             uppers: Vec::new(),
             targets: Vec::new(),
-            bases,
+            bases: Bases::of(record),
             placed: HashMap::new(),
             known,
             temporary: temporary(&layers, record),
             leftovers: Vec::new(),
+            brought: Vec::new(),
+            made: HashMap::new(),
         };
         for (number, layer) in record.layers.iter().enumerate() {
             let found = |directory: BorrowedFd<'_>, path: &str| {
@@ -155,11 +179,11 @@ impl Apply<'_> {
                 let known = Known::of(&stat);
                 let several = stat.st_nlink > 1 || twin == Some(inner);
                 let is_file = FileType::from_raw_mode(stat.st_mode) != FileType::Directory;
-                if is_file
-                    && several
-                    && moment(&stat) < self.record.since
-                    && self.known.get(&known.file()) != Some(&known)
-                {
+                let is_still = match self.bases.get(change.layer, inner) {
+                    Some(base) => base.is_still(&stat),
+                    None => moment(&stat) < self.record.since,
+                };
+                if is_file && several && is_still && self.known.get(&known.file()) != Some(&known) {
                     self.known.insert(known.file(), known);
                     new.push(known);
                 }
@@ -170,8 +194,32 @@ impl Apply<'_> {
 
     /// Does all of them, as far as that can be; what could not be done is told. First [`Apply::remember`] them.
     pub fn all(&mut self, changes: &[Change], consent: Consent) -> Vec<Error> {
+        let mut errors = self.clear();
+        let mut undressed = Vec::new();
+        for change in changes {
+            match self.one(change, consent) {
+                Ok(Next::Done) => self.brought.push(Brought::of(change)),
+                Ok(Next::DressOld(id)) => undressed.push((change, id, false)),
+                Ok(Next::DressNew(id)) => {
+                    self.made.insert((change.layer, change.inner.clone()), id);
+                    undressed.push((change, id, true));
+                }
+                Err(error) => errors.push(error),
+            }
+        }
+        // Last, for what is in a directory may be none of whom it is opened to, and its times change with its entries.
+        for (change, id, is_new) in undressed.into_iter().rev() {
+            match self.dress(change, id, is_new) {
+                Ok(()) => self.brought.push(Brought::of(change)),
+                Err(error) => errors.push(error),
+            }
+        }
+        errors
+    }
+
+    /// Removes what an earlier one has left: a part of a file, or a directory that was being removed.
+    pub fn clear(&self) -> Vec<Error> {
         let mut errors = Vec::new();
-        // What an earlier one has left: a part of a file, or a directory that was being removed.
         for (layer, inner) in &self.leftovers {
             let at = || Open::beneath(self.target(*layer)?, path(inner), WRITE);
             if let Err(errno) = at().and_then(|directory| place::clear(&directory, &self.temporary)) {
@@ -179,21 +227,28 @@ impl Apply<'_> {
                 errors.push(Error::os("remove what an ended apply has left", subject, errno));
             }
         }
-        let mut undressed = Vec::new();
-        for change in changes {
-            match self.one(change, consent) {
-                Ok(Next::Done) => {}
-                Ok(next) => undressed.push((change, next == Next::DressNew)),
-                Err(error) => errors.push(error),
-            }
-        }
-        // Last, for what is in a directory may be none of whom it is opened to, and its times change with its entries.
-        for (change, is_new) in undressed.into_iter().rev() {
-            if let Err(error) = self.dress(change, is_new) {
-                errors.push(error);
-            }
-        }
         errors
+    }
+
+    /// Brings what was done to the disk.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn sync(&self) -> Result<()> {
+        for (target, layer) in self.targets.iter().zip(&self.record.layers) {
+            let Some(target) = target else { continue };
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            // One that can't be read can't have been written to either.
+            let Ok(directory) = openat(target, ".", flags, Mode::empty()) else { continue };
+            rustix::fs::syncfs(&directory).at("bring the changes to the disk", &layer.path)?;
+        }
+        Ok(())
+    }
+
+    /// What was done.
+    #[must_use]
+    pub fn brought(&self) -> &[Brought] {
+        &self.brought
     }
 
     /// Does one, but for the attributes of a directory.
@@ -211,8 +266,11 @@ impl Apply<'_> {
             ));
         }
         let Some((parent, name)) = self.beneath(change.layer, &change.inner, WRITE).map_err(fail)? else {
-            return self.open_old(change, consent).map(|()| Next::DressOld);
+            return self.open_old(change, consent).map(Next::DressOld);
         };
+        if !self.is_seen(change, &parent, consent) {
+            return Err(exchanged(subject));
+        }
         let old = match statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => None,
             other => Some(other.map_err(fail)?),
@@ -222,28 +280,33 @@ impl Apply<'_> {
             && change.file_type == FileType::Directory
             && old.as_ref().is_some_and(is_directory);
         if stays {
-            return self.open_old(change, consent).map(|()| Next::DressOld);
+            return self.open_old(change, consent).map(Next::DressOld);
         }
+        let base = self.bases.get(change.layer, &change.inner);
         let changed = match &old {
-            Some(stat) => self.changed(&parent, name, stat, 0).map_err(fail)? || change.kind == Kind::Added,
-            None => change.kind == Kind::Modified,
+            Some(stat) => self.changed(&parent, name, stat, base).map_err(fail)? || change.kind == Kind::Added,
+            None => false,
         };
         if changed && !consent.force {
             return Err(has_changed(subject));
+        }
+        if old.is_none() && change.kind == Kind::Modified && !consent.force {
+            let why = "it was removed since the command ran";
+            return Err(Error::new(Code::InUse, STEP, why).on(subject).hint("--force brings it back"));
         }
         if change.other_names > 0 && !consent.force && old.as_ref().is_some_and(|stat| stat.st_nlink > 1) {
             let why = format!("it is a hard link: {}", keep_theirs(change));
             return Err(Error::new(Code::InUse, STEP, why).on(subject).hint("--force makes it a file of its own"));
         }
         let new = change.kind == Kind::Added && !consent.force;
-        let place = Place { to: &parent, name, temporary: &self.temporary, new };
+        let place = Place { to: &parent, name, temporary: &self.temporary, new, old: old.as_ref().map(id) };
         if change.kind == Kind::Deleted {
             return place::take_away(place).map(|()| Next::Done).map_err(fail);
         }
         if change.file_type == FileType::Directory {
             // With its attributes at once: an apply that goes on finds it as the layer has it.
             let from = self.directory(change).map_err(fail)?;
-            return place::put_directory(&from, place).map(|()| Next::DressNew).map_err(fail);
+            return place::put_directory(&from, place).map(|made| Next::DressNew(id(&made))).map_err(fail);
         }
         let (from, name, stat) = self.source(change).map_err(fail)?;
         let twin = self.twin(change, &from, name, &stat).map_err(fail)?;
@@ -269,33 +332,49 @@ impl Apply<'_> {
         Ok(is_same.then_some(file))
     }
 
-    /// Makes sure that a directory that was there is the one that the command saw.
-    fn open_old(&self, change: &Change, consent: Consent) -> Result<()> {
+    /// Is the directory that a change goes into the one that was made for it, or that the command saw? Whoever may write to
+    /// the directory above could have exchanged it.
+    fn is_seen(&self, change: &Change, parent: &Open, consent: Consent) -> bool {
+        let (inner, _) = split(&change.inner);
+        let inner = if inner == b"." { &b""[..] } else { inner };
+        match self.made.get(&(change.layer, inner.to_vec())) {
+            Some(made) => *made == id(&parent.stat),
+            None => consent.force || self.bases.get(change.layer, inner).is_none_or(|base| base.is_of(&parent.stat)),
+        }
+    }
+
+    /// Makes sure that a directory that was there is the one that the command saw, and says which it is.
+    fn open_old(&self, change: &Change, consent: Consent) -> Result<Id> {
         let subject = escaped(&change.path);
         let act = || {
             let Pair { target, from } = self.pair(change)?;
             let now = Dress::of_open(&target, &target.stat)?;
-            let base = self.bases.get(&(change.layer, escaped(&change.inner).as_str())).copied();
+            let base = self.bases.get(change.layer, &change.inner);
+            let was = base.and_then(|base| base.dress.as_ref());
             let new = Dress::of_open(&from, &from.stat)?;
+            let is_other = base.is_some_and(|base| !base.is_of(&target.stat));
             let is_older = base.is_none() && moment(&target.stat) < self.record.since;
-            Ok(consent.force || is_older || now.is_between(base.unwrap_or(&new), &new))
+            let may_be = consent.force || is_older || (!is_other && now.is_between(was.unwrap_or(&new), &new));
+            Ok(Some(id(&target.stat)).filter(|_| may_be))
         };
         match act() {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(has_changed(subject)),
+            Ok(Some(id)) => Ok(id),
+            Ok(None) => Err(has_changed(subject)),
             Err(errno) => Err(explain(Error::os(STEP, subject, errno), errno)),
         }
     }
 
     /// Gives a directory what the layer's has; a new one its times too.
-    fn dress(&self, change: &Change, is_new: bool) -> Result<()> {
-        let act = || {
-            let Pair { target, from } = self.pair(change)?;
-            place::dress(&target, &from, is_new)?;
-            target.keep_mode();
-            Ok(())
-        };
-        act().map_err(|errno| explain(Error::os(STEP, escaped(&change.path), errno), errno))
+    fn dress(&self, change: &Change, which: Id, is_new: bool) -> Result<()> {
+        let subject = escaped(&change.path);
+        let fail = |errno| explain(Error::os(STEP, &subject, errno), errno);
+        let Pair { target, from } = self.pair(change).map_err(fail)?;
+        if id(&target.stat) != which {
+            return Err(exchanged(subject));
+        }
+        place::dress(&target, &from, is_new).map_err(fail)?;
+        target.keep_mode();
+        Ok(())
     }
 
     /// A directory of the real tree, and the layer's.
@@ -339,12 +418,31 @@ impl Apply<'_> {
         Ok((parent, name, stat))
     }
 
-    /// Has this, or anything in it, changed since the command ran? That nothing is mounted in it, and nothing in it closed to
-    /// us, is made sure of on the way: what is to be removed ends at the border of its file system. The clock of files ticks slower than one could write: the
-    /// very moment counts.
-    fn changed(&self, parent: &Open, name: &[u8], stat: &Stat, depth: usize) -> rustix::io::Result<bool> {
+    /// Is this another than the command saw, or has anything in it changed since?
+    fn changed(&self, parent: &Open, name: &[u8], stat: &Stat, base: Option<&Base>) -> rustix::io::Result<bool> {
+        let since = base.map_or(self.record.since, |base| base.since);
+        let is_same = base.is_none_or(|base| base.is_still(stat) || (base.is_of(stat) && self.is_known(stat)));
+        Ok(self.changed_since(since, parent, name, stat, 0)? || !is_same)
+    }
+
+    /// It had not changed before this began, and is what it was but for its names.
+    fn is_known(&self, stat: &Stat) -> bool {
         let known = Known::of(stat);
-        let mut found = moment(stat) >= self.record.since && self.known.get(&known.file()) != Some(&known);
+        self.known.get(&known.file()) == Some(&known)
+    }
+
+    /// Has this, or anything in it, changed since then? That nothing is mounted in it, and nothing in it closed to us, is made
+    /// sure of on the way: what is to be removed ends at the border of its file system. The clock of files ticks slower than
+    /// one could write: the very moment counts.
+    fn changed_since(
+        &self,
+        since: i64,
+        parent: &Open,
+        name: &[u8],
+        stat: &Stat,
+        depth: usize,
+    ) -> rustix::io::Result<bool> {
+        let mut found = moment(stat) >= since && !self.is_known(stat);
         if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
             return Ok(found);
         }
@@ -361,7 +459,7 @@ impl Apply<'_> {
         for entry in entries {
             let name = entry.file_name().to_bytes();
             let stat = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
-            found |= self.changed(&directory, name, &stat, depth + 1)?;
+            found |= self.changed_since(since, &directory, name, &stat, depth + 1)?;
         }
         Ok(found)
     }
@@ -379,9 +477,10 @@ fn path(inner: &[u8]) -> &[u8] {
     if inner.is_empty() { b"." } else { inner }
 }
 
-/// The last change of anything but the content of what is in it, in nanoseconds since 1970.
-fn moment(stat: &Stat) -> i64 {
-    stat.st_ctime * 1_000_000_000 + stat.st_ctime_nsec as i64
+fn exchanged(subject: String) -> Error {
+    Error::new(Code::InUse, STEP, "the directory that it is, or is in, was exchanged")
+        .on(subject)
+        .hint("look at it; --force goes into the one that is there now")
 }
 
 fn has_changed(subject: String) -> Error {
@@ -390,6 +489,7 @@ fn has_changed(subject: String) -> Error {
 
 fn explain(error: Error, errno: Errno) -> Error {
     match errno {
+        Errno::NOENT => error.because("the directory that it was in is gone").hint("--force brings that back"),
         Errno::LOOP | Errno::NOTDIR => {
             error.because("there is a link or a file in the real tree where a directory was")
         }
@@ -412,4 +512,80 @@ pub fn reasons(hazards: &[Hazard]) -> String {
         Hazard::Device => "is a device",
     };
     hazards.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    use super::*;
+    use crate::changes::tests::Ground;
+
+    /// What a neighbour has exchanged between two steps, by somebody who may write to the directory above only.
+    fn exchange(ground: &Ground, name: &str) {
+        let [here, there, away] = [name, "precious", "away"].map(|name| ground.lower().join(name));
+        fs::create_dir(&there).unwrap();
+        fs::set_permissions(&there, PermissionsExt::from_mode(0o700)).unwrap();
+        fs::write(there.join("secret"), "").unwrap();
+        fs::rename(&here, away).unwrap();
+        fs::rename(there, here).unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_is_exchanged_meanwhile_is_neither_dressed_nor_written_to() {
+        let Some(ground) = Ground::new("swapped") else { return };
+        fs::create_dir(ground.lower().join("old")).unwrap();
+        ground.change(|merged| {
+            fs::set_permissions(merged.join("old"), PermissionsExt::from_mode(0o777)).unwrap();
+            fs::write(merged.join("old/file"), "").unwrap();
+        });
+        let record = ground.noted();
+        let changes = list(ground.layers(), &record).unwrap().changes;
+        let mut apply = Apply::new(ground.layers(), &record).unwrap();
+        let Next::DressOld(which) = apply.one(&changes[0], Consent::default()).unwrap() else { panic!() };
+        exchange(&ground, "old");
+        let errors = [
+            apply.one(&changes[1], Consent::default()).map(drop).unwrap_err(),
+            apply.dress(&changes[0], which, false).unwrap_err(),
+        ];
+        assert!(errors.iter().all(|error| error.to_string().contains("was exchanged")), "{errors:?}");
+        let now = ground.lower().join("old");
+        assert_eq!(fs::metadata(&now).unwrap().mode() & 0o777, 0o700);
+        assert_eq!(fs::read_dir(&now).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_directory_that_was_made_and_is_exchanged_is_not_written_to_with_force_either() {
+        let Some(ground) = Ground::new("swapped-new") else { return };
+        ground.change(|merged| {
+            fs::create_dir(merged.join("new")).unwrap();
+            fs::write(merged.join("new/file"), "").unwrap();
+        });
+        let record = ground.noted();
+        let changes = list(ground.layers(), &record).unwrap().changes;
+        let mut apply = Apply::new(ground.layers(), &record).unwrap();
+        let force = Consent { force: true, privileged: true };
+        assert_eq!(apply.all(&changes[..1], force), []);
+        exchange(&ground, "new");
+        let error = apply.one(&changes[1], force).map(drop).unwrap_err();
+        assert!(error.to_string().contains("was exchanged"), "{error}");
+    }
+
+    #[test]
+    fn what_takes_the_place_of_a_directory_that_is_to_go_is_not_removed() {
+        let Some(ground) = Ground::new("swapped-gone") else { return };
+        let at = |name: &str| ground.lower().join(name);
+        for name in ["gone", "other"] {
+            fs::create_dir(at(name)).unwrap();
+            fs::write(at(name).join("file"), "").unwrap();
+        }
+        let old = |name: &str| Some(id(&statat(CWD, at(name), AtFlags::SYMLINK_NOFOLLOW).unwrap()));
+        let to = Open::beneath(fs::File::open(ground.lower()).unwrap(), b".", WRITE).unwrap();
+        let place = Place { to: &to, name: b"gone", temporary: ".temporary", new: false, old: old("other") };
+        assert_eq!(place::take_away(place), Err(Errno::STALE));
+        assert!(at("gone/file").exists() && !at(".temporary").exists());
+        place::take_away(Place { old: old("gone"), ..place }).unwrap();
+        assert!(!at("gone").exists());
+    }
 }

@@ -10,8 +10,9 @@ use rustix::fs::{MemfdFlags, SeekFrom, memfd_create, seek};
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
-use super::walk::directories;
-use super::{Base, Change, Dress, Record, escaped, json, notes, raise_limit, text, walk};
+use super::apply::Listed;
+use super::walk::{bases as bases_below, whole};
+use super::{Base, Record, json, notes, raise_limit, text};
 use crate::error::{At, Code, Error, Result};
 use crate::plan::idmap::{IdMap, UserNamespace};
 use crate::steps::maps;
@@ -61,7 +62,7 @@ pub struct Collector {
 pub struct Collected {
     /// The list, where one was wanted.
     pub list: Option<OwnedFd>,
-    /// What the directories below are like that were modified.
+    /// What is below of all that the layers have or hide.
     pub bases: Vec<Base>,
 }
 
@@ -78,13 +79,13 @@ pub fn hand_over(record: &Record) -> Result<OwnedFd> {
 }
 
 impl Collector {
-    /// Starts to look through the layers; for the list, if that is wanted in some form, and for the directories.
+    /// Starts to look through the layers; for the list, if that is wanted in some form, and for what is below.
     ///
     /// # Errors
     /// No process can be made.
     pub fn start(layers: Layers, user: &UserNamespace, form: Option<Form>) -> Result<Collector> {
         let output = memfd_create("nsrs-changes", MemfdFlags::CLOEXEC).at(STEP, "")?;
-        let bases = memfd_create("nsrs-directories", MemfdFlags::CLOEXEC).at(STEP, "")?;
+        let bases = memfd_create("nsrs-bases", MemfdFlags::CLOEXEC).at(STEP, "")?;
         match clone3(0).at(STEP, "")? {
             Side::Parent(pid, pidfd) => Ok(Collector { pid, pidfd, output, bases, is_list: form.is_some() }),
             Side::Child => {
@@ -140,12 +141,12 @@ fn collect(
         maps::become_mapped(user)?;
     }
     raise_limit();
-    let changes = match form {
-        Some(_) => walk(&layers.directory, &record)?,
-        // Without them apply leaves alone every directory that has changed since.
-        None => directories(&layers.directory, &record).unwrap_or_default(),
+    let Listed { changes, bases: found, .. } = match form {
+        Some(_) => whole(&layers.directory, &record)?,
+        // Without them the time has to tell what has changed since.
+        None => Listed { bases: bases_below(&layers.directory, &record).unwrap_or_default(), ..Listed::default() },
     };
-    let found: Vec<Base> = changes.iter().filter_map(|change| base(change, user)).collect();
+    let found: Vec<Base> = found.into_iter().map(|base| outside_base(base, user)).collect();
     let found = serde_json::to_vec(&found).map_err(broken)?;
     bases.write_all(&found).at(STEP, "")?;
     let list = match form {
@@ -156,16 +157,12 @@ fn collect(
     output.write_all(list.as_bytes()).at(STEP, "")
 }
 
-/// What is below a modified directory, with the host's ids.
-fn base(change: &Change, user: &UserNamespace) -> Option<Base> {
-    let below = change.below.as_deref()?.clone();
-    let dress = match user {
-        UserNamespace::Private { uids, gids, .. } => {
-            Dress { uid: outside(uids, below.uid), gid: outside(gids, below.gid), ..below }
-        }
-        UserNamespace::Host | UserNamespace::Joined => below,
-    };
-    Some(Base { layer: change.layer, inner: escaped(&change.inner), dress })
+/// With the host's ids.
+fn outside_base(mut base: Base, user: &UserNamespace) -> Base {
+    if let (UserNamespace::Private { uids, gids, .. }, Some(dress)) = (user, &mut base.dress) {
+        (dress.uid, dress.gid) = (outside(uids, dress.uid), outside(gids, dress.gid));
+    }
+    base
 }
 
 /// The host's id. That which stands for all without a map could be any, even where it is mapped itself.

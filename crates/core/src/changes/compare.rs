@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::lower::Found;
 use super::open::Open;
 use super::{Differs, Hazard, Known};
-use crate::image::tree::xattrs;
+use crate::image::tree::{Xattr, xattrs, xattrs_of};
 
 /// What of a file could give more rights than the command had.
 pub(super) fn hazards(parent: &Open, name: &[u8], stat: &Stat) -> rustix::io::Result<Vec<Hazard>> {
@@ -52,10 +52,21 @@ pub(super) fn differs(upper: &Open, name: &[u8], stat: &Stat, below: &Found) -> 
         (content, Differs::Content),
         (stat.st_mode & 0o7777 != below.stat.st_mode & 0o7777, Differs::Mode),
         ((stat.st_uid, stat.st_gid) != (below.stat.st_uid, below.stat.st_gid), Differs::Owner),
-        (xattrs(upper, name)? != xattrs(&*below.parent, name)?, Differs::Xattrs),
+        (attributes(upper, name, stat)? != xattrs(&*below.parent, name)?, Differs::Xattrs),
     ];
     differs.extend(found.into_iter().filter(|(does, _)| *does).map(|(_, what)| what));
     Ok(differs)
+}
+
+/// The extended attributes of a name in the layer, also if its owner has closed it to himself: those of users can be read by
+/// whom the content can. The real one isn't opened for that, which would change its time; what it has besides is unknown then,
+/// and what the layer's has counts as new.
+fn attributes(upper: &Open, name: &[u8], stat: &Stat) -> rustix::io::Result<Vec<Xattr>> {
+    let closed = stat.st_mode & 0o400 == 0 && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    match closed.then(|| Open::file(upper, name)) {
+        Some(Ok(file)) => xattrs_of(&file),
+        _ => xattrs(upper, name),
+    }
 }
 
 fn same_content(upper: &Open, name: &[u8], stat: &Stat, below: &Found) -> rustix::io::Result<bool> {

@@ -3,7 +3,7 @@
 //! `layers/N/{upper,work}` are the writable layers, `changes.json` says what they are of. Whoever works with it holds a lock
 //! on the directory.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::Write;
@@ -17,6 +17,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::process::{WaitOptions, geteuid, waitpid};
 
+use super::apply::Brought;
 use super::{Base, Known, Record, escaped};
 use crate::error::{At, Code, Error, Result};
 use crate::host::Host;
@@ -29,7 +30,7 @@ use crate::sys::clone::{Side, clone3};
 use crate::sys::process::exit_now;
 
 /// The format of what is kept.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 const RECORD: &str = "changes.json";
 /// The next record, as it is written.
@@ -211,7 +212,7 @@ impl Kept {
     /// # Errors
     /// It is missing.
     pub fn layers(&self) -> Result<OwnedFd> {
-        layers(&self.directory).at("open the kept changes", &self.path)
+        layers(&self.directory, OFlags::RDONLY).at("open the kept changes", &self.path)
     }
 }
 
@@ -246,12 +247,12 @@ fn keep_apart(path: &str, mounts: &[Mount]) -> Result<()> {
     Ok(())
 }
 
-/// The directory of the layers.
+/// The directory of the layers, opened for this.
 ///
 /// # Errors
 /// Those of openat(2).
-pub fn layers(directory: impl AsFd) -> rustix::io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+pub fn layers(directory: impl AsFd, how: OFlags) -> rustix::io::Result<OwnedFd> {
+    let flags = how | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     openat(directory, LAYERS, flags, Mode::empty())
 }
 
@@ -313,7 +314,7 @@ pub fn settle(directory: impl AsFd, path: &str) -> Result<()> {
     renameat(&directory, DRAFT, &directory, RECORD).at("note the kept changes", path)
 }
 
-/// Adds what the directories below were like at the end of a container. What an earlier one noted stays noted.
+/// Adds what was below at the end of a container. What an earlier one noted stays noted.
 ///
 /// # Errors
 /// The record can't be read or written.
@@ -326,6 +327,23 @@ pub fn note_bases(kept: &Kept, bases: Vec<Base>) -> Result<()> {
     }
     record.bases.extend(new);
     rewrite(kept, &record)
+}
+
+/// Takes away what was below of what an apply has brought: that is no more.
+///
+/// # Errors
+/// The record can't be read or written.
+pub fn forget_bases(kept: &Kept, brought: &[Brought]) -> Result<()> {
+    let Some(mut record) = read(&kept.directory, &kept.path)? else { return Ok(()) };
+    let gone: HashMap<(usize, String), bool> =
+        brought.iter().map(|brought| ((brought.layer, escaped(&brought.inner)), brought.whole)).collect();
+    let is_gone = |base: &Base| {
+        let at = |end: usize| gone.get(&(base.layer, base.inner[..end].to_owned())).copied();
+        at(base.inner.len()).is_some() || base.inner.match_indices('/').any(|(end, _)| at(end) == Some(true))
+    };
+    let before = record.bases.len();
+    record.bases.retain(|base| !is_gone(base));
+    if record.bases.len() == before { Ok(()) } else { rewrite(kept, &record) }
 }
 
 /// Adds files that an apply is about to give other names, or to take names from.

@@ -6,7 +6,6 @@ use std::rc::Rc;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, ResolveFlags, Stat, statat};
 use rustix::io::Errno;
 
-use super::Dress;
 use super::open::{INSIDE, Open};
 use crate::image::tree::marks::{is_opaque, is_whiteout};
 
@@ -40,13 +39,9 @@ impl Lower {
         paths.iter().map(|path| open_lower(path).map(Rc::new)).collect::<rustix::io::Result<_>>().map(Lower)
     }
 
-    /// Attributes of the directory itself.
-    ///
-    /// # Errors
-    /// There is none, or it can't be read.
-    pub fn dress(&self) -> rustix::io::Result<Dress> {
-        let top = self.0.first().ok_or(Errno::NOENT)?;
-        Dress::of_open(&**top, &top.stat)
+    /// The uppermost directory.
+    pub(super) fn top(&self) -> Option<&Open> {
+        self.0.first().map(|top| &**top)
     }
 
     /// What a name is here, if it is there at all.

@@ -2,6 +2,7 @@
 //! real tree.
 
 pub mod apply;
+mod base;
 pub mod collect;
 mod compare;
 pub mod keep;
@@ -14,13 +15,12 @@ mod tests;
 mod walk;
 
 use std::fmt::Write as _;
-use std::os::fd::AsFd;
 
 use rustix::fs::{FileType, Stat};
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::image::tree::{Xattr, xattrs, xattrs_of};
+pub use base::{Base, Dress};
 pub use walk::{raise_limit, walk};
 
 /// A writable layer and the place it stands for.
@@ -42,69 +42,6 @@ pub struct Layer {
     pub mode: u32,
 }
 
-/// What a directory of the real tree was like when the command had ended, of which a layer has another version.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Base {
-    /// Which layer.
-    pub layer: usize,
-    /// Its path in the layer, [`escaped`].
-    pub inner: String,
-    /// Its attributes then.
-    pub dress: Dress,
-}
-
-/// What a directory has besides its entries.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Dress {
-    /// Permission bits.
-    pub mode: u32,
-    /// Its user on the host; `None`: the container's user namespace has no name for it.
-    pub uid: Option<u32>,
-    /// Its group on the host.
-    pub gid: Option<u32>,
-    /// Extended attributes that anybody can read, [`escaped`].
-    pub xattrs: Vec<(String, String)>,
-}
-
-impl Dress {
-    /// That of a name in a directory, of which this is known already.
-    pub(crate) fn of(parent: impl AsFd, name: &[u8], stat: &Stat) -> rustix::io::Result<Dress> {
-        Ok(Dress::with(stat, &xattrs(parent, name)?))
-    }
-
-    /// That of an open directory.
-    pub(crate) fn of_open(directory: impl AsFd, stat: &Stat) -> rustix::io::Result<Dress> {
-        Ok(Dress::with(stat, &xattrs_of(directory)?))
-    }
-
-    fn with(stat: &Stat, all: &[Xattr]) -> Dress {
-        let open = all.iter().filter(|(key, _)| !key.starts_with(b"trusted."));
-        Dress {
-            mode: stat.st_mode & 0o7777,
-            uid: Some(stat.st_uid),
-            gid: Some(stat.st_gid),
-            xattrs: open.map(|(key, value)| (escaped(key), escaped(value))).collect(),
-        }
-    }
-
-    /// Can it be one of these, or on the way from one to the other? An apply may have been ended in between. An owner without
-    /// a name could be anybody.
-    fn is_between(&self, from: &Dress, to: &Dress) -> bool {
-        let owner = |now: Option<u32>, from: Option<u32>, to: Option<u32>| from.is_none() || now == from || now == to;
-        // Opened to its owner for the moment.
-        let mode = |mode: u32| self.mode & !0o700 == mode & !0o700 && self.mode & mode & 0o700 == mode & 0o700;
-        let added = self.xattrs.iter().all(|xattr| from.xattrs.contains(xattr) || to.xattrs.contains(xattr));
-        let removed = from.xattrs.iter().all(|xattr| self.xattrs.contains(xattr) || !to.xattrs.contains(xattr));
-        (mode(from.mode) || mode(to.mode))
-            && owner(self.uid, from.uid, to.uid)
-            && owner(self.gid, from.gid, to.gid)
-            && added
-            && removed
-    }
-}
-
 /// What is needed to read the layers of one container.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -113,6 +50,8 @@ pub struct Record {
     pub format: u32,
     /// When the layers were new, in nanoseconds since 1970: what has changed below since then, the command has not seen.
     pub since: i64,
+    /// When the last command began.
+    pub began: i64,
     /// Number N lies in `N/upper`.
     pub layers: Vec<Layer>,
     /// Where something was mounted in the container: these places, and what had to be made on the way, are not the
@@ -121,8 +60,8 @@ pub struct Record {
     /// Directories that had to be there for the command: its working directory, and an image's volumes.
     #[serde(default)]
     pub made: Vec<String>,
-    /// The real directories that the command has given other attributes, as they were. Without one of its own a directory
-    /// that has changed since is one that may have been given others by somebody else.
+    /// What was below of all that the layers have or hide. What has none of its own (a command's supervisor was killed) is held
+    /// against the time alone.
     #[serde(default)]
     pub bases: Vec<Base>,
     /// Files of several names as they were before an apply: when it replaces one of the names the file itself has not
@@ -240,8 +179,6 @@ pub struct Change {
     pub layer: usize,
     /// Its path in the layer, without a slash at its ends.
     pub inner: Vec<u8>,
-    /// Of a modified directory, what the one below is like; ids are those of the user namespace of who looked.
-    pub below: Option<Box<Dress>>,
     /// How many names (hard links) the modified file has below besides those that the layer tells of. They keep what they
     /// hold: overlayfs copies a file for one name. Without an overlay the command may have changed it for all.
     pub other_names: usize,

@@ -28,7 +28,10 @@ pub(super) struct Names {
 impl Walker<'_> {
     /// Notes names of files that have several: the one told last, or with `same` one that has not changed.
     pub(super) fn note_names(&mut self, above: Option<&Stat>, below: Option<&Stat>, same: bool) {
-        let last = self.changes.len().wrapping_sub(1);
+        if self.tells_nothing() {
+            return;
+        }
+        let last = self.listed.changes.len().wrapping_sub(1);
         if let Some(above) = above.filter(|stat| stat.st_nlink > 1) {
             let names = self.names.above.entry(above.st_ino).or_default();
             match below {
@@ -49,13 +52,13 @@ impl Walker<'_> {
             let Some(first) = in_place.first() else { continue };
             let twin = Some(Box::new(first.clone()));
             for index in changed {
-                self.changes[index].twin.clone_from(&twin);
+                self.listed.changes[index].twin.clone_from(&twin);
             }
             for other in in_place.iter().skip(1).filter(|other| other.known.file() != first.known.file()) {
                 self.path.clone_from(&other.inner);
                 let kind = FileType::from_raw_mode(other.known.mode);
                 self.tell(Kind::Modified, kind, vec![Differs::Links], Vec::new());
-                if let Some(change) = self.changes.last_mut() {
+                if let Some(change) = self.listed.changes.last_mut() {
                     change.twin.clone_from(&twin);
                 }
             }
@@ -66,7 +69,7 @@ impl Walker<'_> {
         }
         for (count, told) in below.into_values() {
             for index in &told {
-                let change = &mut self.changes[*index];
+                let change = &mut self.listed.changes[*index];
                 // What was given another type, or made a name of another file, is a new file for sure.
                 let written = change.kind == Kind::Modified && change.twin.is_none();
                 if written && change.differs != [Differs::Type] {

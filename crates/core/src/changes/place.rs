@@ -17,7 +17,7 @@ use rustix::process::geteuid;
 
 use super::open::{Open, link_to};
 use crate::image::tree::copy::copy;
-use crate::image::tree::remove::remove;
+use crate::image::tree::remove::{remove, remove_if};
 use crate::image::tree::{Xattr, xattrs, xattrs_at, xattrs_of};
 
 /// The attribute that holds who has which rights besides the mode.
@@ -34,6 +34,23 @@ pub struct Place<'a> {
     pub temporary: &'a str,
     /// Nothing may have the name.
     pub new: bool,
+    /// What had the name when it was looked at: nothing else is removed.
+    pub old: Option<Id>,
+}
+
+/// Which file or directory it is: its file system and its inode.
+pub type Id = (u64, u64);
+
+/// That of what was looked at.
+pub fn id(stat: &Stat) -> Id {
+    (stat.st_dev, stat.st_ino)
+}
+
+impl Place<'_> {
+    /// Removes what had the name, by the name that it has now.
+    fn remove_old(self, name: &[u8]) -> Result<()> {
+        remove_if(self.to, &c_name(name)?, |stat| Some(id(stat)) == self.old)
+    }
 }
 
 /// Puts a file that is no directory, or another name of the open file `twin`, in place of whatever has the name.
@@ -54,11 +71,12 @@ pub fn put(from: &Open, stat: &Stat, place: Place<'_>, twin: Option<&OwnedFd>) -
     done
 }
 
-/// Puts an empty directory with the owner, mode and attributes of the layer's in place of whatever has the name.
+/// Puts an empty directory with the owner, mode and attributes of the layer's in place of whatever has the name; returns
+/// which one it is.
 ///
 /// # Errors
 /// Those of [`put`].
-pub fn put_directory(from: &Open, place: Place<'_>) -> Result<()> {
+pub fn put_directory(from: &Open, place: Place<'_>) -> Result<Stat> {
     let Place { to, temporary, .. } = place;
     clear(to, temporary)?;
     let make = || {
@@ -69,7 +87,8 @@ pub fn put_directory(from: &Open, place: Place<'_>) -> Result<()> {
             return Err(Errno::STALE);
         }
         dress(&made, from, false)?;
-        install(place)
+        install(place)?;
+        Ok(made.stat)
     };
     let done = make();
     if done.is_err() {
@@ -86,7 +105,7 @@ fn is_empty(directory: &Open) -> Result<bool> {
 
 /// Gives what is ready under the temporary name its own.
 fn install(place: Place<'_>) -> Result<()> {
-    let Place { to, name, temporary, new } = place;
+    let Place { to, name, temporary, new, .. } = place;
     let rename = |flags| renameat_with(to, temporary, to, name, flags);
     if new {
         return rename(RenameFlags::NOREPLACE);
@@ -97,11 +116,11 @@ fn install(place: Place<'_>) -> Result<()> {
     }
     match rename(RenameFlags::EXCHANGE) {
         // The name is the new one's; the temporary one the old one's.
-        Ok(()) => clear(to, temporary).inspect_err(|_| {
+        Ok(()) => place.remove_old(temporary.as_bytes()).inspect_err(|_| {
             let _ = rename(RenameFlags::EXCHANGE);
         }),
         // Not every file system can.
-        Err(_) => remove(to, &c_name(name)?).and_then(|()| rename(RenameFlags::NOREPLACE)),
+        Err(_) => place.remove_old(name).and_then(|()| rename(RenameFlags::NOREPLACE)),
     }
 }
 
@@ -119,9 +138,9 @@ pub fn take_away(place: Place<'_>) -> Result<()> {
     let whole = FileType::from_raw_mode(stat.st_mode) != FileType::Directory;
     // A directory on an overlay can't be renamed.
     if whole || renameat_with(to, name, to, temporary, RenameFlags::NOREPLACE).is_err() {
-        return remove(to, &c_name(name)?);
+        return place.remove_old(name);
     }
-    clear(to, temporary).inspect_err(|_| {
+    place.remove_old(temporary.as_bytes()).inspect_err(|_| {
         let _ = renameat_with(to, temporary, to, name, RenameFlags::NOREPLACE);
     })
 }

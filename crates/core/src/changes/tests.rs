@@ -7,38 +7,39 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-use super::apply::{Apply, Consent};
+use super::apply::{self, Apply, Consent};
 use super::keep::{self, Kept};
 use super::*;
 use crate::error::Code;
 use crate::image::tree::remove::remove;
 
 /// A layer over a directory, with a real overlay that shows both; needs root.
-struct Ground(PathBuf);
+pub(super) struct Ground(pub(super) PathBuf);
 
 impl Ground {
-    fn new(name: &str) -> Option<Ground> {
+    pub(super) fn new(name: &str) -> Option<Ground> {
         if !rustix::process::geteuid().is_root() {
             return None;
         }
         let dir = std::env::temp_dir().join(format!("nsrs-changes-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&dir);
+        raise_limit();
         for sub in ["lower", "merged", "layers/0/upper", "layers/0/work"] {
             fs::create_dir_all(dir.join(sub)).unwrap();
         }
         Some(Ground(dir))
     }
 
-    fn lower(&self) -> PathBuf {
+    pub(super) fn lower(&self) -> PathBuf {
         self.0.join("lower")
     }
 
-    fn upper(&self) -> PathBuf {
+    pub(super) fn upper(&self) -> PathBuf {
         self.0.join("layers/0/upper")
     }
 
     /// Acts on the merged tree.
-    fn change(&self, act: impl FnOnce(&Path)) {
+    pub(super) fn change(&self, act: impl FnOnce(&Path)) {
         let merged = self.0.join("merged");
         let options = format!(
             "lowerdir={},upperdir={},workdir={}",
@@ -52,36 +53,34 @@ impl Ground {
         unmount(&merged, UnmountFlags::empty()).unwrap();
     }
 
-    fn record(&self) -> Record {
+    pub(super) fn record(&self) -> Record {
         let lowers = vec![self.lower().display().to_string()];
         let layer = Layer { path: "/".into(), lowers, user_xattrs: false, plain: false, is_image: false, mode: 0o755 };
         Record { since: i64::MAX, layers: vec![layer], ..Record::default() }
     }
 
-    /// The record with what the directories are like at this moment.
-    fn noted(&self) -> Record {
-        let note = |change: Change| {
-            let dress = *change.below?;
-            Some(Base { layer: change.layer, inner: escaped(&change.inner), dress })
-        };
-        let bases = walk::directories(self.layers(), &self.record()).unwrap().into_iter().filter_map(note).collect();
+    /// The record with what is below at this moment, which a command has seen.
+    pub(super) fn noted(&self) -> Record {
+        let record = Record { began: i64::MAX, ..self.record() };
+        let bases = walk::bases(self.layers(), &record).unwrap();
         Record { since: 0, bases, ..self.record() }
     }
 
-    fn layers(&self) -> OwnedFd {
+    pub(super) fn layers(&self) -> OwnedFd {
         rustix::fs::open(self.0.join("layers"), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap()
     }
 
-    fn list(&self) -> Vec<Change> {
+    pub(super) fn list(&self) -> Vec<Change> {
         walk(self.layers(), &self.record()).unwrap()
     }
 
-    fn apply(&self, consent: Consent) -> Vec<crate::error::Error> {
+    pub(super) fn apply(&self, consent: Consent) -> Vec<crate::error::Error> {
         self.apply_record(&self.record(), consent)
     }
 
-    fn apply_record(&self, record: &Record, consent: Consent) -> Vec<crate::error::Error> {
-        let (mut apply, changes) = (Apply::new(self.layers(), record).unwrap(), self.list());
+    pub(super) fn apply_record(&self, record: &Record, consent: Consent) -> Vec<crate::error::Error> {
+        let changes = apply::list(self.layers(), record).unwrap().changes;
+        let mut apply = Apply::new(self.layers(), record).unwrap();
         apply.remember(&changes);
         apply.all(&changes, consent)
     }
@@ -151,12 +150,23 @@ fn what_was_applied_is_what_the_command_saw() {
 }
 
 #[test]
-fn a_mount_point_and_the_way_to_it_are_nobodys_change() {
+fn a_mount_point_and_the_way_to_it_are_nobodys_change_but_with_what_is_put_there() {
     let Some(ground) = Ground::new("mounts") else { return };
     fs::create_dir_all(ground.upper().join("srv/data")).unwrap();
+    fs::create_dir_all(ground.upper().join("opt/tool")).unwrap();
+    fs::write(ground.upper().join("opt/file"), "").unwrap();
+    let points = ["/", "/srv/data", "/opt/tool", "/opt/file"];
+    let record = Record { mount_points: points.map(str::to_owned).to_vec(), ..ground.record() };
+    let listed = || text(&walk(ground.layers(), &record).unwrap());
+    assert_eq!(listed(), "");
     fs::write(ground.upper().join("srv/own"), "").unwrap();
-    let record = Record { mount_points: vec!["/".into(), "/srv/data".into()], ..ground.record() };
-    assert_eq!(text(&walk(ground.layers(), &record).unwrap()), "A /srv/own\n");
+    assert_eq!(listed(), "A /srv\nA /srv/own\n");
+    // By another command, for which nothing was mounted there.
+    fs::write(ground.upper().join("srv/data/kept"), "").unwrap();
+    fs::write(ground.upper().join("opt/file"), "written").unwrap();
+    assert_eq!(listed(), "A /opt\nA /opt/file\nA /srv\nA /srv/data\nA /srv/data/kept\nA /srv/own\n");
+    assert_eq!(ground.apply_record(&record, Consent::default()), []);
+    assert!(ground.lower().join("srv/data/kept").exists() && !ground.lower().join("opt/tool").exists());
 }
 
 #[test]
@@ -259,6 +269,97 @@ fn a_directory_that_is_mounted_over_keeps_its_mode() {
 }
 
 #[test]
+fn what_was_removed_meanwhile_is_told_and_needs_force() {
+    let Some(ground) = Ground::new("removed") else { return };
+    tree(&ground);
+    fs::create_dir(ground.lower().join("sub")).unwrap();
+    fs::write(ground.lower().join("sub/x"), "x").unwrap();
+    ground.change(|merged| {
+        fs::write(merged.join("kept/z"), "changed").unwrap();
+        fs::write(merged.join("sub/x"), "changed").unwrap();
+        fs::write(merged.join("sub/new"), "new").unwrap();
+    });
+    let record = ground.noted();
+    fs::remove_dir_all(ground.lower().join("sub")).unwrap();
+    fs::remove_file(ground.lower().join("kept/z")).unwrap();
+    let listed = text(&apply::list(ground.layers(), &record).unwrap().changes);
+    assert_eq!(listed, "C /kept/z\nC /sub\nA /sub/new\nC /sub/x\n");
+    let errors = ground.apply_record(&record, Consent::default());
+    assert_eq!(errors.len(), 4, "{errors:?}");
+    assert!(errors[0].to_string().contains("was removed since the command ran"), "{errors:?}");
+    assert!(errors[2].to_string().contains("the directory that it was in is gone"), "{errors:?}");
+    assert!(!ground.lower().join("sub").exists());
+    assert_eq!(ground.apply_record(&record, Consent { force: true, privileged: false }), []);
+    assert_eq!(fs::read_to_string(ground.lower().join("sub/x")).unwrap(), "changed");
+}
+
+#[test]
+fn another_file_or_directory_in_the_place_is_not_written_over() {
+    let Some(ground) = Ground::new("exchanged") else { return };
+    for (path, content) in [("a/file", "seen"), ("a/old", "seen"), ("b/file", "precious"), ("b/old", "precious")] {
+        fs::create_dir_all(ground.lower().join(path).parent().unwrap()).unwrap();
+        fs::write(ground.lower().join(path), content).unwrap();
+    }
+    ground.change(|merged| {
+        fs::write(merged.join("a/file"), "changed").unwrap();
+        fs::remove_file(merged.join("a/old")).unwrap();
+    });
+    // However long before the command it was written.
+    let record = Record { since: i64::MAX, ..ground.noted() };
+    fs::rename(ground.lower().join("a"), ground.lower().join("c")).unwrap();
+    fs::rename(ground.lower().join("b"), ground.lower().join("a")).unwrap();
+    let errors = ground.apply_record(&record, Consent::default());
+    assert_eq!(errors.len(), 2, "{errors:?}");
+    for name in ["file", "old"] {
+        assert_eq!(fs::read_to_string(ground.lower().join("a").join(name)).unwrap(), "precious");
+    }
+}
+
+#[test]
+fn what_somebody_else_did_to_a_directory_is_nobodys_change_here() {
+    let Some(ground) = Ground::new("others-mode") else { return };
+    tree(&ground);
+    ground.change(|merged| fs::write(merged.join("kept/added"), "").unwrap());
+    let record = ground.noted();
+    set_mode(&ground.lower().join("kept"), 0o700);
+    assert_eq!(text(&apply::list(ground.layers(), &record).unwrap().changes), "A /kept/added\n");
+    assert_eq!(ground.apply_record(&record, Consent::default()), []);
+    assert_eq!(mode(&ground.lower().join("kept")), 0o700);
+}
+
+#[test]
+fn attributes_of_a_file_that_is_closed_to_its_owner_are_brought() {
+    let Some(ground) = Ground::new("closed-xattrs") else { return };
+    for directory in [ground.lower(), ground.upper()] {
+        fs::write(directory.join("file"), "").unwrap();
+        set_mode(&directory.join("file"), 0);
+    }
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(ground.upper().join("file"), "user.nsrs", b"new", flags).unwrap();
+    give_all(&ground);
+    as_user(|| assert_eq!(ground.apply(Consent::default()), []));
+    let mut value = [0; 8];
+    let count = rustix::fs::getxattr(ground.lower().join("file"), "user.nsrs", &mut value).unwrap();
+    assert_eq!((&value[..count], mode(&ground.lower().join("file"))), (&b"new"[..], 0));
+}
+
+#[test]
+fn what_was_below_of_what_was_brought_is_forgotten() {
+    let Some(ground) = Ground::new("forget") else { return };
+    let dir = kept(&ground);
+    let path = dir.to_str().unwrap();
+    let (kept, record) = Kept::find(path).unwrap();
+    let base = |inner: &str| Base { layer: 0, inner: inner.into(), ino: 1, changed: 0, since: 0, dress: None };
+    let all = ["a", "a/b", "ab", "d", "d/e"].map(base).to_vec();
+    keep::note_bases(&kept, all).unwrap();
+    let brought = |inner: &str, whole| apply::Brought { layer: 0, inner: inner.into(), whole };
+    keep::forget_bases(&kept, &[brought("a", true), brought("d", false)]).unwrap();
+    let left = keep::read(&kept.directory, path).unwrap().unwrap();
+    assert_eq!(left.bases, ["ab", "d/e"].map(base));
+    assert_eq!(Record { bases: Vec::new(), ..left }, record);
+}
+
+#[test]
 fn what_changed_in_the_very_moment_of_the_start_has_changed() {
     use std::os::unix::fs::MetadataExt;
     let Some(ground) = Ground::new("moment") else { return };
@@ -285,7 +386,6 @@ fn a_name_can_steer_no_terminal_in_text_nor_in_json() {
         hazards: Vec::new(),
         layer: 0,
         inner: Vec::new(),
-        below: None,
         other_names: 0,
         twin: None,
         unread: false,
@@ -813,7 +913,8 @@ fn what_was_made_for_the_command_is_nobodys_change_but_what_is_in_it_is() {
     });
     let record = Record { made: vec!["/kept/volume".into(), "/new/work".into()], ..ground.record() };
     let changes = walk(ground.layers(), &record).unwrap();
-    assert_eq!(text(&changes), "A /kept/volume/file\nA /new/work/own\nA /new/workshop\n");
+    let all = ["/kept/volume", "/kept/volume/file", "/new", "/new/work", "/new/work/own", "/new/workshop"];
+    assert_eq!(text(&changes), all.map(|path| format!("A {path}\n")).concat());
 }
 
 #[test]

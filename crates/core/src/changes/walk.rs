@@ -3,16 +3,17 @@
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 
-use rustix::fs::{AtFlags, Dir, FileType, ResolveFlags, statat};
+use rustix::fs::{AtFlags, Dir, FileType, ResolveFlags, Stat, statat};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::apply::Listed;
+use super::base::{Base, Bases, Dress, moment};
 use super::compare::{differs, hazards};
 use super::lower::{Found, Lower};
 use super::names::Names;
 use super::open::{INSIDE, Open};
-use super::{Change, Differs, Dress, Hazard, Kind, Layer, Record, escaped};
+use super::{Change, Differs, Hazard, Kind, Layer, Record, escaped};
 use crate::error::{At, Code, Error, Result};
 use crate::image::tree::marks::{opaque, says_opaque};
 
@@ -29,8 +30,8 @@ enum Look<'a> {
     Whole,
     /// At everything that can be read, and the rest is marked; and below for this name.
     Able(&'a str),
-    /// Only at directories that were modified: no file is read.
-    Directories,
+    /// Only at what is below: no file is read.
+    Bases,
 }
 
 /// Every change that the layers in this directory tell, ordered by path.
@@ -51,14 +52,20 @@ pub(super) fn able(layers: impl AsFd, record: &Record, temporary: &str) -> Resul
     look(layers, record, Look::Able(temporary))
 }
 
-/// As [`walk`], but only directories that were modified: no file is read.
+/// As [`walk`], with what is below of all that the layers have or hide.
 ///
 /// # Errors
 /// Those of [`walk`].
-pub(super) fn directories(layers: impl AsFd, record: &Record) -> Result<Vec<Change>> {
-    let mut changes = look(layers, record, Look::Directories)?.changes;
-    changes.retain(|change| change.below.is_some());
-    Ok(changes)
+pub(super) fn whole(layers: impl AsFd, record: &Record) -> Result<Listed> {
+    look(layers, record, Look::Whole)
+}
+
+/// Only what is below; no file is read.
+///
+/// # Errors
+/// Those of [`walk`].
+pub(super) fn bases(layers: impl AsFd, record: &Record) -> Result<Vec<Base>> {
+    look(layers, record, Look::Bases).map(|listed| listed.bases)
 }
 
 /// A directory in a directory in a directory is as many descriptors: as many as this process may have.
@@ -68,7 +75,8 @@ pub fn raise_limit() {
 }
 
 fn look(layers: impl AsFd, record: &Record, how: Look<'_>) -> Result<Listed> {
-    let (mut changes, mut leftovers) = (Vec::new(), Vec::new());
+    let mut listed = Listed::default();
+    let known = Bases::of(record);
     for (number, layer) in record.layers.iter().enumerate() {
         let name = format!("{number}/upper");
         let upper = Open::directory(&layers, name.as_bytes(), ResolveFlags::NO_SYMLINKS).at(STEP, &layer.path)?;
@@ -78,26 +86,20 @@ fn look(layers: impl AsFd, record: &Record, how: Look<'_>) -> Result<Listed> {
             other => other.at(STEP, &layer.path)?,
         };
         let names = Names::default();
-        let mut walker = Walker {
-            record,
-            layer,
-            number,
-            path: Vec::new(),
-            changes: &mut changes,
-            names,
-            leftovers: &mut leftovers,
-            how,
-        };
-        let (mode, below) = (upper.stat.st_mode & 0o7777, lower.dress());
-        if !layer.plain && mode != layer.mode && below.as_ref().map_or(true, |below| below.mode != mode) {
+        let mut walker =
+            Walker { record, layer, number, path: Vec::new(), names, listed: &mut listed, known: &known, how };
+        let (mode, below) = (upper.stat.st_mode & 0o7777, lower.top());
+        if !layer.plain && mode != layer.mode && below.is_none_or(|below| below.stat.st_mode & 0o7777 != mode) {
             walker.tell(Kind::Modified, FileType::Directory, vec![Differs::Mode], Vec::new());
-            walker.note_below(below);
+        }
+        if let Some(below) = below {
+            walker.note(&below.stat, Dress::of_open(below, &below.stat).ok());
         }
         walker.directory(&upper, &lower, 0, layer.plain, false)?;
         walker.hard_links();
     }
-    changes.sort_by(|a, b| a.path.split(|byte| *byte == b'/').cmp(b.path.split(|byte| *byte == b'/')));
-    Ok(Listed { changes, leftovers })
+    listed.changes.sort_by(|a, b| a.path.split(|byte| *byte == b'/').cmp(b.path.split(|byte| *byte == b'/')));
+    Ok(listed)
 }
 
 pub(super) struct Walker<'a> {
@@ -106,9 +108,10 @@ pub(super) struct Walker<'a> {
     pub(super) number: usize,
     /// Path in the layer.
     pub(super) path: Vec<u8>,
-    pub(super) changes: &'a mut Vec<Change>,
     pub(super) names: Names,
-    leftovers: &'a mut Vec<(usize, Vec<u8>)>,
+    pub(super) listed: &'a mut Listed,
+    /// What was noted before.
+    known: &'a Bases<'a>,
     how: Look<'a>,
 }
 
@@ -124,9 +127,12 @@ impl Walker<'_> {
     }
 
     pub(super) fn tell(&mut self, kind: Kind, file_type: FileType, differs: Vec<Differs>, hazards: Vec<Hazard>) {
+        if self.tells_nothing() {
+            return;
+        }
         let (path, inner) = (self.whole(), self.path.clone());
         let layer = self.number;
-        self.changes.push(Change {
+        self.listed.changes.push(Change {
             kind,
             path,
             file_type,
@@ -134,25 +140,37 @@ impl Walker<'_> {
             hazards,
             layer,
             inner,
-            below: None,
             other_names: 0,
             twin: None,
             unread: false,
         });
     }
 
+    /// Is nothing told, but what is below?
+    pub(super) fn tells_nothing(&self) -> bool {
+        self.how == Look::Bases
+    }
+
     /// Marks the last change, if it can't be read.
     fn mark(&mut self, unread: bool) {
-        if let Some(change) = self.changes.last_mut() {
+        if let Some(change) = self.listed.changes.last_mut() {
             change.unread |= unread;
         }
     }
 
-    /// Notes with the last change what is below it. What can't be read could not be compared later either.
-    fn note_below(&mut self, dress: rustix::io::Result<Dress>) {
-        if let (Some(change), Ok(dress)) = (self.changes.last_mut(), dress) {
-            change.below = Some(Box::new(dress));
+    /// Notes what is below, if that is wanted and there is a real tree below.
+    fn note(&mut self, stat: &Stat, dress: Option<Dress>) {
+        if matches!(self.how, Look::Able(_)) || self.layer.is_image {
+            return;
         }
+        self.listed.bases.push(Base {
+            layer: self.number,
+            inner: escaped(&self.path),
+            ino: stat.st_ino,
+            changed: moment(stat),
+            since: self.record.began,
+            dress,
+        });
     }
 
     fn is_mount_point(&self) -> bool {
@@ -160,13 +178,20 @@ impl Walker<'_> {
         self.record.mount_points.iter().any(|point| point.as_bytes() == whole)
     }
 
-    /// Something is mounted below it, or was made there or below it: it was there before the command.
+    /// Something was mounted on or below it: it was there before a command.
     fn is_way(&self) -> bool {
+        self.leads_to(&self.record.mount_points)
+    }
+
+    /// It was made for a command, or on the way to what was.
+    fn is_made(&self) -> bool {
+        self.leads_to(&self.record.made)
+    }
+
+    fn leads_to(&self, places: &[String]) -> bool {
         let mut whole = self.whole();
         whole.push(b'/');
-        let made = |made: &String| [made.as_bytes(), b"/"].concat().starts_with(&whole);
-        self.record.mount_points.iter().any(|point| point.as_bytes().starts_with(&whole))
-            || self.record.made.iter().any(made)
+        places.iter().any(|place| [place.as_bytes(), b"/"].concat().starts_with(&whole))
     }
 
     fn within(&mut self, name: &[u8], act: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
@@ -217,12 +242,12 @@ impl Walker<'_> {
             _ => b"",
         };
         if !temporary.is_empty() {
-            self.leftovers.push((self.number, self.path.clone()));
+            self.listed.leftovers.push((self.number, self.path.clone()));
         }
         for name in &names {
             self.within(name, |walker| walker.entry(upper, lower, name, depth, plain, alone))?;
         }
-        if (!alone && !plain) || self.how == Look::Directories {
+        if !alone && !plain {
             return Ok(());
         }
         for (name, stat) in self.at(lower.names())? {
@@ -231,6 +256,7 @@ impl Walker<'_> {
             let could_be = alone || kind == FileType::Symlink;
             if could_be && !names.contains(&name) && name != temporary {
                 self.within(&name, |walker| {
+                    walker.note(&stat, None);
                     walker.tell(Kind::Deleted, kind, Vec::new(), Vec::new());
                     if kind != FileType::Directory {
                         walker.note_names(None, Some(&stat), false);
@@ -238,6 +264,61 @@ impl Walker<'_> {
                     Ok(())
                 })?;
             }
+        }
+        Ok(())
+    }
+
+    /// Notes what is below a directory of both; nothing of what is new in the layer.
+    fn only_below(
+        &mut self,
+        upper: &Open,
+        lower: &Lower,
+        name: &[u8],
+        depth: usize,
+        plain: bool,
+        alone: bool,
+    ) -> Result<()> {
+        let lower = self.at(lower.enter(name))?;
+        if lower.is_nothing() {
+            return Ok(());
+        }
+        let upper = self.at(Open::directory(upper, name, INSIDE))?;
+        let alone = alone || self.is_opaque(&upper);
+        self.directory(&upper, &lower, depth + 1, plain && self.is_way(), alone)
+    }
+
+    /// Tells in what an entry differs from the one below.
+    fn compared(
+        &mut self,
+        upper: &Open,
+        name: &[u8],
+        stat: &Stat,
+        below: &Found,
+        plain: bool,
+        hazards: Vec<Hazard>,
+    ) -> Result<()> {
+        let (kind, was) = (FileType::from_raw_mode(stat.st_mode), FileType::from_raw_mode(below.stat.st_mode));
+        // A link in what was made anew is a copy of ours, and belongs to us.
+        let copied = plain && kind == FileType::Symlink;
+        let found = differs(upper, name, stat, below);
+        let able = matches!(self.how, Look::Able(_));
+        let unread = able && found == Err(Errno::ACCESS);
+        let mut differs = if unread { vec![Differs::Content] } else { self.at(found)? };
+        differs.retain(|what| !copied || matches!(what, Differs::Type | Differs::Content));
+        let both = (kind, was) == (FileType::Directory, FileType::Directory);
+        // By ids of the host.
+        let base = self.known.get(self.number, &self.path).filter(|_| able && both);
+        if let Some(before) = base.and_then(|base| base.dress.as_ref()) {
+            before.own(&self.at(Dress::of(upper, name, stat))?, &mut differs);
+        }
+        let same = differs.is_empty();
+        if !same {
+            self.tell(Kind::Modified, kind, differs, hazards);
+            self.mark(unread);
+        }
+        if kind != FileType::Directory || (was != FileType::Directory && !same) {
+            let above = Some(stat).filter(|_| kind != FileType::Directory);
+            self.note_names(above, Some(&below.stat).filter(|_| was != FileType::Directory), same);
         }
         Ok(())
     }
@@ -251,18 +332,29 @@ impl Walker<'_> {
         plain: bool,
         alone: bool,
     ) -> Result<()> {
-        if self.is_mount_point() {
-            return Ok(());
-        }
         let stat = self.at(statat(upper, name, AtFlags::SYMLINK_NOFOLLOW))?;
-        if self.how == Look::Directories && FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-            return Ok(());
-        }
         let below = match lower.find(name) {
             Err(Errno::ACCESS) => None,
             other => self.at(other)?,
         };
         let kind = FileType::from_raw_mode(stat.st_mode);
+        // What was made to mount something on. In a layer over the real directory another command may have written to it, when
+        // nothing was mounted there.
+        let is_empty = kind == FileType::RegularFile && stat.st_size == 0 && below.is_none();
+        if (plain || is_empty) && self.is_mount_point() {
+            return Ok(());
+        }
+        let dress = |found: &Found| Dress::of(&*found.parent, name, &found.stat).ok();
+        if let Some(found) = &below {
+            let is_directory = FileType::from_raw_mode(found.stat.st_mode) == FileType::Directory;
+            self.note(&found.stat, Some(found).filter(|_| is_directory).and_then(dress));
+        }
+        let is_directory = kind == FileType::Directory;
+        let was_directory = is_directory
+            && below.as_ref().is_some_and(|found| FileType::from_raw_mode(found.stat.st_mode) == FileType::Directory);
+        if self.tells_nothing() {
+            return if was_directory { self.only_below(upper, lower, name, depth, plain, alone) } else { Ok(()) };
+        }
         if kind == FileType::CharacterDevice && stat.st_rdev == 0 {
             if let Some(Found { stat, .. }) = below {
                 let kind = FileType::from_raw_mode(stat.st_mode);
@@ -273,45 +365,29 @@ impl Walker<'_> {
             }
             return Ok(());
         }
-        let is_directory = kind == FileType::Directory;
         let way = is_directory && self.is_way();
+        let made = way || (is_directory && self.is_made());
         let hazards = self.at(hazards(upper, name, &stat))?;
-        let was_directory = below.as_ref().is_some_and(|found| FileType::from_raw_mode(found.stat.st_mode) == kind);
+        let before = self.listed.changes.len();
         match &below {
-            None if way => {}
+            None if made => {}
             None => {
-                self.tell(Kind::Added, kind, Vec::new(), hazards);
+                // What was there and is gone was removed by somebody else: the layer would tell of it.
+                let was_there = self.known.get(self.number, &self.path).is_some();
+                let what = if was_there { Kind::Modified } else { Kind::Added };
+                self.tell(what, kind, Vec::new(), hazards);
                 if !is_directory {
                     self.note_names(Some(&stat), None, false);
                 }
             }
-            Some(_) if way && plain => {}
-            Some(below) => {
-                // A link in what was made anew is a copy of ours, and belongs to us.
-                let copied = plain && kind == FileType::Symlink;
-                let found = differs(upper, name, &stat, below);
-                let unread = found == Err(Errno::ACCESS) && matches!(self.how, Look::Able(_));
-                let mut differs = if unread { vec![Differs::Content] } else { self.at(found)? };
-                differs.retain(|what| !copied || matches!(what, Differs::Type | Differs::Content));
-                let same = differs.is_empty();
-                if !same {
-                    self.tell(Kind::Modified, kind, differs, hazards);
-                    self.mark(unread);
-                    if is_directory && was_directory {
-                        self.note_below(Dress::of(&*below.parent, name, &below.stat));
-                    }
-                }
-                let was_file = FileType::from_raw_mode(below.stat.st_mode) != FileType::Directory;
-                if !is_directory || (was_file && !same) {
-                    let above = Some(&stat).filter(|_| !is_directory);
-                    self.note_names(above, Some(&below.stat).filter(|_| was_file), same);
-                }
-            }
+            Some(_) if made && plain => {}
+            Some(below) => self.compared(upper, name, &stat, below, plain, hazards)?,
         }
         if !is_directory {
             return Ok(());
         }
-        let told = self.changes.last().is_some_and(|change| change.layer == self.number && change.inner == self.path);
+        let told =
+            self.listed.changes.last().is_some_and(|change| change.layer == self.number && change.inner == self.path);
         let inner = match Open::directory(upper, name, INSIDE) {
             Err(Errno::ACCESS) if matches!(self.how, Look::Able(_)) => {
                 if !told {
@@ -322,9 +398,13 @@ impl Walker<'_> {
             }
             other => self.at(other)?,
         };
-        let (lower, below) =
-            if was_directory { (self.at(lower.enter(name))?, true) } else { (Lower::default(), false) };
-        let alone = below && !lower.is_nothing() && (alone || self.is_opaque(&inner));
-        self.directory(&inner, &lower, depth + 1, plain && way, alone)
+        let lower = if was_directory { self.at(lower.enter(name))? } else { Lower::default() };
+        let alone = !lower.is_nothing() && (alone || self.is_opaque(&inner));
+        self.directory(&inner, &lower, depth + 1, plain && way, alone)?;
+        // What a command has put into it, or beside what is mounted in it, needs it.
+        if below.is_none() && made && self.listed.changes.len() > before {
+            self.tell(Kind::Added, kind, Vec::new(), Vec::new());
+        }
+        Ok(())
     }
 }

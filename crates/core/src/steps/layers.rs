@@ -38,7 +38,8 @@ pub fn open_kept(path: &str, prepared: &OwnedFd) -> Result<Kept> {
     if !keep::same(&directory, prepared) {
         return Err(Error::new(Code::SetupFailed, step, "it was exchanged meanwhile").on(path));
     }
-    let layers = keep::layers(&directory).at(step, path)?;
+    // Not for reading: it may belong to the container's root, whose ids aren't mapped yet.
+    let layers = keep::layers(&directory, OFlags::PATH).at(step, path)?;
     let earlier = keep::read(&directory, path)?;
     let draft = keep::draft(&directory).at(step, path)?;
     Ok(Kept { path: path.to_owned(), earlier, draft, layers })
@@ -65,9 +66,11 @@ pub fn tell(plan: &Plan, scratch: &Scratch, kept: Option<Kept>, proc: &OwnedFd, 
     let (layers, directory) = scratch.made();
     // The clock that files are stamped by, which is late at times.
     let now = clock_gettime(ClockId::RealtimeCoarse);
+    let began = now.tv_sec * 1_000_000_000 + now.tv_nsec;
     let mut record = Record {
         format: keep::FORMAT,
-        since: now.tv_sec * 1_000_000_000 + now.tv_nsec,
+        since: began,
+        began,
         layers: layers.to_vec(),
         mount_points: mount_points(proc)?,
         made: made(plan),
@@ -93,14 +96,15 @@ pub fn tell(plan: &Plan, scratch: &Scratch, kept: Option<Kept>, proc: &OwnedFd, 
     channel.send(&FromChild::Layers, &fds)
 }
 
-/// What the container's start makes, where it is missing.
+/// What the container's start makes where it is missing; of the kernel's own, what is mounted there may be missing too.
 fn made(plan: &Plan) -> Vec<String> {
-    let Root::Image(image) = &plan.root else { return Vec::new() };
+    let own = ["/proc", "/sys", "/dev"].map(str::to_owned).into_iter();
+    let Root::Image(image) = &plan.root else { return own.collect() };
     let all = std::iter::once(&plan.command.workdir).chain(&image.volumes);
     let clean = |path: &String| {
         path.split('/').filter(|part| !matches!(*part, "" | ".")).fold(String::new(), |path, part| path + "/" + part)
     };
-    all.map(clean).filter(|path| !path.is_empty()).collect()
+    own.chain(all.map(clean)).filter(|path| !path.is_empty()).collect()
 }
 
 /// Where something is mounted in this root.

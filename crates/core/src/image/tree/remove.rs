@@ -1,9 +1,9 @@
 //! Removing a tree, however deep it is and whatever it holds.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, chmodat, fchmod, fstat, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, chmod, fchmod, fstat, openat, renameat, unlinkat};
 use rustix::io::{Errno, Result};
 
 /// Removes what has this name in the directory: a file, a link (not what it points to) or a tree. That there is nothing
@@ -15,6 +15,15 @@ use rustix::io::{Errno, Result};
 /// # Errors
 /// Those of unlinkat(2), openat(2) and renameat(2).
 pub fn remove(parent: impl AsFd, name: &CStr) -> Result<()> {
+    remove_if(parent, name, |_| true)
+}
+
+/// As [`remove`], if this is true of a directory that isn't empty: whoever may write to the one that it is in could have put
+/// another one there.
+///
+/// # Errors
+/// Those of [`remove`]; `ESTALE`: it isn't.
+pub fn remove_if(parent: impl AsFd, name: &CStr, is: impl FnOnce(&Stat) -> bool) -> Result<()> {
     let parent = parent.as_fd();
     match unlinkat(parent, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
@@ -28,7 +37,7 @@ pub fn remove(parent: impl AsFd, name: &CStr) -> Result<()> {
         Err(Errno::NOENT) => return Ok(()),
         other => return other,
     }
-    let top = open(parent, name)?;
+    let top = open(parent, name, is)?;
     let mut count = 0_u64;
     let mut moved: Vec<CString> = Vec::new();
     empty(&top, &top, &mut count, &mut moved)?;
@@ -40,7 +49,7 @@ pub fn remove(parent: impl AsFd, name: &CStr) -> Result<()> {
                 continue;
             }
         }
-        let directory = open(top.as_fd(), &inner)?;
+        let directory = open(top.as_fd(), &inner, |_| true)?;
         empty(&directory, &top, &mut count, &mut moved)?;
         drop(directory);
         unlinkat(&top, &inner, AtFlags::REMOVEDIR)?;
@@ -50,21 +59,32 @@ pub fn remove(parent: impl AsFd, name: &CStr) -> Result<()> {
 }
 
 /// Opens a directory to be emptied, and gives its owner the right to if that is missing.
-fn open(parent: impl AsFd, name: &CStr) -> Result<OwnedFd> {
+fn open(parent: impl AsFd, name: &CStr, is: impl FnOnce(&Stat) -> bool) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let parent = parent.as_fd();
     let fd = match openat(parent, name, flags, Mode::empty()) {
         Err(Errno::ACCESS) => {
-            chmodat(parent, name, Mode::RWXU, AtFlags::empty())?;
+            open_up(parent, name)?;
             openat(parent, name, flags, Mode::empty())?
         }
         other => other?,
     };
-    if !Mode::from_raw_mode(fstat(&fd)?.st_mode).contains(Mode::RWXU) {
+    let stat = fstat(&fd)?;
+    if !is(&stat) {
+        return Err(Errno::STALE);
+    }
+    if !Mode::from_raw_mode(stat.st_mode).contains(Mode::RWXU) {
         // Somebody else's is none of ours to change; then the removal says what is wrong.
         let _ = fchmod(&fd, Mode::RWXU);
     }
     Ok(fd)
+}
+
+/// Gives the owner of a directory every right to it; through no link, whatever has taken its name.
+fn open_up(parent: impl AsFd, name: &CStr) -> Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = openat(parent, name, flags, Mode::empty())?;
+    chmod(format!("/proc/self/fd/{}", fd.as_raw_fd()), Mode::RWXU)
 }
 
 /// Removes the files of a directory and moves its directories to the top under new names.
@@ -92,6 +112,7 @@ fn empty(directory: &OwnedFd, top: &OwnedFd, count: &mut u64, moved: &mut Vec<CS
             if unlinkat(directory, name, AtFlags::REMOVEDIR).is_ok() {
                 continue;
             }
+            let mut opened = false;
             loop {
                 *count += 1;
                 let place = CString::new(format!(".nsrs-remove-{count}")).map_err(|_| Errno::INVAL)?;
@@ -108,7 +129,10 @@ fn empty(directory: &OwnedFd, top: &OwnedFd, count: &mut u64, moved: &mut Vec<CS
                         break;
                     }
                     // Moving a directory writes its "..".
-                    Err(Errno::ACCESS) => chmodat(directory, name, Mode::RWXU, AtFlags::empty())?,
+                    Err(Errno::ACCESS) if !opened => {
+                        open_up(directory, name)?;
+                        opened = true;
+                    }
                     Err(errno) => return Err(errno),
                 }
             }
@@ -148,6 +172,43 @@ mod tests {
         assert!(!base.join("tree").exists());
         assert!(base.join("kept/canary").exists());
         remove(&parent, c"tree").unwrap();
+        std::fs::remove_dir_all(&base).unwrap();
+    }
+
+    #[test]
+    fn what_can_t_be_moved_away_ends_the_removal() {
+        // In a user namespace its root is refused what belongs to others: another user's directory in one that's closed to us.
+        use crate::sys::clone::{Side, clone3};
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let base = std::env::temp_dir().join(format!("nsrs-remove-other-{}", std::process::id()));
+        std::fs::create_dir_all(base.join("tree/mine/in")).unwrap();
+        std::fs::write(base.join("tree/mine/in/file"), "").unwrap();
+        // Somebody else's, that lets nobody move what is in it.
+        std::os::unix::fs::chown(base.join("tree/mine"), Some(4242), Some(4242)).unwrap();
+        std::os::unix::fs::chown(base.join("tree/mine/in"), Some(4242), Some(4242)).unwrap();
+        let Side::Parent(pid, _) = clone3(0).unwrap() else {
+            let become_user = || {
+                nix::unistd::setgroups(&[]).ok()?;
+                nix::unistd::setgid(4242.into()).ok()?;
+                nix::unistd::setuid(4242.into()).ok()
+            };
+            let parent = std::fs::File::open(&base).ok();
+            let removed = become_user().and(parent).map(|parent| remove(&parent, c"tree"));
+            crate::sys::process::exit_now(i32::from(!matches!(removed, Some(Err(Errno::ACCESS)))));
+        };
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        loop {
+            match rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::NOHANG).unwrap() {
+                Some((_, status)) => break assert_eq!(status.exit_status(), Some(0)),
+                None if std::time::Instant::now() > deadline => {
+                    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+                    panic!("it goes round in circles");
+                }
+                None => std::thread::sleep(std::time::Duration::from_millis(10)),
+            }
+        }
         std::fs::remove_dir_all(&base).unwrap();
     }
 }
