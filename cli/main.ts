@@ -1,12 +1,15 @@
+import { mayBeAltered } from './bytes.ts'
 import { readPlain } from './plain.ts'
-import { reportError } from './report.ts'
+import { report, reportError } from './report.ts'
 import { start } from './start.ts'
 
 async function main(): Promise<void> {
   const words = process.argv.slice(2)
   try {
+    const problems = words.some(mayBeAltered) ? (await import('./commands.ts')).alteredArguments(words) : []
     const line = readPlain(words)
-    if (line !== undefined) await start(line)
+    if (problems.length > 0) process.exitCode = report(problems)
+    else if (line !== undefined) await start(line)
     else await (await import('./commands.ts')).execute(words)
   } catch (error) {
     process.exitCode = reportError(error)

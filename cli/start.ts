@@ -1,14 +1,23 @@
+import type { ContainerOptions } from '../ts/binding.d.ts'
 import { toRequest } from '../ts/convert.ts'
 import { native } from '../ts/native.ts'
+import { mayBeAltered } from './bytes.ts'
 import { ignoredSignals } from './inherited.ts'
 import type { Line } from './plain.ts'
 import { report } from './report.ts'
 import { type Own, understand, withoutImage } from './wish.ts'
 
+/** The caller's variables that were asked for. */
+function variables({ env = {}, envHost }: ContainerOptions): string[] {
+  return Object.keys(envHost ? process.env : env).filter((name) => env[name] === undefined)
+}
+
 /** Does what a command line of `nsrs run` asks for: in the place of this process, unless that is not to be or can't be. */
 export async function start({ args: words, given, dashes }: Line): Promise<void> {
   const wish = understand(given)
   const own = given as Own
+  const suspects = variables(wish.options).filter((name) => mayBeAltered(process.env[name]))
+  if (suspects.length > 0) wish.problems.push(...(await import('./commands.ts')).alteredVariables(suspects))
   // The first word is an image, unless something else is the root or it is said that a command begins here.
   const [image, ...rest] = words
   const isImage = !dashes && wish.options.rootfs === undefined && image !== undefined

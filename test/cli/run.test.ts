@@ -275,6 +275,18 @@ test('mistakes of the command line and of the plan are told together', (t) => {
   }
 })
 
+test('bytes that are no UTF-8 are refused, for Node would alter them', (t) => {
+  const say = (script: string) => spawnSync('sh', ['-c', script, cli, ...box], { encoding: 'utf8' })
+  const argument = say('"$0" "$@" -- echo fine "$(printf "\\377")"')
+  t.deepEqual([argument.status, argument.stdout], [125, ''])
+  t.regex(argument.stderr, /argument 9 holds bytes that are no UTF-8/)
+  const variable = say('A=$(printf "\\377") "$0" "$@" -e A -- true')
+  t.is(variable.status, 125)
+  t.regex(variable.stderr, /variable A holds bytes that are no UTF-8/)
+  // The sign itself is text as any other.
+  t.is(say('A=\ufffd "$0" "$@" -e A -- sh -c "echo \\$A \ufffd"').stdout, '\ufffd \ufffd\n')
+})
+
 test('control characters do not reach the terminal', (t) => {
   const { stderr } = nsrs(['run', '--timeout', '\x1b]0;title\x07', 'true'])
   t.false(/\x1b|\x07/.test(stderr), JSON.stringify(stderr))
