@@ -11,7 +11,8 @@ import { skip } from './skips.ts'
 
 export const project = join(import.meta.dirname, '../..')
 export const cli = join(project, 'dist/cli.cjs')
-const batchDriver = join(import.meta.dirname, 'batch.mjs')
+/** Runs containers through the library: see {@link Place.batch}. */
+export const batchDriver = join(import.meta.dirname, 'batch.mjs')
 
 /** Who runs the product. */
 export interface Identity {

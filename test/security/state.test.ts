@@ -2,7 +2,7 @@
 
 import { chmodSync, chownSync, mkdirSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { asEach, asRoot, asUser, cli, isRoot } from '../helpers/product.ts'
+import { asEach, asRoot, asUser, batchDriver, cli, isRoot } from '../helpers/product.ts'
 
 asEach('the state directory is 0700, and empty after the last container', async (t, place) => {
   await place.output(['true'])
@@ -127,4 +127,24 @@ asRoot('users who are root in namespaces of their own have a state directory eac
     const { code, stderr } = await place.exec('setpriv', nobody, { env, cwd: '/' })
     t.is(code, 0, stderr)
   }
+})
+
+asRoot('a state directory without room is an error, and leaves no process', async (t, place) => {
+  // As much as is there is taken when the state directory stands: what fails is the journal.
+  const full = `mount --make-rprivate / && mount -t tmpfs -o size=8k,mode=1777 t full && mkdir -m 700 full/s full/s/supervisors &&
+    { cat /dev/zero >full/filler 2>/dev/null; NSRS_STATE_DIR=$PWD/full/s timeout -k 1 20 "$@"; }`
+  const without = (args: string[], input = '') =>
+    place.exec('unshare', ['-m', 'sh', '-c', full, 'sh', process.execPath, ...args], { input })
+  place.make('full')
+  const mark = `${600_000 + process.pid}`
+  const { code, stderr } = await without([cli, 'run', '--network', 'none', '--', 'sleep', mark])
+  t.is(code, 125, stderr)
+  t.regex(stderr, /write the journal \S+\/full\/s\/supervisors\/.*ENOSPC/)
+  const job = { command: 'sleep', args: [mark], options: { network: 'none' } }
+  const { stdout } = await without([batchDriver], JSON.stringify({ together: 1, jobs: [job, job] }))
+  for (const { code, message } of JSON.parse(stdout)) {
+    t.is(code, 'ERR_NSRS_SETUP_FAILED')
+    t.regex(message, /write the journal .*ENOSPC/)
+  }
+  t.false((await place.exec('pgrep', ['-f', `sleep ${mark}`])).stdout !== '')
 })

@@ -104,8 +104,13 @@ impl Journal {
         });
         let how = if end == End::Ask { " ask" } else { "" };
         let line = format!("{:<width$}\n", format!("{} {}{how}", pid.as_raw_nonzero(), now()), width = SLOT - 1);
-        self.file.write_all_at(line.as_bytes(), (slot * SLOT) as u64).at("write the journal", self.path.display())?;
-        Ok(Slot(slot))
+        match self.file.write_all_at(line.as_bytes(), (slot * SLOT) as u64) {
+            Ok(()) => Ok(Slot(slot)),
+            Err(error) => {
+                self.free.push(slot);
+                Err(error).at("write the journal", self.path.display())
+            }
+        }
     }
 
     /// Strikes out a process that has ended.

@@ -8,7 +8,7 @@ use rustix::process::Pid;
 
 use super::container::{Container, Process};
 use super::engine::{Engine, Order, Resolved};
-use super::launch::{self, Files};
+use super::launch::{self, Files, Launched};
 use super::protocol::Report;
 use super::token::{Source, Token};
 use super::user_network::UserNetwork;
@@ -60,7 +60,12 @@ impl Engine {
         let changes = if kept.is_some() { None } else { self.make_changes(&plan, key)? };
         let disk = changes.as_ref().map(|changes| changes.path.clone());
         let files = Files { stdio, fds, program, addresses, etc, disk, kept: held };
-        let launched = match launch::start(&plan, &self.host, files, id.is_none()) {
+        let launched = launch::start(&plan, &self.host, files, id.is_none()).and_then(|launched| {
+            let source = if launched.is_stage { Source::Stage } else { Source::First };
+            let process = self.watch_end(key, source, launched.process)?;
+            Ok(Launched { process, ..launched })
+        });
+        let launched = match launched {
             Ok(launched) => launched,
             Err(error) => {
                 self.thrown.extend(changes);
@@ -110,35 +115,46 @@ impl Engine {
         self.containers.insert(key, container);
         // From here on the process exists: whatever fails is a failure of the container, which is then ended.
         let source = if is_stage { Source::Stage } else { Source::First };
-        let watched = self.watch_new(key, source, pid);
-        let begun = watched.and_then(|()| if is_stage { Ok(()) } else { self.begin(key, pid, true) });
+        let noted = self.note_new(key, source, pid);
+        let begun = noted.and_then(|()| if is_stage { Ok(()) } else { self.begin(key, pid, true) });
         if let Err(error) = begun {
             self.give_up(key, error);
         }
         Ok(key)
     }
 
-    /// Writes a process of a container into the journal and watches it and its channel.
-    pub(super) fn watch_new(&mut self, key: u64, source: Source, pid: Pid) -> Result<()> {
-        let shared = self.containers.get(&key).is_some_and(|container| {
-            source == Source::First && container.plan.init && !container.plan.namespaces.makes(Kind::Pid)
-        });
+    /// Watches a new process for its end, before anything else is done about it: whatever fails from here on kills it, and
+    /// whoever waits for the container is told when it has ended. One that can't be watched is ended here.
+    fn watch_end(&self, key: u64, source: Source, process: Process) -> Result<Process> {
+        let token = Token::Container(key, source).data();
+        match epoll::add(&self.epoll, &process.pidfd, token, epoll::EventFlags::IN) {
+            Ok(()) => Ok(process),
+            Err(errno) => {
+                process.end_now();
+                Err(errno).at("watch the container", "")
+            }
+        }
+    }
+
+    /// Watches the channel of a container's new process and writes that process into the journal.
+    fn note_new(&mut self, key: u64, source: Source, pid: Pid) -> Result<()> {
+        let Some(container) = self.containers.get(&key) else { return Ok(()) };
+        // The channel of a stage goes on to the container it makes.
+        if let Some(channel) = &container.channel
+            && container.is_heard()
+            && (source == Source::Stage || container.stage.is_none())
+        {
+            let token = Token::Container(key, Source::Channel).data();
+            epoll::add(&self.epoll, channel, token, epoll::EventFlags::IN).at("watch the container", "")?;
+        }
+        let shared = source == Source::First && container.plan.init && !container.plan.namespaces.makes(Kind::Pid);
         let slot = self.ground()?.journal.note(pid, if shared { End::Ask } else { End::Kill })?;
         let Some(container) = self.containers.get_mut(&key) else { return Ok(()) };
         let process = if source == Source::Stage { &mut container.stage } else { &mut container.first };
         if let Some(process) = process {
             process.slot = Some(slot);
-            epoll::add(&self.epoll, &process.pidfd, Token::Container(key, source).data(), epoll::EventFlags::IN)
-                .at("watch the container", "")?;
         }
-        match &container.channel {
-            // The channel of a stage goes on to the container it makes.
-            Some(channel) if container.is_heard() && (source == Source::Stage || container.stage.is_none()) => {
-                epoll::add(&self.epoll, channel, Token::Container(key, Source::Channel).data(), epoll::EventFlags::IN)
-                    .at("watch the container", "")
-            }
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     /// The host's part in the set-up of a container that exists: its id maps, its cable.
@@ -162,15 +178,19 @@ impl Engine {
 
     /// The stage has made the container's first process.
     pub(super) fn born(&mut self, key: u64, pid: Pid, pidfd: OwnedFd) {
+        let process = match self.watch_end(key, Source::First, Process { pid, pidfd, slot: None }) {
+            Ok(process) => process,
+            Err(error) => return self.give_up(key, error),
+        };
         let Some(container) = self.containers.get_mut(&key) else { return };
-        container.first = Some(Process { pid, pidfd, slot: None });
+        container.first = Some(process);
         if let Some(channel) = &container.channel {
             // If it is gone already, its end tells.
             let _ = channel.send(&ToChild::Known, &[]);
         }
         // With clock offsets the stage made the user namespace, and had it mapped.
         let map = container.plan.namespaces.clock.is_none();
-        let begun = self.watch_new(key, Source::First, pid).and_then(|()| self.begin(key, pid, map));
+        let begun = self.note_new(key, Source::First, pid).and_then(|()| self.begin(key, pid, map));
         if let Err(error) = begun {
             self.give_up(key, error);
         }
@@ -191,10 +211,18 @@ impl Engine {
         let Some(ground) = &mut self.ground else { return Ok(()) };
         // pasta goes on with one address family where the port of the other is taken, and names no reason where both are.
         publish.iter().try_for_each(|publish| check_free(*publish))?;
-        let network = UserNetwork::start(pasta, first.pid, userns, publish, &mut ground.journal)?;
-        for (fd, source) in [(&network.process.pidfd, Source::NetworkEnded), (&network.ready, Source::NetworkReady)] {
+        let mut network = UserNetwork::start(pasta, first.pid, userns, publish, &mut ground.journal)?;
+        let watch = |fd: &OwnedFd, source| {
             epoll::add(&self.epoll, fd, Token::Container(key, source).data(), epoll::EventFlags::IN)
-                .at("watch pasta", "")?;
+        };
+        let watched = watch(&network.process.pidfd, Source::NetworkEnded)
+            .and_then(|()| watch(&network.ready, Source::NetworkReady));
+        if let Err(errno) = watched {
+            self.unwatch(&network.process.pidfd);
+            let slot = network.process.slot.take();
+            network.process.end_now();
+            self.strike(slot);
+            return Err(errno).at("watch pasta", "");
         }
         container.user_network = Some(network);
         Ok(())

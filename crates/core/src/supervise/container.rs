@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, getpgid};
 
 use super::protocol::{Exit, Report};
@@ -23,7 +24,7 @@ use crate::state::journal::Slot;
 use crate::steps::channel::Channel;
 use crate::sys::process::send_signal;
 use crate::sys::signal::{send_for_group, send_to_group};
-use crate::sys::wait::Status;
+use crate::sys::wait::{Status, reap};
 
 /// Layers of an image that are held, by all containers on it together.
 pub type Leases = Rc<Vec<File>>;
@@ -37,6 +38,15 @@ pub struct Process {
     pub pidfd: OwnedFd,
     /// Its line in the journal.
     pub slot: Option<Slot>,
+}
+
+impl Process {
+    /// Ends a process that nobody watches, and waits for that.
+    pub fn end_now(&self) {
+        send_signal(&self.pidfd, libc::SIGKILL);
+        let _ = poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], None);
+        let _ = reap(self.pid);
+    }
 }
 
 /// A container from its request to its end.

@@ -75,11 +75,18 @@ impl UserNetwork {
                 become_pasta(inputs, &image)
             }
             Side::Parent(pid, pidfd) => {
-                let slot = journal.note(pid, End::Kill);
                 let mut process = Process { pid, pidfd, slot: None };
-                // Without a word pasta ends: what is not in the journal must not run, for it takes its death signal off.
-                process.slot = Some(slot?);
-                rustix::io::write(&tell, &[0]).at(step, "")?;
+                // What is not in the journal must not run, for it takes its death signal off.
+                match journal.note(pid, End::Kill) {
+                    Ok(slot) => process.slot = Some(slot),
+                    Err(error) => {
+                        process.end_now();
+                        let _ = std::fs::remove_file(&fifo);
+                        return Err(error);
+                    }
+                }
+                // It waits for the word at the other end.
+                let _ = rustix::io::write(&tell, &[0]);
                 Ok(UserNetwork { process, said, fifo, ready })
             }
         }
