@@ -3,7 +3,8 @@
 import { spawn } from 'node:child_process'
 import { chmodSync, readFileSync, statSync } from 'node:fs'
 import { type AddressInfo, createServer } from 'node:net'
-import { asUser, cli, has, isRoot, unless } from '../helpers/product.ts'
+import { join } from 'node:path'
+import { asUser, cli, has, isRoot, project, unless } from '../helpers/product.ts'
 
 function noPasta(): string | undefined {
   if (!has('pasta')) return 'pasta is missing (Debian: passt)'
@@ -103,4 +104,25 @@ unless(noPasta(), asUser, 'pasta connects a container whose root is none of the 
   const maps = ['--uidmap', `0:${first}:10`, '--gidmap', `0:${first}:10`]
   const { stdout, stderr } = await place.nsrs(['run', ...maps, '-w', '/', '--', 'ls', '/sys/class/net'])
   t.is(stdout, 'eth0\nlo\n', stderr)
+})
+
+unless(noPasta(), asUser, 'pasta is given free ports where none is named, and they are told', async (t, place) => {
+  const ports = ['-p', '80', '-p', '127.0.0.1::81', '-p', '82/udp']
+  const { stdout, stderr, code } = await place.nsrs(['run', '--network', 'pasta', ...ports, '--', 'echo', 'up'])
+  t.deepEqual([code, stdout], [0, 'up\n'], stderr)
+  t.regex(stderr, /^nsrs: published \d+:80\/tcp, 127\.0\.0\.1:\d+:81\/tcp, \d+:82\/udp$/m)
+  const serve = 'exec socat -t5 TCP-LISTEN:80 "SYSTEM:read -r question; echo pasta"'
+  const script = `
+    import { spawn } from ${JSON.stringify(join(project, 'dist/index.js'))}
+    import { connect } from 'node:net'
+    const p = spawn('sh', ['-c', ${JSON.stringify(serve)}], { network: 'pasta', publish: ['80'], stdout: 'ignore' })
+    const { ports: [port] } = await p.ready
+    const ask = () => connect(Number(port.split(':')[0]), '127.0.0.1').on('data', (text) => {
+      process.stdout.write(text)
+      p.kill(9)
+    }).on('error', () => {}).on('close', () => p.killed || setTimeout(ask, 100)).write('?\\n')
+    ask()
+    await p.wait()`
+  const asked = await place.exec(process.execPath, ['--input-type=module', '-e', script], { timeout: 30_000 })
+  t.is(asked.stdout, 'pasta\n', asked.stderr)
 })

@@ -40,14 +40,24 @@ impl Reserved {
     }
 }
 
-/// Could a program take this port now? For one that says little of why it could not, and is content with one of two
-/// families.
+/// The same ports, those that the kernel is to choose chosen, for a program that takes them itself in a moment. One says
+/// little of why it could not, and is content with one of two families: so all are free now, and whoever takes one before the
+/// program does has it.
 ///
 /// # Errors
 /// As [`Reserved::take`].
-pub fn check_free(publish: Publish) -> Result<()> {
-    // As a server does it: connections of the one before it that are not quite over don't count.
-    bind_all(publish, publish.proto == Proto::Tcp).map(drop)
+pub fn choose(wanted: &[Publish]) -> Result<Vec<Publish>> {
+    let (named, open): (Vec<Publish>, Vec<Publish>) = wanted.iter().partition(|publish| publish.host_port.is_some());
+    // As a server does it: connections of the one before it that are not quite over don't count. Held for a moment, so that
+    // the kernel chooses others, and none twice.
+    let bind = |publish: &Publish| bind_all(*publish, publish.proto == Proto::Tcp);
+    let _held = named.iter().map(bind).collect::<Result<Vec<_>>>()?;
+    let chosen = open.into_iter().map(Reserved::take).collect::<Result<Vec<_>>>()?;
+    let mut chosen = chosen.iter().map(|reserved| reserved.publish);
+    Ok(wanted
+        .iter()
+        .map(|publish| publish.host_port.map_or_else(|| chosen.next(), |_| Some(*publish)).unwrap_or(*publish))
+        .collect())
 }
 
 /// A socket on the address that was asked for, or on all of both families.
@@ -139,10 +149,21 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         assert_eq!(take(&format!("{port}:80")).unwrap_err().code, Code::InUse);
         assert_eq!(take(&format!("127.0.0.1:{port}:80")).unwrap_err().code, Code::InUse);
-        let check = |text: &str| check_free(parse(text).unwrap()[0]);
+        let check = |text: &str| choose(&parse(text).unwrap());
         assert_eq!(check(&format!("{port}:80")).unwrap_err().code, Code::InUse);
         drop(listener);
         check(&format!("{port}:80")).unwrap();
+    }
+
+    #[test]
+    fn ports_are_chosen_for_a_program_that_takes_them_itself() {
+        let wanted: Vec<_> = ["80", "127.0.0.1::81", "82/udp"].iter().flat_map(|text| parse(text).unwrap()).collect();
+        let chosen = choose(&wanted).unwrap();
+        for (publish, wanted) in chosen.iter().zip(&wanted) {
+            assert_eq!(Publish { host_port: None, ..*publish }, *wanted);
+            assert_eq!(Reserved::take(*publish).unwrap().port, publish.host_port.unwrap());
+        }
+        assert_ne!(chosen[0].host_port, chosen[1].host_port);
     }
 
     #[test]

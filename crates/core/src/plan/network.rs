@@ -231,12 +231,6 @@ fn parse_mac(text: &str) -> Result<[u8; 6]> {
 
 fn pasta(spec: &Spec, host: &Host, namespaces: &Namespaces, problems: &mut Problems) -> Network {
     let publish = published(spec, problems);
-    if let Some(port) = publish.iter().find(|port| port.host_port.is_none()) {
-        problems.push(
-            Error::invalid("--publish", port, "pasta takes no port of the kernel's choice")
-                .hint("name the host's port"),
-        );
-    }
     if host.privileged {
         problems.push(
             Error::new(Code::Unsupported, "use --network pasta", "it is for callers without rights")

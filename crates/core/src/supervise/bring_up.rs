@@ -15,7 +15,7 @@ use super::user_network::UserNetwork;
 use crate::changes::keep::Kept;
 use crate::error::{At, Result};
 use crate::net::pasta::Pasta;
-use crate::net::ports::check_free;
+use crate::net::ports;
 use crate::plan::namespace::Kind;
 use crate::plan::network::Network;
 use crate::state::journal::End;
@@ -210,8 +210,9 @@ impl Engine {
         let userns = container.plan.user_namespace.is_private();
         let Some(ground) = &mut self.ground else { return Ok(()) };
         // pasta goes on with one address family where the port of the other is taken, and names no reason where both are.
-        publish.iter().try_for_each(|publish| check_free(*publish))?;
-        let mut network = UserNetwork::start(pasta, first.pid, userns, publish, &mut ground.journal)?;
+        let publish = ports::choose(publish)?;
+        container.report.ports = publish.iter().map(ToString::to_string).collect();
+        let mut network = UserNetwork::start(pasta, first.pid, userns, &publish, &mut ground.journal)?;
         let watch = |fd: &OwnedFd, source| {
             epoll::add(&self.epoll, fd, Token::Container(key, source).data(), epoll::EventFlags::IN)
         };
