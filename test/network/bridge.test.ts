@@ -358,3 +358,11 @@ networked('nothing of the network is left behind', async (t, world) => {
     await new Promise((resolve) => setTimeout(resolve, 50))
   t.is(await count(), before)
 })
+
+networked('whoever removes the bridge does not keep the directory of the caller', async (t, { box }) => {
+  const script = `mount --make-rprivate / && mount -t tmpfs t m && for n in 1 2 3 4 5; do
+    (cd m && "$0" "$1" run --network bridge -w / -- true) || exit; done; umount m`
+  box.make('m')
+  const { code, stderr } = await box.exec('unshare', ['-m', 'sh', '-c', script, process.execPath, cli])
+  t.is(code, 0, stderr)
+})

@@ -21,8 +21,8 @@ use super::tree::remove::remove;
 use crate::error::{At, Error, Result};
 use crate::host::Host;
 use crate::sys::clone::{Side, clone3};
-use crate::sys::fds::{close_others, place};
-use crate::sys::process::exit_now;
+use crate::sys::fds::close_others;
+use crate::sys::process::{exit_now, leave_caller};
 
 const FOLDER: &str = "containers";
 
@@ -121,13 +121,7 @@ fn in_child(locks: &[BorrowedFd<'_>], user_namespace: Option<&OwnedFd>, act: imp
     match clone3(0) {
         Ok(Side::Parent(pid, _)) => Some(pid),
         Ok(Side::Child) => {
-            let _ = rustix::process::setsid();
-            // Whoever reads the caller's pipes must see their end now.
-            if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
-                for number in 0..=2 {
-                    let _ = null.try_clone().map(|null| place(null.into(), number));
-                }
-            }
+            leave_caller();
             let kept: Vec<_> = locks.iter().copied().chain(user_namespace.map(AsFd::as_fd)).collect();
             let entered = user_namespace.map(|user| setns(user, CloneFlags::CLONE_NEWUSER));
             if close_others(&kept).is_ok() && entered.is_none_or(|entered| entered.is_ok()) {

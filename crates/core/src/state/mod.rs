@@ -16,7 +16,8 @@ use crate::host::Host;
 pub fn directory(host: &Host) -> PathBuf {
     let from = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(directory) = from("NSRS_STATE_DIR") {
-        return directory;
+        // Whoever outlives the command leaves the caller's directory.
+        return std::path::absolute(&directory).unwrap_or(directory);
     }
     match from("XDG_RUNTIME_DIR") {
         // The root of a user namespace finds /run to be somebody else's.

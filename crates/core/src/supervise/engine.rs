@@ -391,6 +391,11 @@ impl Engine {
         }
     }
 
+    /// Lets go of the mounts of containers that have ended, and with them of the file systems these are of.
+    pub fn let_go(&mut self) {
+        self.held.clear();
+    }
+
     /// There is something of the host's to give back, which takes a moment.
     #[must_use]
     pub fn holds_network(&self) -> bool {

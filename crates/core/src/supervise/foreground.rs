@@ -18,8 +18,7 @@ use crate::error::{At, Error, Result};
 use crate::net::publish;
 use crate::spec::Spec;
 use crate::sys::clone::{Side, clone3};
-use crate::sys::fds::place;
-use crate::sys::process::exit_now;
+use crate::sys::process::{exit_now, leave_caller};
 use crate::sys::signal::{is_ignored, set_default};
 use crate::sys::wait::Status;
 
@@ -124,13 +123,8 @@ fn give_back(engine: &mut Engine) {
     match clone3(0) {
         Ok(Side::Parent(..)) => {}
         Ok(Side::Child) => {
-            let _ = rustix::process::setsid();
-            // Whoever reads the caller's pipes must see their end now.
-            if let Ok(null) = std::fs::File::options().read(true).write(true).open("/dev/null") {
-                for number in 0..=2 {
-                    let _ = null.try_clone().map(|null| place(null.into(), number));
-                }
-            }
+            leave_caller();
+            engine.let_go();
             // What fails here is found by the next nsrs command, which collects what nobody uses.
             let _ = engine.release();
             exit_now(0)

@@ -1,4 +1,20 @@
-//! The end of a process that is a copy of another.
+//! A process that is a copy of another: what it lets go of, and its end.
+
+use std::fs::File;
+
+use super::fds::place;
+
+/// Lets go of what is the caller's, in a copy that outlives the command: its session, its streams, whose reader must see
+/// their end, and its current directory, whose file system somebody may want to unmount.
+pub fn leave_caller() {
+    let _ = rustix::process::setsid();
+    let _ = rustix::process::chdir("/");
+    if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
+        for number in 0..=2 {
+            let _ = null.try_clone().map(|null| place(null.into(), number));
+        }
+    }
+}
 
 /// Ends this process at once: no destructor and no exit handler of the process it was copied from runs.
 pub fn exit_now(code: i32) -> ! {

@@ -63,7 +63,8 @@ pub struct Guard(#[allow(dead_code, reason = "held for its lock")] Option<File>)
 pub fn directory(host: &Host) -> Result<PathBuf> {
     let from = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(directory) = from("NSRS_IMAGE_DIR") {
-        return Ok(directory);
+        // Whoever outlives the command leaves the caller's directory.
+        return Ok(std::path::absolute(&directory).unwrap_or(directory));
     }
     if host.uid == 0 {
         return Ok("/var/lib/nsrs/images".into());
