@@ -1,7 +1,7 @@
 // The bridge, between a host and an internet of our own.
 
 import { execSync, spawn } from 'node:child_process'
-import { chmodSync, copyFileSync } from 'node:fs'
+import { chmodSync, copyFileSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { HOST, HOST6, type Hostnet, hostnet, noHostnet, SERVER, SERVER6 } from '../helpers/hostnet.ts'
@@ -366,3 +366,16 @@ networked('whoever removes the bridge does not keep the directory of the caller'
   const { code, stderr } = await box.exec('unshare', ['-m', 'sh', '-c', script, process.execPath, cli])
   t.is(code, 0, stderr)
 })
+
+for (const command of ['info', 'doctor']) {
+  networked(`nsrs ${command} removes the bridge of a supervisor that was killed`, async (t, { box, host }) => {
+    const bridges = () => ok('ip', ['-n', host, '-o', 'link', 'show', 'type', 'bridge'], { as: root })
+    await box.nsrs(['run', '--network', 'bridge', '--', 'sh', '-c', 'echo up; exec sleep 60'], {
+      wrote: (pid) => process.kill(pid, 'SIGKILL'),
+    })
+    t.regex(await bridges(), /nsrs0/)
+    const { stdout, stderr } = await box.nsrs([command])
+    t.is(await bridges(), '', stdout + stderr)
+    t.deepEqual(readdirSync(join(box.state, 'supervisors')), [])
+  })
+}

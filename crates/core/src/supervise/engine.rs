@@ -281,6 +281,13 @@ impl Engine {
 
     /// Examines the host and tells the findings.
     pub fn examine(&mut self, id: u64) {
+        // What a killed one left is no finding. Where it can't be collected, the next start says why.
+        if self.ground.is_none()
+            && state::directory(&self.host).exists()
+            && let Ok(state) = state::open(&self.host)
+        {
+            let _ = self.collect(&state);
+        }
         let findings = crate::host::doctor::examine(&self.host);
         self.events.push((Event::Examined { id, findings }, None));
     }
@@ -361,18 +368,24 @@ impl Engine {
     pub(super) fn ground(&mut self) -> Result<&mut Ground> {
         if self.ground.is_none() {
             let state = state::open(&self.host)?;
-            journal::collect(&state)?;
-            if self.host.net_admin {
-                wiring::collect(&state)?;
-            }
-            // Where there is no store nothing is left in it.
-            if let Ok(identity) = image::identity::outside(&self.host) {
-                self.sweepers.extend(changes::collect(&identity.directory, &self.host)?);
-            }
+            self.collect(&state)?;
             let journal = journal::Journal::open(&state)?;
             self.ground = Some(Ground { state, journal });
         }
         self.ground.as_mut().ok_or_else(|| Error::os("open the state directory", "", libc::ENOENT))
+    }
+
+    /// Ends and removes what dead supervisors left. Not beside a journal of our own, whose lock would tell us nothing.
+    fn collect(&mut self, state: &Path) -> Result<()> {
+        journal::collect(state)?;
+        if self.host.net_admin {
+            wiring::collect(state)?;
+        }
+        // Where there is no store nothing is left in it.
+        if let Ok(identity) = image::identity::outside(&self.host) {
+            self.sweepers.extend(changes::collect(&identity.directory, &self.host)?);
+        }
+        Ok(())
     }
 
     /// The directory for what a container changes of its image.
