@@ -124,7 +124,10 @@ export interface ContainerOptions {
   envHost?: boolean
   /** Working directory in the container. Default: the caller's on the host's tree, else `/`. */
   workdir?: string
-  /** `USER[:GROUP]`, names of the container or numbers. Default: the caller on the host's tree, else root. */
+  /**
+   * `USER[:GROUP]`, names of the container or numbers. Default: the caller on the host's tree, else root. `HOME`, and on
+   * the host's tree `USER` and `LOGNAME`, are this user's.
+   */
   user?: string
   /** Supplementary groups. */
   groups?: Array<string>

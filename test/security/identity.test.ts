@@ -3,7 +3,7 @@
 
 import { closeSync, openSync, writeFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
-import { asEach, asRoot, asUser, type Done, type Place, unless } from '../helpers/product.ts'
+import { asEach, asRoot, asUser, type Done, type Place, unless, user } from '../helpers/product.ts'
 import { busyboxRoot, noBusybox } from '../helpers/roots.ts'
 
 /** What /proc/self/status says. */
@@ -216,4 +216,16 @@ asUser("on the host's tree the command is the user, in no group more and with no
   t.deepEqual([found.CapInh, found.CapPrm, found.CapEff, found.CapAmb, found.NoNewPrivs], [NONE, NONE, NONE, NONE, '1'])
   const bare = status({ stdout: (await place.exec('cat', ['/proc/self/status'])).stdout })
   t.is(found.Groups, bare.Groups)
+})
+
+asRoot("on the host's tree another user has a home and a name of their own", async (t, place) => {
+  const { name, home } = user
+  const env = { HOME: '/root', USER: 'root', LOGNAME: 'root', SHELL: '/bin/bash' }
+  const told = (...args: string[]) =>
+    place.output([...args, '-w', '/', '--', 'sh', '-c', 'echo "$HOME $USER $LOGNAME $SHELL"'], { env })
+  t.is(await told(), '/root root root /bin/bash')
+  t.is(await told('-u', name), `${home} ${name} ${name} /bin/bash`)
+  t.is(await told('-u', String(user.uid)), `${home} ${name} ${name} /bin/bash`)
+  t.is(await told('-u', name, '-e', 'HOME=/else', '-e', 'USER'), `/else root ${name} /bin/bash`)
+  t.is(await told('-u', '4242'), '/   /bin/bash')
 })

@@ -183,7 +183,8 @@ pub struct ContainerOptions {
     pub env_host: Option<bool>,
     /// Working directory in the container. Default: the caller's on the host's tree, else `/`.
     pub workdir: Option<String>,
-    /// `USER[:GROUP]`, names of the container or numbers. Default: the caller on the host's tree, else root.
+    /// `USER[:GROUP]`, names of the container or numbers. Default: the caller on the host's tree, else root. `HOME`, and on
+    /// the host's tree `USER` and `LOGNAME`, are this user's.
     pub user: Option<String>,
     /// Supplementary groups.
     pub groups: Option<Vec<String>>,

@@ -32,10 +32,13 @@ pub const HOST_NAMES: [&str; 21] = [
     "LC_TIME",
 ];
 
+/// What says who the caller is: a command that runs as somebody else has it from /etc/passwd.
+const OF_USER: [&str; 3] = ["HOME", "USER", "LOGNAME"];
+
 /// The search path in another root, docker's.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Resolves the environment. `HOME` is left out where only the container's own /etc/passwd knows it.
+/// Resolves the environment. What only the container's own /etc/passwd knows of the user is left out.
 pub fn resolve(
     spec: &Spec,
     host_tree: bool,
@@ -45,7 +48,8 @@ pub fn resolve(
 ) -> BTreeMap<String, String> {
     let mut env = BTreeMap::new();
     if host_tree {
-        let own = HOST_NAMES.iter().filter_map(|name| spec.caller.env.get_key_value(*name));
+        let is_meant = |name: &&&str| spec.user.is_none() || !OF_USER.contains(name);
+        let own = HOST_NAMES.iter().filter(is_meant).filter_map(|name| spec.caller.env.get_key_value(*name));
         env.extend(own.map(|(name, value)| (name.clone(), value.clone())));
     } else if let Some(hostname) = hostname {
         env.insert("HOSTNAME".into(), hostname.to_owned());
@@ -97,6 +101,16 @@ mod tests {
         let spec = spec(&[("PATH", "/bin"), ("LANG", "C"), ("NPM_TOKEN", "secret"), ("HOME", "/root")]);
         let env = resolved(&spec, true);
         assert_eq!(env.keys().collect::<Vec<_>>(), ["HOME", "LANG", "PATH"]);
+    }
+
+    #[test]
+    fn another_user_is_not_told_to_be_the_caller() {
+        let mut spec = spec(&[("HOME", "/root"), ("USER", "root"), ("LOGNAME", "root"), ("SHELL", "/bin/bash")]);
+        assert_eq!(resolved(&spec, true)["USER"], "root");
+        spec.user = Some("ann".into());
+        assert_eq!(resolved(&spec, true).keys().collect::<Vec<_>>(), ["PATH", "SHELL"]);
+        spec.env = vec![("HOME".into(), None)];
+        assert_eq!(resolved(&spec, true)["HOME"], "/root");
     }
 
     #[test]

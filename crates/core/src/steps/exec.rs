@@ -204,14 +204,15 @@ pub fn arrange_fds(numbers: &[i32], fds: Vec<OwnedFd>, channel: Channel) -> Resu
     Ok(channel)
 }
 
-/// The command's environment with the home directory that the container's /etc/passwd names, if nothing else was said.
+/// The command's environment with what the container's /etc/passwd says of its user, if nothing else was said: the home
+/// directory, and the name, where it is to be told.
 #[must_use]
-pub fn with_home(env: &[String], home: Option<&str>) -> Vec<String> {
-    let mut env = env.to_vec();
-    if !env.iter().any(|entry| entry.starts_with("HOME=")) {
-        env.push(format!("HOME={}", home.unwrap_or("/")));
-    }
-    env
+pub fn with_user(env: &[String], home: Option<&str>, name: Option<&str>) -> Vec<String> {
+    let values = [("HOME", Some(home.unwrap_or("/"))), ("USER", name), ("LOGNAME", name)];
+    let is_said = |name: &str| env.iter().any(|entry| entry.split('=').next() == Some(name));
+    let added = values.into_iter().filter(|(name, _)| !is_said(name));
+    let added = added.filter_map(|(name, value)| value.map(|value| format!("{name}={value}")));
+    env.iter().cloned().chain(added).collect()
 }
 
 /// Executes our own program as the container's init, from sealed memory: no path of the container is involved, and

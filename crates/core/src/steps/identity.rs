@@ -28,6 +28,8 @@ pub struct Identity {
     groups: Option<Vec<u32>>,
     /// The home directory, for `HOME`.
     pub home: Option<String>,
+    /// The name, for `USER` and `LOGNAME`.
+    pub name: Option<String>,
 }
 
 const PASSWD: &str = "/etc/passwd";
@@ -122,7 +124,7 @@ pub fn resolve(plan: &Plan, root: &RootDir) -> Result<Identity> {
     let extra = command.groups.iter().map(|group| group_id(root, "--group-add", group)).collect::<Result<Vec<_>>>()?;
     let User::Given { user, group } = &command.user else {
         let groups = if extra.is_empty() { None } else { Some(current_groups(&extra)?) };
-        return Ok(Identity { uid: getuid().as_raw(), gid: getgid().as_raw(), groups, home: None });
+        return Ok(Identity { uid: getuid().as_raw(), gid: getgid().as_raw(), groups, home: None, name: None });
     };
     let (mut entry, mut name) = (None, None);
     scan(root, PASSWD, |fields| {
@@ -152,7 +154,7 @@ pub fn resolve(plan: &Plan, root: &RootDir) -> Result<Identity> {
     groups.push(gid);
     groups.sort_unstable();
     groups.dedup();
-    Ok(Identity { uid, gid, groups: Some(groups), home })
+    Ok(Identity { uid, gid, groups: Some(groups), home, name })
 }
 
 fn current_groups(extra: &[u32]) -> Result<Vec<u32>> {

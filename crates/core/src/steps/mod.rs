@@ -298,7 +298,9 @@ fn become_command(plan: &Plan, inputs: Inputs) -> Result<Infallible> {
         let _ = image_root::make_directory(&root, &command.workdir);
     }
     let identity = identity::resolve(plan, &root)?;
-    let env = exec::with_home(&command.env, identity.home.as_deref());
+    // In another root a command is told of its user no more than docker tells.
+    let name = identity.name.as_deref().filter(|_| plan.root.is_host_tree());
+    let env = exec::with_user(&command.env, identity.home.as_deref(), name);
     let image = exec::Image::new(&command.args, &env)?;
     if !inputs.filtered {
         // While the process has the right to: without no_new_privs a filter takes CAP_SYS_ADMIN. It forbids nothing that
