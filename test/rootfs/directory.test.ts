@@ -98,3 +98,11 @@ unless(has('mmdebstrap') ? undefined : 'mmdebstrap is missing', asEach, 'Debian 
   t.deepEqual(lines.slice(2, 4), ['root', '42'])
   t.regex(lines[4] ?? '', /uid=65534\(nobody\)/)
 })
+
+unless(noBusybox(), asEach, 'a directory in the place of a file in /etc is named', async (t, place) => {
+  const rootfs = busyboxRoot(place)
+  mkdirSync(join(rootfs, 'etc/hosts'))
+  const { code, stderr } = await place.run(['--rootfs', rootfs, 'true'])
+  t.is(code, 125)
+  t.regex(stderr, /mount onto \/etc\/hosts: a directory stands there.*\nhint: remove/)
+})

@@ -12,7 +12,18 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { snapshot } from '../helpers/canary.ts'
-import { asEach, asRoot, asUser, cli, exec, isRoot, type Outcome, type Place, root } from '../helpers/product.ts'
+import {
+  asEach,
+  asRoot,
+  asUser,
+  cli,
+  exec,
+  isRoot,
+  type Outcome,
+  type Place,
+  root,
+  unless,
+} from '../helpers/product.ts'
 import { remove } from '../helpers/remove.ts'
 
 function project(place: Place, name: string): string {
@@ -201,4 +212,32 @@ asEach("what the host forbids on the caller's file system stays forbidden there"
       t.regex(stdout, /^[1-9]\d*\n$/, `${dir} ${more} ${stderr}`)
     }
   }
+})
+
+unless(
+  isRoot ? undefined : 'needs root',
+  asUser,
+  'a current directory that the user could not enter by its path is named',
+  async (t, place) => {
+    // Who is in it already can stay.
+    mkdirSync(join(place.dir, 'closed'), { mode: 0o700 })
+    mkdirSync(join(place.dir, 'closed/in'))
+    const { uid, gid } = place.as
+    const script = `cd closed/in && exec setpriv --reuid=${uid} --regid=${gid} --clear-groups "$@"`
+    const command = [process.execPath, cli, 'run', '--network', 'none', '--', 'pwd']
+    const { code, stderr } = await place.exec('sh', ['-c', script, 'sh', ...command], { as: root })
+    t.is(code, 125, stderr)
+    t.regex(stderr, /no permission to enter \S+\/closed\b.*\nhint: /)
+  },
+)
+
+asRoot('a chroot whose root is no mount point is said to be one', async (t, place) => {
+  // A bind mount of the tree, entered by a directory of it that holds all that is needed.
+  place.make('all')
+  const script = `mount --make-rprivate / && mount -t tmpfs t all && mkdir all/root && cd all/root &&
+    for name in /*; do [ -L $name ] && cp -P $name . || { mkdir .$name && mount --rbind $name .$name; }; done 2>/dev/null
+    exec chroot . "$0" "$1" run --network none -- true`
+  const { code, stderr } = await place.exec('unshare', ['-m', 'sh', '-c', script, process.execPath, cli])
+  t.is(code, 125, stderr)
+  t.regex(stderr, /no mount point, as in a chroot.*\nhint: .*mount --bind/)
 })

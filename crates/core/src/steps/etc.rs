@@ -8,13 +8,13 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{Mode, OFlags, mkdirat, openat};
+use rustix::fs::{FileType, Mode, OFlags, fstat, mkdirat, openat};
 use rustix::io::Errno;
 
 use super::mount_api::{attach, clone_tree};
 use super::pseudo::Mounted;
 use super::root_dir::RootDir;
-use crate::error::{At, Error, Result};
+use crate::error::{At, Code, Error, Result};
 
 /// What the files say; a file that is `None` stays the root's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -76,6 +76,21 @@ fn place(etc: &OwnedFd, name: &str) -> Result<Option<OwnedFd>> {
     }
 }
 
+/// Of a file that is mounted onto a directory the kernel says no more than that it can't be.
+fn refuse_directory(place: &OwnedFd, path: &str) -> Result<()> {
+    let stat = fstat(place).at("look at", path)?;
+    if !FileType::from_raw_mode(stat.st_mode).is_dir() {
+        return Ok(());
+    }
+    Err(Error::new(
+        Code::SetupFailed,
+        "mount onto",
+        "a directory stands there in the root file system, and the container's own file goes there",
+    )
+    .on(path)
+    .hint(format!("remove the directory {path} from the root")))
+}
+
 /// Makes the mount points while the root can still be written to.
 ///
 /// # Errors
@@ -109,6 +124,7 @@ pub fn bind(files: &Files, root: &RootDir, mounted: &Mounted) -> Result<()> {
         let file = openat(&mounted.covered, name, flags, Mode::from(0o644)).at(step, &path)?;
         File::from(file).write_all(text.as_bytes()).at(step, &path)?;
         let mount = clone_tree(&mounted.covered, name, false).at(step, &path)?;
+        refuse_directory(&place, &path)?;
         attach(mount, place, &path)?;
     }
     Ok(())

@@ -3,11 +3,13 @@
 //! Everything is held by this mount namespace; where the overlays write to is [`Scratch`]'s.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use rustix::fs::{CWD, OFlags, StatVfsMountFlags, fstat, statvfs};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
+use super::closed::explain;
 use super::host_split;
 use super::mount_api::{attach, clone_tree, make_read_only, tmpfs};
 use super::present::Present;
@@ -160,7 +162,8 @@ fn hide(plan: &HostRoot, path: &str, must: bool, scratch: &Scratch, root: &RootD
 /// What the host forbids on a file system stays forbidden in its copy. A copy of a part of one asks the kernel, for the mount
 /// that it lies on may have no place of its own in the tree.
 pub fn attributes_at(path: &str) -> Result<MountAttrFlags> {
-    let flags = statvfs(path).at("look at the file system of", path)?.f_flag;
+    let looked = statvfs(path).at("look at the file system of", path);
+    let flags = looked.map_err(|error| explain(error, Path::new(path)))?.f_flag;
     let bits = [
         (StatVfsMountFlags::NOSUID, MountAttrFlags::MOUNT_ATTR_NOSUID),
         (StatVfsMountFlags::NODEV, MountAttrFlags::MOUNT_ATTR_NODEV),

@@ -28,7 +28,13 @@ use crate::sys::mount::{Change, set_attributes};
 /// The kernel refuses.
 pub fn make_private() -> Result<()> {
     let change = Change { propagation: libc::MS_PRIVATE, ..Change::default() };
-    set_attributes(CWD, c"/", true, change).at("make all mounts private", "/")
+    set_attributes(CWD, c"/", true, change).at("make all mounts private", "/").map_err(|error| match error.errno {
+        // What the kernel says of a path that is no mount point.
+        Some(libc::EINVAL) => error
+            .because("the root directory is no mount point, as in a chroot")
+            .hint("bind-mount the directory onto itself before chroot(1): mount --bind DIRECTORY DIRECTORY"),
+        _ => error,
+    })
 }
 
 /// Assembles the root and enters it. Afterwards nothing of the host's tree can be reached by any path. `disk` is the
