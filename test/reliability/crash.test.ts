@@ -4,7 +4,7 @@ import { execSync } from 'node:child_process'
 import { chmodSync, copyFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
-import { exec, has, isRoot, type Place, place, root, user } from '../helpers/product.ts'
+import { asUser, exec, has, isRoot, type Place, place, project, root, user } from '../helpers/product.ts'
 import { busyboxRoot } from '../helpers/roots.ts'
 import { skip } from '../helpers/skips.ts'
 
@@ -66,3 +66,20 @@ crashes('none', root, 60)
 crashes('bridge', root, 100)
 crashes('none', user, 60)
 crashes('pasta', user, 80, has('pasta') ? undefined : 'pasta is missing (Debian: passt)')
+
+asUser('the end of the supervisor is told where no thread can be made', async (t, place) => {
+  // The limit is of the user: one is below whatever runs already.
+  const script = `
+    import { execFileSync, spawnSync } from 'node:child_process'
+    import { readFileSync } from 'node:fs'
+    import { run } from ${JSON.stringify(join(project, 'dist/index.js'))}
+    await run('true', { network: 'none' })
+    const waiting = run('sleep', ['60'], { network: 'none' })
+    const [supervisor] = readFileSync('/proc/self/task/' + process.pid + '/children', 'utf8').trim().split(' ')
+    execFileSync('prlimit', ['--nproc=1', '--pid', String(process.pid)])
+    process.kill(Number(supervisor), 'SIGKILL')
+    await waiting.catch(({ code }) => console.log(code))`
+  const args = ['--input-type=module', '-e', script]
+  const { stdout, stderr } = await place.exec(process.execPath, args, { timeout: 20_000 })
+  t.is(stdout, 'ERR_NSRS_SUPERVISOR_LOST\n', stderr)
+})

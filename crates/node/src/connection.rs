@@ -196,8 +196,12 @@ impl Connection {
         };
         if self.alive.swap(false, Ordering::AcqRel) {
             let connection = Arc::clone(self);
-            // It may take a moment to end, and this may be the JavaScript thread.
-            let _ = thread(move || connection.bury(end));
+            let reason = end.clone();
+            // It may take a moment to end, and this may be the JavaScript thread. Where no thread can be had (ulimit -u), that
+            // moment is waited for: nobody else would tell.
+            if thread(move || connection.bury(reason)).is_err() {
+                self.bury(end);
+            }
         }
         false
     }
