@@ -83,3 +83,16 @@ unless(noBusybox(), asEach, "the init's channel to its supervisor is out of the 
   t.is(done?.stdout.match(/[Pp]ermission denied/g)?.length, 3, done?.stdout)
   t.regex(done?.stdout ?? '', /done$/)
 })
+
+asEach('a pipe in the place of an executable is refused at once', async (t, place) => {
+  const directory = place.make('native')
+  const [own] = readdirSync(join(project, 'npm')).filter((name) => name.startsWith(`linux-${process.arch}`))
+  symlinkSync(join(project, 'npm', own as string, 'nsrs.node'), join(directory, 'nsrs.node'))
+  for (const name of ['nsrs-runtime', 'nsrs-image']) await place.exec('mkfifo', ['-m', '755', join(directory, name)])
+  const options = { env: { NSRS_NATIVE_DIR: directory }, timeout: 20_000 }
+  for (const args of [['run', '--network', 'none', '--', 'true'], ['info'], ['images']]) {
+    const { code, stderr } = await place.nsrs(args, options)
+    t.is(code, 125, stderr)
+    t.regex(stderr, /nsrs-(runtime|image): it is no regular file/)
+  }
+})

@@ -6,6 +6,7 @@ use nix::errno::Errno;
 use nsrs_core::error::{Code, Error, Result};
 use nsrs_core::supervise::protocol::VERSION;
 use nsrs_core::sys::note;
+use rustix::fs::{Mode, OFlags, open};
 
 const REINSTALL: &str =
     "reinstall nsrs: its package for this platform brings the executable; from a checkout run npm run build";
@@ -16,10 +17,16 @@ const REINSTALL: &str =
 /// It is another program, or of another version.
 pub fn check(step: &str, path: &str) -> Result<()> {
     // Why it can't be opened, to execute it will tell.
-    let Ok(file) = File::open(path) else { return Ok(()) };
-    let why = match note::version_of(&file) {
+    // Nor does a pipe that nobody writes to keep us waiting.
+    let Ok(file) = open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()) else {
+        return Ok(());
+    };
+    let file = File::from(file);
+    let is_regular = file.metadata().is_ok_and(|data| data.is_file());
+    let why = match note::version_of(&file).filter(|_| is_regular) {
         Some(version) if version == VERSION => return Ok(()),
         Some(version) => format!("it is of version {version}, this addon of {VERSION}"),
+        None if !is_regular => "it is no regular file".into(),
         None => format!("it is not an executable of nsrs {VERSION}"),
     };
     Err(Error::new(Code::SupervisorLost, step, why).on(path).hint(REINSTALL))
