@@ -30,7 +30,7 @@ export interface ProcessOptions extends ContainerOptions {
   stdout?: Stdio | undefined
   /** Where the command's standard error goes. Default `'pipe'`. */
   stderr?: Stdio | undefined
-  /** Further file descriptors: the number in the command, and the one of this process that it is. */
+  /** Further file descriptors, 250 at most: the number in the command, and the one of this process that it is. */
   fds?: Record<number, number> | undefined
   /**
    * Ends the container when it is aborted: {@link killSignal} first and, {@link forceKillAfter} later, SIGKILL. Aborted

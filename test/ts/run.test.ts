@@ -183,6 +183,14 @@ test('wrong types are type errors that quote option and value', async (t) => {
   await t.throwsAsync(run('true', { killSignal: 'SIGFOO' }), { message: 'killSignal: there is no signal "SIGFOO"' })
 })
 
+test('more descriptors than can be passed are refused, and nothing is lost', async (t) => {
+  const fds = (count: number) => Object.fromEntries(Array.from({ length: count }, (_, index) => [index + 3, 1]))
+  const error = await t.throwsAsync(run('true', { ...box, fds: fds(251) }))
+  t.is((error as NsrsError).code, 'ERR_NSRS_INVALID_ARGUMENT')
+  t.regex(error?.message ?? '', /option fds.*251.*250/)
+  t.is((await run('true', { ...box, fds: fds(250) })).exitCode, 0)
+})
+
 test('half a surrogate pair is no text', async (t) => {
   const error = await t.throwsAsync(run('echo', ['\ud800'], box), { instanceOf: NsrsError })
   t.is(error.code, 'ERR_NSRS_INVALID_ARGUMENT')

@@ -12,6 +12,7 @@ use napi_derive::napi;
 use nsrs_core::error::{At, Code};
 use nsrs_core::supervise::protocol::{Event, Request};
 use nsrs_core::sys::fds::duplicate;
+use nsrs_core::sys::message::MOST_FDS;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::pipe::{PipeFlags, pipe_with};
 
@@ -85,6 +86,16 @@ fn stdio(wanted: &[i32]) -> nsrs_core::error::Result<Stdio> {
     Ok(stdio)
 }
 
+/// Descriptors go to the supervisor with one message, which takes so many beside the three streams.
+fn check_count(passed: usize) -> nsrs_core::error::Result<()> {
+    let most = MOST_FDS - 3;
+    if passed <= most {
+        return Ok(());
+    }
+    let why = format!("the kernel passes {most} file descriptors beside standard input, output and error (SCM_MAX_FD)");
+    Err(nsrs_core::error::Error::new(Code::InvalidArgument, "pass option fds", why).on(format!("with {passed}")))
+}
+
 /// A copy of a descriptor that the caller named.
 fn passed(fd: i32) -> nsrs_core::error::Result<OwnedFd> {
     duplicate(fd).at("pass the file descriptor", fd).map_err(|error| {
@@ -145,6 +156,7 @@ impl Supervisor {
 
     fn try_start(&self, env: &Env, id: u64, request: &str) -> nsrs_core::error::Result<Vec<Option<OwnedFd>>> {
         let request = ContainerRequest::parse(request)?;
+        check_count(request.pass.len())?;
         let stdio = stdio(&request.stdio)?;
         let passed = request.pass.iter().copied().map(passed).collect::<nsrs_core::error::Result<Vec<_>>>()?;
         let theirs = stdio.theirs.iter().map(AsFd::as_fd);
