@@ -10,6 +10,8 @@ export declare class Supervisor {
   constructor(executable: string, onEvent: (arg: NativeEvent) => void, inLoop: boolean)
   /** Starts the container of a [`ContainerRequest`]. Every outcome, failures too, comes as an event. */
   start(request: string): StartedContainer
+  /** Takes an end of a pipe that [`Supervisor::start`] has made: it is the caller's to close from here on. */
+  take(fd: number): void
   /** Resolves the plan of a [`ContainerRequest`] and touches nothing; the answer is an event with the returned number. */
   explain(request: string): number
   /** Finds out what the host can do; the answer is an event with the returned number. */
@@ -316,7 +318,10 @@ export declare function runInPlace(executable: string, request: string, ignoredS
 export interface StartedContainer {
   /** Its number in events. */
   id: number
-  /** The caller's ends of the pipes for standard input, output and error, the caller's to close; -1 where there is none. */
+  /**
+   * The caller's ends of the pipes for standard input, output and error; -1 where there is none. They are closed with the
+   * thread, until they are taken.
+   */
   stdio: Array<number>
 }
 

@@ -1,9 +1,10 @@
 import { PassThrough, pipeline, type Readable, type Writable } from 'node:stream'
 import { close } from './streams.ts'
+import { take } from './supervisor.ts'
 
 /**
- * This side's end of a pipe: a stream when somebody wants it, else a descriptor that is closed at the end. The pipe may come
- * later (`undefined`); what is done with the stream meanwhile waits for it.
+ * This side's end of a pipe: a stream when somebody wants it, else a descriptor that is closed at the end, and the addon's
+ * until then. The pipe may come later (`undefined`); what is done with the stream meanwhile waits for it.
  */
 export class End<Stream extends Readable | Writable> {
   stream: Stream | PassThrough | undefined
@@ -16,7 +17,7 @@ export class End<Stream extends Readable | Writable> {
 
   get(): Stream | PassThrough | null {
     if (this.stream === undefined && this.fd !== -1) {
-      this.stream = this.fd === undefined ? new PassThrough() : this.open(this.fd)
+      this.stream = this.fd === undefined ? new PassThrough() : this.open(take(this.fd))
       if (this.fd !== undefined) this.fd = -1
     }
     return this.stream ?? null
@@ -26,14 +27,14 @@ export class End<Stream extends Readable | Writable> {
   arrive(fd: number): void {
     this.fd = fd
     if (this.stream === undefined || fd < 0) return
-    this.join(this.stream as PassThrough, this.open(fd))
+    this.join(this.stream as PassThrough, this.open(take(fd)))
     this.fd = -1
   }
 
   close(): void {
     // It will never come.
     if (this.fd === undefined) (this.stream as PassThrough | undefined)?.end()
-    else if (this.fd >= 0) close(this.fd)
+    else if (this.fd >= 0) close(take(this.fd))
     this.fd = -1
   }
 }

@@ -6,7 +6,10 @@ import { connect, type Listener, listen } from './supervisor.ts'
 /** What the addon calls a new pipe. */
 const PIPE = -1
 
-/** A container that was asked for, and this side's ends of its pipes (-1 where there is none). */
+/**
+ * A container that was asked for, and this side's ends of its pipes (-1 where there is none). They are the addon's until they
+ * are taken: a worker may be terminated before.
+ */
 export interface Launched {
   id: number
   stdin: number

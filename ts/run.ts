@@ -10,7 +10,7 @@ import type { OfImage, RunOptions, Stdio } from './options.ts'
 import { commandLine, type Result, toExit } from './result.ts'
 import { signalNumber } from './signals.ts'
 import { hasFiles, readable, writable } from './streams.ts'
-import { connect } from './supervisor.ts'
+import { connect, take } from './supervisor.ts'
 import { Terminal } from './terminal.ts'
 import { checkCommand, checkOptions } from './validate.ts'
 
@@ -129,13 +129,13 @@ class Run {
     }
     if (stdout >= 0) {
       this.#missing++
-      this.#stdout = new Collector(readable(stdout), most, end, full)
+      this.#stdout = new Collector(readable(take(stdout)), most, end, full)
     }
     if (stderr >= 0) {
       this.#missing++
-      this.#stderr = new Collector(readable(stderr), most, end, full)
+      this.#stderr = new Collector(readable(take(stderr)), most, end, full)
     }
-    if (write >= 0) this.#feed(write)
+    if (write >= 0) this.#feed(take(write))
   }
 
   #feed(fd: number): void {

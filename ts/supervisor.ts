@@ -26,6 +26,12 @@ export function connect(): Supervisor {
   return supervisor
 }
 
+/** Takes an end of a pipe out of the addon's hands, which closes it with this thread: it is ours to close from here on. */
+export function take(fd: number): number {
+  connect().take(fd)
+  return fd
+}
+
 /** Gives a request's events to a listener, until its last one. Events come in later turns of the event loop. */
 export function listen(id: number, listener: Listener): void {
   listeners.set(id, listener)

@@ -1,7 +1,7 @@
 import { Worker } from 'node:worker_threads'
 import test from 'ava'
 import { run } from '../../ts/index.ts'
-import { busybox, containers, until } from '../helpers/host.ts'
+import { busybox, containers, openFiles, until } from '../helpers/host.ts'
 
 const root = busybox()
 const library = new URL('../../dist/index.js', import.meta.url).href
@@ -67,4 +67,17 @@ test('a worker does not wait for a main thread that is busy', async (t) => {
   await new Promise((resolve) => worker.once('online', resolve))
   t.not(Atomics.wait(flag, 0, 0, 30_000), 'timed-out')
   t.is(await message, 'done')
+})
+
+test('a worker that is terminated leaves no pipe of a container open', async (t) => {
+  await run('true', box)
+  const before = openFiles()
+  for (let round = 0; round < 3; round++) {
+    const { worker, message } = inWorker(
+      "for (let n = 0; n < 5; n++) spawn('sleep', ['600'], options).on('error', () => {}); parentPort.postMessage('started')",
+    )
+    t.is(await message, 'started')
+    await worker.terminate()
+  }
+  t.true(await until(() => openFiles() <= before), `${before} before, ${openFiles()} now`)
 })

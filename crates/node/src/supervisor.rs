@@ -1,7 +1,7 @@
 //! The supervisor as JavaScript sees it: one object for each thread that loaded the package.
 
-use std::collections::HashSet;
-use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::collections::{HashMap, HashSet};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,7 +29,8 @@ type Callback = ThreadsafeFunction<Delivery, (), NativeEvent, Status, false, tru
 pub struct StartedContainer {
     /// Its number in events.
     pub id: f64,
-    /// The caller's ends of the pipes for standard input, output and error, the caller's to close; -1 where there is none.
+    /// The caller's ends of the pipes for standard input, output and error; -1 where there is none. They are closed with the
+    /// thread, until they are taken.
     pub stdio: Vec<i32>,
 }
 
@@ -39,6 +40,8 @@ pub struct Supervisor {
     executable: String,
     callback: Arc<Mutex<Callback>>,
     open: Arc<Mutex<HashSet<u64>>>,
+    /// Ends of pipes that nobody has taken yet, by number.
+    ends: Arc<Mutex<HashMap<RawFd, OwnedFd>>>,
     in_loop: bool,
 }
 
@@ -125,7 +128,9 @@ impl Supervisor {
             .build_callback(|context| Ok(NativeEvent::from(context.value)))?;
         let open = Arc::new(Mutex::new(HashSet::new()));
         // A worker that is terminated takes its containers along; for the main thread the supervisor sees the socket close.
-        env.add_env_cleanup_hook(Arc::clone(&open), |open| {
+        let ends: Arc<Mutex<HashMap<RawFd, OwnedFd>>> = Arc::default();
+        env.add_env_cleanup_hook((Arc::clone(&open), Arc::clone(&ends)), |(open, ends)| {
+            lock(&ends).clear();
             if let Some(connection) = connection::running() {
                 for id in lock(&open).drain() {
                     let _ = connection.tell(&Request::Kill { id, signal: Some(9) }, &[]);
@@ -137,7 +142,7 @@ impl Supervisor {
         {
             connection.listen_in_thread().map_err(|error| Error::from_reason(error.to_string()))?;
         }
-        Ok(Supervisor { executable, callback: Arc::new(Mutex::new(callback)), open, in_loop })
+        Ok(Supervisor { executable, callback: Arc::new(Mutex::new(callback)), open, ends, in_loop })
     }
 
     /// Starts the container of a [`ContainerRequest`]. Every outcome, failures too, comes as an event.
@@ -148,10 +153,21 @@ impl Supervisor {
             self.fail(id, error);
             Vec::new()
         });
-        let number = |fd: Option<OwnedFd>| fd.map_or(-1, IntoRawFd::into_raw_fd);
-        let mut numbers: Vec<i32> = ours.into_iter().map(number).collect();
+        let mut ends = lock(&self.ends);
+        let mut keep = |fd: OwnedFd| {
+            let number = fd.as_raw_fd();
+            ends.insert(number, fd);
+            number
+        };
+        let mut numbers: Vec<i32> = ours.into_iter().map(|fd| fd.map_or(-1, &mut keep)).collect();
         numbers.resize(3, -1);
         StartedContainer { id: id as f64, stdio: numbers }
+    }
+
+    /// Takes an end of a pipe that [`Supervisor::start`] has made: it is the caller's to close from here on.
+    #[napi]
+    pub fn take(&self, fd: i32) {
+        lock(&self.ends).remove(&fd).map(IntoRawFd::into_raw_fd);
     }
 
     fn try_start(&self, env: &Env, id: u64, request: &str) -> nsrs_core::error::Result<Vec<Option<OwnedFd>>> {
