@@ -1,8 +1,10 @@
 import { constants } from 'node:os'
+import type { ContainerOptions } from '../ts/binding.d.ts'
 import { executeAloud } from '../ts/images/execute.ts'
-import { lack, type PullPolicy } from '../ts/images/provide.ts'
+import { checkAhead, lack, type PullPolicy } from '../ts/images/provide.ts'
 import { peekIgnoredSignals } from './inherited.ts'
-import { report } from './report.ts'
+import { report, reportError } from './report.ts'
+import { known } from './wish.ts'
 
 /** What the command line says of an image. */
 export interface Image {
@@ -15,10 +17,20 @@ export interface Image {
 
 /**
  * Brings an image into the store if it has to be: on a terminal, live. Returns the exit code of what failed, else
- * `undefined`.
+ * `undefined`. What is wrong with these arguments and options, whatever the image is, is told before.
  */
-export async function provide({ name, platform, pull, quiet, progress }: Image): Promise<number | undefined> {
+export async function provide(
+  { name, platform, pull, quiet, progress }: Image,
+  args: readonly string[],
+  options: ContainerOptions,
+): Promise<number | undefined> {
   ignoreAgain()
+  try {
+    const [command, ...rest] = args
+    await checkAhead(command, rest, known(options))
+  } catch (error) {
+    return reportError(error)
+  }
   const missing = lack({ image: name, platform, pull })
   if (missing === undefined) return undefined
   const hint = `nsrs run -- ${name} runs a command of this host, on its own tree`

@@ -30,7 +30,7 @@ export async function start({ args: words, given, dashes }: Line): Promise<void>
     // Nearly always it is there, and what could bring it isn't even read.
     if (pull === 'always' || native().binding.imageObstacle(image, platform)) {
       const { provide } = await import('./commands.ts')
-      const code = await provide({ name: image, platform, pull, quiet, progress })
+      const code = await provide({ name: image, platform, pull, quiet, progress }, args, wish.options)
       if (code !== undefined) {
         process.exitCode = code
         return

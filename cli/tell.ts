@@ -1,14 +1,12 @@
-import { explain } from '../ts/explain.ts'
+import { explainWords } from '../ts/explain.ts'
 import { FAILED, report, reportError, say } from './report.ts'
-import type { Own, Wish } from './wish.ts'
+import { known, type Own, type Wish } from './wish.ts'
 
 /** Explains, or tells every problem: those of the command line and those of the plan together. */
 export async function tell(args: string[], { options, problems }: Wish, own: Own): Promise<void> {
   try {
     const [command, ...rest] = args
-    const known = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined))
-    // Only an image can do without: it has a command of its own.
-    const { text, plan } = await (command === undefined ? explain(known) : explain(command, rest, known))
+    const { text, plan } = await explainWords(command, rest, known(options))
     if (problems.length === 0) say(own.format === 'json' ? `${JSON.stringify(plan, null, 2)}\n` : text)
     else process.exitCode = report(problems)
   } catch (error) {

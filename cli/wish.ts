@@ -66,6 +66,11 @@ export function understand(given: Record<string, unknown>): Wish {
   return { options: options as ContainerOptions, preserveFds, problems }
 }
 
+/** The options that were given, as the library takes them. */
+export function known(options: ContainerOptions): ContainerOptions {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined))
+}
+
 /** What was given that only an image could use. */
 export function withoutImage(own: Own): Problem[] {
   const given = (['pull', 'quiet', 'progress'] as const).filter((key) => own[key] !== undefined)

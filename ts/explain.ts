@@ -23,6 +23,15 @@ export async function explain(
   third?: ContainerOptions,
 ): Promise<Explanation> {
   const [command, args, options] = split(first, second, third)
+  return explainWords(command, args, options)
+}
+
+/** The same, of a command that only an image can do without. */
+export async function explainWords(
+  command: string | undefined,
+  args: readonly string[],
+  options: ContainerOptions,
+): Promise<Explanation> {
   checkCommand(command, args, options)
   checkOptions(options)
   const { text, json } = await question(

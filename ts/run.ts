@@ -44,7 +44,7 @@ export function run(
     options.signal?.throwIfAborted()
     if (options.killSignal !== undefined) signalNumber(options.killSignal, 'killSignal')
     const begin = () => void new Run(command, args, options, resolve, reject)
-    const brought = provide(options)
+    const brought = provide(command, args, options)
     if (brought === undefined) begin()
     else {
       brought

@@ -25,5 +25,5 @@ export function spawn(
   checkCommand(command, args, options)
   checkOptions(options)
   options.signal?.throwIfAborted()
-  return new Process(command, args, options, bringing(options))
+  return new Process(command, args, options, bringing(command, args, options))
 }

@@ -267,6 +267,21 @@ unless(noRegistry(), asEach, 'an image that is missing is pulled', async (t, pla
   t.regex(missing.stderr, /hint: nsrs run -- /)
 })
 
+asEach('what is wrong with a call is told before its image is pulled', async (t, place) => {
+  // Nobody listens there.
+  const image = '127.0.0.1:1/nothing:1'
+  const long = 'x'.repeat(80)
+  const wrong = ['--cap-add', 'FOO', '-v', 'rel', '-h', long]
+  const { code, stderr } = await place.run([...wrong, image], { timeout: 20_000 })
+  t.is(code, 125)
+  for (const what of [/FOO/, /rel/, /hostname/]) t.regex(stderr, what)
+  t.notRegex(stderr, /127\.0\.0\.1:1/)
+  const options = { rootfs: { image }, capAdd: ['FOO'], hostname: long }
+  const [done] = await place.batch([{ command: 'true', options }], { timeout: 20_000 })
+  t.is(done?.code, 'ERR_NSRS_INVALID_ARGUMENT')
+  t.regex(done?.message ?? '', /hostname.*FOO/s)
+})
+
 unless(noRegistry(), asEach, 'whatever ends nsrs run while it pulls ends the pull', async (t, place) => {
   const address = await registry()
   const reference = `${await slowed(address, 1_000_000)}/box:1`

@@ -1,7 +1,9 @@
 import { imageOf } from '../arguments.ts'
 import type { ErrorRecord } from '../binding.d.ts'
+import { fromRecords, NsrsError } from '../errors.ts'
+import { explainWords } from '../explain.ts'
 import { native } from '../native.ts'
-import type { ProcessOptions } from '../options.ts'
+import type { ContainerOptions, ProcessOptions } from '../options.ts'
 
 /** When an image is pulled before a container runs from it: each time, if it isn't in the store, or not at all. */
 export type PullPolicy = 'always' | 'missing' | 'never'
@@ -34,13 +36,35 @@ export function lack({ image, platform, pull }: Wanted): Lack | undefined {
  * Brings the image that a container is to run from, if it has to be brought; nothing, if the container can be asked for at
  * once. What can't be had at all is the supervisor's to say, together with whatever else is wrong.
  */
-export function provide(options: ProcessOptions): Promise<void> | undefined {
+export function provide(
+  command: string | undefined,
+  args: readonly string[],
+  options: ProcessOptions,
+): Promise<void> | undefined {
   const { platform, pull = 'missing', signal } = options
   const image = imageOf(options)
   if (image === undefined) return undefined
   const missing = lack({ image, platform, pull })
   if (missing === undefined || 'failure' in missing) return undefined
-  return bring(missing, pull, signal)
+  return checkAhead(command, args, options).then(() => bring(missing, pull, signal))
+}
+
+/**
+ * Tells what is wrong with a call whatever its image is, where that is missing: to bring it may take long.
+ *
+ * @throws {@link NsrsError} with every such problem.
+ */
+export async function checkAhead(command: string | undefined, args: readonly string[], options: ContainerOptions) {
+  const image = imageOf(options)
+  const obstacle = image === undefined ? null : native().binding.imageObstacle(image, options.platform)
+  if (!obstacle) return
+  try {
+    await explainWords(command, args, options)
+  } catch (error) {
+    if (!(error instanceof NsrsError)) throw error
+    const others = error.errors.filter(({ message }) => message !== obstacle.message)
+    if (others.length > 0) throw fromRecords(others)
+  }
 }
 
 /** An image on its way, and how to stop it. */
@@ -50,10 +74,14 @@ export interface Bringing {
 }
 
 /** As {@link provide}, for who may have enough of it before it is over. */
-export function bringing(options: ProcessOptions): Bringing | undefined {
+export function bringing(
+  command: string | undefined,
+  args: readonly string[],
+  options: ProcessOptions,
+): Bringing | undefined {
   if (imageOf(options) === undefined) return undefined
   const control = new AbortController()
-  const brought = provide({ ...options, signal: control.signal })
+  const brought = provide(command, args, { ...options, signal: control.signal })
   return brought && { brought, control }
 }
 
