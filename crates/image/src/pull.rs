@@ -1,6 +1,6 @@
 //! `pull`: an image from a registry into the store, each layer unpacked while it comes in.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -125,8 +125,8 @@ fn complete(store: &Store, digest: &Digest, options: &Options) -> Result<bool> {
     if !options.unpack {
         return Ok(true);
     }
-    for diff_id in config.diff_ids {
-        if store.layer(&diff_id)?.is_none() {
+    for (layer, diff_id) in image.layers.iter().zip(&config.diff_ids) {
+        if !store.has_unpacked(&layer.digest, diff_id)? {
             return Ok(false);
         }
     }
@@ -218,6 +218,14 @@ fn check_config(
         let why = format!("the manifest has {layers} layers, the configuration {ids}");
         return Err(Error::new(Code::ImageInvalid, "pull", why).on(reference.familiar()));
     }
+    let mut seen = HashMap::new();
+    for (layer, diff_id) in image.layers.iter().zip(&config.diff_ids) {
+        let said = (layer.size, diff_id);
+        if *seen.entry(layer.digest).or_insert(said) != said {
+            let why = format!("its layer {} is listed with different sizes or diff ids", layer.digest);
+            return Err(Error::new(Code::ImageInvalid, "pull", why).on(reference.familiar()));
+        }
+    }
     let own = config.platform();
     // What an index says of its images was looked at already.
     if chosen || own.arch.is_empty() || platform.distance(&own).is_some() {
@@ -295,18 +303,18 @@ impl Fetcher<'_> {
         }
     }
 
-    /// One layer: fetched if it isn't there, unpacked if it isn't.
+    /// One layer: fetched if it isn't there, unpacked if it isn't, and held against its diff id unless that was done.
     fn layer(&self, layer: &manifest::Descriptor, diff_id: &Digest) -> Result<()> {
-        let here = !self.options.unpack || self.store.layer(diff_id)?.is_some();
+        let here = !self.options.unpack || self.store.has_unpacked(&layer.digest, diff_id)?;
         let mut fetched = self.blob(layer, (!here).then_some(diff_id))?;
         while !here && !fetched {
             self.tell(layer, Phase::Unpacking, 0);
             let unpacked = self
                 .store
                 .open_blob(&layer.digest)
-                .and_then(|file| self.store.unpack_layer(diff_id, file, &self.options.unpacking));
+                .and_then(|file| self.store.unpack_blob(&layer.digest, diff_id, file, &self.options.unpacking));
             match unpacked {
-                Ok(_) => break,
+                Ok(()) => break,
                 // Where the blob is damaged on disk it is gone now, and fetched again.
                 Err(error) if error.code == Code::ImageInvalid && self.store.check(&layer.digest).is_err() => {
                     if self.store.has(&layer.digest) {
@@ -330,6 +338,14 @@ impl Fetcher<'_> {
         // One of another size is damaged, and removed by this; a configuration is read anyway.
         if self.store.size(&blob.digest).is_some_and(|size| size != blob.size || blob.digest == self.config) {
             let _ = self.store.check(&blob.digest);
+        }
+        if let Some(size) = self.store.size(&blob.digest).filter(|size| *size != blob.size) {
+            let why = format!("the manifest says {} bytes, and it has {size}", blob.size);
+            return Err(Error::new(Code::ImageInvalid, "pull", why).on(format!(
+                "{} of {}",
+                blob.digest,
+                self.reference.familiar()
+            )));
         }
         loop {
             let ingest = match self.store.try_ingest(&blob.digest)? {
@@ -395,11 +411,11 @@ impl Fetcher<'_> {
         let give_up = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let unpacking = scope.spawn(|| {
-                let result = self.store.unpack_layer(diff_id, input, &self.options.unpacking);
+                let result = self.store.unpack_blob(&blob.digest, diff_id, input, &self.options.unpacking);
                 // Where the archive makes no sense, its digest must tell whether it came as it was sent.
                 let final_ = result.as_ref().is_err_and(|error| error.code != Code::ImageInvalid);
                 give_up.store(final_, Ordering::Relaxed);
-                result.map(drop)
+                result
             });
             let received = self.receive(blob, ingest, mirrors, &give_up);
             if received.is_ok() && !unpacking.is_finished() {

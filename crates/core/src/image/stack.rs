@@ -56,18 +56,19 @@ impl Stack {
 }
 
 impl Store {
-    /// Unpacks the layers of an image that aren't yet, each once, two at a time. `told` hears of each of these (by its
+    /// Unpacks the layers of an image that aren't yet, each once, two at a time, and holds those that are against the blobs
+    /// that the image names for them, where that wasn't done before. `told` hears of each of these (by its
     /// blob) how many bytes of it were read, and at its end `None`.
     ///
     /// # Errors
-    /// Those of [`Store::unpack_layer`]; the first is told.
+    /// Those of [`Store::unpack_blob`]; the first is told.
     pub fn unpack_image(&self, image: &Image, options: &Options, told: Option<&LayerTold>) -> Result<()> {
         let work: Vec<(Digest, Digest)> =
             image.layers()?.into_iter().zip(image.config.diff_ids.iter().copied()).collect();
         let next = std::sync::atomic::AtomicUsize::new(0);
         let one_by_one = || -> Result<()> {
             while let Some((blob, diff_id)) = work.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
-                if self.layer(diff_id)?.is_none() {
+                if !self.has_unpacked(blob, diff_id)? {
                     let mut options = options.clone();
                     if let Some(told) = told.cloned() {
                         let blob = *blob;
@@ -75,7 +76,7 @@ impl Store {
                     }
                     let result = self
                         .open_blob(blob)
-                        .and_then(|file| self.unpack_layer(diff_id, file, &options))
+                        .and_then(|file| self.unpack_blob(blob, diff_id, file, &options))
                         // Whether the image is to blame, or its blob is damaged, only its digest tells.
                         .map_err(|error| match error.code {
                             Code::ImageInvalid => {

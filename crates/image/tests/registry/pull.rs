@@ -167,27 +167,11 @@ fn a_layer_of_another_diff_id_is_an_error_and_nothing_of_it_can_be_used() {
     }
     let registry = Registry::start();
     let source = Source::new(&[100_000]);
-    // Its configuration, changed to name another diff id, and all that names the configuration.
-    let blobs = source.dir.path("oci/blobs/sha256");
-    let read =
-        |path: &std::path::Path| -> serde_json::Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
-    let hex = |descriptor: &serde_json::Value| descriptor["digest"].as_str().unwrap()["sha256:".len()..].to_owned();
-    let put = |descriptor: &mut serde_json::Value, value: &serde_json::Value| {
-        let bytes = value.to_string().into_bytes();
-        let digest = nsrs_core::image::digest::Digest::of(&bytes);
-        fs::write(blobs.join(digest.hex()), &bytes).unwrap();
-        descriptor["digest"] = digest.to_string().into();
-        descriptor["size"] = bytes.len().into();
-    };
-    let index_path = source.dir.path("oci/index.json");
-    let mut index = read(&index_path);
-    let mut manifest = read(&blobs.join(hex(&index["manifests"][0])));
-    let mut config = read(&blobs.join(hex(&manifest["config"])));
     let other = nsrs_core::image::digest::Digest::of(b"another").to_string();
-    let right = std::mem::replace(&mut config["rootfs"]["diff_ids"][1], other.as_str().into());
-    put(&mut manifest["config"], &config);
-    put(&mut index["manifests"][0], &manifest);
-    fs::write(&index_path, index.to_string()).unwrap();
+    let mut right = serde_json::Value::Null;
+    source.change(|_, config| {
+        right = std::mem::replace(&mut config["rootfs"]["diff_ids"][1], other.as_str().into());
+    });
     source.copy_to(&registry, "a:1", &[]);
     let (nsrs, name) = (Nsrs::new(), registry.image("a:1"));
     for _ in 0..2 {
@@ -206,6 +190,65 @@ fn a_layer_of_another_diff_id_is_an_error_and_nothing_of_it_can_be_used() {
     // Taken packed, it is found when it is to be unpacked.
     nsrs.works(&["pull", "--no-unpack", &name]);
     nsrs.fails(&["prepare", &name], &["verify the layer", &other]);
+}
+
+#[test]
+fn a_layer_is_held_against_its_diff_id_whatever_the_store_has() {
+    if !ready() {
+        return;
+    }
+    let registry = Registry::start();
+    let (good, bad) = (Source::new(&[1000]), Source::new(&[1000]));
+    good.copy_to(&registry, "good:1", &[]);
+    let mut known = serde_json::Value::Null;
+    good.change(|_, config| known = config["rootfs"]["diff_ids"][1].clone());
+    bad.change(|_, config| config["rootfs"]["diff_ids"][1] = known.clone());
+    bad.copy_to(&registry, "bad:1", &[]);
+    let proxy = Faulty::before(&registry.address);
+    let nsrs = Nsrs::new();
+    nsrs.works(&["pull", &proxy.image("good:1")]);
+    proxy.asked();
+    // The second time the blob is there, too.
+    for _ in 0..2 {
+        nsrs.fails(&["pull", &proxy.image("bad:1")], &["verify the layer", known.as_str().unwrap()]);
+    }
+    let listed = nsrs.works(&["images", "--format", "json"]).stdout;
+    assert!(listed.contains("good:1") && !listed.contains("bad:1"), "{listed}");
+    // What was seen to belong together isn't looked at again.
+    proxy.asked();
+    assert!(nsrs.works(&["pull", &proxy.image("good:1")]).stderr.contains("is here already"));
+    assert_eq!(proxy.asked().len(), 1);
+    // Taken packed, it is found when it is unpacked.
+    nsrs.works(&["pull", "--no-unpack", &proxy.image("bad:1")]);
+    nsrs.fails(&["prepare", &proxy.image("bad:1")], &["verify the layer"]);
+}
+
+#[test]
+fn a_layer_that_is_listed_in_two_ways_is_an_error() {
+    if !ready() {
+        return;
+    }
+    let registry = Registry::start();
+    let other = nsrs_core::image::digest::Digest::of(b"another").to_string();
+    let (twice, size) = (Source::new(&[10]), Source::new(&[10]));
+    size.copy_to(&registry, "right:1", &[]);
+    twice.change(|manifest, config| {
+        let first = manifest["layers"][0].clone();
+        manifest["layers"].as_array_mut().unwrap().push(first);
+        config["rootfs"]["diff_ids"].as_array_mut().unwrap().push(other.into());
+        config["history"] = serde_json::json!([]);
+    });
+    size.change(|manifest, _| {
+        let layer = &mut manifest["layers"][1]["size"];
+        *layer = (layer.as_u64().unwrap() + 1).into();
+    });
+    for (source, why) in [(&twice, "listed with different"), (&size, "the manifest says")] {
+        source.put_to(&registry, "wrong");
+        let nsrs = Nsrs::new();
+        nsrs.works(&["pull", &registry.image("right:1")]);
+        nsrs.fails(&["pull", &registry.image("wrong:1")], &["pull", why]);
+        assert!(!nsrs.works(&["images"]).stdout.contains("wrong"));
+    }
 }
 
 #[test]

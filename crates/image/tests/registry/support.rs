@@ -147,6 +147,28 @@ impl Registry {
         let answer = speak(&self.address, request.as_bytes());
         assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
     }
+
+    /// Puts a blob into a repository.
+    pub fn put_blob(&self, name: &str, bytes: &[u8]) {
+        let begin = format!(
+            "POST /v2/{name}/blobs/uploads/ HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+            self.address
+        );
+        let answer = speak(&self.address, begin.as_bytes());
+        let location =
+            answer.lines().find_map(|line| line.strip_prefix("Location: ")).expect(&answer).trim().to_owned();
+        let path = location.split_once(&self.address).map_or(location.as_str(), |(_, path)| path);
+        let mut request = format!(
+            "PUT {path}&digest={} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+            Digest::of(bytes),
+            self.address,
+            bytes.len()
+        )
+        .into_bytes();
+        request.extend(bytes);
+        let answer = speak(&self.address, &request);
+        assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    }
 }
 
 impl Drop for Registry {
@@ -230,6 +252,40 @@ impl Source {
 
     pub fn name(&self) -> String {
         format!("oci:{}:image", self.dir.path("oci").display())
+    }
+
+    /// Changes its manifest and its configuration, and all that names them.
+    pub fn change(&self, change: impl FnOnce(&mut serde_json::Value, &mut serde_json::Value)) {
+        let blobs = self.dir.path("oci/blobs/sha256");
+        let read = |path: &Path| -> serde_json::Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
+        let hex = |descriptor: &serde_json::Value| descriptor["digest"].as_str().unwrap()["sha256:".len()..].to_owned();
+        let put = |descriptor: &mut serde_json::Value, value: &serde_json::Value| {
+            let bytes = value.to_string().into_bytes();
+            let digest = Digest::of(&bytes);
+            fs::write(blobs.join(digest.hex()), &bytes).unwrap();
+            descriptor["digest"] = digest.to_string().into();
+            descriptor["size"] = bytes.len().into();
+        };
+        let index_path = self.dir.path("oci/index.json");
+        let mut index = read(&index_path);
+        let mut manifest = read(&blobs.join(hex(&index["manifests"][0])));
+        let mut config = read(&blobs.join(hex(&manifest["config"])));
+        change(&mut manifest, &mut config);
+        put(&mut manifest["config"], &config);
+        put(&mut index["manifests"][0], &manifest);
+        fs::write(&index_path, index.to_string()).unwrap();
+    }
+
+    /// Puts its blobs into a registry and its manifest beside them, which need not fit: `NAME:1`.
+    pub fn put_to(&self, registry: &Registry, name: &str) {
+        let index = fs::read_to_string(self.dir.path("oci/index.json")).unwrap();
+        let index: serde_json::Value = serde_json::from_str(&index).unwrap();
+        let digest = index["manifests"][0]["digest"].as_str().unwrap()["sha256:".len()..].to_owned();
+        for entry in fs::read_dir(self.dir.path("oci/blobs/sha256")).unwrap() {
+            registry.put_blob(name, &fs::read(entry.unwrap().path()).unwrap());
+        }
+        let manifest = fs::read_to_string(self.dir.path("oci/blobs/sha256").join(digest)).unwrap();
+        registry.put_manifest(name, "1", "application/vnd.oci.image.manifest.v1+json", &manifest);
     }
 
     /// Copies it into a registry, by skopeo.

@@ -70,6 +70,7 @@ pub fn import(store: &Store, input: impl Read + Send, about: &About, options: &O
         if layer.record.unpacked.entries == 0 {
             return Err(Error::new(Code::ImageInvalid, "import the root file system", "the archive is empty"));
         }
+        store.note_pair(&digest, &diff_id)?;
         finish(store, about, name.as_deref(), (digest, size, compression), &diff_id)
     })();
     drop(guard);
@@ -93,7 +94,7 @@ pub fn import_directory(store: &Store, directory: &Path, about: &About, options:
             packer.finish()?.into_inner().map_err(|error| crate::image::tar::read::read_error(error.into_error()))?;
         let size = ingest.offset();
         let digest = ingest.commit()?;
-        store.unpack_layer(&digest, store.open_blob(&digest)?, options)?;
+        store.unpack_blob(&digest, &digest, store.open_blob(&digest)?, options)?;
         finish(store, about, name.as_deref(), (digest, size, Compression::None), &digest)
     })();
     drop(guard);

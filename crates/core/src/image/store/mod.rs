@@ -7,6 +7,7 @@
 //! ingest/HEX                 blobs that are still coming in, each locked by who fetches it
 //! layers/HEX/fs              unpacked layers by the digest of their uncompressed archive (diff id)
 //! settled/HEX                which of them have reached the disk
+//! packed/HEX                 which of them a blob was seen to unpack to
 //! stacked/HEX                chains whose last layer stands over those below as it is
 //! containers/ID              what a running container has changed; locked by its supervisor
 //! lock                       shared by all who write, exclusive for who removes
@@ -18,6 +19,7 @@
 mod index;
 mod ingest;
 mod layers;
+mod pairs;
 mod prune;
 mod repair;
 #[cfg(test)]
@@ -259,7 +261,7 @@ impl Store {
 }
 
 /// What is in the directory of a store, complete or not, and of a new disk.
-const OWN: [&str; 11] = [
+const OWN: [&str; 12] = [
     "blobs",
     "containers",
     "index.json",
@@ -269,6 +271,7 @@ const OWN: [&str; 11] = [
     "lock",
     "lost+found",
     "oci-layout",
+    pairs::PACKED,
     "settled",
     super::stack::FITS,
 ];

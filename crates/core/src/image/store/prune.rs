@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::pairs::PACKED;
 use super::{Store, lock};
 use crate::error::{At, Code, Error, Result};
 use crate::image::config::chain_ids;
@@ -226,7 +227,7 @@ impl Store {
         Ok(())
     }
 
-    /// Notes of layers that are gone.
+    /// Notes of layers and blobs that are gone.
     fn prune_notes(&self, needed: &Needed) -> Result<()> {
         let remove = |folder: &str, stays: &dyn Fn(&str) -> bool| {
             let folder = self.root.join(folder);
@@ -239,6 +240,7 @@ impl Store {
             Ok(())
         };
         remove("settled", &|name| self.root.join("layers").join(name).exists())?;
+        remove(PACKED, &|name| self.root.join("blobs/sha256").join(name).exists())?;
         remove(FITS, &|name| needed.chains.contains(name))
     }
 

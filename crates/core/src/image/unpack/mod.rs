@@ -151,21 +151,41 @@ pub fn unpack(input: impl Read + Send, directory: &Path, options: &Options) -> R
             .and_then(|entries| stream.drain().map(|()| entries));
         // Ends the threads, if something failed.
         drop(stream);
-        let (found, size) = sum.join().map_err(|_| {
-            Error::new(Code::SetupFailed, "unpack the layer", "the thread that computes the digest panicked")
-        })?;
+        let (found, size) = digest(sum)?;
         let entries = result?;
-        if let Some(diff_id) = options.diff_id.filter(|diff_id| *diff_id != found) {
-            return Err(Error::new(
-                Code::ImageInvalid,
-                "verify the layer",
-                format!("its content has the diff id {found}"),
-            )
-            .on(diff_id.to_string())
-            .hint("the image's configuration and its layers don't belong together; pull or load it again"));
-        }
+        hold(found, options)?;
         place.finish(found, size, entries)
     })
+}
+
+/// Holds what is read against the diff id that it must have, and unpacks nothing.
+///
+/// # Errors
+/// It has another, or can't be read (`ImageInvalid`).
+pub fn verify(input: impl Read + Send, options: &Options) -> Result<()> {
+    let packed = AtomicU64::new(0);
+    let tell = options.tell.as_ref().map(|tell| &*tell.0);
+    let found = std::thread::scope(|scope| {
+        let (mut stream, sum) = stream::start(scope, input, &packed, &options.limits, tell)?;
+        let result = stream.drain();
+        drop(stream);
+        let found = digest(sum)?.0;
+        result.map(|()| found)
+    })?;
+    hold(found, options)
+}
+
+/// The digest and the size of a stream that has ended.
+fn digest(sum: stream::Sum<'_>) -> Result<(Digest, u64)> {
+    sum.join()
+        .map_err(|_| Error::new(Code::SetupFailed, "unpack the layer", "the thread that computes the digest panicked"))
+}
+
+fn hold(found: Digest, options: &Options) -> Result<()> {
+    let Some(diff_id) = options.diff_id.filter(|diff_id| *diff_id != found) else { return Ok(()) };
+    Err(Error::new(Code::ImageInvalid, "verify the layer", format!("its content has the diff id {found}"))
+        .on(diff_id.to_string())
+        .hint("the image's configuration and its layers don't belong together; pull or load it again"))
 }
 
 fn entries(reader: &mut Reader<&mut stream::Stream>, place: &mut place::Place, limits: &Limits) -> Result<u64> {
