@@ -115,6 +115,8 @@ struct State {
     /// When each layer was last told, and in which phase.
     told: HashMap<String, (Instant, Phase)>,
     screen: Screen,
+    /// Somebody will draw what the screen left out.
+    is_awaited: bool,
 }
 
 impl Progress {
@@ -145,7 +147,10 @@ impl Progress {
         }
         let line = match self.mode {
             Mode::Json => serde_json::to_string(event).unwrap_or_default(),
-            Mode::Live => return state.screen.show(event),
+            Mode::Live => {
+                state.screen.show(event);
+                return self.catch_up_later(&mut state);
+            }
             Mode::Quiet => match event {
                 Event::Warning { message } => format!("nsrs: {message}"),
                 _ => return,
@@ -159,6 +164,21 @@ impl Progress {
         if self.mode == Mode::Json && told.is_err_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) {
             crate::output::end_without_reader();
         }
+    }
+
+    /// Nothing more may be told for long, as while the disk is waited for: what was left out is drawn all the same.
+    fn catch_up_later(&self, state: &mut State) {
+        if !state.screen.is_behind() || state.is_awaited {
+            return;
+        }
+        let shared = self.state.clone();
+        let later = move || {
+            std::thread::sleep(live::FRAME);
+            let mut state = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            state.is_awaited = false;
+            state.screen.catch_up();
+        };
+        state.is_awaited = std::thread::Builder::new().name("progress".into()).spawn(later).is_ok();
     }
 
     /// Tells a warning.

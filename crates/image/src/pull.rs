@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use nsrs_core::error::{Code, Error, Result};
@@ -309,10 +309,11 @@ impl Fetcher<'_> {
         let mut fetched = self.blob(layer, (!here).then_some(diff_id))?;
         while !here && !fetched {
             self.tell(layer, Phase::Unpacking, 0);
+            let options = self.unpacking(layer, &Arc::new(AtomicBool::new(true)));
             let unpacked = self
                 .store
                 .open_blob(&layer.digest)
-                .and_then(|file| self.store.unpack_blob(&layer.digest, diff_id, file, &self.options.unpacking));
+                .and_then(|file| self.store.unpack_blob(&layer.digest, diff_id, file, &options));
             match unpacked {
                 Ok(()) => break,
                 // Where the blob is damaged on disk it is gone now, and fetched again.
@@ -327,6 +328,18 @@ impl Fetcher<'_> {
         }
         self.tell(layer, if here && !fetched { Phase::Present } else { Phase::Done }, layer.size);
         Ok(())
+    }
+
+    /// How a layer is unpacked: bytes are told when this is set, for while they come in that is what is told of.
+    fn unpacking(&self, layer: &manifest::Descriptor, is_told: &Arc<AtomicBool>) -> unpack::Options {
+        let (progress, is_told) = (self.client.progress().clone(), is_told.clone());
+        let (digest, total) = (layer.digest.to_string(), layer.size);
+        let tell = move |current| {
+            if is_told.load(Ordering::Relaxed) {
+                progress.tell(&Event::Layer { digest: digest.clone(), phase: Phase::Unpacking, current, total });
+            }
+        };
+        unpack::Options { tell: Some(unpack::Tell(Arc::new(tell))), ..self.options.unpacking.clone() }
     }
 
     /// Fetches a blob, and unpacks it at the same time if a diff id is given. Says whether anything was to be fetched.
@@ -409,9 +422,11 @@ impl Fetcher<'_> {
     ) -> Result<(), Broken> {
         let input = ingest.follow();
         let give_up = AtomicBool::new(false);
+        let is_told = Arc::new(AtomicBool::new(false));
+        let options = self.unpacking(blob, &is_told);
         std::thread::scope(|scope| {
             let unpacking = scope.spawn(|| {
-                let result = self.store.unpack_blob(&blob.digest, diff_id, input, &self.options.unpacking);
+                let result = self.store.unpack_blob(&blob.digest, diff_id, input, &options);
                 // Where the archive makes no sense, its digest must tell whether it came as it was sent.
                 let final_ = result.as_ref().is_err_and(|error| error.code != Code::ImageInvalid);
                 give_up.store(final_, Ordering::Relaxed);
@@ -420,6 +435,7 @@ impl Fetcher<'_> {
             let received = self.receive(blob, ingest, mirrors, &give_up);
             if received.is_ok() && !unpacking.is_finished() {
                 self.tell(blob, Phase::Unpacking, 0);
+                is_told.store(true, Ordering::Relaxed);
             }
             let unpacked = unpacking.join().unwrap_or_else(|_| {
                 let why = "the unpacker broke down";

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::{Event, Phase, closing, short, size};
 
 /// How often the lines are drawn.
-const FRAME: Duration = Duration::from_millis(100);
+pub const FRAME: Duration = Duration::from_millis(100);
 /// Over which time a rate is measured.
 const WINDOW: Duration = Duration::from_secs(3);
 
@@ -19,6 +19,8 @@ pub struct Screen {
     /// How many lines were drawn and can be drawn over.
     drawn: usize,
     last: Option<Instant>,
+    /// What was shown last isn't drawn yet.
+    is_behind: bool,
 }
 
 #[derive(Debug)]
@@ -52,7 +54,7 @@ impl Line {
                 format!("{name}  {verb:<11}  {of}{rate}")
             }
             Phase::Verifying => format!("{name}  verifying    {}", size(self.total)),
-            Phase::Unpacking => format!("{name}  unpacking    {}", size(self.total)),
+            Phase::Unpacking => format!("{name}  unpacking    {of}"),
             Phase::Present => format!("{name}  already there"),
             Phase::Done => format!("{name}  done         {}", size(self.total)),
         }
@@ -60,14 +62,14 @@ impl Line {
 }
 
 impl Screen {
-    /// Shows an event.
+    /// Shows an event. Bytes that moved right after a frame are left out of it: [`Screen::catch_up`] must be called then.
     pub fn show(&mut self, event: &Event) {
         let said = match event {
             Event::Layer { digest, phase, current, total } => {
-                self.update(digest, *phase, *current, *total);
-                let soon = self.last.is_some_and(|last| last.elapsed() < FRAME);
-                if !soon || (phase.is_end() && self.lines.iter().all(|line| line.phase.is_end())) {
-                    self.draw(None);
+                let is_new = self.update(digest, *phase, *current, *total);
+                match is_new || self.last.is_none_or(|last| last.elapsed() >= FRAME) {
+                    true => self.draw(None),
+                    false => self.is_behind = true,
                 }
                 return;
             }
@@ -83,16 +85,31 @@ impl Screen {
         self.draw(Some(&said));
     }
 
+    /// Was something left out?
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.is_behind
+    }
+
+    /// Draws what was left out.
+    pub fn catch_up(&mut self) {
+        if self.is_behind {
+            self.draw(None);
+        }
+    }
+
     /// Draws once more; what comes next stands below.
     pub fn end(&mut self) {
         if !self.lines.is_empty() {
             self.draw(None);
         }
         self.lines.clear();
-        self.drawn = 0;
+        (self.drawn, self.is_behind) = (0, false);
     }
 
-    fn update(&mut self, digest: &str, phase: Phase, current: u64, total: u64) {
+    /// Says whether the layer is a new one, or in a new phase.
+    fn update(&mut self, digest: &str, phase: Phase, current: u64, total: u64) -> bool {
+        let known = self.lines.len();
         let index = self.lines.iter().position(|line| line.digest == digest).unwrap_or_else(|| {
             let line = Line { digest: digest.to_owned(), phase, current, total, past: VecDeque::new() };
             self.lines.push(line);
@@ -100,7 +117,8 @@ impl Screen {
         });
         let line = &mut self.lines[index];
         let now = Instant::now();
-        if line.phase != phase {
+        let is_new = line.phase != phase || index == known;
+        if is_new {
             line.past.clear();
         }
         line.past.push_back((now, current));
@@ -108,6 +126,7 @@ impl Screen {
             line.past.pop_front();
         }
         (line.phase, line.current, line.total) = (phase, current, total);
+        is_new
     }
 
     fn draw(&mut self, said: Option<&str>) {
@@ -117,7 +136,7 @@ impl Screen {
         };
         let text = frame(&self.lines, self.drawn, said, width, height);
         self.drawn = self.lines.len().min(height - 1);
-        self.last = Some(Instant::now());
+        (self.last, self.is_behind) = (Some(Instant::now()), false);
         // One write, so that nothing flickers.
         let _ = std::io::stderr().write_all(text.as_bytes());
     }
@@ -171,6 +190,26 @@ mod tests {
     fn what_does_not_fit_is_left_out_and_cut() {
         let lines = [line("sha256:a", Phase::Done), line("sha256:b", Phase::Waiting), line("sha256:c", Phase::Waiting)];
         assert_eq!(frame(&lines, 0, None, 8, 3), "\rb  wait\x1b[K\n\rc  wait\x1b[K\n\x1b[J");
+    }
+
+    #[test]
+    fn a_phase_is_drawn_at_once_and_bytes_soon() {
+        let mut screen = Screen::default();
+        let mut show = |phase, current| {
+            screen.show(&Event::Layer { digest: "sha256:a".into(), phase, current, total: 2000 });
+            screen.is_behind()
+        };
+        let shown = [
+            show(Phase::Downloading, 1),
+            show(Phase::Downloading, 2000),
+            show(Phase::Verifying, 2000),
+            show(Phase::Unpacking, 0),
+            show(Phase::Unpacking, 700),
+        ];
+        assert_eq!(shown, [false, true, false, false, true]);
+        screen.catch_up();
+        assert!(!screen.is_behind());
+        assert_eq!(screen.lines[0].text(), "a  unpacking    700 B of 2.0 kB");
     }
 
     #[test]
