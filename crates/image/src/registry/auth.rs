@@ -243,7 +243,9 @@ async fn fetch(
             None => request,
         }
     };
-    let answer = super::connection::timely(request.send()).await.map_err(|why| why.of("the token service"))?;
+    let answer = super::connection::timely(super::connection::IDLE, request.send())
+        .await
+        .map_err(|why| why.of("the token service"))?;
     let status = answer.status();
     let wait = asked_wait(answer.headers(), std::time::SystemTime::now());
     let body = failure::body(answer, MOST_ANSWER).await.map_err(Trouble::passing)?;

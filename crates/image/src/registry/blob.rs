@@ -93,24 +93,34 @@ impl Pump {
         let mut sources = self.client.sources(&self.wanted.reference);
         sources.retain(|endpoint| self.wanted.mirrors || !endpoint.mirror);
         for endpoint in sources {
+            // Another layer may have found that out meanwhile.
+            if self.client.is_lost(&endpoint) {
+                continue;
+            }
             match self.from(&endpoint).await {
                 Ok(End::Complete | End::Unheard) => return,
-                Err(error) if endpoint.mirror => {
-                    let message = format!("the mirror {} was no use: {error}", endpoint.host());
-                    self.client.progress().warn(message);
+                Err((error, is_out)) if endpoint.mirror => {
+                    if !is_out || self.client.lose(&endpoint) {
+                        let message = format!("the mirror {} was no use: {error}", endpoint.host());
+                        self.client.progress().warn(message);
+                    }
                 }
-                Err(error) => drop(self.sender.send(Err(error)).await),
+                Err((error, _)) => drop(self.sender.send(Err(error)).await),
             }
         }
     }
 
-    async fn from(&mut self, endpoint: &Endpoint) -> Result<End> {
+    /// Fetches from one server. A failure says whether it was out of reach: then other blobs can't be had there either.
+    async fn from(&mut self, endpoint: &Endpoint) -> Result<End, (Error, bool)> {
         let client = self.client.clone();
         let mut backoff = client.backoff(endpoint);
         loop {
             match self.once(endpoint, &mut backoff).await {
                 Ok(end) => return Ok(end),
-                Err(trouble) => client.pause(endpoint, &mut backoff, trouble).await?,
+                Err(trouble) => {
+                    let is_out = matches!(trouble, Trouble::Passing { .. });
+                    client.pause(endpoint, &mut backoff, trouble).await.map_err(|error| (error, is_out))?;
+                }
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The client: what it knows of hosts, whom it believes, and the runtime that its requests run on.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,6 +37,8 @@ struct Shared {
     progress: Progress,
     hosts: Mutex<HashMap<(String, bool), Arc<HostState>>>,
     clients: Mutex<HashMap<ClientKey, reqwest::Client>>,
+    /// The addresses of mirrors that aren't asked any more.
+    lost: Mutex<HashSet<String>>,
 }
 
 /// Clients differ in whom they believe, and in whether a proxy stands between.
@@ -101,8 +103,14 @@ impl Client {
             .enable_all()
             .build()
             .map_err(|error| Error::os("start the threads of the network", "", &error))?;
-        let shared =
-            Shared { runtime: Some(runtime), options, progress, hosts: Mutex::default(), clients: Mutex::default() };
+        let shared = Shared {
+            runtime: Some(runtime),
+            options,
+            progress,
+            hosts: Mutex::default(),
+            clients: Mutex::default(),
+            lost: Mutex::default(),
+        };
         Ok(Client { shared: Arc::new(shared) })
     }
 
@@ -149,7 +157,7 @@ impl Client {
         Endpoint::new(host, "", false, self.state(host, false, scheme))
     }
 
-    /// Who may be asked for an image: mirrors first, the registry itself last.
+    /// Who may be asked for an image: mirrors first, but for those that were of no use, the registry itself last.
     #[must_use]
     pub fn sources(&self, reference: &Reference) -> Vec<Endpoint> {
         let mirrors = self.shared.options.mirrors.iter().filter(|mirror| mirror.of == reference.registry());
@@ -159,7 +167,19 @@ impl Client {
             let scheme = if mirror.url.scheme() == "http" { Scheme::Http } else { Scheme::Https };
             Endpoint::new(&host, mirror.url.path(), true, self.state(&host, true, scheme))
         });
-        mirrors.chain([self.registry(reference)]).collect()
+        mirrors.filter(|mirror| !self.is_lost(mirror)).chain([self.registry(reference)]).collect()
+    }
+
+    /// Asks a mirror no more. Says whether that is new.
+    pub fn lose(&self, mirror: &Endpoint) -> bool {
+        self.shared.lost.lock().unwrap_or_else(PoisonError::into_inner).insert(mirror.repository(mirror.host()))
+    }
+
+    /// Is this mirror asked no more?
+    #[must_use]
+    pub fn is_lost(&self, mirror: &Endpoint) -> bool {
+        let lost = self.shared.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        mirror.mirror && lost.contains(&mirror.repository(mirror.host()))
     }
 
     fn state(&self, host: &str, mirror: bool, scheme: Scheme) -> Arc<HostState> {

@@ -12,6 +12,8 @@ use super::tls;
 
 /// How long nothing may come.
 pub const IDLE: Duration = Duration::from_secs(60);
+/// How long a mirror may take for the head of an answer, connection and all.
+pub const MIRROR_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Why no answer came.
 #[derive(Debug)]
@@ -60,8 +62,11 @@ impl Failure {
 }
 
 /// Waits for an answer's head, but not forever.
-pub async fn timely(answer: impl Future<Output = reqwest::Result<Response>>) -> Result<Response, Failure> {
-    match tokio::time::timeout(IDLE, answer).await {
+pub async fn timely(
+    patience: Duration,
+    answer: impl Future<Output = reqwest::Result<Response>>,
+) -> Result<Response, Failure> {
+    match tokio::time::timeout(patience, answer).await {
         Err(_) => Err(Failure::Slow),
         Ok(Err(error)) if error.is_timeout() => Err(Failure::Slow),
         Ok(answer) => answer.map_err(Failure::Broken),

@@ -3,11 +3,13 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::time::Duration;
 
 use nsrs_core::error::{Code, Error, Result};
 use reqwest::Url;
 
 use super::auth::HostAuth;
+use super::connection::{IDLE, MIRROR_PATIENCE};
 
 /// How it is spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +63,12 @@ impl Endpoint {
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
+    }
+
+    /// How long it may take for the head of an answer.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        if self.mirror { MIRROR_PATIENCE } else { IDLE }
     }
 
     /// The name of a repository at this server: mirrors keep those of a registry below a path of their own.

@@ -16,10 +16,11 @@ use super::failure;
 use super::retry::{Backoff, MOST_ASKED, Trouble, asked_wait, is_passing};
 use crate::progress::Event;
 
-/// How many times something is tried with a server that has answered before.
-const ATTEMPTS: u32 = 6;
-/// How many times with one that never has: a wrong name should be said soon.
-const FIRST_ATTEMPTS: u32 = 3;
+/// How many times something is tried with a server that has never answered: a wrong name should be said soon. And how many
+/// times with one that has answered before.
+const ATTEMPTS: (u32, u32) = (3, 6);
+/// The same of a mirror: behind it is somebody else to ask.
+const MIRROR_ATTEMPTS: (u32, u32) = (1, 3);
 /// A body up to here is sent at once, and then an answer must come.
 const SMALL: u64 = 4 << 20;
 /// How many times a server may send us elsewhere.
@@ -87,8 +88,8 @@ impl Client {
     /// How patient we are with this server.
     #[must_use]
     pub fn backoff(&self, endpoint: &Endpoint) -> Backoff {
-        let reached = endpoint.state.reached.load(Ordering::Relaxed);
-        Backoff::new(if reached { ATTEMPTS } else { FIRST_ATTEMPTS })
+        let (first, more) = attempts(endpoint);
+        Backoff::new(if endpoint.state.reached.load(Ordering::Relaxed) { more } else { first })
     }
 
     /// Waits before the next attempt.
@@ -103,7 +104,7 @@ impl Client {
         let host = endpoint.host();
         // It may have answered for the first time since the first attempt.
         if endpoint.state.reached.load(Ordering::Relaxed) {
-            backoff.extend(ATTEMPTS);
+            backoff.extend(attempts(endpoint).1);
         }
         let Some(wait) = backoff.next(asked) else { return Err(given_up(host, &why, asked, backoff.failures())) };
         let milliseconds = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
@@ -260,7 +261,7 @@ impl Client {
             // How long a body takes is for the one who makes it to watch (upload.rs).
             let answer = match large {
                 true => request.send().await.map_err(Failure::Broken),
-                false => timely(request.send()).await,
+                false => timely(endpoint.patience(), request.send()).await,
             };
             let answer = answer.map_err(Failed::Sent)?;
             let moved = matches!(answer.status().as_u16(), 301 | 302 | 303 | 307 | 308);
@@ -278,6 +279,10 @@ impl Client {
         }
         Err(Failed::Final(lost(endpoint.host(), "around in a circle")))
     }
+}
+
+fn attempts(endpoint: &Endpoint) -> (u32, u32) {
+    if endpoint.mirror { MIRROR_ATTEMPTS } else { ATTEMPTS }
 }
 
 /// Why [`Client::follow`] has no answer.
@@ -307,14 +312,13 @@ fn lost(host: &str, whither: &str) -> Error {
 
 fn given_up(host: &str, why: &str, asked: Option<Duration>, attempts: u32) -> Error {
     let error = |why: String| Error::new(Code::SetupFailed, "reach the registry", why).on(host);
+    let often = if attempts > 1 { format!(", {attempts} times") } else { String::new() };
     match asked {
         Some(asked) if asked > MOST_ASKED => {
             error(format!("{why}, and asks to be left alone for {} s", asked.as_secs()))
                 .hint("wait that long, or log in if that raises the limit")
         }
-        _ if why.contains("429") => {
-            error(format!("{why}, {attempts} times")).hint("wait, or log in if that raises the limit")
-        }
-        _ => error(format!("{why}, {attempts} times")).hint("check its name, the network and the proxy's variables"),
+        _ if why.contains("429") => error(format!("{why}{often}")).hint("wait, or log in if that raises the limit"),
+        _ => error(format!("{why}{often}")).hint("check its name, the network and the proxy's variables"),
     }
 }

@@ -226,7 +226,7 @@ impl Client {
         }))
     }
 
-    /// Asks mirrors first and the registry last. What a mirror fails at is told and not an error.
+    /// Asks mirrors first and the registry last. What a mirror fails at is told and not an error; it isn't asked again.
     pub async fn first_of<T>(
         &self,
         reference: &Reference,
@@ -235,6 +235,7 @@ impl Client {
         for endpoint in self.sources(reference) {
             match ask(self, &endpoint).await {
                 Err(error) if endpoint.mirror => {
+                    self.lose(&endpoint);
                     let message =
                         format!("the mirror {} of {} was no use: {error}", endpoint.host(), reference.registry());
                     self.progress().tell(&Event::Warning { message });

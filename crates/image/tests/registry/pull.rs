@@ -370,9 +370,27 @@ fn mirrors_are_asked_first_and_may_fail() {
     let nsrs = Nsrs::new().env("NSRS_REGISTRY_MIRRORS", &mirrors);
     let ran = nsrs.works(&["pull", &front.image("library/a:1")]);
     assert!(ran.stderr.contains("the mirror") && ran.stderr.contains("was no use"), "{}", ran.stderr);
-    assert!(useless.asked().len() >= 2 && front.asked().iter().any(|asked| asked.is_blob()));
+    assert_eq!(useless.asked().len(), 1, "it is asked once");
+    assert_eq!(ran.stderr.matches("127.0.0.1:1 ").count(), 1, "and so is one that isn't there: {}", ran.stderr);
+    assert!(front.asked().iter().any(|asked| asked.is_blob()));
     let bad = Nsrs::new().env("NSRS_REGISTRY_MIRRORS", "nonsense");
     bad.fails(&["pull", "a"], &["invalid NSRS_REGISTRY_MIRRORS \"nonsense\""]);
+}
+
+#[test]
+fn a_mirror_that_never_answers_is_not_waited_for_long() {
+    if !ready() {
+        return;
+    }
+    let registry = Registry::start();
+    Source::new(&[1000]).copy_to(&registry, "a:1", &[]);
+    // Connections are made, and nobody reads what comes.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mirrors = format!("{}=http://{}", registry.address, silent.local_addr().unwrap());
+    let nsrs = Nsrs::new().env("NSRS_REGISTRY_MIRRORS", &mirrors);
+    let ran = nsrs.works(&["pull", &registry.image("a:1")]);
+    assert_eq!(ran.stderr.matches("does not answer").count(), 1, "{}", ran.stderr);
+    assert!(ran.time < std::time::Duration::from_secs(30), "{:?}", ran.time);
 }
 
 #[test]
