@@ -94,10 +94,10 @@ impl Store {
         make(path)?;
         let path = fs::canonicalize(path).at(step, path.display())?;
         not_foreign(&path)?;
+        own(&path)?;
         for folder in ["blobs/sha256", "ingest", "layers"] {
             make(&path.join(folder))?;
         }
-        own(&path)?;
         // Files of images may be set-user-ID: no other user of the host shall reach them.
         let layers = path.join("layers");
         if fs::metadata(&layers).at(step, layers.display())?.mode() & 0o7777 != 0o700 {

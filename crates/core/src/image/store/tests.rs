@@ -419,5 +419,11 @@ fn a_store_that_others_can_change_is_refused() {
     if rustix::process::geteuid().is_root() {
         std::os::unix::fs::chown(&scratch.0, Some(12345), None).unwrap();
         assert!(Store::open(&scratch.0).unwrap_err().to_string().contains("another user"));
+        // Nor is anything made in one that isn't a store yet: its owner would be locked out.
+        let empty = Scratch::new("foreign-empty");
+        fs::create_dir(&empty.0).unwrap();
+        std::os::unix::fs::chown(&empty.0, Some(12345), None).unwrap();
+        assert!(Store::open(&empty.0).unwrap_err().to_string().contains("another user"));
+        assert_eq!(fs::read_dir(&empty.0).unwrap().count(), 0);
     }
 }
