@@ -40,14 +40,17 @@ pub fn load(mut call: Call) -> Result<()> {
         Some(path) if path.is_dir() => load::load_layout(&store, path, name.as_deref())?,
         path => load::load(&store, reader(path)?, name.as_deref(), options.limits)?,
     };
+    for error in &loaded.refused {
+        call.progress.warn(format!("a name in the archive is left out: {error}"));
+    }
     if unpack {
-        for image in &loaded {
+        for image in &loaded.images {
             let opened = store.image(image)?;
             store.prepare(&opened, &options, Some(&told(&call.progress, &opened)))?;
             super::warn_of_losses(&store, &opened, &call.progress)?;
         }
     }
-    tell(&call, &store, "loaded", &loaded)
+    tell(&call, &store, "loaded", &loaded.images)
 }
 
 /// `prepare [--platform OS/ARCH[/VARIANT]] IMAGE`: unpacks and stacks what isn't yet, so that a container can run from it.

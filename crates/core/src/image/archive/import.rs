@@ -50,7 +50,7 @@ impl<R: Read> Read for Tee<'_, R> {
     }
 }
 
-/// Imports an archive of a root file system, packed or not; it is stored as it comes, and unpacked while it does.
+/// Imports an archive of a root file system, packed by gzip or zstd or not at all; it is stored as it comes, and unpacked while it does.
 ///
 /// # Errors
 /// Those of [`crate::image::unpack::unpack`]; the store refuses. Nothing stays of an import that failed.

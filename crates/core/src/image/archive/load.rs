@@ -40,17 +40,29 @@ struct Part {
     compression: Compression,
 }
 
+/// What came of an archive.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The images as they are listed in the store; they aren't unpacked.
+    pub images: Vec<Named>,
+    /// What is wrong with names that the archive gives and no image can have: they are left out.
+    pub refused: Vec<Error>,
+}
+
+/// An image that was found, under each of its names or without one.
+type Found = Vec<(Option<String>, Descriptor)>;
+
 fn bad(why: impl Into<String>) -> Error {
     Error::new(Code::ImageInvalid, "load the image", why)
 }
 
-/// Loads the images of an archive, packed or not, up to a limit. `name` is the name of the image if the archive has one image (and
-/// none for it). Returns them as they are listed in the store; they aren't unpacked.
+/// Loads the images of an archive, packed by gzip or zstd or not at all, up to a limit. `name` is the name of the image if the
+/// archive has one image (and none for it).
 ///
 /// # Errors
 /// It's no archive of an image; a part is missing or altered: then nothing is listed. What came in with it stays
 /// until the next [`Store::prune`].
-pub fn load(store: &Store, input: impl Read + Send, name: Option<&str>, limits: Limits) -> Result<Vec<Named>> {
+pub fn load(store: &Store, input: impl Read + Send, name: Option<&str>, limits: Limits) -> Result<Loaded> {
     whole(store, || {
         let input = compression::unpacked_within(input, limits)?;
         let contents = archive(store, BufReader::with_capacity(256 << 10, input))?;
@@ -62,11 +74,11 @@ pub fn load(store: &Store, input: impl Read + Send, name: Option<&str>, limits: 
 ///
 /// # Errors
 /// Those of [`load`].
-pub fn load_layout(store: &Store, directory: &Path, name: Option<&str>) -> Result<Vec<Named>> {
+pub fn load_layout(store: &Store, directory: &Path, name: Option<&str>) -> Result<Loaded> {
     whole(store, || finish(store, layout(store, directory)?, name))
 }
 
-fn whole(store: &Store, work: impl FnOnce() -> Result<Vec<Named>>) -> Result<Vec<Named>> {
+fn whole(store: &Store, work: impl FnOnce() -> Result<Loaded>) -> Result<Loaded> {
     let guard = store.guard()?;
     let result = work();
     drop(guard);
@@ -218,13 +230,14 @@ fn listed(value: Option<&Value>) -> Result<Vec<Digest>> {
     lists.chain(config).filter_map(|entry| entry["digest"].as_str()).map(str::parse).collect()
 }
 
-fn finish(store: &Store, contents: Contents, name: Option<&str>) -> Result<Vec<Named>> {
+fn finish(store: &Store, contents: Contents, name: Option<&str>) -> Result<Loaded> {
     let name = name.map(|name| Reference::parse(name).map(|name| name.to_string())).transpose()?;
     let index = contents.lists.get("index.json").filter(|index| index["manifests"].is_array());
     let manifest = contents.lists.get("manifest.json").and_then(Value::as_array);
-    let mut found: Vec<(Option<String>, Descriptor)> = match (index, manifest) {
-        (Some(index), manifest) => from_index(store, index, manifest)?,
-        (None, Some(manifest)) => from_manifest(store, &contents, manifest)?,
+    let mut refused = Vec::new();
+    let mut found: Found = match (index, manifest) {
+        (Some(index), manifest) => from_index(store, index, manifest, &mut refused)?,
+        (None, Some(manifest)) => from_manifest(store, &contents, manifest, &mut refused)?,
         (None, None) => {
             return Err(bad("it has no index.json and no manifest.json: it's no archive of an image")
                 .hint("a root file system is brought in by: nsrs import"));
@@ -241,8 +254,9 @@ fn finish(store: &Store, contents: Contents, name: Option<&str>) -> Result<Vec<N
         }
         found.truncate(1);
         found[0].0 = Some(name);
+        refused.clear();
     }
-    let mut loaded = Vec::new();
+    let mut images = Vec::new();
     // All are looked at before the first is listed.
     for (name, descriptor) in &found {
         let named = Named { name: name.clone(), descriptor: descriptor.clone() };
@@ -257,23 +271,19 @@ fn finish(store: &Store, contents: Contents, name: Option<&str>) -> Result<Vec<N
                     .on(diff_id.to_string()));
             }
         }
-        loaded.push(named);
+        images.push(named);
     }
-    for image in &loaded {
+    for image in &images {
         match &image.name {
             Some(name) => store.tag(name, &image.descriptor)?,
             None => store.list(&image.descriptor)?,
         }
     }
-    Ok(loaded)
+    Ok(Loaded { images, refused })
 }
 
 /// The images of an OCI layout. Docker's list, if it is there too, has the names that the index may not have.
-fn from_index(
-    store: &Store,
-    index: &Value,
-    manifest: Option<&Vec<Value>>,
-) -> Result<Vec<(Option<String>, Descriptor)>> {
+fn from_index(store: &Store, index: &Value, manifest: Option<&Vec<Value>>, refused: &mut Vec<Error>) -> Result<Found> {
     let mut found = Vec::new();
     for entry in index["manifests"].as_array().into_iter().flatten() {
         let mut entry = entry.clone();
@@ -281,7 +291,7 @@ fn from_index(
         // A bare word may be a name or, as docker writes it, a tag of nothing: it is no name.
         let name = annotation("io.containerd.image.name")
             .or_else(|| annotation("org.opencontainers.image.ref.name").filter(|name| name.contains([':', '/'])));
-        let mut names: Vec<String> = name.iter().filter_map(|name| full(name)).collect();
+        let mut names: Vec<String> = name.iter().filter_map(|name| full(name, refused)).collect();
         if let Some(entry) = entry.as_object_mut() {
             // They concern the archive, not the image.
             entry.remove("annotations");
@@ -294,7 +304,7 @@ fn from_index(
         {
             let id = store.image(&named)?.id.hex();
             let own = list.iter().filter(|item| item["Config"].as_str().is_some_and(|config| config.contains(&id)));
-            names = own.flat_map(tags).filter_map(|tag| full(&tag)).collect();
+            names = own.flat_map(tags).filter_map(|tag| full(&tag, refused)).collect();
         }
         match names.is_empty() {
             true => found.push((None, descriptor)),
@@ -304,8 +314,17 @@ fn from_index(
     Ok(found)
 }
 
-fn full(name: &str) -> Option<String> {
-    Reference::parse(name).ok().map(|name| name.to_string())
+/// The full form of a name. One that is none is refused, once.
+fn full(name: &str, refused: &mut Vec<Error>) -> Option<String> {
+    match Reference::parse(name) {
+        Ok(name) => Some(name.to_string()),
+        Err(error) => {
+            if !refused.contains(&error) {
+                refused.push(error);
+            }
+            None
+        }
+    }
 }
 
 fn tags(item: &Value) -> Vec<String> {
@@ -313,7 +332,7 @@ fn tags(item: &Value) -> Vec<String> {
 }
 
 /// The images of docker's older form, which has no manifests: they are made.
-fn from_manifest(store: &Store, contents: &Contents, list: &[Value]) -> Result<Vec<(Option<String>, Descriptor)>> {
+fn from_manifest(store: &Store, contents: &Contents, list: &[Value], refused: &mut Vec<Error>) -> Result<Found> {
     let mut found = Vec::new();
     for item in list {
         let part = |path: &Value| -> Result<Part> {
@@ -346,7 +365,7 @@ fn from_manifest(store: &Store, contents: &Contents, list: &[Value]) -> Result<V
         });
         let bytes = manifest.to_string().into_bytes();
         let descriptor = descriptor(&store.add(&bytes)?, bytes.len() as u64);
-        let names: Vec<String> = tags(item).iter().filter_map(|tag| full(tag)).collect();
+        let names: Vec<String> = tags(item).iter().filter_map(|tag| full(tag, refused)).collect();
         match names.is_empty() {
             true => found.push((None, descriptor)),
             false => found.extend(names.into_iter().map(|name| (Some(name), descriptor.clone()))),

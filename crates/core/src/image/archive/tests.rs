@@ -142,7 +142,7 @@ fn what_is_saved_is_loaded_as_the_same_image() {
         for packed in [archive.clone(), zstd::encode_all(&archive[..], 1).unwrap()] {
             let to = scratch.store(&format!("to-{format:?}-{}", packed.len()));
             let loaded = load::load(&to, &packed[..], None, Limits::default()).unwrap();
-            assert_eq!(loaded.len(), 3);
+            assert_eq!((loaded.images.len(), loaded.refused), (3, vec![]));
             assert_eq!(to.resolve(NAME).unwrap().digest(), one.descriptor.digest());
             assert_eq!(to.resolve("quay.io/x/y:z").unwrap().digest(), one.descriptor.digest());
             let opened = to.image(&to.find(NAME).unwrap()).unwrap();
@@ -318,7 +318,14 @@ fn what_is_no_archive_of_an_image_is_refused_and_leaves_nothing() {
     // With the right diff id it is one.
     let right = config.replace(&Digest::of(b"other").to_string(), &Digest::of(&layer).to_string());
     let loaded = load::load(&scratch.store("right"), &old(item, &right)[..], None, Limits::default()).unwrap();
-    assert_eq!(loaded[0].name.as_deref(), Some("docker.io/library/x:1"));
+    assert_eq!(loaded.images[0].name.as_deref(), Some("docker.io/library/x:1"));
+    // Names that are none are told, and the others stay.
+    let item = item.replace(r#""x:1""#, r#""../../x","x:1","UPPER:1","hos/typeV:1""#);
+    let loaded = load::load(&scratch.store("names"), &old(&item, &right)[..], None, Limits::default()).unwrap();
+    let names: Vec<_> = loaded.images.iter().map(|image| image.name.as_deref().unwrap()).collect();
+    assert_eq!(names, ["docker.io/library/x:1"]);
+    let refused: Vec<_> = loaded.refused.iter().map(|error| error.subject.as_str()).collect();
+    assert_eq!(refused, [r#""../../x""#, r#""UPPER:1""#, r#""hos/typeV:1""#]);
 }
 
 #[test]
