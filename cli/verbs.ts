@@ -122,7 +122,7 @@ export const verbs: Record<string, Verb> = {
     args: '[file]',
     summary: 'get some from an archive',
     description:
-      'Get images from an archive (docker save, an OCI layout, packed or not), from standard input\nwithout a file, or from the directory of an OCI layout.',
+      'Get images from an archive (docker save, an OCI layout; plain or packed by gzip or zstd), from standard\ninput without a file, or from the directory of an OCI layout.',
     flags: [
       { flags: '-i, --input <FILE>', help: 'the archive or directory' },
       { flags: '--name <NAME>', help: 'for an image that has none' },
@@ -153,7 +153,7 @@ export const verbs: Record<string, Verb> = {
     args: '<file|directory|-> [name]',
     summary: 'make one of a root tree',
     description:
-      'Make an image of a root file system: a tar archive (packed or not), a directory, or - for standard input.',
+      'Make an image of a root file system: a tar archive (plain or packed by gzip or zstd), a directory,\nor - for standard input.',
     flags: [
       { flags: '-c, --change <INSTRUCTION>', help: 'of a Dockerfile, such as \'CMD ["sh"]\'', many: true },
       { flags: '-m, --message <TEXT>', help: 'what its history says' },

@@ -154,7 +154,7 @@ export function save(
   return task('save', options, given, () => {})
 }
 
-/** Makes an image of a root file system: a tar archive (packed or not), or a directory. */
+/** Makes an image of a root file system: a tar archive (plain, or packed by gzip or zstd), or a directory. */
 function importImage(source: Source, options: Options.ImportOptions = {}): ImageTask<Results.LoadedImage> {
   const given = () => {
     const { place, input } = from(source)
