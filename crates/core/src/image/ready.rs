@@ -43,6 +43,7 @@ impl Store {
             store: self.root().display().to_string(),
             layers: layers.iter().map(|layer| self.relative(&layer.path)).collect(),
             user_xattrs: layers.iter().any(|layer| layer.record.unpacked.user_xattrs),
+            xattr_whiteouts: layers.iter().any(|layer| layer.record.unpacked.xattr_whiteouts),
             config: configuration(&image.config),
         };
         Ok(Ready { facts, leases: layers.into_iter().map(Layer::into_lease).collect() })

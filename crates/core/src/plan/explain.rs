@@ -176,6 +176,7 @@ fn image_tree(sheet: &mut Sheet<'_, '_>, image: &ImageRoot) -> Result {
         store,
         layers,
         user_xattrs,
+        xattr_whiteouts,
         upper,
         read_only,
         volumes,
@@ -197,6 +198,9 @@ fn image_tree(sheet: &mut Sheet<'_, '_>, image: &ImageRoot) -> Result {
         sheet.prose("", "(overlaid with userxattr, as an ordinary user may)")?;
     }
     if !volumes.is_empty() {
+    if *xattr_whiteouts {
+        sheet.prose("", "(copied before Linux 6.7, which doesn't know its whiteouts)")?;
+    }
         sheet.list("  volumes", volumes.iter().map(|path| quoted(path)))?;
         sheet.prose("", "(writable, and gone with the container)")?;
     }

@@ -55,6 +55,8 @@ pub struct ImageFacts {
     pub layers: Vec<String>,
     /// Whiteouts are in attributes that an ordinary user may write.
     pub user_xattrs: bool,
+    /// Some whiteouts are files with an attribute, which kernels before Linux 6.7 don't know.
+    pub xattr_whiteouts: bool,
     /// Its configuration.
     pub config: ImageConfiguration,
 }
@@ -87,6 +89,8 @@ pub struct ImageRoot {
     pub layers: Vec<String>,
     /// The mount takes attributes that an ordinary user may write (overlayfs' `userxattr`).
     pub user_xattrs: bool,
+    /// Some whiteouts are files with an attribute: before Linux 6.7 the image is copied.
+    pub xattr_whiteouts: bool,
     /// Where changes go.
     pub upper: Upper,
     /// Mounted read-only, but for the volumes.
@@ -160,6 +164,7 @@ pub fn root(
         user_xattrs: facts.user_xattrs || !host.privileged,
         upper: if spec.rootfs_tmpfs { Upper::Memory } else { Upper::Disk },
         read_only: spec.read_only,
+        xattr_whiteouts: facts.xattr_whiteouts,
         volumes,
         stop_signal: signal(&config.stop_signal),
         labels: config.labels.clone(),

@@ -5,11 +5,12 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, mkdirat, openat};
 use rustix::mount::{MountAttrFlags, UnmountFlags, unmount};
+use rustix::system::uname;
 
 use super::mount_api::{attach, clone_tree};
 use super::root_dir::{Missing, RootDir};
 use super::scratch::{Over, Scratch};
-use crate::error::{At, Error, Result};
+use crate::error::{At, Code, Error, Result};
 use crate::image::tree::copy::{Copier, How};
 use crate::image::tree::merge::walk;
 use crate::plan::image::{ImageRoot, Upper};
@@ -40,14 +41,18 @@ pub fn assemble(
 ) -> Result<Assembled> {
     let paths: Vec<String> = image.layers.iter().rev().map(|layer| format!("{}/{layer}", image.store)).collect();
     let lowers: Vec<&str> = paths.iter().map(String::as_str).collect();
-    let stacked = scratch.stack(&Over {
+    let over = Over {
         path: "/",
         lowers: &lowers,
         attributes: MountAttrFlags::empty(),
         user_xattrs: image.user_xattrs,
         is_image: true,
         volatile: image.upper == Upper::Disk && !is_kept,
-    });
+    };
+    let stacked = match image.xattr_whiteouts && !knows_xattr_whiteouts(uname().release().to_bytes()) {
+        true => Err(unknown_whiteouts(image)),
+        false => scratch.stack(&over),
+    };
     let tree = match (stacked, disk) {
         (Ok(tree), _) => {
             scratch.hold(&tree)?;
@@ -92,6 +97,21 @@ fn is_refusal(error: &Error) -> bool {
 }
 
 /// A copy of the image's tree on disk, as a mount in its own place.
+/// Does a kernel of this release know whiteouts that are files with an attribute? Linux 6.7 and later; others would show them
+/// as empty files.
+fn knows_xattr_whiteouts(release: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(release);
+    let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u32>().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 7)
+}
+
+fn unknown_whiteouts(image: &ImageRoot) -> Error {
+    let why = "its whiteouts are files with an attribute, which Linux knows since 6.7";
+    Error { errno: Some(libc::EOPNOTSUPP), ..Error::new(Code::SetupFailed, "overlay the image", why) }
+        .on(&image.name)
+        .hint("leave out what needs an overlay (--rootfs-tmpfs, --diff, --upper), or use a newer kernel")
+}
+
 fn copy(image: &ImageRoot, paths: &[String], disk: &OwnedFd) -> Result<OwnedFd> {
     let step = "copy the image";
     // Descriptors are named by /proc, which the writable layers cover and are not needed for.
@@ -111,4 +131,19 @@ fn copy(image: &ImageRoot, paths: &[String], disk: &OwnedFd) -> Result<OwnedFd> 
 /// It can't be made.
 pub fn make_directory(root: &RootDir, path: &str) -> Result<()> {
     root.target(path, Missing::Directory).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whiteouts_in_attributes_are_known_since_linux_6_7() {
+        for release in ["6.7.0", "6.12.3-amd64", "10.0", "6.7-rc1"] {
+            assert!(knows_xattr_whiteouts(release.as_bytes()), "{release}");
+        }
+        for release in ["6.6.99", "5.15.0-1-generic", "4.19", ""] {
+            assert!(!knows_xattr_whiteouts(release.as_bytes()), "{release}");
+        }
+    }
 }
