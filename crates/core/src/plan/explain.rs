@@ -181,6 +181,7 @@ fn image_tree(sheet: &mut Sheet<'_, '_>, image: &ImageRoot) -> Result {
         read_only,
         volumes,
         stop_signal,
+        ignored,
         labels,
     } = image;
     let changes = match (read_only, upper) {
@@ -197,15 +198,18 @@ fn image_tree(sheet: &mut Sheet<'_, '_>, image: &ImageRoot) -> Result {
     if *user_xattrs {
         sheet.prose("", "(overlaid with userxattr, as an ordinary user may)")?;
     }
-    if !volumes.is_empty() {
     if *xattr_whiteouts {
         sheet.prose("", "(copied before Linux 6.7, which doesn't know its whiteouts)")?;
     }
+    if !volumes.is_empty() {
         sheet.list("  volumes", volumes.iter().map(|path| quoted(path)))?;
         sheet.prose("", "(writable, and gone with the container)")?;
     }
     if let Some(signal) = stop_signal {
         sheet.list("  stop signal", [signal.to_string()])?;
+    }
+    if !ignored.is_empty() {
+        sheet.list("  not followed", ignored.iter().map(|what| quoted(what)))?;
     }
     if !labels.is_empty() {
         sheet.list("  labels", labels.iter().map(|(name, value)| quoted(&format!("{name}={value}")).into_owned()))?;

@@ -99,6 +99,8 @@ pub struct ImageRoot {
     pub volumes: Vec<String>,
     /// The signal that ends the command; `None`: `SIGTERM`, also where the image names none that there is.
     pub stop_signal: Option<i32>,
+    /// What its configuration says and nobody can follow, for people.
+    pub ignored: Vec<String>,
     /// What the image's labels say, for people.
     pub labels: Vec<(String, String)>,
 }
@@ -162,11 +164,12 @@ pub fn root(
         store: facts.store.clone(),
         layers: facts.layers.clone(),
         user_xattrs: facts.user_xattrs || !host.privileged,
+        xattr_whiteouts: facts.xattr_whiteouts,
         upper: if spec.rootfs_tmpfs { Upper::Memory } else { Upper::Disk },
         read_only: spec.read_only,
-        xattr_whiteouts: facts.xattr_whiteouts,
         volumes,
         stop_signal: signal(&config.stop_signal),
+        ignored: ignored(config),
         labels: config.labels.clone(),
     }
 }
@@ -198,9 +201,29 @@ fn container_path(path: &str, what: &str, image: &str) -> Result<String, Error> 
         .on(image))
 }
 
-/// `SIGQUIT`, `QUIT`, `3`, `SIGRTMIN+3`, as images write them.
-fn signal(text: &str) -> Option<i32> {
-    let name = text.strip_prefix("SIG").unwrap_or(text);
+/// What nobody can follow of this configuration.
+fn ignored(config: &ImageConfiguration) -> Vec<String> {
+    let stop = Some(&config.stop_signal).filter(|text| !text.is_empty() && signal(text).is_none());
+    let stop = stop.map(|text| format!("the image's stop signal {text:?} is none: it is SIGTERM"));
+    let ports = config.ports.iter().filter(|text| ports(text).is_none());
+    stop.into_iter().chain(ports.map(|text| format!("the image's port {text:?} is none, and left out"))).collect()
+}
+
+/// `80`, `80-90/tcp`, as images and Dockerfiles have them: each port of it, `80/tcp`.
+pub(crate) fn ports(text: &str) -> Option<Vec<String>> {
+    let (range, proto) = text.split_once('/').unwrap_or((text, "tcp"));
+    let proto = proto.to_ascii_lowercase();
+    let (first, last) = range.split_once('-').unwrap_or((range, range));
+    let number = |text: &str| text.parse::<u16>().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let (first, last) = (number(first)?, number(last)?);
+    let known = first > 0 && first <= last && matches!(&*proto, "tcp" | "udp" | "sctp");
+    known.then(|| (first..=last).map(|port| format!("{port}/{proto}")).collect())
+}
+
+/// `SIGQUIT`, `quit`, `3`, `SIGRTMIN+3`, as images write them.
+pub(crate) fn signal(text: &str) -> Option<i32> {
+    let text = text.to_ascii_uppercase();
+    let name = text.strip_prefix("SIG").unwrap_or(&text);
     let number = match (name.strip_prefix("RTMIN"), name.strip_prefix("RTMAX")) {
         (Some(more), _) => {
             libc::SIGRTMIN() + more.strip_prefix('+').map_or(Some(0), |more| more.parse::<u8>().ok().map(i32::from))?

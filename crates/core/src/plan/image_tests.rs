@@ -88,6 +88,7 @@ fn stop_signals_have_names_and_numbers() {
     for (text, number) in [
         ("SIGINT", Some(2)),
         ("INT", Some(2)),
+        ("sigint", Some(2)),
         ("9", Some(9)),
         ("SIGRTMIN+3", Some(libc::SIGRTMIN() + 3)),
         ("RTMAX-1", Some(libc::SIGRTMAX() - 1)),
@@ -99,6 +100,20 @@ fn stop_signals_have_names_and_numbers() {
         ("SIGRTMIN+2147483647", None),
     ] {
         assert_eq!(signal(text), number, "{text}");
+    }
+}
+
+#[test]
+fn what_nobody_can_follow_is_told() {
+    let mut facts = facts();
+    (facts.config.stop_signal, facts.config.ports) = ("FOO".into(), vec!["x".into(), "80/tcp".into()]);
+    let Root::Image(root) = plan_of(&spec(), &facts, &Host::root()).unwrap().root else { panic!() };
+    assert_eq!(root.stop_signal, None);
+    assert_eq!(root.ignored.len(), 2, "{:?}", root.ignored);
+    assert!(root.ignored[0].contains("FOO") && root.ignored[1].contains("\"x\""), "{:?}", root.ignored);
+    assert_eq!(ports("80-82/UDP").unwrap(), ["80/udp", "81/udp", "82/udp"]);
+    for none in ["", "x", "0", "90-80", "80/ip", "65536", "+80", "127.0.0.1:80"] {
+        assert_eq!(ports(none), None, "{none}");
     }
 }
 

@@ -39,6 +39,7 @@ pub fn assemble(
     disk: Option<&OwnedFd>,
     notes: &mut Vec<String>,
 ) -> Result<Assembled> {
+    notes.extend(image.ignored.iter().cloned());
     let paths: Vec<String> = image.layers.iter().rev().map(|layer| format!("{}/{layer}", image.store)).collect();
     let lowers: Vec<&str> = paths.iter().map(String::as_str).collect();
     let over = Over {
@@ -96,7 +97,6 @@ fn is_refusal(error: &Error) -> bool {
     matches!(error.errno, Some(libc::EINVAL | libc::EPERM | libc::EOPNOTSUPP | libc::ENODEV))
 }
 
-/// A copy of the image's tree on disk, as a mount in its own place.
 /// Does a kernel of this release know whiteouts that are files with an attribute? Linux 6.7 and later; others would show them
 /// as empty files.
 fn knows_xattr_whiteouts(release: &[u8]) -> bool {
@@ -112,6 +112,7 @@ fn unknown_whiteouts(image: &ImageRoot) -> Error {
         .hint("leave out what needs an overlay (--rootfs-tmpfs, --diff, --upper), or use a newer kernel")
 }
 
+/// A copy of the image's tree on disk, as a mount in its own place.
 fn copy(image: &ImageRoot, paths: &[String], disk: &OwnedFd) -> Result<OwnedFd> {
     let step = "copy the image";
     // Descriptors are named by /proc, which the writable layers cover and are not needed for.

@@ -18,6 +18,7 @@ use crate::image::time;
 use crate::image::tree::merge::walk;
 use crate::image::tree::pack::Packer;
 use crate::image::unpack::Options;
+use crate::plan::image::{ports, signal};
 
 /// What is said of the new image.
 #[derive(Clone, Debug, Default)]
@@ -179,16 +180,20 @@ pub fn change(config: &mut Value, instruction: &str) -> Result<()> {
         "ENTRYPOINT" => config["Entrypoint"] = command().into(),
         "USER" => config["User"] = rest.into(),
         "WORKDIR" => config["WorkingDir"] = rest.into(),
-        "STOPSIGNAL" => config["StopSignal"] = rest.into(),
+        "STOPSIGNAL" => {
+            signal(rest).ok_or_else(|| bad("there is no such signal"))?;
+            config["StopSignal"] = rest.into();
+        }
         "VOLUME" => {
             for volume in list().unwrap_or_else(|| words(rest)) {
                 config["Volumes"][volume] = json!({});
             }
         }
         "EXPOSE" => {
-            for port in words(rest) {
-                let port = if port.contains('/') { port } else { format!("{port}/tcp") };
-                config["ExposedPorts"][port] = json!({});
+            for word in words(rest) {
+                for port in ports(&word).ok_or_else(|| bad("give PORT[/tcp|udp|sctp], or a range of ports"))? {
+                    config["ExposedPorts"][port] = json!({});
+                }
             }
         }
         "LABEL" => {

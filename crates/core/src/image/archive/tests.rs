@@ -374,7 +374,17 @@ fn a_directory_and_its_archive_become_images_with_the_same_tree() {
     ] {
         import::change(&mut config, change).unwrap();
     }
-    for bad in ["RUN x", "CMD", "ENV", "LABEL novalue"] {
+    for bad in [
+        "STOPSIGNAL FOO",
+        "STOPSIGNAL 0",
+        "EXPOSE x",
+        "EXPOSE 80 99999",
+        "EXPOSE 80/ip",
+        "RUN x",
+        "CMD",
+        "ENV",
+        "LABEL novalue",
+    ] {
         assert!(import::change(&mut json!({}), bad).is_err(), "{bad}");
     }
     let about = import::About { name: Some("local/box".into()), message: "made".into(), config, architecture: None };
