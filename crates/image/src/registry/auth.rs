@@ -13,6 +13,7 @@ use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use reqwest::{Method, StatusCode, Url};
 use serde::Deserialize;
 
+use super::connection::{Failure, IDLE, timely};
 use super::credentials::{Credential, Secret};
 use super::failure::{self, tame};
 use super::retry::{Trouble, asked_wait, is_passing};
@@ -243,12 +244,15 @@ async fn fetch(
             None => request,
         }
     };
-    let answer = super::connection::timely(super::connection::IDLE, request.send())
-        .await
-        .map_err(|why| why.of("the token service"))?;
+    let answer = timely(IDLE, request.send()).await.map_err(|why| match why {
+        Failure::Slow => {
+            Trouble::passing(format!("its token service {} does not answer", realm.host_str().unwrap_or_default()))
+        }
+        broken => broken.of(host),
+    })?;
     let status = answer.status();
     let wait = asked_wait(answer.headers(), std::time::SystemTime::now());
-    let body = failure::body(answer, MOST_ANSWER).await.map_err(Trouble::passing)?;
+    let body = failure::body(answer, MOST_ANSWER).await?;
     if is_passing(status) {
         return Err(Trouble::Passing { why: format!("the token service answers {status}"), asked: wait });
     }

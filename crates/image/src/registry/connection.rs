@@ -6,9 +6,10 @@ use std::time::Duration;
 use nsrs_core::error::{Code, Errno, Error, Result};
 use reqwest::Response;
 
+use super::endpoint::is_loopback;
 use super::failure::tame;
 use super::retry::Trouble;
-use super::tls;
+use super::{proxy, tls};
 
 /// How long nothing may come.
 pub const IDLE: Duration = Duration::from_secs(60);
@@ -31,8 +32,10 @@ impl Failure {
         match self {
             Failure::Slow => Trouble::passing(format!("{who} does not answer")),
             Failure::Broken(error) => {
+                let elsewhere = elsewhere(&error, who);
                 let no_trust = |why: String, hint: &str| {
-                    Error::new(Code::SetupFailed, "reach the registry", why).on(who).hint(hint)
+                    let at = elsewhere.as_deref().unwrap_or(who);
+                    Error::new(Code::SetupFailed, "reach the registry", why).on(at).hint(hint)
                 };
                 match (certificate_problem(&error), rustls_error(&error)) {
                     (Some(why), _) => {
@@ -42,7 +45,13 @@ impl Failure {
                         "it speaks no TLS".into(),
                         "if it is to be spoken to without encryption, say --plain-http",
                     )),
-                    _ => Trouble::passing(explain(&error)),
+                    _ => {
+                        let why = format!("{}{}", explain(&error), through(&error));
+                        Trouble::passing(match &elsewhere {
+                            Some(host) => format!("it sends us to {host}: {why}"),
+                            None => why,
+                        })
+                    }
                 }
             }
         }
@@ -88,6 +97,24 @@ pub fn explain(error: &reqwest::Error) -> String {
     match error {
         error if error.is_connect() => format!("no connection: {inner}"),
         _ => inner,
+    }
+}
+
+/// Whom the connection was to, if that isn't the one that was asked: a token service, or where a redirect leads.
+fn elsewhere(error: &reqwest::Error, who: &str) -> Option<String> {
+    let url = error.url()?;
+    let host = url.host_str()?;
+    let named = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+    let whole = format!("{host}:{}", url.port_or_known_default()?);
+    (![named.as_str(), whole.as_str()].iter().any(|own| own.eq_ignore_ascii_case(who))).then_some(named)
+}
+
+/// The proxy that a connection that isn't made was to go through, in words.
+fn through(error: &reqwest::Error) -> String {
+    let far = error.url().filter(|url| error.is_connect() && !url.host_str().is_some_and(is_loopback));
+    match far.and_then(proxy::variable_for) {
+        Some(name) => format!(" (by the proxy that {name} names, unless NO_PROXY excludes it)"),
+        None => String::new(),
     }
 }
 

@@ -4,6 +4,8 @@ use nsrs_core::error::{Code, Error, Result};
 use reqwest::{Response, StatusCode};
 use serde::Deserialize;
 
+use super::retry::Trouble;
+
 /// The most that is read of an answer that is not a blob.
 pub const MOST_TEXT: usize = 64 << 10;
 
@@ -61,16 +63,17 @@ pub fn words(body: &[u8]) -> String {
 /// Reads an answer into memory, up to `most` bytes.
 ///
 /// # Errors
-/// There is more; the connection failed (in words).
-pub async fn body(mut answer: Response, most: usize) -> std::result::Result<Vec<u8>, String> {
+/// There is more, which stays so; the connection failed.
+pub async fn body(mut answer: Response, most: usize) -> Result<Vec<u8>, Trouble> {
+    let host = answer.url().host_str().unwrap_or_default().to_owned();
     let mut bytes = Vec::new();
     loop {
         match tokio::time::timeout(super::connection::IDLE, answer.chunk()).await {
-            Err(_) => return Err("the answer stopped in the middle".into()),
-            Ok(Err(error)) => return Err(super::connection::explain(&error)),
+            Err(_) => return Err(Trouble::passing("the answer stopped in the middle")),
+            Ok(Err(error)) => return Err(Trouble::passing(super::connection::explain(&error))),
             Ok(Ok(None)) => return Ok(bytes),
             Ok(Ok(Some(chunk))) if bytes.len() + chunk.len() > most => {
-                return Err(format!("the answer is larger than the {most} bytes that are sensible here"));
+                return Ok(nonsense(&host, format!("it is larger than the {most} bytes that are sensible here"))?);
             }
             Ok(Ok(Some(chunk))) => bytes.extend_from_slice(&chunk),
         }

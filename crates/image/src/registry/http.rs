@@ -12,7 +12,7 @@ use super::client::Client;
 use super::connection::{Failure, timely};
 use super::credentials::{self, Credential};
 use super::endpoint::{Endpoint, Scheme};
-use super::failure;
+use super::failure::{self, tame};
 use super::retry::{Backoff, MOST_ASKED, Trouble, asked_wait, is_passing};
 use crate::progress::Event;
 
@@ -148,6 +148,8 @@ impl Client {
             Err(Failed::Sent(Failure::Broken(error))) if error.is_connect() => {
                 return Err(Failure::Broken(error).of(endpoint.host()));
             }
+            // It answered, and what it said would not be better by TLS.
+            Err(Failed::Final(error)) => return Err(error.into()),
             plain => plain,
         };
         match self.follow(endpoint, Scheme::Https, first, None).await {
@@ -272,6 +274,10 @@ impl Client {
             let Some(next) = next else {
                 return Err(Failed::Final(lost(endpoint.host(), "elsewhere without saying where")));
             };
+            if !matches!(next.scheme(), "http" | "https") {
+                let whither = format!("to {}, which is reached neither by https nor by http", tame(next.as_str()));
+                return Err(Failed::Final(lost(endpoint.host(), &whither)));
+            }
             if url.scheme() == "https" && next.scheme() != "https" {
                 return Err(Failed::Final(lost(endpoint.host(), "from an encrypted connection to one in the clear")));
             }

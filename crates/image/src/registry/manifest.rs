@@ -291,7 +291,7 @@ impl Client {
             let headers = answer.headers().clone();
             match failure::body(answer, MOST).await {
                 Ok(bytes) => break (headers, bytes),
-                Err(why) => self.pause(endpoint, &mut backoff, super::retry::Trouble::passing(why)).await?,
+                Err(trouble) => self.pause(endpoint, &mut backoff, trouble).await?,
             }
         };
         let digest = Digest::of(&bytes);

@@ -11,7 +11,8 @@
 //! What is asked of whom:
 //! - [`options`] says how registries are reached: mirrors, plain HTTP, authorities, the file of credentials;
 //! - [`endpoint`] is one server that may be asked, the registry or a mirror of it;
-//! - [`client`] knows hosts, authorities and the runtime; [`connection`] says why a connection failed;
+//! - [`client`] knows hosts, authorities and the runtime; [`connection`] says why a connection failed,
+//!   and [`proxy`] through whom it was to go;
 //! - [`http`] sends one request: scheme, redirects, authorisation ([`auth`], [`credentials`]), repetition ([`retry`]);
 //! - [`manifest`], [`blob`] and [`upload`] are the three things that a registry keeps and takes.
 
@@ -26,6 +27,7 @@ pub mod helper;
 pub mod http;
 pub mod manifest;
 pub mod options;
+pub mod proxy;
 pub mod retry;
 pub mod tls;
 pub mod upload;

@@ -36,8 +36,9 @@ impl Options {
     /// What the environment says, and nothing else.
     ///
     /// # Errors
-    /// The list of mirrors is malformed.
+    /// The list of mirrors is malformed, or a proxy is.
     pub fn from_environment() -> Result<Options> {
+        super::proxy::check()?;
         let list = std::env::var(MIRRORS).unwrap_or_default();
         Ok(Options { mirrors: mirrors(&list)?, ..Options::default() })
     }

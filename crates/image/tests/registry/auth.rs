@@ -217,6 +217,23 @@ fn redirects_take_no_credentials_along() {
 }
 
 #[test]
+fn who_can_not_be_reached_is_named() {
+    if !ready() {
+        return;
+    }
+    let registry = Registry::start();
+    let port = crate::support::free_port();
+    let proxy = token_service(&registry, &format!("http://127.0.0.1:{port}/token"));
+    let sends = format!("it sends us to 127.0.0.1:{port}: no connection");
+    Nsrs::new().fails(&["pull", &proxy.image("a:1")], &["reach the registry", &proxy.address, &sends]);
+    let nsrs = Nsrs::new().env("https_proxy", &format!("http://127.0.0.1:{port}"));
+    nsrs.fails(&["pull", "registry.test/a:1"], &["connection refused", "the proxy that https_proxy names"]);
+    let nsrs = Nsrs::new().env("HTTPS_PROXY", "http://me:secret@proxy.test:port");
+    let ran = nsrs.fails(&["pull", "registry.test/a:1"], &["invalid HTTPS_PROXY \"proxy.test:port\"", "hint: "]);
+    assert!(!ran.stderr.contains("secret"), "{}", ran.stderr);
+}
+
+#[test]
 fn a_proxy_of_the_environment_is_used_but_not_for_loopback() {
     if !ready() {
         return;

@@ -179,4 +179,14 @@ fn an_answer_that_never_ends_is_bounded() {
     let endless = "x".repeat(5 << 20);
     bench.proxy.fault(99, Act::Reply("200 OK", String::new(), endless), Asked::is_manifest);
     bench.nsrs.fails(&["pull", &bench.name], &["larger than the 4194304 bytes"]);
+    assert_eq!(bench.proxy.asked().len(), 1, "it would be as large again");
+}
+
+#[test]
+fn a_redirect_to_what_is_no_server_is_final() {
+    let Some(bench) = bench() else { return };
+    let location = "Location: file:///etc/passwd\r\n".to_owned();
+    bench.proxy.fault(99, Act::Reply("307 There", location, String::new()), Asked::is_manifest);
+    bench.nsrs.fails(&["pull", &bench.name], &["it sends us to file:///etc/passwd"]);
+    assert_eq!(bench.proxy.asked().len(), 1);
 }
