@@ -3,7 +3,7 @@ import type { Readable, Writable } from 'node:stream'
 import type { ContainerReport, NativeEvent, TerminalSize } from './binding.d.ts'
 import { Canceler } from './canceler.ts'
 import { End, readLate, writeLate } from './end.ts'
-import { fromRecords } from './errors.ts'
+import { fromRecords, ownError } from './errors.ts'
 import type { Bringing } from './images/provide.ts'
 import { type Launched, launch } from './launch.ts'
 import { lines, merge } from './lines.ts'
@@ -40,6 +40,20 @@ class Later<T> {
   }
 }
 
+const SIGTERM = 15
+
+/** Why an image was brought no further: its process was killed before there was a container. */
+class Killed {
+  readonly exit: Exit
+  readonly error: Error
+
+  constructor(signal: number, durationMs: number) {
+    const usage = { userMs: 0, systemMs: 0, maxRss: 0 }
+    this.exit = toExit({ signal, timedOut: false, durationMs, usage }, undefined, false)
+    this.error = ownError('ERR_NSRS_SETUP_FAILED', 'bring the image', `${this.exit.signal} ended it before it was here`)
+  }
+}
+
 /** The events of a {@link Process}. */
 export interface ProcessEvents {
   /** The command runs. */
@@ -68,6 +82,7 @@ export class Process extends EventEmitter<ProcessEvents> implements AsyncDisposa
   #report: ContainerReport | undefined
   #isOver = false
   #isKilled = false
+  readonly #begun = performance.now()
 
   /** @internal Made by {@link spawn}. */
   constructor(command: string | undefined, args: readonly string[], options: SpawnOptions, bringing?: Bringing) {
@@ -126,13 +141,13 @@ export class Process extends EventEmitter<ProcessEvents> implements AsyncDisposa
 
   /**
    * Sends a signal to the command, by default `killSignal`. Returns false if the container is gone. While its image is still
-   * being brought, any signal ends that: then there is no container.
+   * being brought, any signal ends that, and what was to run as if it had run.
    */
   kill(signal?: string | number): boolean {
     const number = signal === undefined ? this.#killSignal : signalNumber(signal)
     if (this.#isOver) return false
     if (this.#launched === undefined) {
-      if (number !== 0) this.#bringing?.control.abort()
+      if (number !== 0 && this.#bringing !== undefined) this.#endBringing(this.#bringing, number ?? SIGTERM)
     } else connect().kill(this.#launched.id, number)
     this.#isKilled = true
     return true
@@ -199,11 +214,21 @@ export class Process extends EventEmitter<ProcessEvents> implements AsyncDisposa
       control.signal.throwIfAborted()
       start()
     } catch (error) {
-      this.#over(() => this.#failed(error as Error))
+      if (error instanceof Killed) this.#over(() => this.#killed(error))
+      else this.#over(() => this.#failed(error as Error))
     } finally {
       this.#bringing = undefined
       signal?.removeEventListener('abort', abort)
     }
+  }
+
+  #endBringing({ control }: Bringing, signal: number): void {
+    control.abort(new Killed(signal, performance.now() - this.#begun))
+  }
+
+  #killed({ exit, error }: Killed): void {
+    this.#ready.settle((_, reject) => reject(error))
+    this.#ended(exit)
   }
 
   #start(launched: Launched, options: SpawnOptions): void {

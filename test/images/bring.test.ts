@@ -114,7 +114,9 @@ each('an abort, a kill or a disposal ends what brings the image', async (t) => {
   await sleep(50)
   t.true(killed.kill(0))
   t.true(killed.kill())
-  await t.throwsAsync(killed.ready, { any: true, name: 'AbortError' })
+  const { exitCode, signal, isCanceled } = await killed.wait()
+  t.deepEqual([exitCode, signal, isCanceled], [undefined, 'SIGTERM', false])
+  await t.throwsAsync(killed.ready, { code: 'ERR_NSRS_SETUP_FAILED', message: /SIGTERM ended it/ })
   t.false(killed.kill())
   {
     await using disposed = spawn(late())
