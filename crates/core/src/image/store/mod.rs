@@ -326,9 +326,9 @@ pub fn is_full(error: &Error) -> bool {
     [Errno::NOSPC, Errno::DQUOT].iter().any(|full| error.errno == Some(full.raw_os_error()))
 }
 
-/// The same failure of something in the store, with what helps where the disk is full.
+/// The same failure of something in the store, with what helps where the disk is full and nothing better is known.
 pub(crate) fn with_room(error: Error) -> Error {
-    match is_full(&error) {
+    match is_full(&error) && error.hint.is_empty() {
         true => error.hint("make room (nsrs image prune), or set NSRS_IMAGE_DIR to another disk"),
         false => error,
     }

@@ -22,6 +22,9 @@ use crate::image::tree::marks::{is_mark, is_whiteout};
 use crate::image::tree::open_directory;
 use crate::image::tree::remove::remove;
 
+/// So many bytes of attributes have room on ext4 in any case: its blocks have 4096 bytes, or 1024.
+const MOST_XATTRS: usize = 900;
+
 /// The destination and what is to be done at the end.
 pub(super) struct Place<'a> {
     pub(super) options: &'a Options,
@@ -268,7 +271,13 @@ impl<'a> Place<'a> {
                 // The file system has none of the kind; the kind of file has none; only the host's root has them.
                 Err(Errno::OPNOTSUPP | Errno::PERM) => self.dropped_xattrs += 1,
                 Err(errno) => {
-                    return Err(failed("set the attribute", entry, errno).because(show(name)));
+                    let error = failed("set the attribute", entry, errno).because(show(name));
+                    return Err(match errno {
+                        Errno::NOSPC if value.len() > MOST_XATTRS => error.hint(
+                            "ext4 has room for 4 kB of them in a file: set NSRS_IMAGE_DIR to a disk with XFS, say, or leave it out",
+                        ),
+                        _ => error,
+                    });
                 }
             }
         }
