@@ -211,8 +211,9 @@ pub fn import(mut call: Call) -> Result<()> {
             let (named, nobodys) = import::import_directory(&store, path, &about, &options)?;
             // Root of the host knows everybody.
             if nobodys > 0 && options.squash {
-                let why = "their owners aren't among your ids and subordinate ids (/etc/subuid), or are nobody";
-                call.progress.warn(format!("{nobodys} files of the tree belong to nobody (65534) in the image: {why}"));
+                let files = if nobodys == 1 { "file of the tree belongs" } else { "files of the tree belong" };
+                let why = "the owner isn't among your ids and subordinate ids (/etc/subuid), or is nobody";
+                call.progress.warn(format!("{nobodys} {files} to nobody (65534) in the image: {why}"));
             }
             named
         }

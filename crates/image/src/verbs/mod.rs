@@ -75,12 +75,20 @@ fn warn_of_losses(store: &Store, image: &Image, progress: &Progress) -> Result<(
         }
     }
     let losses = [
-        (squashed, "files belong to you, for their owners aren't among your subordinate ids (/etc/subuid)"),
-        (devices, "devices are left out: only root makes them"),
-        (xattrs, "extended attributes are left out: they can't be had here, or are overlayfs' own"),
+        (
+            squashed,
+            ("file belongs to you, for its owner isn't", "files belong to you, for their owners aren't"),
+            " among your subordinate ids (/etc/subuid)",
+        ),
+        (devices, ("device is", "devices are"), " left out: only root makes them"),
+        (
+            xattrs,
+            ("extended attribute is", "extended attributes are"),
+            " left out: what can't be had here, or is overlayfs' own",
+        ),
     ];
-    for (count, what) in losses.into_iter().filter(|(count, _)| *count > 0) {
-        progress.warn(format!("{count} {what}"));
+    for (count, (one, many), what) in losses.into_iter().filter(|(count, ..)| *count > 0) {
+        progress.warn(format!("{count} {}{what}", if count == 1 { one } else { many }));
     }
     Ok(())
 }
