@@ -1,7 +1,7 @@
 //! Credential helpers: `docker-credential-NAME get|store|erase` (the protocol of docker-credential-helpers).
 
 use std::io::{Read, Write};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use nsrs_core::error::{At, Code, Error, Result};
@@ -30,11 +30,11 @@ pub struct Kept {
 /// # Errors
 /// The helper isn't there or fails.
 pub fn get(name: &str, server: &str) -> Result<Option<Kept>> {
-    let (done, output) = run(name, "get", server.as_bytes())?;
-    if !done {
+    let (status, output) = run(name, "get", server.as_bytes())?;
+    if !status.success() {
         return match output.contains("credentials not found") {
             true => Ok(None),
-            false => Err(failed(name, server, &output)),
+            false => Err(failed(name, server, &said(status, output))),
         };
     }
     let kept: Kept = serde_json::from_str(&output).map_err(|_| failed(name, server, "its answer is no credential"))?;
@@ -47,8 +47,8 @@ pub fn get(name: &str, server: &str) -> Result<Option<Kept>> {
 /// The helper isn't there or fails.
 pub fn store(name: &str, kept: &Kept) -> Result<()> {
     let text = serde_json::to_vec(kept).unwrap_or_default();
-    let (done, output) = run(name, "store", &text)?;
-    if done { Ok(()) } else { Err(failed(name, &kept.server, &output)) }
+    let (status, output) = run(name, "store", &text)?;
+    if status.success() { Ok(()) } else { Err(failed(name, &kept.server, &said(status, output))) }
 }
 
 /// Makes the helper forget this address; says whether it knew it.
@@ -57,8 +57,13 @@ pub fn store(name: &str, kept: &Kept) -> Result<()> {
 /// The helper isn't there or fails.
 pub fn erase(name: &str, server: &str) -> Result<bool> {
     let known = get(name, server)?.is_some();
-    let (done, output) = run(name, "erase", server.as_bytes())?;
-    if done || !known { Ok(known) } else { Err(failed(name, server, &output)) }
+    let (status, output) = run(name, "erase", server.as_bytes())?;
+    if status.success() || !known { Ok(known) } else { Err(failed(name, server, &said(status, output))) }
+}
+
+/// What a helper that failed says; how it ended, if it says nothing.
+fn said(status: ExitStatus, output: String) -> String {
+    if output.trim().is_empty() { format!("it ended without a word ({status})") } else { output }
 }
 
 fn failed(name: &str, server: &str, why: &str) -> Error {
@@ -67,8 +72,8 @@ fn failed(name: &str, server: &str, why: &str) -> Error {
         .hint("repair the helper, or take it out of credsStore and credHelpers in the file of credentials")
 }
 
-/// Runs the helper with this on its standard input: whether it succeeded, and what it wrote.
-fn run(name: &str, verb: &str, input: &[u8]) -> Result<(bool, String)> {
+/// Runs the helper with this on its standard input: how it ended, and what it wrote.
+fn run(name: &str, verb: &str, input: &[u8]) -> Result<(ExitStatus, String)> {
     let program = format!("docker-credential-{name}");
     // The name is a part of a file that may be written by others: it must not become a path.
     if name.is_empty() || name.contains('/') {
@@ -94,15 +99,15 @@ fn run(name: &str, verb: &str, input: &[u8]) -> Result<(bool, String)> {
         // One that doesn't read what it is given will say why.
         let _ = stdin.write_all(input);
     }
-    let done = wait(&mut child, &program)?;
-    Ok((done, reader.join().unwrap_or_default()))
+    let status = wait(&mut child, &program)?;
+    Ok((status, reader.join().unwrap_or_default()))
 }
 
-fn wait(child: &mut Child, program: &str) -> Result<bool> {
+fn wait(child: &mut Child, program: &str) -> Result<ExitStatus> {
     let start = Instant::now();
     loop {
         if let Some(status) = child.try_wait().at("wait for the credential helper", program)? {
-            return Ok(status.success());
+            return Ok(status);
         }
         if start.elapsed() > PATIENCE {
             let _ = child.kill();

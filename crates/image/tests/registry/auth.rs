@@ -119,6 +119,11 @@ fn a_helper_keeps_and_gives_the_password() {
     nsrs.works(&["pull", &registry.image("a:1")]);
     nsrs.works(&["logout", &registry.address]);
     nsrs.fails(&["push", &registry.image("a:1")], &["nsrs login"]);
+    let mute = nsrs.dir.path("bin/docker-credential-mute");
+    fs::write(&mute, "#!/bin/sh\ncat > /dev/null\nexit 3\n").unwrap();
+    fs::set_permissions(&mute, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    fs::write(&file, r#"{"credsStore":"mute"}"#).unwrap();
+    nsrs.fails(&["push", &registry.image("a:1")], &["ask docker-credential-mute", "exit status: 3"]);
     fs::write(&file, r#"{"credsStore":"missing"}"#).unwrap();
     nsrs.fails(&["push", &registry.image("a:1")], &["run the credential helper docker-credential-missing", "ENOENT"]);
 }
