@@ -81,18 +81,19 @@ impl Store {
     /// the beginning of one.
     ///
     /// # Errors
-    /// There is none (`ImageNotFound`, with the nearest names), or there are several.
+    /// There is none (`ImageNotFound`, with the nearest names), there are several, or there can be none of that name.
     pub fn find(&self, text: &str) -> Result<Named> {
         let images = self.images()?;
-        let reference = Reference::parse(text).ok();
-        let full = reference.as_ref().map(ToString::to_string);
+        let parsed = Reference::parse(text);
+        let reference = parsed.as_ref().ok();
+        let full = reference.map(ToString::to_string);
         let named = |name: &str| images.iter().find(|image| image.name.as_deref() == Some(name));
         if let Some(image) = named(text).or_else(|| named(full.as_deref()?)) {
             return Ok(image.clone());
         }
         // name@digest, of which only the digest says what it is.
-        if let Some(digest) = reference.as_ref().and_then(Reference::digest) {
-            let prefix = reference.as_ref().map(Reference::name).unwrap_or_default();
+        if let Some(digest) = reference.and_then(Reference::digest) {
+            let prefix = reference.map(Reference::name).unwrap_or_default();
             let found = images.iter().find(|image| {
                 let of_repository = image.name.as_deref().is_none_or(|name| name.starts_with(&prefix));
                 of_repository && image.digest().is_ok_and(|other| other == digest)
@@ -101,7 +102,7 @@ impl Store {
         }
         let hex = text.strip_prefix("sha256:").unwrap_or(text);
         if hex.is_empty() || hex.len() > 64 || !hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
-            return Err(unknown(full.as_deref().unwrap_or(text), &images));
+            return Err(parsed.map_or_else(|error| error, |name| unknown(&name.to_string(), &images)));
         }
         let mut found: Vec<(Digest, &Named)> = Vec::new();
         for image in &images {

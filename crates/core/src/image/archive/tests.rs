@@ -563,7 +563,11 @@ fn images_are_found_by_what_people_call_them() {
     }
     let error = store.find("busibox").unwrap_err();
     assert!(error.hint.contains("busybox"), "{error:?}");
-    for text in ["", "zzz", "busybox:1", "ghcr.io/busybox", &format!("busybox@{}", Digest::of(b"no"))] {
+    for text in ["", "a//b", "UPPER"] {
+        let error = store.find(text).unwrap_err();
+        assert_eq!((error.code, error.subject), (Code::InvalidArgument, format!("{text:?}")));
+    }
+    for text in ["zzz", "busybox:1", "ghcr.io/busybox", &format!("busybox@{}", Digest::of(b"no"))] {
         assert_eq!(store.find(text).unwrap_err().code, Code::ImageNotFound, "{text}");
     }
 }
