@@ -37,7 +37,8 @@ export async function provide(
   if ('failure' in missing) {
     const { failure } = missing
     // Whether it was the name of an image at all, only the caller knows.
-    const hints = [failure.hint, failure.code === 'ERR_NSRS_IMAGE_NOT_FOUND' ? hint : undefined].filter(Boolean)
+    const isNone = ['ERR_NSRS_IMAGE_NOT_FOUND', 'ERR_NSRS_INVALID_ARGUMENT'].includes(failure.code)
+    const hints = [failure.hint, isNone ? hint : undefined].filter(Boolean)
     return report([{ ...failure, hint: hints.join('; ') }])
   }
   const words = [...(quiet ? ['--quiet'] : []), ...(progress === undefined ? [] : [`--progress=${progress}`])]
@@ -46,7 +47,8 @@ export async function provide(
   if (code !== 0 && missing.verb === 'prepare' && pull !== 'never')
     code = await executeAloud('pull', [...words, ...missing.args])
   if (code === 0) return undefined
-  if (progress !== 'json') process.stderr.write(`hint: ${hint}\n`)
+  const hints = [missing.near, hint].filter((text) => text !== undefined)
+  if (progress !== 'json') process.stderr.write(hints.map((text) => `hint: ${text}\n`).join(''))
   return code
 }
 

@@ -15,8 +15,11 @@ export interface Wanted {
   pull: PullPolicy
 }
 
-/** What has to be done before a container can run from the image: nothing, where it is `undefined`. */
-export type Lack = { verb: 'pull' | 'prepare'; args: string[] } | { failure: ErrorRecord }
+/**
+ * What has to be done before a container can run from the image: nothing, where it is `undefined`. `near` says which images
+ * of the store may have been meant.
+ */
+export type Lack = { verb: 'pull' | 'prepare'; args: string[]; near?: string | undefined } | { failure: ErrorRecord }
 
 /**
  * What the store lacks of an image. The addon looks into the store, without a process; what isn't there is brought by
@@ -28,7 +31,9 @@ export function lack({ image, platform, pull }: Wanted): Lack | undefined {
   const record = native().binding.imageObstacle(image, platform)
   if (!record) return undefined
   if (record.code === 'ERR_NSRS_IMAGE_NOT_READY') return { verb: 'prepare', args }
-  if (record.code === 'ERR_NSRS_IMAGE_NOT_FOUND' && pull === 'missing') return { verb: 'pull', args }
+  if (record.code === 'ERR_NSRS_IMAGE_NOT_FOUND' && pull === 'missing') {
+    return { verb: 'pull', args, near: record.hint?.startsWith('did you mean') ? record.hint : undefined }
+  }
   return { failure: record }
 }
 
