@@ -8,6 +8,7 @@ use super::digest::Digest;
 use super::identity;
 use super::open::Image;
 use super::platform::Platform;
+use super::stack::needs_a_look;
 use super::store::{Layer, Store, unknown};
 use crate::error::{Code, Error, Result};
 use crate::host::Host;
@@ -75,7 +76,7 @@ impl Store {
             if layer.record.unpacked.opaque {
                 layers.clear();
             }
-            if layers.is_empty() || layer.record.unpacked.implicit.is_empty() {
+            if !needs_a_look(&layer, layers.is_empty()) {
                 layers.push(layer);
             } else if let Some(sibling) = self.sibling(&chain_id)? {
                 layers.push(sibling);

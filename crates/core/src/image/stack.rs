@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, XattrFlags, fchmod, fchown, fsetxattr, fstat,
-    openat2, statat,
+    AtFlags, Dir, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, XattrFlags, fchmod, fchown, fsetxattr, fstat, openat2,
+    statat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -16,6 +16,7 @@ use super::digest::Digest;
 use super::open::Image;
 use super::store::{Layer, Store};
 use super::tree::copy::{Copier, How};
+use super::tree::marks::{is_opaque, is_whiteout};
 use super::tree::merge::walk;
 use super::unpack::{Options, Tell};
 use crate::error::{At, Code, Error, Result};
@@ -110,7 +111,8 @@ impl Store {
     ///
     /// A layer may have directories without an entry of their own: they say nothing of the same directory below, whose
     /// owner and mode hold. overlayfs would take the upper one's; so such a layer is given a sibling for this image, of the
-    /// same files by hard links, with these directories as they are below.
+    /// same files by hard links, with these directories as they are below. So is one with whiteouts that hide nothing, for
+    /// their directory is nowhere below: in a directory of one layer overlayfs would show them, as names of nothing.
     ///
     /// # Errors
     /// A layer isn't unpacked (`ImageNotFound`).
@@ -125,9 +127,9 @@ impl Store {
             if layer.record.unpacked.opaque {
                 layers.clear();
             }
-            let changes = changes(&layer, &layers)?;
-            if changes.is_empty() {
-                if !layers.is_empty() && !layer.record.unpacked.implicit.is_empty() {
+            let (changes, useless) = (changes(&layer, &layers)?, useless_whiteouts(&layer, &layers));
+            if changes.is_empty() && useless.is_empty() {
+                if needs_a_look(&layer, layers.is_empty()) {
                     self.note_fit(&chain_id)?;
                 }
                 layers.push(layer);
@@ -139,6 +141,7 @@ impl Store {
                 // As one layer by itself, whiteouts and all.
                 walk(&[&layer.path], true, &mut copier)?;
                 changes.iter().try_for_each(|change| change.make(directory))?;
+                useless.iter().try_for_each(|path| remove_whiteouts(directory, path))?;
                 Ok(unpacked)
             })?);
         }
@@ -208,25 +211,57 @@ fn open_in(root: &Path, path: &str) -> rustix::io::Result<OwnedFd> {
 fn changes(layer: &Layer, below: &[Layer]) -> Result<Vec<Change>> {
     let mut changes = Vec::new();
     for path in &layer.record.unpacked.implicit {
-        for lower in below.iter().rev() {
-            match open_in(&lower.path, path) {
-                Ok(fd) => {
-                    let stat = fstat(&fd).at("read the layer", path)?;
-                    let plain = stat.st_mode & 0o7777 == 0o755 && (stat.st_uid, stat.st_gid) == (0, 0);
-                    let own_xattrs = super::tree::xattrs(&fd, b".").at("read the layer", path)?;
-                    if !plain || !own_xattrs.is_empty() {
-                        changes.push(Change { path: path.clone(), stat, below: lower.path.clone() });
-                    }
-                    break;
-                }
-                // Hidden there, or something else: it is new.
-                Err(Errno::NOTDIR | Errno::LOOP) => break,
-                Err(_) if is_hidden(&lower.path, path) => break,
-                Err(_) => {}
-            }
+        let Some((lower, fd)) = merged_with(path, below) else { continue };
+        let stat = fstat(&fd).at("read the layer", path)?;
+        let plain = stat.st_mode & 0o7777 == 0o755 && (stat.st_uid, stat.st_gid) == (0, 0);
+        let own_xattrs = super::tree::xattrs(&fd, b".").at("read the layer", path)?;
+        if !plain || !own_xattrs.is_empty() {
+            changes.push(Change { path: path.clone(), stat, below: lower.path.clone() });
         }
     }
     Ok(changes)
+}
+
+/// The layer below, and in it the directory, that the one of this path in a layer above is merged with.
+fn merged_with<'a>(path: &str, below: &'a [Layer]) -> Option<(&'a Layer, OwnedFd)> {
+    for lower in below.iter().rev() {
+        match open_in(&lower.path, path) {
+            Ok(fd) => return Some((lower, fd)),
+            // Hidden there, or something else: it is new.
+            Err(Errno::NOTDIR | Errno::LOOP) => return None,
+            Err(_) if is_hidden(&lower.path, path) => return None,
+            Err(_) => {}
+        }
+    }
+    None
+}
+
+/// May this layer look other in a stack than it is?
+pub(super) fn needs_a_look(layer: &Layer, is_lowest: bool) -> bool {
+    let unpacked = &layer.record.unpacked;
+    !unpacked.whiteouts.is_empty() || !is_lowest && !unpacked.implicit.is_empty()
+}
+
+/// The directories of a layer whose whiteouts hide nothing: nothing below is merged with them.
+fn useless_whiteouts<'a>(layer: &'a Layer, below: &[Layer]) -> Vec<&'a str> {
+    let is_useless =
+        |path: &&str| open_in(&layer.path, path).is_ok_and(|own| is_opaque(&own)) || merged_with(path, below).is_none();
+    layer.record.unpacked.whiteouts.iter().map(String::as_str).filter(is_useless).collect()
+}
+
+/// Removes the whiteouts of a directory. One that the archive named by way of a link is not known by this path, and kept.
+fn remove_whiteouts(root: &Path, path: &str) -> Result<()> {
+    let step = "stack the layers";
+    let Ok(fd) = open_in(root, path) else { return Ok(()) };
+    for entry in Dir::read_from(&fd).at(step, path)? {
+        let entry = entry.at(step, path)?;
+        let name = entry.file_name();
+        let stat = statat(&fd, name, AtFlags::SYMLINK_NOFOLLOW).at(step, path)?;
+        if is_whiteout(&fd, name.to_bytes(), &stat) {
+            unlinkat(&fd, name, AtFlags::empty()).at(step, path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Is there a whiteout at the path, or at a directory on the way?
@@ -236,7 +271,7 @@ fn is_hidden(root: &Path, path: &str) -> bool {
     };
     path.match_indices('/').map(|(end, _)| end).chain([path.len()]).any(|end| {
         statat(&root, &path[..end], AtFlags::SYMLINK_NOFOLLOW)
-            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0)
+            .is_ok_and(|stat| is_whiteout(&root, &path.as_bytes()[..end], &stat))
     })
 }
 

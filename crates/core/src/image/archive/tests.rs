@@ -423,6 +423,41 @@ fn a_directory_and_its_archive_become_images_with_the_same_tree() {
 }
 
 #[test]
+fn a_whiteout_that_hides_nothing_is_no_name() {
+    let scratch = Scratch::new("whiteouts");
+    let store = scratch.store("store");
+    let layers = [
+        tar(&[("old", None), ("old/gone", Some("1")), ("low", None), ("low/.wh.x", Some(""))]),
+        tar(&[
+            ("old", None),
+            ("old/.wh.gone", Some("")),
+            ("new", None),
+            ("new/.wh.foo", Some("")),
+            ("new/a", Some("2")),
+        ]),
+        // Without anything of the kind: as it is.
+        tar(&[("new", None), ("new/b", Some("3"))]),
+    ];
+    let opened = store.image(&image(&store, Some(NAME), &layers)).unwrap();
+    store.prepare(&opened, &options(), None).unwrap();
+    let ready = store.ready(NAME, None).unwrap();
+    let names = |layer: usize, path: &str| -> Vec<String> {
+        let directory = scratch.at("store").join(&ready.facts.layers[layer]).join(path);
+        let mut names: Vec<String> =
+            fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!((names(0, "low"), names(0, "old")), (vec![], vec!["gone".to_owned()]));
+    assert_eq!((names(1, "new"), names(1, "old")), (vec!["a".to_owned()], vec!["gone".to_owned()]));
+    let own = store.layer(&opened.config.diff_ids[2]).unwrap().unwrap().path;
+    assert!(own.ends_with(&ready.facts.layers[2]), "{:?}", ready.facts.layers);
+    // The shared layer stays as it was.
+    let shared = store.layer(&opened.config.diff_ids[1]).unwrap().unwrap().path;
+    assert!(fs::symlink_metadata(shared.join("new/foo")).is_ok());
+}
+
+#[test]
 fn gnu_tar_extracts_holes_at_the_end_of_files() {
     let scratch = Scratch::new("holes");
     let (source, extracted) = (scratch.at("source"), scratch.at("extracted"));

@@ -134,6 +134,9 @@ pub struct Unpacked {
     /// a layer below.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub implicit: Vec<String>,
+    /// Directories, but for the root, that have whiteouts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub whiteouts: Vec<String>,
 }
 
 /// Unpacks a layer, packed as its first bytes say, into an empty directory.

@@ -1,6 +1,6 @@
 //! Entries of an archive, made in the destination.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::File;
 use std::io::BufRead;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -38,6 +38,8 @@ pub(super) struct Place<'a> {
     pub(super) links: BTreeMap<Vec<u8>, Vec<u8>>,
     pub(super) opaque: bool,
     pub(super) xattr_whiteouts: bool,
+    /// Directories that have whiteouts.
+    pub(super) whiteouts: BTreeSet<Vec<u8>>,
     /// Devices that were left out, by path.
     pub(super) skipped: HashSet<Vec<u8>>,
     squashed: u64,
@@ -70,6 +72,7 @@ impl<'a> Place<'a> {
             links: BTreeMap::new(),
             opaque: false,
             xattr_whiteouts: false,
+            whiteouts: BTreeSet::new(),
             skipped: HashSet::new(),
             squashed: 0,
             dropped_xattrs: 0,
@@ -322,6 +325,7 @@ impl<'a> Place<'a> {
             squashed: self.squashed,
             dropped_xattrs: self.dropped_xattrs,
             implicit: implicit.into_iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect(),
+            whiteouts: self.whiteouts.iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect(),
         })
     }
 }

@@ -35,6 +35,9 @@ impl Place<'_> {
             return Err(invalid("a whiteout of nothing").on(subject()));
         }
         let directory = self.tree.directory(parent)?;
+        if !parent.is_empty() && self.whiteouts.len() < 100_000 {
+            self.whiteouts.insert(parent.to_vec());
+        }
         match mknodat(&directory, hidden, FileType::CharacterDevice, Mode::empty(), 0) {
             Ok(()) => Ok(()),
             // It is of this layer, and hides what is below by being there; a directory is merged, unless it is told.
