@@ -201,6 +201,11 @@ unless(
       t.is(code, 125)
       t.regex(stderr, message)
     }
+    // Where it could have been pulled, and nobody is there.
+    await good(t, place.nsrs(['tag', 'other', '127.0.0.1:1/other']))
+    const mistyped = await place.nsrs(['run', '127.0.0.1:1/othr', 'true'])
+    t.is(mistyped.code, 125)
+    t.regex(mistyped.stderr, /reach the registry[\s\S]*hint: did you mean 127.0.0.1:1\/other\?\nhint: nsrs run -- 127/)
     const explained = await good(t, run(place, '--platform', 'linux/riscv64', '--explain', 'other', 'true'))
     t.regex(explained, /platform +linux\/riscv64/)
   },
