@@ -107,6 +107,7 @@ impl Engine {
             failure: None,
             ended: None,
             killed_for: None,
+            is_going: false,
             timed_out: false,
             since,
             report,
@@ -184,6 +185,10 @@ impl Engine {
         };
         let Some(container) = self.containers.get_mut(&key) else { return };
         container.first = Some(process);
+        if container.is_going {
+            // The stage told of it in the very moment in which it was ended.
+            return container.take_down();
+        }
         if let Some(channel) = &container.channel {
             // If it is gone already, its end tells.
             let _ = channel.send(&ToChild::Known, &[]);

@@ -99,6 +99,8 @@ pub struct Container {
     pub ended: Option<Status>,
     /// The signal in whose place `SIGKILL` was sent.
     pub killed_for: Option<i32>,
+    /// It is being ended: a process that its stage has made meanwhile too.
+    pub is_going: bool,
     /// The time limit killed it.
     pub timed_out: bool,
     /// When the request came.
@@ -138,6 +140,7 @@ impl Container {
 
     /// Kills what there is of it; the kernel takes the rest of its PID namespace along.
     pub fn take_down(&mut self) {
+        self.is_going = true;
         if let Some(collector) = &self.collector {
             send_signal(&collector.pidfd, libc::SIGKILL);
         }
