@@ -191,6 +191,9 @@ export interface ContainerRequest {
   announce: boolean
 }
 
+/** Another descriptor of the same terminal, the receiver's to close: where it takes two streams, each closes its own. */
+export declare function duplicateTerminal(fd: number): number
+
 /** One failure: what failed, on what, why, and what to do next. */
 export interface ErrorRecord {
   /** `ERR_NSRS_…`. */

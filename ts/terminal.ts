@@ -52,8 +52,9 @@ export class Terminal extends Duplex {
     }
     this.#fd = fd
     if (isBun) {
-      this.#input = createWriteStream('', { fd, autoClose: false })
-      this.#output = createReadStream('', { fd, autoClose: true })
+      // Each closes its own: one that both close could be another's in between.
+      this.#input = createWriteStream('', { fd: native().binding.duplicateTerminal(fd) })
+      this.#output = createReadStream('', { fd })
     } else {
       const both = new ReadStream(fd)
       this.#input = both

@@ -22,7 +22,9 @@ const PROGRAM = `
   for await (const line of cat) lines.push(line)
   const shell = spawn('tty', { ...box, tty: { cols: 80, rows: 24 } })
   for await (const line of shell) lines.push(line)
-  const many = await Promise.all(Array.from({ length: 20 }, (_, index) => run('echo', [String(index)], box)))
+  const tty = () => run('tty', { ...box, tty: { cols: 80, rows: 24 } })
+  const each = Array.from({ length: 40 }, (_, index) => (index % 2 ? tty() : run('echo', ['/dev/pts/0'], box)))
+  const many = (await Promise.all(each)).filter(({ stdout }) => stdout.trim() === '/dev/pts/0')
   const code = await run('/bin/nope', box).catch((error) => error.code)
   const version = process.versions.bun ?? process.versions.deno ?? process.versions.node
   console.log(JSON.stringify([version, stdout, stderr, long.stdout.length, lines, many.length, code]))
@@ -51,7 +53,7 @@ for (const [name, [version, program, ...args]] of Object.entries(runtimes)) {
   test(title, (t) => {
     const { stdout, stderr } = spawnSync(path, args, { encoding: 'utf8', timeout: 120_000 })
     const [running, ...seen] = stdout === '' ? [] : (JSON.parse(stdout) as [string, ...unknown[]])
-    t.deepEqual(seen, ['in', 'err', 1e6, ['a', 'b', '/dev/pts/0'], 20, 'ERR_NSRS_COMMAND_NOT_FOUND'], stderr)
+    t.deepEqual(seen, ['in', 'err', 1e6, ['a', 'b', '/dev/pts/0'], 40, 'ERR_NSRS_COMMAND_NOT_FOUND'], stderr)
     t.true(running?.startsWith(version), running)
     t.log(`${name} ${running}`)
   })

@@ -5,14 +5,11 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use napi::bindgen_prelude::*;
 use napi_derive::napi;
 use nix::fcntl::AtFlags;
 use nix::sys::signal::Signal;
 use nsrs_core::changes::collect::Form;
 use nsrs_core::error::{At, Code, Error};
-use nsrs_core::spec::TerminalSize as SpecSize;
-use nsrs_core::steps::terminal;
 use nsrs_core::supervise::protocol::VERSION;
 use nsrs_core::sys::fds::{duplicate, place, stdio};
 use nsrs_core::sys::sealed;
@@ -21,7 +18,7 @@ use rustix::fs::{MemfdFlags, SeekFrom, memfd_create, seek};
 
 use crate::events::ErrorRecord;
 use crate::executable::{check, not_started};
-use crate::options::{ContainerRequest, TerminalSize};
+use crate::options::ContainerRequest;
 
 /// Runs the container of a [`ContainerRequest`] in the place of this process: standard streams, signals, terminal and exit
 /// code are the container's own, and further descriptors keep their numbers. Returns only the reason why it could not.
@@ -131,13 +128,4 @@ fn execute(executable: &str, args: &[&str]) -> nsrs_core::error::Result<std::con
     }
     let Err(errno) = nix::unistd::execve(&program, &args, &env);
     Err(not_started(step, executable, errno))
-}
-
-/// Sets the size that programs on a container's terminal see.
-#[napi]
-pub fn resize_terminal(fd: i32, size: TerminalSize) -> Result<()> {
-    let TerminalSize { cols, rows } = size;
-    let to_js = |error: Error| napi::Error::from_reason(error.to_string());
-    let fd = duplicate(fd).at("set the terminal's size", fd).map_err(to_js)?;
-    terminal::resize(&fd, SpecSize { cols, rows }).map_err(to_js)
 }

@@ -15,3 +15,4 @@ mod foreground;
 mod images;
 mod options;
 mod supervisor;
+mod terminal;
