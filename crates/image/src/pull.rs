@@ -1,6 +1,8 @@
 //! `pull`: an image from a registry into the store, each layer unpacked while it comes in.
 
-use std::collections::{HashMap, HashSet};
+mod check;
+
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -10,7 +12,7 @@ use nsrs_core::image::config::ImageConfig;
 use nsrs_core::image::digest::Digest;
 use nsrs_core::image::platform::Platform;
 use nsrs_core::image::reference::Reference;
-use nsrs_core::image::store::{Begin, Ingest, MOST_METADATA, Store, is_full};
+use nsrs_core::image::store::{Begin, Ingest, Store, is_full};
 use nsrs_core::image::unpack;
 use oci_spec::image::Descriptor;
 use serde_json::json;
@@ -18,7 +20,6 @@ use serde_json::json;
 use crate::progress::{Event, Phase};
 use crate::registry::Client;
 use crate::registry::blob::Wanted;
-use crate::registry::failure::tame;
 use crate::registry::manifest::{self, Image};
 
 /// The annotation of a name in the store that keeps what the registry has under it: the digest of the index, where the
@@ -142,13 +143,20 @@ fn fetch(
 ) -> Result<Pulled> {
     let resolved = client.resolve(reference, platform)?;
     let (document, image) = (resolved.document(), resolved.image()?);
-    check_types(image, reference)?;
+    check::types(image, reference)?;
     let fetcher =
         Fetcher { store, client, reference, options, config: image.config.digest, stop: AtomicBool::new(false) };
     fetcher.blob(&image.config, None)?;
     let config = ImageConfig::parse(&store.read(&image.config.digest)?)
         .map_err(|error| error.on(format!("{} of {}", image.config.digest, reference.familiar())))?;
-    check_config(&config, image, reference, client, options, platform, resolved.chosen.is_some())?;
+    check::layers(&config, image, reference)?;
+    // What an index says of its images was looked at already.
+    if resolved.chosen.is_none() {
+        let is_wanted = options.platform.is_some();
+        if let Some(warning) = check::platform(&config, reference, platform, is_wanted)? {
+            client.progress().warn(warning);
+        }
+    }
     fetcher.layers(image, &config.diff_ids).inspect_err(|error| {
         if is_full(error) {
             fetcher.give_room_back(image);
@@ -175,68 +183,6 @@ fn fetch(
         .map_err(|error| Error::new(Code::ImageInvalid, "name the image", error.to_string()))?;
     store.tag(&reference.to_string(), &descriptor)?;
     Ok(Pulled { digest: resolved.top.digest, image: document.digest, present: false })
-}
-
-/// Artifacts of other kinds are kept in registries too: charts, signatures, programs.
-fn check_types(image: &Image, reference: &Reference) -> Result<()> {
-    let unknown = |what: &str, media_type: &str| {
-        let why = format!("its {what} is of type {}: it is no image of a root file system", tame(media_type));
-        Err(Error::new(Code::Unsupported, "pull", why).on(reference.familiar()))
-    };
-    let config = image.config.media_type.as_str();
-    if !matches!(
-        config,
-        "" | "application/vnd.oci.image.config.v1+json" | "application/vnd.docker.container.image.v1+json"
-    ) {
-        return unknown("configuration", config);
-    }
-    if image.config.size > MOST_METADATA {
-        let why = format!("a configuration of {} bytes is none", image.config.size);
-        return Err(Error::new(Code::ImageInvalid, "pull", why).on(reference.familiar()));
-    }
-    for layer in &image.layers {
-        let name = layer.media_type.as_str();
-        let layers = ["application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs."];
-        if !name.is_empty() && (!layers.iter().any(|start| name.starts_with(start)) || name.contains("encrypted")) {
-            return unknown("layer", name);
-        }
-    }
-    Ok(())
-}
-
-fn check_config(
-    config: &ImageConfig,
-    image: &Image,
-    reference: &Reference,
-    client: &Client,
-    options: &Options,
-    platform: &Platform,
-    chosen: bool,
-) -> Result<()> {
-    if config.diff_ids.len() != image.layers.len() {
-        let (layers, ids) = (image.layers.len(), config.diff_ids.len());
-        let why = format!("the manifest has {layers} layers, the configuration {ids}");
-        return Err(Error::new(Code::ImageInvalid, "pull", why).on(reference.familiar()));
-    }
-    let mut seen = HashMap::new();
-    for (layer, diff_id) in image.layers.iter().zip(&config.diff_ids) {
-        let said = (layer.size, diff_id);
-        if *seen.entry(layer.digest).or_insert(said) != said {
-            let why = format!("its layer {} is listed with different sizes or diff ids", layer.digest);
-            return Err(Error::new(Code::ImageInvalid, "pull", why).on(reference.familiar()));
-        }
-    }
-    let own = config.platform();
-    // What an index says of its images was looked at already.
-    if chosen || own.arch.is_empty() || platform.distance(&own).is_some() {
-        return Ok(());
-    }
-    if options.platform.is_some() {
-        return platform.choose(&reference.familiar(), &[(Some(own), ())]).copied();
-    }
-    let message = format!("{} is for {own}, and this machine is {platform}", reference.familiar());
-    client.progress().warn(message);
-    Ok(())
 }
 
 /// Fetches what an image consists of.

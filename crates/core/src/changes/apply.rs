@@ -7,16 +7,14 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{
-    Access, AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, accessat, fstat, openat, openat2, statat,
-};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat, openat2, statat};
 use rustix::io::Errno;
-use rustix::process::geteuid;
 
-use super::base::{Base, Bases, Dress, moment};
-use super::open::{INSIDE, Open};
+use super::base::Base;
+use super::meanwhile::{Meanwhile, WRITE};
+use super::open::Open;
 use super::place::{Id, Place, id};
-use super::walk::{DEEPEST, TOO_DEEP, able};
+use super::walk::{TOO_DEEP, able};
 use super::{Change, Hazard, Kind, Known, Record, Twin, escaped, keep_theirs, place};
 use crate::error::{At, Code, Error, Result};
 use crate::image::tree::{xattrs, xattrs_of};
@@ -37,19 +35,14 @@ pub struct Apply<'a> {
     uppers: Vec<OwnedFd>,
     /// `None`: this user can't see it.
     targets: Vec<Option<OwnedFd>>,
-    /// The record's.
-    bases: Bases<'a>,
+    meanwhile: Meanwhile<'a>,
     /// Names of files with several that are in place, by layer and inode there.
     placed: HashMap<(usize, u64), Twin>,
-    /// Files of several names that had not changed before this began.
-    known: HashMap<(u64, u64), Known>,
     /// The name under which things are made.
     temporary: String,
     /// Directories in which something has that name, by layer and path.
     leftovers: Vec<(usize, Vec<u8>)>,
     brought: Vec<Brought>,
-    /// Directories that were made, by layer and path.
-    made: HashMap<(usize, Vec<u8>), Id>,
 }
 
 /// A change that was brought: what was below is no more.
@@ -90,7 +83,6 @@ struct Pair {
 const STEP: &str = "apply the change";
 const PATH: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 const READ: Access = Access::READ_OK.union(Access::EXEC_OK);
-const WRITE: Access = Access::WRITE_OK.union(Access::EXEC_OK);
 
 /// The changes; in which directories of the real tree an ended apply has left something, by layer and path; and what is below.
 #[derive(Debug, Default)]
@@ -132,18 +124,15 @@ impl Apply<'_> {
     /// # Errors
     /// One is gone.
     pub fn new(layers: impl AsFd, record: &Record) -> Result<Apply<'_>> {
-        let known = record.known.iter().map(|known| (known.file(), *known)).collect();
         let mut apply = Apply {
             record,
             uppers: Vec::new(),
             targets: Vec::new(),
-            bases: Bases::of(record),
+            meanwhile: Meanwhile::of(record),
             placed: HashMap::new(),
-            known,
             temporary: temporary(&layers, record),
             leftovers: Vec::new(),
             brought: Vec::new(),
-            made: HashMap::new(),
         };
         for (number, layer) in record.layers.iter().enumerate() {
             let found = |directory: BorrowedFd<'_>, path: &str| {
@@ -167,8 +156,7 @@ impl Apply<'_> {
         self
     }
 
-    /// Notes the files of several names that have not changed: giving one a name, or taking one from it, is a change by its
-    /// time. Returned are those that the record has not noted yet.
+    /// Notes the files of several names that have not changed. Returned are those that the record has not noted yet.
     pub fn remember(&mut self, changes: &[Change]) -> Vec<Known> {
         let mut new = Vec::new();
         for change in changes {
@@ -176,16 +164,10 @@ impl Apply<'_> {
             for inner in [Some(&change.inner), twin].into_iter().flatten() {
                 let Ok(Some((parent, name))) = self.beneath(change.layer, inner, Access::EXEC_OK) else { continue };
                 let Ok(stat) = statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
-                let known = Known::of(&stat);
                 let several = stat.st_nlink > 1 || twin == Some(inner);
                 let is_file = FileType::from_raw_mode(stat.st_mode) != FileType::Directory;
-                let is_still = match self.bases.get(change.layer, inner) {
-                    Some(base) => base.is_still(&stat),
-                    None => moment(&stat) < self.record.since,
-                };
-                if is_file && several && is_still && self.known.get(&known.file()) != Some(&known) {
-                    self.known.insert(known.file(), known);
-                    new.push(known);
+                if is_file && several {
+                    new.extend(self.meanwhile.remember(change.layer, inner, &stat));
                 }
             }
         }
@@ -201,7 +183,7 @@ impl Apply<'_> {
                 Ok(Next::Done) => self.brought.push(Brought::of(change)),
                 Ok(Next::DressOld(id)) => undressed.push((change, id, false)),
                 Ok(Next::DressNew(id)) => {
-                    self.made.insert((change.layer, change.inner.clone()), id);
+                    self.meanwhile.made(change.layer, &change.inner, id);
                     undressed.push((change, id, true));
                 }
                 Err(error) => errors.push(error),
@@ -268,7 +250,8 @@ impl Apply<'_> {
         let Some((parent, name)) = self.beneath(change.layer, &change.inner, WRITE).map_err(fail)? else {
             return self.open_old(change, consent).map(Next::DressOld);
         };
-        if !self.is_seen(change, &parent, consent) {
+        let (above, _) = split(&change.inner);
+        if !self.meanwhile.is_seen(change.layer, above, &parent.stat, consent.force) {
             return Err(exchanged(subject));
         }
         let old = match statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -282,13 +265,13 @@ impl Apply<'_> {
         if stays {
             return self.open_old(change, consent).map(Next::DressOld);
         }
-        let base = self.bases.get(change.layer, &change.inner);
+        let has_changed = |stat| self.meanwhile.has_changed(change.layer, &change.inner, &parent, name, stat);
         let changed = match &old {
-            Some(stat) => self.changed(&parent, name, stat, base).map_err(fail)? || change.kind == Kind::Added,
+            Some(stat) => has_changed(stat).map_err(fail)? || change.kind == Kind::Added,
             None => false,
         };
         if changed && !consent.force {
-            return Err(has_changed(subject));
+            return Err(conflict(subject));
         }
         if old.is_none() && change.kind == Kind::Modified && !consent.force {
             let why = "it was removed since the command ran";
@@ -332,34 +315,18 @@ impl Apply<'_> {
         Ok(is_same.then_some(file))
     }
 
-    /// Is the directory that a change goes into the one that was made for it, or that the command saw? Whoever may write to
-    /// the directory above could have exchanged it.
-    fn is_seen(&self, change: &Change, parent: &Open, consent: Consent) -> bool {
-        let (inner, _) = split(&change.inner);
-        let inner = if inner == b"." { &b""[..] } else { inner };
-        match self.made.get(&(change.layer, inner.to_vec())) {
-            Some(made) => *made == id(&parent.stat),
-            None => consent.force || self.bases.get(change.layer, inner).is_none_or(|base| base.is_of(&parent.stat)),
-        }
-    }
-
     /// Makes sure that a directory that was there is the one that the command saw, and says which it is.
     fn open_old(&self, change: &Change, consent: Consent) -> Result<Id> {
         let subject = escaped(&change.path);
         let act = || {
             let Pair { target, from } = self.pair(change)?;
-            let now = Dress::of_open(&target, &target.stat)?;
-            let base = self.bases.get(change.layer, &change.inner);
-            let was = base.and_then(|base| base.dress.as_ref());
-            let new = Dress::of_open(&from, &from.stat)?;
-            let is_other = base.is_some_and(|base| !base.is_of(&target.stat));
-            let is_older = base.is_none() && moment(&target.stat) < self.record.since;
-            let may_be = consent.force || is_older || (!is_other && now.is_between(was.unwrap_or(&new), &new));
-            Ok(Some(id(&target.stat)).filter(|_| may_be))
+            let seen = || self.meanwhile.is_as_seen(change.layer, &change.inner, &target, &from);
+            let may_be = consent.force || seen()?;
+            Ok(may_be.then(|| id(&target.stat)))
         };
         match act() {
             Ok(Some(id)) => Ok(id),
-            Ok(None) => Err(has_changed(subject)),
+            Ok(None) => Err(conflict(subject)),
             Err(errno) => Err(explain(Error::os(STEP, subject, errno), errno)),
         }
     }
@@ -404,71 +371,26 @@ impl Apply<'_> {
         if name.is_empty() {
             return Ok(None);
         }
-        Open::beneath(self.target(layer)?, parent, wanted).map(|parent| Some((parent, name)))
+        Open::beneath(self.target(layer)?, path(parent), wanted).map(|parent| Some((parent, name)))
     }
 
     /// The same in the layer, with what is there.
     fn source<'c>(&self, change: &'c Change) -> rustix::io::Result<(Open, &'c [u8], Stat)> {
         let (parent, name) = split(&change.inner);
-        let parent = Open::beneath(&self.uppers[change.layer], parent, Access::EXEC_OK)?;
+        let parent = Open::beneath(&self.uppers[change.layer], path(parent), Access::EXEC_OK)?;
         let stat = statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
         if FileType::from_raw_mode(stat.st_mode) != change.file_type {
             return Err(Errno::STALE);
         }
         Ok((parent, name, stat))
     }
-
-    /// Is this another than the command saw, or has anything in it changed since?
-    fn changed(&self, parent: &Open, name: &[u8], stat: &Stat, base: Option<&Base>) -> rustix::io::Result<bool> {
-        let since = base.map_or(self.record.since, |base| base.since);
-        let is_same = base.is_none_or(|base| base.is_still(stat) || (base.is_of(stat) && self.is_known(stat)));
-        Ok(self.changed_since(since, parent, name, stat, 0)? || !is_same)
-    }
-
-    /// It had not changed before this began, and is what it was but for its names.
-    fn is_known(&self, stat: &Stat) -> bool {
-        let known = Known::of(stat);
-        self.known.get(&known.file()) == Some(&known)
-    }
-
-    /// Has this, or anything in it, changed since then? That nothing is mounted in it, and nothing in it closed to us, is made
-    /// sure of on the way: what is to be removed ends at the border of its file system. The clock of files ticks slower than
-    /// one could write: the very moment counts.
-    fn changed_since(
-        &self,
-        since: i64,
-        parent: &Open,
-        name: &[u8],
-        stat: &Stat,
-        depth: usize,
-    ) -> rustix::io::Result<bool> {
-        let mut found = moment(stat) >= since && !self.is_known(stat);
-        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-            return Ok(found);
-        }
-        if depth > DEEPEST {
-            return Err(Errno::MFILE);
-        }
-        let directory = Open::directory(parent, name, INSIDE)?;
-        let mut entries: Vec<_> = Dir::read_from(&directory)?.collect::<rustix::io::Result<_>>()?;
-        entries.retain(|entry| !matches!(entry.file_name().to_bytes(), b"." | b".."));
-        // What can't be emptied is not begun with.
-        if !entries.is_empty() && stat.st_uid != geteuid().as_raw() {
-            accessat(&directory, ".", WRITE, AtFlags::EACCESS)?;
-        }
-        for entry in entries {
-            let name = entry.file_name().to_bytes();
-            let stat = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
-            found |= self.changed_since(since, &directory, name, &stat, depth + 1)?;
-        }
-        Ok(found)
-    }
 }
 
+/// The directory that a path within a layer is in, and its name there.
 fn split(inner: &[u8]) -> (&[u8], &[u8]) {
     match inner.iter().rposition(|byte| *byte == b'/') {
         Some(at) => (&inner[..at], &inner[at + 1..]),
-        None => (b".", inner),
+        None => (b"", inner),
     }
 }
 
@@ -483,7 +405,7 @@ fn exchanged(subject: String) -> Error {
         .hint("look at it; --force goes into the one that is there now")
 }
 
-fn has_changed(subject: String) -> Error {
+fn conflict(subject: String) -> Error {
     Error::new(Code::InUse, STEP, "it has changed since the command ran").on(subject).hint("--force writes over it")
 }
 

@@ -7,6 +7,7 @@ pub mod collect;
 mod compare;
 pub mod keep;
 mod lower;
+mod meanwhile;
 mod names;
 mod open;
 mod place;

@@ -95,11 +95,24 @@ fn look(layers: impl AsFd, record: &Record, how: Look<'_>) -> Result<Listed> {
         if let Some(below) = below {
             walker.note(&below.stat, Dress::of_open(below, &below.stat).ok());
         }
-        walker.directory(&upper, &lower, 0, layer.plain, false)?;
+        walker.directory(Level { upper: &upper, lower: &lower, depth: 0, plain: layer.plain, alone: false })?;
         walker.hard_links();
     }
     listed.changes.sort_by(|a, b| a.path.split(|byte| *byte == b'/').cmp(b.path.split(|byte| *byte == b'/')));
     Ok(listed)
+}
+
+/// A directory of a layer, and what lies below it.
+#[derive(Clone, Copy)]
+struct Level<'a> {
+    upper: &'a Open,
+    lower: &'a Lower,
+    /// How many directories it is in.
+    depth: usize,
+    /// It was made anew: what is missing in it was not removed, unless it is a link.
+    plain: bool,
+    /// Nothing of below shows through it.
+    alone: bool,
 }
 
 pub(super) struct Walker<'a> {
@@ -223,8 +236,9 @@ impl Walker<'_> {
         says_opaque(directory, opaque(self.layer.user_xattrs))
     }
 
-    /// Everything in a directory. `alone`: nothing of below shows through it.
-    fn directory(&mut self, upper: &Open, lower: &Lower, depth: usize, plain: bool, alone: bool) -> Result<()> {
+    /// Everything in a directory.
+    fn directory(&mut self, level: Level<'_>) -> Result<()> {
+        let Level { upper, lower, depth, plain, alone } = level;
         if depth > DEEPEST {
             return Err(self.too_deep());
         }
@@ -245,7 +259,7 @@ impl Walker<'_> {
             self.listed.leftovers.push((self.number, self.path.clone()));
         }
         for name in &names {
-            self.within(name, |walker| walker.entry(upper, lower, name, depth, plain, alone))?;
+            self.within(name, |walker| walker.entry(level, name))?;
         }
         if !alone && !plain {
             return Ok(());
@@ -269,32 +283,24 @@ impl Walker<'_> {
     }
 
     /// Notes what is below a directory of both; nothing of what is new in the layer.
-    fn only_below(
-        &mut self,
-        upper: &Open,
-        lower: &Lower,
-        name: &[u8],
-        depth: usize,
-        plain: bool,
-        alone: bool,
-    ) -> Result<()> {
-        let lower = self.at(lower.enter(name))?;
+    fn only_below(&mut self, level: Level<'_>, name: &[u8]) -> Result<()> {
+        let lower = self.at(level.lower.enter(name))?;
         if lower.is_nothing() {
             return Ok(());
         }
-        let upper = self.at(Open::directory(upper, name, INSIDE))?;
-        let alone = alone || self.is_opaque(&upper);
-        self.directory(&upper, &lower, depth + 1, plain && self.is_way(), alone)
+        let upper = self.at(Open::directory(level.upper, name, INSIDE))?;
+        let alone = level.alone || self.is_opaque(&upper);
+        let plain = level.plain && self.is_way();
+        self.directory(Level { upper: &upper, lower: &lower, depth: level.depth + 1, plain, alone })
     }
 
     /// Tells in what an entry differs from the one below.
     fn compared(
         &mut self,
-        upper: &Open,
+        Level { upper, plain, .. }: Level<'_>,
         name: &[u8],
         stat: &Stat,
         below: &Found,
-        plain: bool,
         hazards: Vec<Hazard>,
     ) -> Result<()> {
         let (kind, was) = (FileType::from_raw_mode(stat.st_mode), FileType::from_raw_mode(below.stat.st_mode));
@@ -323,15 +329,8 @@ impl Walker<'_> {
         Ok(())
     }
 
-    fn entry(
-        &mut self,
-        upper: &Open,
-        lower: &Lower,
-        name: &[u8],
-        depth: usize,
-        plain: bool,
-        alone: bool,
-    ) -> Result<()> {
+    fn entry(&mut self, level: Level<'_>, name: &[u8]) -> Result<()> {
+        let Level { upper, lower, plain, .. } = level;
         let stat = self.at(statat(upper, name, AtFlags::SYMLINK_NOFOLLOW))?;
         let below = match lower.find(name) {
             Err(Errno::ACCESS) => None,
@@ -353,7 +352,7 @@ impl Walker<'_> {
         let was_directory = is_directory
             && below.as_ref().is_some_and(|found| FileType::from_raw_mode(found.stat.st_mode) == FileType::Directory);
         if self.tells_nothing() {
-            return if was_directory { self.only_below(upper, lower, name, depth, plain, alone) } else { Ok(()) };
+            return if was_directory { self.only_below(level, name) } else { Ok(()) };
         }
         if kind == FileType::CharacterDevice && stat.st_rdev == 0 {
             if let Some(Found { stat, .. }) = below {
@@ -381,7 +380,7 @@ impl Walker<'_> {
                 }
             }
             Some(_) if made && plain => {}
-            Some(below) => self.compared(upper, name, &stat, below, plain, hazards)?,
+            Some(below) => self.compared(level, name, &stat, below, hazards)?,
         }
         if !is_directory {
             return Ok(());
@@ -399,8 +398,9 @@ impl Walker<'_> {
             other => self.at(other)?,
         };
         let lower = if was_directory { self.at(lower.enter(name))? } else { Lower::default() };
-        let alone = !lower.is_nothing() && (alone || self.is_opaque(&inner));
-        self.directory(&inner, &lower, depth + 1, plain && way, alone)?;
+        let alone = !lower.is_nothing() && (level.alone || self.is_opaque(&inner));
+        let plain = plain && way;
+        self.directory(Level { upper: &inner, lower: &lower, depth: level.depth + 1, plain, alone })?;
         // What a command has put into it, or beside what is mounted in it, needs it.
         if below.is_none() && made && self.listed.changes.len() > before {
             self.tell(Kind::Added, kind, Vec::new(), Vec::new());
