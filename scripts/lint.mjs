@@ -1,20 +1,22 @@
 // Everything that reads the code and runs none of it. Tells all that is wrong, not the first thing only.
 
 import { spawnSync } from 'node:child_process'
+import { copyFileSync } from 'node:fs'
 import { publint } from 'publint'
 import { formatMessage } from 'publint/utils'
 
 const checks = [
   ['cargo', 'fmt', '--check'],
   ['cargo', 'clippy', '--workspace', '--all-targets', '--quiet', '--', '-D', 'warnings'],
-  // No part of the workspace; nightly is needed to run them only.
-  ['cargo', 'check', '--quiet', '--manifest-path', 'fuzz/Cargo.toml'],
+  // No part of the workspace, but with its versions; nightly is needed to run them only.
+  'cargo check --quiet --no-default-features --manifest-path fuzz/Cargo.toml --target-dir target'.split(' '),
   ['npx', 'biome', 'check', '--error-on-warnings', '.'],
   ['npx', 'tsc', '-p', '.'],
   ['npx', 'knip'],
   ['npx', 'attw', '--pack', '.', '--profile', 'esm-only'],
 ]
 
+copyFileSync('Cargo.lock', 'fuzz/Cargo.lock')
 let failed = 0
 for (const [command, ...args] of checks) {
   console.log(`── ${[command, ...args].join(' ')}`)

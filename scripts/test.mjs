@@ -1,6 +1,7 @@
 // Runs all tests: those of the crates, and ava's as root and as an ordinary user. Arguments go to ava.
 
 import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -42,12 +43,29 @@ async function ava(who, command, env) {
   return count
 }
 
-let failed = 0
-if (process.argv.length === 2) {
-  failed += spawnSync('cargo', ['test', '--workspace', '--quiet'], { stdio: 'inherit' }).status === 0 ? 0 : 1
+/** Starts the tests of the crates, whose output is shown at their end; they mostly wait, as ava's do. */
+function crates() {
+  const build = spawnSync('cargo', ['test', '--workspace', '--quiet', '--no-run'], { stdio: 'inherit' })
+  if (build.status !== 0) return async () => 1
+  const child = spawn('cargo', ['test', '--workspace', '--quiet', '--no-fail-fast'], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  const output = []
+  for (const stream of [child.stdout, child.stderr]) stream.on('data', (data) => output.push(data))
+  const ended = once(child, 'close')
+  return async () => {
+    const [status] = await ended
+    console.log('\n── tests of the crates')
+    process.stdout.write(Buffer.concat(output))
+    return status === 0 ? 0 : 1
+  }
 }
+
+let failed = 0
 const leftovers = watch(run)
+const ended = process.argv.length === 2 ? crates() : async () => 0
 failed += (await ava(process.getuid() === 0 ? 'as root' : 'as this user', [], {})).failed
+failed += await ended()
 if (process.getuid() === 0) {
   const tester = ['setpriv', '--reuid=tester', '--regid=tester', '--init-groups']
   const env = { HOME: '/home/tester', USER: 'tester', LOGNAME: 'tester', XDG_RUNTIME_DIR: '', NSRS_STATE_DIR: '' }
