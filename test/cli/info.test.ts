@@ -1,4 +1,5 @@
 import { spawnSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
 import test from 'ava'
 import manifest from '../../package.json' with { type: 'json' }
 import { cli, nsrs } from '../helpers/cli.ts'
@@ -14,6 +15,11 @@ test('info tells version and parts, for people and for programs', (t) => {
 test('doctor exits with 0 where containers run', (t) => {
   const { status, stdout } = nsrs(['doctor', '--format', 'json'])
   t.is(status, JSON.parse(stdout).some(({ verdict }: { verdict: string }) => verdict === 'failure') ? 1 : 0)
+})
+
+test('doctor takes no filter of its own for one of the surroundings', (t) => {
+  const isFiltered = /^Seccomp:\t2$/m.test(readFileSync('/proc/self/status', 'utf8'))
+  t.is(/; a seccomp filter is on/.test(nsrs(['doctor']).stdout), isFiltered)
 })
 
 test('a command that is unknown suggests', (t) => {

@@ -9,7 +9,12 @@
 //!
 //! A 32-bit program on x86 can still make sockets by socketcall(2), whose arguments a filter can't see.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use nix::errno::Errno;
+
+/// How many filters of ours this process has.
+static INSTALLED: AtomicU32 = AtomicU32::new(0);
 
 /// The families that can't be had.
 const FAMILIES: [i32; 2] = [libc::AF_ALG, libc::AF_VSOCK];
@@ -104,7 +109,21 @@ pub fn install() -> Result<(), Errno> {
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
     // SAFETY: the program and its instructions live across the call, and the kernel copies them.
     let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
-    Errno::result(result).map(drop)
+    Errno::result(result)?;
+    INSTALLED.fetch_add(1, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Is this process under a filter that is none of its own making, or of its maker's in this program? By its
+/// /proc/self/status (proc_pid_status(5)), which counts filters from Linux 5.9 on.
+pub fn is_under_another() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    count(&status) > INSTALLED.load(Ordering::Relaxed)
+}
+
+fn count(status: &str) -> u32 {
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    field("Seccomp_filters:").unwrap_or_else(|| u32::from(field("Seccomp:") == Some(2)))
 }
 
 #[cfg(test)]
@@ -113,6 +132,18 @@ mod tests {
     use crate::sys::clone::{Side, clone3};
     use crate::sys::process::exit_now;
     use crate::sys::wait::{Status, reap};
+
+    #[test]
+    fn a_filter_of_its_own_is_no_other() {
+        let before = is_under_another();
+        let checks: [fn() -> bool; 1] = [|| !is_under_another()];
+        if !before {
+            assert_eq!(under_filter(&checks), Status::Exited(0));
+        }
+        assert_eq!(is_under_another(), before);
+        assert_eq!([count("Seccomp:\t0\n"), count("Seccomp:\t2\n")], [0, 1]);
+        assert_eq!(count("Seccomp:\t2\nSeccomp_filters:\t3\n"), 3);
+    }
 
     /// Runs checks under the filter in a child; the index of the first that fails is its exit code.
     fn under_filter(checks: &[fn() -> bool]) -> Status {

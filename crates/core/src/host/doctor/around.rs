@@ -5,12 +5,13 @@ use std::path::Path;
 
 use super::{Finding, Host};
 use crate::error::Error;
+use crate::sys::seccomp;
 
 /// Who else decides what this process may do.
 pub struct Around {
     /// The outer container's kind, if there is one.
     container: Option<String>,
-    /// A seccomp filter is on.
+    /// A seccomp filter is on that is not ours.
     filtered: bool,
     /// This is a user namespace of somebody else's making.
     in_user_namespace: bool,
@@ -21,14 +22,12 @@ pub struct Around {
 impl Around {
     /// Looks at the files that tell.
     pub fn look() -> Around {
-        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let mode = status.lines().find_map(|line| line.strip_prefix("Seccomp:"));
         let profile = fs::read_to_string("/proc/self/attr/current").unwrap_or_default();
         let profile = profile.trim_matches(['\0', '\n', ' ']).to_owned();
         Around {
             container: container(),
             in_user_namespace: in_user_namespace(&fs::read_to_string("/proc/self/uid_map").unwrap_or_default()),
-            filtered: mode.is_some_and(|mode| mode.trim() == "2"),
+            filtered: seccomp::is_under_another(),
             profile: Some(profile).filter(|profile| !profile.is_empty() && !profile.starts_with("unconfined")),
         }
     }
