@@ -197,7 +197,10 @@ export class Place {
    * without a network where none is named: the default would be the host's bridge.
    */
   run(args: string[], options: ExecOptions = {}): Promise<Outcome> {
-    const named = args.some((arg) => /^--net(work)?$/.test(arg))
+    const dashes = args.indexOf('--')
+    // What stands behind the dashes is the command's, which may be nsrs again.
+    const own = dashes < 0 ? args : args.slice(0, dashes)
+    const named = own.some((arg) => /^--net(work)?$/.test(arg))
     const line = readPlain(['run', ...args])
     const at = args.length - (line?.args.length ?? 0)
     const words = line?.dashes === false ? [...args.slice(0, at), '--', ...args.slice(at)] : args
