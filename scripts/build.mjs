@@ -3,6 +3,7 @@
 
 import { spawnSync } from 'node:child_process'
 import { chmodSync, copyFileSync, mkdirSync, renameSync } from 'node:fs'
+import { join } from 'node:path'
 
 const executables = ['nsrs-runtime', 'nsrs-image']
 const arches = { x64: 'x86_64', arm64: 'aarch64' }
@@ -16,42 +17,33 @@ function run(command, args, env = {}) {
   if (status !== 0) process.exit(status ?? 1)
 }
 
+/** All in one go of Cargo, which builds what they share once. */
 function buildNative() {
   const [machine, , , abi] = target.split('-')
   const directory = `npm/linux-${machine === 'x86_64' ? 'x64' : 'arm64'}-${abi}`
   mkdirSync(directory, { recursive: true })
-  // A cdylib can't be linked with crt-static where libc is glibc, and the executables must be, so that they run in any
-  // root: the flag is given to them alone. With --target their artifacts stay apart.
-  const flags = `CARGO_TARGET_${target.toUpperCase().replaceAll('-', '_')}_RUSTFLAGS`
-  const packages = executables.flatMap((name) => ['-p', name])
-  run('cargo', ['build', '--release', ...packages, '--target', target, '--target-dir', 'target/static'], {
-    [flags]: '-C target-feature=+crt-static',
+  const addon = [
+    '--release',
+    '-p',
+    'nsrs-node',
+    '--manifest-path',
+    'crates/node/Cargo.toml',
+    '--target',
+    target,
+    '--target-dir',
+    'target',
+  ]
+  const files = ['--no-js', '--dts', '../../ts/binding.d.ts', '--no-const-enum', '--no-dts-cache']
+  const others = executables.flatMap((name) => ['-p', name])
+  run('npx', ['napi', 'build', ...addon, ...files, '--output-dir', directory, '--', ...others], {
+    RUSTC_WORKSPACE_WRAPPER: join(import.meta.dirname, 'rustc.sh'),
   })
   for (const name of executables) {
     const file = `${directory}/${name}`
-    copyFileSync(`target/static/${target}/release/${name}`, `${file}.new`)
+    copyFileSync(`target/${target}/release/${name}`, `${file}.new`)
     chmodSync(`${file}.new`, 0o755)
     renameSync(`${file}.new`, file)
   }
-
-  const cross = process.env.NSRS_TARGET ? ['--target', target] : []
-  const dts = ['--dts', '../../ts/binding.d.ts', '--no-const-enum', '--no-dts-cache']
-  const addonFlags = abi === 'musl' ? { [flags]: '-C target-feature=-crt-static' } : {}
-  run(
-    'npx',
-    [
-      'napi',
-      'build',
-      '--release',
-      '-p',
-      'nsrs-node',
-      '--manifest-path',
-      'crates/node/Cargo.toml',
-      '--no-js',
-      ...dts,
-    ].concat(['--output-dir', directory], cross),
-    addonFlags,
-  )
 }
 
 function buildTypeScript() {

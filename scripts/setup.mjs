@@ -2,7 +2,7 @@
 // build if it is stale.
 
 import { execFileSync, spawnSync } from 'node:child_process'
-import { existsSync, readdirSync, statSync } from 'node:fs'
+import { chmodSync, existsSync, readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { installRuntimes } from './runtimes.mjs'
 
@@ -56,6 +56,11 @@ function makeTester() {
   run('useradd', ['--create-home', '--shell', '/bin/bash', 'tester'])
 }
 
+/** As on a desktop, where udev gives it to everybody: pasta opens it as an ordinary user. */
+function openTun() {
+  if (process.getuid() === 0 && existsSync('/dev/net/tun')) chmodSync('/dev/net/tun', 0o666)
+}
+
 function newest(path) {
   if (!existsSync(path)) return 0
   const stat = statSync(path)
@@ -87,6 +92,9 @@ installPackages()
 makeTester()
 if (!existsSync('node_modules/.bin/tsup'))
   execFileSync('npm', ['install', '--ignore-scripts', '--no-save'], { stdio: 'inherit' })
-// Half a gigabyte that a demonstration has no use for.
-if (process.argv[2] !== 'demo') installRuntimes('.runtimes')
+if (process.argv[2] !== 'demo') {
+  openTun()
+  // Half a gigabyte that a demonstration has no use for.
+  installRuntimes('.runtimes')
+}
 buildIfStale()

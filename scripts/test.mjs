@@ -18,22 +18,29 @@ const run = mkdtempSync(join(tmpdir(), 'nsrs-run-'))
 chmodSync(run, 0o1777)
 const mark = { TMPDIR: run, NSRS_TEST_RUN: run }
 
+/** What failed, to be told again at the end. */
+const failures = []
+
 /** Runs ava and returns how many tests passed, failed and were skipped. */
 async function ava(who, command, env) {
   const [program, ...args] = [...command, 'node_modules/.bin/ava', '--tap', ...process.argv.slice(2)]
   console.log(`\n── tests ${who}`)
   const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'inherit'], env: { ...process.env, ...mark, ...env } })
   const count = { passed: 0, failed: 0, skipped: 0 }
+  let isOfFailure = false
   for await (const line of createInterface({ input: child.stdout })) {
     if (/^(TAP version|1\.\.\d+|# (tests|pass|fail|skip)|---TTY)/.test(line)) continue
     const [, not, title] = /^(not )?ok \d+ - (.*)$/.exec(line) ?? []
     if (title === undefined) {
       if (line.trim() !== '') console.log(line)
+      if (isOfFailure) failures.push(line)
       continue
     }
     const kind = / # SKIP/.test(title) ? 'skipped' : not ? 'failed' : 'passed'
     count[kind]++
     console.log(`${{ passed: '✔', failed: '✘', skipped: '-' }[kind]} ${title}`)
+    isOfFailure = kind === 'failed'
+    if (isOfFailure) failures.push(`✘ ${title} (${who})`)
   }
   const status = await new Promise((resolve) =>
     child.exitCode === null ? child.on('close', resolve) : resolve(child.exitCode),
@@ -56,8 +63,11 @@ function crates() {
   return async () => {
     const [status] = await ended
     console.log('\n── tests of the crates')
-    process.stdout.write(Buffer.concat(output))
-    return status === 0 ? 0 : 1
+    const text = Buffer.concat(output).toString()
+    process.stdout.write(text)
+    if (status === 0) return 0
+    failures.push(...text.split('\n').filter((line) => /^(----|thread|assertion|error|test .*FAILED)/.test(line)))
+    return 1
   }
 }
 
@@ -74,7 +84,8 @@ if (process.getuid() === 0) {
 for (const [kind, left] of Object.entries(await leftovers())) {
   if (left.length === 0) continue
   failed++
-  console.log(`✘ left behind, ${kind}: ${left.slice(0, 20).join(', ')}`)
+  failures.push(`✘ left behind, ${kind}: ${left.slice(0, 20).join(', ')}`)
 }
 rmSync(run, { recursive: true, force: true })
+if (failures.length > 0) console.log(['\n── what failed', ...failures].join('\n'))
 process.exit(failed === 0 ? 0 : 1)

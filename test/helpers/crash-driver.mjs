@@ -70,7 +70,7 @@ function command() {
     env,
     encoding: 'utf8',
   })
-  if (status !== 0) throw new Error(`a command after the crashes ended with ${status}: ${stderr}`)
+  if (status !== 0) throw new Error(`a command in good health ended with ${status}: ${stderr}`)
 }
 
 /** The census once it stands still: the kernel takes namespaces down in its own time. */

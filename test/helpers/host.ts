@@ -1,22 +1,14 @@
 import { execFileSync } from 'node:child_process'
-import {
-  chmodSync,
-  copyFileSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from 'node:fs'
+import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import process from 'node:process'
+import { remove } from './remove.ts'
 
 const directories: string[] = []
 process.on('exit', () => {
-  // The last supervisor may still be cleaning up there.
-  for (const path of directories) rmSync(path, { recursive: true, force: true, maxRetries: 10, retryDelay: 20 })
+  // The supervisor lives as long as this process, and may be at work in the first, its state directory.
+  for (const path of directories.reverse()) remove(path)
 })
 
 /** A directory that is gone when the tests of this file are over. */

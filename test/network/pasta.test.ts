@@ -1,7 +1,7 @@
 // The network of a user without rights.
 
 import { spawn } from 'node:child_process'
-import { chmodSync, readFileSync, statSync } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
 import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
 import { asUser, cli, has, isRoot, project, unless } from '../helpers/product.ts'
@@ -10,9 +10,7 @@ function noPasta(): string | undefined {
   if (!has('pasta')) return 'pasta is missing (Debian: passt)'
   const tun = statSync('/dev/net/tun', { throwIfNoEntry: false })
   if (!tun) return 'there is no /dev/net/tun'
-  // As on a desktop: udev gives it to everybody.
-  if (isRoot && (tun.mode & 0o666) !== 0o666) chmodSync('/dev/net/tun', 0o666)
-  return isRoot || (tun.mode & 0o006) === 0o006 ? undefined : '/dev/net/tun is closed to users'
+  return (tun.mode & 0o006) === 0o006 ? undefined : '/dev/net/tun is closed to users'
 }
 
 unless(noPasta(), asUser, 'pasta connects a container to the host, and it is the default', async (t, place) => {
