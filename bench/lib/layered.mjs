@@ -3,6 +3,7 @@ import { mkdirSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { digestOf, makeImage } from './debian.mjs'
 import { imageProgram } from './programs.mjs'
+import { makeVolume } from './volume.mjs'
 
 const LAYERS = 10
 
@@ -23,7 +24,9 @@ async function make(directory, root, nsrs) {
     for (const name of [`etc/${index}`, 'etc/last', `opt/${index}/file`]) writeFileSync(join(own, name), `${index}\n`)
     layers.push(await pack(own, join(tars, `${index}.tar`)))
   }
-  const [layout, store] = [join(tars, 'layout'), join(directory, 'images')]
+  // To mount takes root.
+  const place = process.getuid() === 0 ? makeVolume(directory, 'store').path : directory
+  const [layout, store] = [join(tars, 'layout'), join(place, 'images')]
   await makeImage(layout, layers, 'gzip')
   await nsrs(store, ['load', '--quiet', '--name', 'layered', layout])
   await nsrs(store, ['settle'])

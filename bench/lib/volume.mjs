@@ -6,11 +6,12 @@ import { join } from 'node:path'
 const SIZE = '16G'
 
 /**
- * An ext4 of its own in a file, mounted. What a way finds depends on it alone: ext4 passes over every inode that was removed
- * in the last minutes before it takes one, so trees of an earlier round, removed, would slow the next one several times.
+ * An ext4 of its own in a file, mounted, as mkfs.ext4 makes it. The one below may have no journal, as in small virtual machines:
+ * then ext4 passes over every inode that was removed in the last minutes before it takes one, so that each round would slow the
+ * next one several times, and with `discard` it waits for the disk with every directory that is removed.
  */
-export function makeVolume(directory) {
-  const [file, mountPoint] = [join(directory, 'volume.img'), join(directory, 'volume')]
+export function makeVolume(directory, name) {
+  const [file, mountPoint] = [join(directory, `${name}.img`), join(directory, name)]
   mkdirSync(mountPoint)
   execFileSync('truncate', ['-s', SIZE, file])
   execFileSync('mkfs.ext4', ['-q', '-F', '-E', 'lazy_itable_init=0,lazy_journal_init=0', file])
@@ -23,7 +24,8 @@ export function makeVolume(directory) {
     }
     rmSync(file, { force: true })
   }
-  process.on('exit', remove)
+  // Before the directory is removed.
+  process.prependListener('exit', remove)
   return {
     path: mountPoint,
     remove() {

@@ -29,7 +29,7 @@ function peak(pid) {
 export async function images({ options, setup, wanted, calm, progress }) {
   const debian = await prepareDebian(setup.directory)
   if (debian === undefined) return { unit: 'ms', samples: {}, facts: {} }
-  const volume = makeVolume(setup.directory)
+  const volume = makeVolume(setup.directory, 'pulled')
   const nsrs = imageProgram(options.package)
   let number = 0
   const fresh = () => {
