@@ -10,7 +10,7 @@ const SLOW = /^runc/
 const LARGE = ['spawn', 'nsrs', 'spawn (pipes)', 'nsrs (pipes)']
 const HEAP_MB = 500
 /**
- * In processes of their own: a process remembers four kinds of containers, and these are to be compared with each other
+ * In processes of their own: a process remembers eight kinds of containers, and these are to be compared with each other
  * as they are where there is nothing else.
  */
 const APART = [/^nsrs \((directory|image)/, /^nsrs \(first/]

@@ -211,9 +211,9 @@ test.serial("it holds nothing of the supervisor's but what it needs", async (t) 
   t.deepEqual(shared, ['anon_inode:[pidfd]'])
 })
 
-test.serial('at most four kinds are kept', async (t) => {
-  for (let kinds = 0; kinds < 6; kinds++) await ahead(fresh())
-  t.true(await until(() => spares().length === 4), spares().join())
+test.serial('at most eight kinds are kept', async (t) => {
+  for (let kinds = 0; kinds < 10; kinds++) await ahead(fresh())
+  t.true(await until(() => spares().length === 8), spares().join())
 })
 
 test.serial('as many are kept as came at once, up to eight', async (t) => {
@@ -226,6 +226,21 @@ test.serial('as many are kept as came at once, up to eight', async (t) => {
     orders,
   )
   t.true(await until(() => spares().length - before >= 8 || spares().length >= 8), spares().join())
+})
+
+test.serial('of all kinds together some thirty are kept, and one of each', async (t) => {
+  const boxes = Array.from({ length: 6 }, fresh)
+  for (const box of boxes) {
+    await Promise.all(Array.from({ length: 12 }, () => run('true', box)))
+    t.true(await until(() => spares().length > 0))
+  }
+  t.true(await until(() => spares().length >= 32), spares().join())
+  for (const box of boxes) {
+    const standing = spares().map(number)
+    t.true(standing.length < 40, standing.join())
+    const { container } = await run('true', box)
+    t.true(standing.includes(container?.pid ?? 0), `${container?.pid} is none of ${standing.join()}`)
+  }
 })
 
 test.serial('one that is still being made serves an order all the same', async (t) => {

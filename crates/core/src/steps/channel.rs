@@ -10,7 +10,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{At, Error, Result};
+use crate::error::{At, Code, Error, Result};
 use crate::plan::command::Command;
 use crate::sys::message;
 
@@ -62,6 +62,26 @@ pub enum ToChild {
 /// Largest message: an error with its texts, a command with an environment of the usual size.
 const MOST: usize = 16 * 1024;
 
+const TALK: &str = "talk over the channel of the container";
+const READ: &str = "read from the channel of the container";
+
+/// A message as it is sent.
+///
+/// # Errors
+/// It is too large.
+pub fn encode(message: &impl Serialize) -> Result<Vec<u8>> {
+    let bytes = serde_json::to_vec(message).expect("messages are plain data");
+    if bytes.len() > MOST { Err(Error::os(TALK, "", Errno::MSGSIZE)) } else { Ok(bytes) }
+}
+
+/// A message as it was received.
+///
+/// # Errors
+/// It is not one of this program's.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|error| Error::new(Code::SetupFailed, READ, error.to_string()))
+}
+
 /// One end of the conversation; messages keep their borders (`SOCK_SEQPACKET`).
 #[derive(Debug)]
 pub struct Channel(OwnedFd);
@@ -82,12 +102,7 @@ impl Channel {
     /// # Errors
     /// The other end is gone, or the message is too large for it.
     pub fn send(&self, message: &impl Serialize, fds: &[BorrowedFd<'_>]) -> Result<()> {
-        let step = "talk over the channel of the container";
-        let bytes = serde_json::to_vec(message).expect("messages are plain data");
-        if bytes.len() > MOST {
-            return Err(Error::os(step, "", Errno::MSGSIZE));
-        }
-        message::send(&self.0, &bytes, fds).at(step, "")?;
+        message::send(&self.0, &encode(message)?, fds).at(TALK, "")?;
         Ok(())
     }
 
@@ -102,16 +117,13 @@ impl Channel {
             match message::receive(&self.0, &mut bytes, &mut fds) {
                 // The other end closed without having read all of ours: told once, and what it sent can still be read.
                 Err(Errno::INTR | Errno::CONNRESET) => {}
-                other => break other.at("read from the channel of the container", "")?,
+                other => break other.at(READ, "")?,
             }
         };
         if length == 0 {
             return Ok(None);
         }
-        let message = serde_json::from_slice(&bytes[..length]).map_err(|error| {
-            Error::new(crate::error::Code::SetupFailed, "read from the channel of the container", error.to_string())
-        })?;
-        Ok(Some((message, fds)))
+        Ok(Some((decode(&bytes[..length])?, fds)))
     }
 
     /// The same end once more.

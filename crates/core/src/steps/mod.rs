@@ -35,6 +35,7 @@ use rustix::process::{Signal, setsid, umask};
 
 use self::channel::{Channel, FromChild, ToChild};
 use self::etc::Files;
+use self::root_dir::RootDir;
 use crate::error::{At, Code, Error, Result};
 use crate::net::inside::{self, Address, Inside};
 use crate::plan::Plan;
@@ -100,7 +101,7 @@ pub fn run_ahead(plan: &Plan, inputs: Inputs) -> ! {
         // For whoever looks at the host's processes and wonders; gone with the exec.
         rustix::thread::set_name(c"nsrs-spare").at("name the process", "")?;
         let ground = prepare(plan, &mut inputs, Writes::Not)?;
-        look_ahead(plan)?;
+        rehearse(plan)?;
         die_with_supervisor(&inputs.supervisor)?;
         let mounts = own_mounts(plan, &ground)?;
         inputs.channel.send(&FromChild::Ready, mounts.as_ref().map(AsFd::as_fd).as_slice())?;
@@ -117,11 +118,16 @@ pub fn run_ahead(plan: &Plan, inputs: Inputs) -> ! {
     })
 }
 
-/// Looks up what a start looks up, for the command that was asked for last: in a new overlay the first look at a name goes
-/// through every layer.
-fn look_ahead(plan: &Plan) -> Result<()> {
+/// Does what an order is answered with, for the command that was asked for last, up to where it would show. In a new overlay
+/// the first look at a name goes through every layer; and each page of this program that is touched for the first time in this
+/// process costs a fault, some ten of them before the command.
+fn rehearse(plan: &Plan) -> Result<()> {
     let Plan { command, .. } = plan;
     let root = root::current()?;
+    // Errors are told at the order.
+    let _ = channel::encode(&ToChild::Command(Box::new(command.clone())))
+        .and_then(|bytes| channel::decode::<ToChild>(&bytes))
+        .and_then(|_| Draft::of(plan, &root));
     let found = |path: &str| root.open(path, OFlags::PATH).is_ok();
     let _ = identity::FILES.map(found);
     let _ = exec::candidates(&command.args, &command.env).iter().any(|path| path.starts_with('/') && found(path));
@@ -287,6 +293,25 @@ fn connect(plan: &Plan, inputs: &Inputs, mounted: Option<&pseudo::Mounted>) -> R
     }
 }
 
+/// Who the command is, and what is executed.
+struct Draft {
+    identity: identity::Identity,
+    env: Vec<String>,
+    image: exec::Image,
+}
+
+impl Draft {
+    fn of(plan: &Plan, root: &RootDir) -> Result<Draft> {
+        let command = &plan.command;
+        let identity = identity::resolve(plan, root)?;
+        // In another root a command is told of its user no more than docker tells.
+        let name = identity.name.as_deref().filter(|_| plan.root.is_host_tree());
+        let env = exec::with_user(&command.env, identity.home.as_deref(), name);
+        let image = exec::Image::new(&command.args, &env)?;
+        Ok(Draft { identity, env, image })
+    }
+}
+
 /// From here on the process gives up its rights; the last acts are those that need none.
 fn become_command(plan: &Plan, inputs: Inputs) -> Result<Infallible> {
     let command = &plan.command;
@@ -297,11 +322,7 @@ fn become_command(plan: &Plan, inputs: Inputs) -> Result<Infallible> {
         // Once more, for one below a mount. Where it can't be made, to enter it says why.
         let _ = image_root::make_directory(&root, &command.workdir);
     }
-    let identity = identity::resolve(plan, &root)?;
-    // In another root a command is told of its user no more than docker tells.
-    let name = identity.name.as_deref().filter(|_| plan.root.is_host_tree());
-    let env = exec::with_user(&command.env, identity.home.as_deref(), name);
-    let image = exec::Image::new(&command.args, &env)?;
+    let Draft { identity, env, image } = Draft::of(plan, &root)?;
     if !inputs.filtered {
         // While the process has the right to: without no_new_privs a filter takes CAP_SYS_ADMIN. It forbids nothing that
         // the acts below need.

@@ -28,9 +28,11 @@ use crate::steps::stage;
 use crate::sys::message::MOST_FDS;
 
 /// Most kinds of containers that are remembered.
-const MOST_KINDS: usize = 4;
+const MOST_KINDS: usize = 8;
 /// Most spares of a kind.
 const MOST_EACH: usize = 8;
+/// So many spares of all kinds together are enough: beyond, a kind has one.
+const MOST_SPARES: usize = 32;
 /// A kind that is not asked for this long is forgotten, and its spares ended.
 const LIFE: Duration = Duration::from_secs(60);
 /// A container that was asked for this recently is still being made, or about to end; nothing is made beside it.
@@ -64,14 +66,15 @@ impl Wanted {
         Wanted { plan, leases, again: false, possible: true, promptly, last, stock: 1, spares }
     }
 
-    fn lacks_one(&self) -> bool {
-        self.again && self.possible && self.spares.len() < self.stock
+    fn lacks_one(&self, room: bool) -> bool {
+        let stock = if room { self.stock } else { 1 };
+        self.again && self.possible && self.spares.len() < stock
     }
 
     /// Who orders in a row and finds nothing does better with a spare made while the last command still runs, which slows
     /// that one; anybody else does worse.
     fn lacks_one_now(&self) -> bool {
-        self.lacks_one() && self.promptly && self.spares.is_empty()
+        self.lacks_one(false) && self.promptly && self.spares.is_empty()
     }
 
     /// The oldest that stands, or else the one that will first.
@@ -162,6 +165,11 @@ impl Spares {
         let forgotten = oldest.filter(|_| self.wanted.len() == MOST_KINDS).map(|index| self.wanted.swap_remove(index));
         self.wanted.push(Wanted::new(Plan { timeout_ms: None, ..plan.clone() }, leases.clone(), promptly));
         forgotten.map(|wanted| wanted.spares).unwrap_or_default()
+    }
+
+    /// May a kind have more than one?
+    fn have_room(&self) -> bool {
+        self.wanted.iter().map(|wanted| wanted.spares.len()).sum::<usize>() < MOST_SPARES
     }
 
     /// The kind of containers that this plan is of.
@@ -383,7 +391,8 @@ impl Engine {
     pub(super) fn spares_due(&self) -> Option<Instant> {
         let spares = self.spares.as_ref()?;
         let ends = spares.wanted.iter().map(|wanted| wanted.last + LIFE).min();
-        if !spares.wanted.iter().any(Wanted::lacks_one) {
+        let room = spares.have_room();
+        if !spares.wanted.iter().any(|wanted| wanted.lacks_one(room)) {
             return ends;
         }
         if spares.wanted.iter().any(Wanted::lacks_one_now) {
@@ -402,8 +411,9 @@ impl Engine {
         let old = |wanted: &Wanted| wanted.last + LIFE <= now;
         let forgotten: Vec<Spare> =
             spares.wanted.extract_if(.., |wanted| old(wanted)).flat_map(|wanted| wanted.spares).collect();
+        let room = spares.have_room();
         let missing = spares.wanted.iter().find(|wanted| wanted.lacks_one_now());
-        let missing = missing.or_else(|| spares.wanted.iter().find(|wanted| wanted.lacks_one()));
+        let missing = missing.or_else(|| spares.wanted.iter().find(|wanted| wanted.lacks_one(room)));
         let missing = missing.map(|wanted| Resolved { plan: wanted.plan.clone(), leases: wanted.leases.clone() });
         self.discard(forgotten.into_iter());
         if let Some(resolved) = missing {
