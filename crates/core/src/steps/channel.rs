@@ -60,7 +60,7 @@ pub enum ToChild {
 }
 
 /// Largest message: an error with its texts, a command with an environment of the usual size.
-const MOST: usize = 16 * 1024;
+const MOST: usize = message::MOST_BYTES;
 
 const TALK: &str = "talk over the channel of the container";
 const READ: &str = "read from the channel of the container";
@@ -111,19 +111,16 @@ impl Channel {
     /// # Errors
     /// The message is not one of this program's.
     pub fn receive<T: DeserializeOwned>(&self) -> Result<Option<(T, Vec<OwnedFd>)>> {
-        let mut bytes = vec![0; MOST];
         let mut fds = Vec::new();
-        let length = loop {
-            match message::receive(&self.0, &mut bytes, &mut fds) {
+        let message = loop {
+            let read = |bytes: &[u8]| if bytes.is_empty() { Ok(None) } else { decode(bytes).map(Some) };
+            match message::receive(&self.0, &mut fds, read) {
                 // The other end closed without having read all of ours: told once, and what it sent can still be read.
                 Err(Errno::INTR | Errno::CONNRESET) => {}
-                other => break other.at(READ, "")?,
+                other => break other.at(READ, "")??,
             }
         };
-        if length == 0 {
-            return Ok(None);
-        }
-        Ok(Some((decode(&bytes[..length])?, fds)))
+        Ok(message.map(|message| (message, fds)))
     }
 
     /// The same end once more.

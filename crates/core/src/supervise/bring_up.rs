@@ -83,9 +83,13 @@ impl Engine {
             notes: wire.notes.clone(),
             fallbacks: Vec::new(),
         };
+        let timeout_ms = plan.timeout_ms;
+        // One plan for all of a kind: memory that lives as long as containers lie in it is copied with each new process.
+        let of_kind = self.spares.as_mut().and_then(|spares| spares.plan_of_kind(&plan));
         let container = Container {
             id,
-            plan,
+            plan: of_kind.unwrap_or(plan),
+            timeout_ms,
             stage,
             first,
             leases,

@@ -54,8 +54,10 @@ impl Process {
 pub struct Container {
     /// The caller's number; none for a spare, which nobody has asked for yet.
     pub id: Option<u64>,
-    /// What is being done.
-    pub plan: Plan,
+    /// What is being done; its command and its time limit may be those of another of its kind.
+    pub plan: Rc<Plan>,
+    /// It is killed after this many milliseconds.
+    pub timeout_ms: Option<u64>,
     /// The stage before it, until it is reaped.
     pub stage: Option<Process>,
     /// The container's first process; none while only the stage exists.
@@ -115,7 +117,7 @@ impl Container {
     /// When the time limit is reached.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        let limit = self.plan.timeout_ms.filter(|_| !self.timed_out)?;
+        let limit = self.timeout_ms.filter(|_| !self.timed_out)?;
         self.since.checked_add(Duration::from_millis(limit))
     }
 

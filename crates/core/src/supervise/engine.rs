@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::rc::Weak;
+use std::rc::{Rc, Weak};
 use std::time::Instant;
 
 use rustix::event::epoll;
@@ -83,7 +83,7 @@ pub struct Engine {
 
 /// A wish, resolved, with what must be held for it.
 pub(super) struct Resolved {
-    pub(super) plan: Plan,
+    pub(super) plan: Rc<Plan>,
     pub(super) leases: Leases,
 }
 
@@ -214,7 +214,7 @@ impl Engine {
         problems.extend(missing);
         problems.extend(preflight::check(&plan));
         problems.extend(wiring::check(&plan, &state::directory(&self.host)));
-        let plan = problems.finish(plan)?;
+        let plan = Rc::new(problems.finish(plan)?);
         Ok(Resolved { plan, leases: image.map(|(_, leases)| leases).unwrap_or_default() })
     }
 
@@ -273,7 +273,7 @@ impl Engine {
     /// Resolves a plan and tells it.
     pub fn explain(&mut self, id: u64, spec: &Spec) {
         let event = match self.resolve(spec) {
-            Ok(Resolved { plan, .. }) => Event::Explained { id, plan: Box::new(plan) },
+            Ok(Resolved { plan, .. }) => Event::Explained { id, plan: Box::new(Rc::unwrap_or_clone(plan)) },
             Err(errors) => Event::Failed { id, errors },
         };
         self.events.push((event, None));

@@ -198,13 +198,13 @@ impl Reader {
     /// # Errors
     /// Those of recvmsg(2).
     pub fn fill(&mut self, socket: impl AsFd) -> Result<Filled> {
-        let mut chunk = [0; 16 * 1024];
-        match message::receive(socket, &mut chunk, &mut self.fds) {
-            Ok(0) => Ok(Filled::End),
-            Ok(length) => {
-                self.bytes.extend_from_slice(&chunk[..length]);
-                Ok(Filled::Some)
-            }
+        let Reader { bytes, fds } = self;
+        let received = message::receive(socket, fds, |chunk| {
+            bytes.extend_from_slice(chunk);
+            if chunk.is_empty() { Filled::End } else { Filled::Some }
+        });
+        match received {
+            Ok(filled) => Ok(filled),
             // After a reset, which is told once, what the other end sent before can still be read.
             Err(Errno::AGAIN | Errno::INTR | Errno::CONNRESET) => Ok(Filled::Empty),
             Err(errno) => Err(errno).at("read a request", ""),

@@ -7,9 +7,11 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
+use rustix::thread::sched_getaffinity;
 
 use super::container::{Container, Leases};
 use super::engine::{Engine, Order, Resolved};
@@ -45,7 +47,7 @@ const MOST_LAYERS: usize = 64;
 /// A kind of container that was asked for.
 #[derive(Debug)]
 struct Wanted {
-    plan: Plan,
+    plan: Rc<Plan>,
     /// The layers of its image.
     leases: Leases,
     /// It was asked for more than once: likely it will be again.
@@ -61,7 +63,7 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn new(plan: Plan, leases: Leases, promptly: bool) -> Wanted {
+    fn new(plan: Rc<Plan>, leases: Leases, promptly: bool) -> Wanted {
         let (last, spares) = (Instant::now(), Vec::new());
         Wanted { plan, leases, again: false, possible: true, promptly, last, stock: 1, spares }
     }
@@ -101,6 +103,7 @@ struct Spare {
 /// What an order brings for a container that doesn't stand yet.
 #[derive(Debug)]
 pub struct Waiting {
+    plan: Rc<Plan>,
     stdio: [OwnedFd; 3],
     fds: Vec<OwnedFd>,
 }
@@ -113,6 +116,8 @@ pub(super) struct Spares {
     last_end: Option<Instant>,
     /// The kernel's word on the caller's mounts: it tells when they change.
     mounts: File,
+    /// Where as many containers run as there are processors, one made beside them slows them all.
+    processors: usize,
     /// Tells when names of images change, once there is a kind on an image.
     images: Option<ImageNames>,
 }
@@ -145,7 +150,8 @@ impl Spares {
     fn open() -> Result<Spares> {
         let step = "watch the mounts";
         let mounts = File::open("/proc/self/mountinfo").at(step, "/proc/self/mountinfo")?;
-        Ok(Spares { wanted: Vec::new(), last_end: None, mounts, images: None })
+        let processors = sched_getaffinity(None).map_or(1, |set| set.count() as usize);
+        Ok(Spares { wanted: Vec::new(), last_end: None, mounts, processors, images: None })
     }
 
     /// Have the caller's mounts changed since this was last asked, here or by the event loop?
@@ -163,7 +169,8 @@ impl Spares {
         }
         let oldest = (0..self.wanted.len()).min_by_key(|index| self.wanted[*index].last);
         let forgotten = oldest.filter(|_| self.wanted.len() == MOST_KINDS).map(|index| self.wanted.swap_remove(index));
-        self.wanted.push(Wanted::new(Plan { timeout_ms: None, ..plan.clone() }, leases.clone(), promptly));
+        let of_all = Plan { timeout_ms: None, ..Plan::clone(plan) };
+        self.wanted.push(Wanted::new(Rc::new(of_all), leases.clone(), promptly));
         forgotten.map(|wanted| wanted.spares).unwrap_or_default()
     }
 
@@ -175,6 +182,11 @@ impl Spares {
     /// The kind of containers that this plan is of.
     fn kind(&mut self, plan: &Plan) -> Option<&mut Wanted> {
         self.wanted.iter_mut().find(|wanted| wanted.plan.same_ground(plan))
+    }
+
+    /// The plan of the kind that this one is of.
+    pub(super) fn plan_of_kind(&mut self, plan: &Plan) -> Option<Rc<Plan>> {
+        self.kind(plan).map(|kind| Rc::clone(&kind.plan))
     }
 
     /// A container that was asked for has ended.
@@ -239,13 +251,13 @@ impl Engine {
     }
 
     /// The spare is the container that was asked for from now on.
-    pub(super) fn adopt(&mut self, key: u64, order: Order<'_>, plan: Plan, since: Instant) {
+    pub(super) fn adopt(&mut self, key: u64, order: Order<'_>, plan: Rc<Plan>, since: Instant) {
         let Some(container) = self.containers.get_mut(&key) else { return };
         container.id = Some(order.id);
         container.announce = order.announce;
-        container.plan = plan;
+        container.timeout_ms = plan.timeout_ms;
         container.since = since;
-        container.waiting = order.stdio.map(|stdio| Waiting { stdio, fds: order.fds });
+        container.waiting = order.stdio.map(|stdio| Waiting { plan, stdio, fds: order.fds });
         if container.stands {
             self.hand_over(key);
         }
@@ -256,7 +268,7 @@ impl Engine {
         let Some(container) = self.containers.get_mut(&key) else { return };
         let (Some(waiting), Some(channel)) = (container.waiting.take(), &container.channel) else { return };
         let fds: Vec<_> = waiting.stdio.iter().chain(&waiting.fds).map(AsFd::as_fd).collect();
-        if channel.send(&ToChild::Command(Box::new(container.plan.command.clone())), &fds).is_err() {
+        if channel.send(&ToChild::Command(Box::new(waiting.plan.command.clone())), &fds).is_err() {
             container.waiting = Some(waiting);
             return container.take_down();
         }
@@ -304,13 +316,13 @@ impl Engine {
 
     /// A container that an order waited for was none: it is made anew.
     pub(super) fn launch_anew(&mut self, container: Container) {
-        let Container { id: Some(id), waiting: Some(waiting), plan, leases, announce, since, .. } = container else {
+        let Container { id: Some(id), waiting: Some(waiting), leases, announce, since, .. } = container else {
             return;
         };
+        let Waiting { plan, stdio, fds } = waiting;
         if let Some(kind) = self.spares.as_mut().and_then(|spares| spares.kind(&plan)) {
             kind.again = false;
         }
-        let Waiting { stdio, fds } = waiting;
         if let Err(error) = self.make(Some(id), Some(stdio), fds, announce, Resolved { plan, leases }, since) {
             self.fail(id, error);
         }
@@ -395,10 +407,10 @@ impl Engine {
         if !spares.wanted.iter().any(|wanted| wanted.lacks_one(room)) {
             return ends;
         }
-        if spares.wanted.iter().any(Wanted::lacks_one_now) {
+        let ordered = self.containers.values().filter(|container| container.id.is_some());
+        if ordered.clone().count() < spares.processors && spares.wanted.iter().any(Wanted::lacks_one_now) {
             return Some(Instant::now());
         }
-        let ordered = self.containers.values().filter(|container| container.id.is_some());
         // The latest of all: a moment that is past already if none is young.
         let young = ordered.map(|container| container.since + YOUNG);
         young.chain(spares.last_end.map(|end| end + PROMPT)).max().or_else(|| Some(Instant::now()))

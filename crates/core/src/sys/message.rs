@@ -1,5 +1,6 @@
 //! Bytes and file descriptors over a UNIX socket (unix(7), `SCM_RIGHTS`).
 
+use std::cell::RefCell;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -26,11 +27,25 @@ pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<u
     sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)
 }
 
-/// Receives bytes and appends the descriptors that came with them, closed on exec; 0 bytes are the end.
+/// Most bytes that are received at once.
+pub const MOST_BYTES: usize = 16 * 1024;
+
+thread_local! {
+    /// Where all is received: only what arrives is written there. A new buffer would be filled with zeroes before, and a
+    /// page that is written to is copied once for each process that was made meanwhile.
+    static RECEIVED: RefCell<Box<[u8]>> = RefCell::new(vec![0; MOST_BYTES].into());
+}
+
+/// Receives bytes, for `act` to look at, and appends the descriptors that came with them, closed on exec; no bytes are the
+/// end.
 ///
 /// # Errors
 /// Those of recvmsg(2).
-pub fn receive(socket: impl AsFd, bytes: &mut [u8], fds: &mut Vec<OwnedFd>) -> Result<usize, Errno> {
+pub fn receive<T>(socket: impl AsFd, fds: &mut Vec<OwnedFd>, act: impl FnOnce(&[u8]) -> T) -> Result<T, Errno> {
+    RECEIVED.with_borrow_mut(|bytes| receive_into(socket, bytes, fds).map(|length| act(&bytes[..length])))
+}
+
+fn receive_into(socket: impl AsFd, bytes: &mut [u8], fds: &mut Vec<OwnedFd>) -> Result<usize, Errno> {
     let mut space = [MaybeUninit::<u8>::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = recvmsg(socket, &mut [IoSliceMut::new(bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
