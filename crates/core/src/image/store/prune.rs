@@ -6,7 +6,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -22,13 +21,16 @@ use crate::image::stack::FITS;
 pub enum Wait {
     /// As long as it takes.
     Yes,
-    /// Not at all: then nothing is removed.
+    /// A moment: then nothing is removed.
     No,
 }
 
 /// Who holds layers only for containers that nobody has asked for yet lets go of them when their image loses its name. That
 /// takes a moment; whoever still holds them then needs them.
 const PATIENCE: Duration = Duration::from_millis(300);
+
+/// A process that is just being made has a copy of the lock of whoever makes it, until its exec.
+const MOMENT: Duration = Duration::from_millis(50);
 
 /// What was removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -82,13 +84,12 @@ impl Store {
             return Ok(Some(Pruned::default()));
         }
         let file = self.lock_file("lock")?;
-        let how = match wait {
-            Wait::Yes => FlockOperation::LockExclusive,
-            Wait::No => FlockOperation::NonBlockingLockExclusive,
-        };
-        match lock(&file, how) {
-            Err(Errno::WOULDBLOCK) => return Ok(None),
-            other => other.at("lock the store of images", self.root.display())?,
+        match wait {
+            Wait::Yes => {
+                lock(&file, FlockOperation::LockExclusive).at("lock the store of images", self.root.display())?
+            }
+            Wait::No if !lock_until(&file, Instant::now() + MOMENT) => return Ok(None),
+            Wait::No => {}
         }
         let needed = self.needed()?;
         let mut pruned = Pruned { damaged: needed.damaged.clone(), ..Pruned::default() };

@@ -193,7 +193,7 @@ fn prune_removes_what_no_image_needs_and_nothing_else() {
     let mut broken = begun(&store, &Digest::of(b"broken off"));
     broken.write(b"brok").unwrap();
     drop(broken);
-    assert_eq!(store.prune(Wait::No, false).unwrap().unwrap(), Pruned::default());
+    assert_eq!(store.prune(Wait::Yes, false).unwrap().unwrap(), Pruned::default());
     store.remove("two").unwrap();
     // Somebody who is about to name something keeps it away.
     let guard = store.guard().unwrap();
@@ -203,7 +203,7 @@ fn prune_removes_what_no_image_needs_and_nothing_else() {
     assert_eq!(pruned.blobs, 3);
     assert_eq!(begun(&store, &Digest::of(b"broken off")).offset(), 4);
     assert!(store.has(&Digest::of(b"shared")) && !store.has(&Digest::of(b"alone")));
-    store.prune(Wait::No, true).unwrap();
+    store.prune(Wait::Yes, true).unwrap();
     assert_eq!(fs::read_dir(scratch.0.join("ingest")).unwrap().count(), 0);
 }
 
