@@ -1,4 +1,5 @@
-import { spawn } from 'node:child_process'
+import { execFile, spawn } from 'node:child_process'
+import { promisify } from 'node:util'
 import test, { type ExecutionContext } from 'ava'
 import { cli } from '../helpers/cli.ts'
 import { busybox } from '../helpers/host.ts'
@@ -88,6 +89,31 @@ test('an input that ends without a line feed ends', async (t) => {
   const { stdout, stderr } = await inPipe('printf foo | "$@"', [...box, '-it', 'cat'])
   t.is(stdout, 'foofoo')
   t.is(stderr, 'codes 0 0\n')
+})
+
+for (const [what, from, said] of [
+  ['nothing', '</dev/null', ''],
+  ['a closed input', '<&-', ''],
+  ['a file', "<<<'one'", 'one\r\none\r\n'],
+] as const) {
+  test(`a terminal whose input is ${what} gives it to the command, and ends`, async (t) => {
+    const words = [...box, '-t', 'cat'].map((word) => `'${word}'`).join(' ')
+    const { stdout } = await promisify(execFile)('bash', ['-c', `timeout 30 ${words} ${from}`])
+    t.is(stdout, said)
+  })
+}
+
+test('of a file without an end no more is read than the terminal takes', async (t) => {
+  const words = [...box, '-t', 'sh', '-c', 'sleep 1; exit 3'].map((word) => `'${word}'`).join(' ')
+  const error = await t.throwsAsync<Error & { code: number }>(
+    promisify(execFile)('bash', [
+      '-c',
+      `exec 9</dev/zero; ${words} <&9 >/dev/null & sleep 0.8; grep -h VmHWM /proc/$!/status >&2; wait $!`,
+    ]),
+  )
+  t.is(error?.code, 3)
+  const peak = Number(/VmHWM:\s+(\d+)/.exec(error?.message ?? '')?.[1])
+  t.true(peak > 0 && peak < 100_000, error?.message)
 })
 
 test('a command with a terminal whose reader is gone is hung up', async (t) => {

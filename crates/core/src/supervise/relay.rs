@@ -41,6 +41,8 @@ pub struct Relay {
     to_master: Vec<u8>,
     to_output: Vec<u8>,
     input_open: bool,
+    /// False for a file, which can't be polled and never blocks: it is read whenever the container's terminal takes something.
+    input_polled: bool,
     /// What was typed last.
     last: Option<u8>,
     /// The container's side is closed and drained.
@@ -75,26 +77,23 @@ impl Relay {
     pub fn start(master: OwnedFd, engine: &Engine) -> Result<Relay> {
         let _ = rustix::io::ioctl_fionbio(&master, true);
         let saved = if isatty(input()) { tcgetattr(input()).ok() } else { None };
-        let mut relay = Relay {
+        let relay = Relay {
             master,
             saved,
             to_master: Vec::new(),
             to_output: Vec::new(),
             input_open: true,
+            input_polled: engine.watch(input(), INPUT, EventFlags::IN).is_ok(),
             last: None,
             ended: false,
-            output_polled: true,
+            output_polled: engine.watch(output(), OUTPUT, EventFlags::empty()).is_ok(),
             keys: Vec::new(),
             reader_gone: false,
         };
         relay.raw();
         relay.follow_size();
         engine.watch(&relay.master, MASTER, EventFlags::IN)?;
-        // A regular file can't be polled and never blocks; for one that is polled nothing is wanted yet.
-        if engine.watch(input(), INPUT, EventFlags::IN).is_err() {
-            relay.read_input_file(engine);
-        }
-        relay.output_polled = engine.watch(output(), OUTPUT, EventFlags::empty()).is_ok();
+        relay.watch(engine)?;
         Ok(relay)
     }
 
@@ -119,15 +118,6 @@ impl Relay {
         if let Some(size) = caller_size() {
             let _ = resize(&self.master, size);
         }
-    }
-
-    /// Input from a file: all of it is there.
-    fn read_input_file(&mut self, engine: &Engine) {
-        let mut chunk = [0; CHUNK];
-        while let Ok(count @ 1..) = read(input(), &mut chunk) {
-            self.type_in(&chunk[..count]);
-        }
-        self.close_input(engine);
     }
 
     fn close_input(&mut self, engine: &Engine) {
@@ -172,7 +162,15 @@ impl Relay {
     pub fn ready(&mut self, token: Token, engine: &Engine) -> Result<()> {
         match token {
             INPUT => self.read_input(engine),
-            MASTER => self.read_master(),
+            MASTER => {
+                // It is called for a file's sake, too, while what was read before is not passed on yet.
+                if self.input_polled || !self.input_open || self.to_output.is_empty() {
+                    self.read_master();
+                }
+                if self.reads_file() {
+                    self.read_input(engine);
+                }
+            }
             // Nothing is waited for: the reader is gone, which epoll would tell again and again.
             OUTPUT if self.to_output.is_empty() => self.unwatch_output(engine),
             _ => {}
@@ -183,6 +181,11 @@ impl Relay {
             self.unwatch_output(engine);
         }
         self.watch(engine)
+    }
+
+    /// Is there a file to read from, and is all that was read from it passed on?
+    fn reads_file(&self) -> bool {
+        self.input_open && !self.input_polled && self.to_master.is_empty()
     }
 
     fn unwatch_output(&mut self, engine: &Engine) {
@@ -241,10 +244,11 @@ impl Relay {
     fn watch(&self, engine: &Engine) -> Result<()> {
         if !self.ended {
             let read = if self.to_output.is_empty() { EventFlags::IN } else { EventFlags::empty() };
-            let write = if self.to_master.is_empty() { EventFlags::empty() } else { EventFlags::OUT };
+            let writes = !self.to_master.is_empty() || self.reads_file();
+            let write = if writes { EventFlags::OUT } else { EventFlags::empty() };
             engine.rewatch(&self.master, MASTER, read | write)?;
         }
-        if self.input_open {
+        if self.input_open && self.input_polled {
             engine.rewatch(
                 input(),
                 INPUT,
