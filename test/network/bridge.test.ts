@@ -258,7 +258,9 @@ networked('a wanted address and hardware address are given, and taken ones are r
   const refused: [string[], RegExp][] = [
     [
       ['--ip', first.v4],
-      new RegExp(`--ip "${first.v4}": another container has this address\\nhint: .* from .*\\.0\\.2 to`),
+      new RegExp(
+        `--ip "${first.v4}": another container has this address, or another nsrs .*\\nhint: .* from .*\\.0\\.2 to`,
+      ),
     ],
     [['--ip', '203.0.113.5'], /--ip "203.0.113.5": outside of the bridge's subnet\nhint: .* from 10\.118\.0\.2 to/],
     [['--ip', '203.0.113.5', '--ip6', '2001:db8::7'], /^(?=.*--ip "203)(?=.*--ip6 "2001:db8::7": outside)/s],

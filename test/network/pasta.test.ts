@@ -1,7 +1,7 @@
 // The network of a user without rights.
 
 import { spawn } from 'node:child_process'
-import { readFileSync, statSync } from 'node:fs'
+import { chmodSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
 import { asUser, cli, has, isRoot, project, unless } from '../helpers/product.ts'
@@ -123,4 +123,19 @@ unless(noPasta(), asUser, 'pasta is given free ports where none is named, and th
     await p.wait()`
   const asked = await place.exec(process.execPath, ['--input-type=module', '-e', script], { timeout: 30_000 })
   t.is(asked.stdout, 'pasta\n', asked.stderr)
+})
+
+unless(noPasta(), asUser, 'a pasta that hangs or fails is named, with what it said', async (t, place) => {
+  for (const [script, why] of [
+    ['exec sleep 60', /pasta: it did not end within 5 s, and was killed/],
+    ['echo "cannot load libx.so" >&2; exit 127', /pasta: cannot load libx\.so\nhint: /],
+    ['exit 3', /pasta: it said nothing and ended with exit status: 3\n/],
+  ] as const) {
+    writeFileSync(join(place.dir, 'pasta'), `#!/bin/sh\n${script}\n`, { mode: 0o755 })
+    chmodSync(join(place.dir, 'pasta'), 0o755)
+    const env = { PATH: `${place.dir}:${process.env.PATH}` }
+    const { code, stderr } = await place.nsrs(['run', '--network', 'pasta', '--', 'true'], { env })
+    t.is(code, 125, stderr)
+    t.regex(stderr, why)
+  }
 })

@@ -160,6 +160,18 @@ function mistakes(place: Place, rootfs: string): Record<string, Mistake> {
       args: [...inRoot, '--mount', 'type=nfs,source=/x,target=/mnt', 'true'],
       says: [/--mount/, /"nfs"/, /bind, tmpfs, overlay/],
     },
+    'a directory is to be mounted onto a file': {
+      args: [...inRoot, '-v', `${at('volume')}:/bin/busybox`, 'true'],
+      says: [/mount onto \/bin\/busybox: the source is a directory, and the target is none/, /hint: /],
+    },
+    'a file is to be mounted onto a directory': {
+      args: [...inRoot, '-v', `${at('file')}:/etc`, 'true'],
+      says: [/mount onto \/etc: the target is a directory, and the source is none/, /hint: /],
+    },
+    'a mount target climbs out': {
+      args: [...inRoot, '-v', `${at('volume')}:/mnt/../../etc`, 'true'],
+      says: [/\/mnt\/\.\.\/\.\.\/etc: it leads out of the root file system by \.\./, /hint: write the target without/],
+    },
     'a volume with a name': {
       args: [...inRoot, '-v', 'data:/mnt', 'true'],
       says: [/--volume "data:\/mnt"/, /named volumes/],

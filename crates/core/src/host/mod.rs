@@ -4,6 +4,7 @@
 //! [`doctor`].
 
 pub mod doctor;
+pub mod helper;
 pub mod preflight;
 pub mod tree;
 

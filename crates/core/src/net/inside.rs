@@ -45,7 +45,13 @@ pub struct Inside<'a> {
 pub fn loopback_up() -> Result<()> {
     let mut batch = Batch::new();
     up(&mut batch, LOOPBACK_INDEX, "lo");
-    Netlink::route()?.send(batch)
+    Netlink::route()?.send(batch).map_err(|error| match error.errno {
+        Some(libc::EPERM) => error.hint(
+            "it takes CAP_NET_ADMIN, which root lacks here: start the outer container with --cap-add NET_ADMIN, or use \
+             --network host",
+        ),
+        _ => error,
+    })
 }
 
 /// Switches loopback and interface on and gives the interface its addresses and default routes, in one batch.

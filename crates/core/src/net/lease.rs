@@ -164,7 +164,8 @@ fn offer_v6(v6: &Subnet<Ipv6Addr>) -> String {
 }
 
 fn taken(option: &str, address: IpAddr) -> Error {
-    Error::invalid(option, address, "another container has this address").code(Code::InUse)
+    Error::invalid(option, address, "another container has this address, or another nsrs keeps it ready for one")
+        .code(Code::InUse)
 }
 
 /// Takes the next free address behind the last one given out, which `last` in the directory says. That file is a hint:

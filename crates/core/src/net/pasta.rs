@@ -17,7 +17,8 @@ use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::error::{At, Code, Error, Result};
+use crate::error::{Code, Error, Result};
+use crate::host::helper;
 use crate::net::publish::{Proto, Publish};
 
 /// The options without which pasta isn't safe to use, see [`argv`].
@@ -68,9 +69,15 @@ impl Pasta {
     /// As [`Pasta::find`] and [`Pasta::from_help`], or it can't be run.
     pub fn probe(search: &OsStr) -> Result<Pasta> {
         let path = Pasta::find(search)?;
-        let output = std::process::Command::new(&path).arg("--help").output().at("run", path.display())?;
-        let help = [output.stdout, output.stderr].concat();
-        Pasta::from_help(&path, &String::from_utf8_lossy(&help))
+        let step = "ask pasta what it can do";
+        let ended = helper::run(step, std::process::Command::new(&path).arg("--help"))?;
+        // By version it ends with 0 or not.
+        if !ended.said.contains("--") {
+            return Err(Error::new(Code::Unsupported, step, ended.why())
+                .on(path.display().to_string())
+                .hint("run it with --help by hand; the package passt may have to be installed anew"));
+        }
+        Pasta::from_help(&path, &ended.said)
     }
 }
 

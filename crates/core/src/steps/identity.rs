@@ -269,9 +269,9 @@ pub fn limit_rights(plan: &Plan, identity: &Identity) -> Result<()> {
     if let Some(number) = (0..NAMES.len()).find(|number| wanted.bits() & !have.bits() & 1 << number != 0)
         && command.ambient.has(number as u32)
     {
-        return Err(
-            Error::new(Code::Unsupported, "give the capability", "the caller doesn't have it").on(NAMES[number])
-        );
+        return Err(Error::new(Code::Unsupported, "give the capability", "the caller doesn't have it")
+            .on(NAMES[number])
+            .hint(format!("leave it out of --cap-add; beside --cap-add ALL say --cap-drop {}", NAMES[number])));
     }
     let granted = wanted & have;
     let inheritable = if as_root { CapabilitySet::empty() } else { granted };

@@ -4,6 +4,7 @@ use rustix::process::{Gid, Uid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use crate::error::{At, Code, Error, Result};
+use crate::host::helper;
 use crate::plan::idmap::{IdMap, MapWriter, UserNamespace};
 
 /// Text of a map for /proc/PID/uid_map (user_namespaces(7)).
@@ -88,19 +89,17 @@ pub fn become_root_of_joined() {
 pub fn run_helper(program: &str, process: &str, maps: &[IdMap]) -> Result<()> {
     let step = format!("write the id map with {program}");
     let numbers = maps.iter().flat_map(|map| [map.inside, map.outside, map.count]).map(|number| number.to_string());
-    let output = std::process::Command::new(program)
-        .arg(process)
-        .args(numbers)
-        .stdin(std::process::Stdio::null())
-        .output()
-        .at(&step, "")
-        .map_err(|error| {
-            error.code(Code::Unsupported).hint("install newuidmap and newgidmap (Debian: apt-get install uidmap)")
-        })?;
-    if output.status.success() {
+    let ended = helper::run(&step, std::process::Command::new(program).arg(process).args(numbers)).map_err(
+        |error| match error.errno {
+            None => error,
+            Some(_) => {
+                error.code(Code::Unsupported).hint("install newuidmap and newgidmap (Debian: apt-get install uidmap)")
+            }
+        },
+    )?;
+    if ended.success {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(Error::new(Code::Unsupported, step, said)
+    Err(Error::new(Code::Unsupported, step, ended.why())
         .hint("the ranges must be listed for this user in /etc/subuid and /etc/subgid"))
 }

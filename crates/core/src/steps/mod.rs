@@ -118,7 +118,7 @@ pub fn run_ahead(plan: &Plan, inputs: Inputs) -> ! {
     })
 }
 
-/// Does what an order is answered with, for the command that was asked for last, up to where it would show. In a new overlay
+/// Does what an order is answered with, for the command by which its kind was first known, up to where it would show. In a new overlay
 /// the first look at a name goes through every layer; and each page of this program that is touched for the first time in this
 /// process costs a fault, some ten of them before the command.
 fn rehearse(plan: &Plan) -> Result<()> {

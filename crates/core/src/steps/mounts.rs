@@ -1,8 +1,8 @@
 //! The caller's mounts, made inside the container's root.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{FileType, fstat};
+use rustix::fs::{FileType, Stat, fstat};
 use rustix::mount::MountAttrFlags;
 
 use super::mount_api::{Draft, attach, restrict, tmpfs};
@@ -60,5 +60,19 @@ fn one(mount: &Mount, source: Option<OwnedFd>, root: &RootDir) -> Result<()> {
     let target = root.target(&mount.target, missing)?;
     refuse_kernels(&target, &mount.target)?;
     restrict(&tree, mount.attributes, mount.propagation, &mount.target)?;
+    same_kind(&tree, &target, &mount.target)?;
     attach(&tree, &target, &mount.target)
+}
+
+/// A directory is mounted onto a directory, anything else onto what is none; the kernel's word for that tells nothing.
+fn same_kind(source: impl AsFd, target: impl AsFd, path: &str) -> Result<()> {
+    let is_directory = |stat: Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+    let source = is_directory(fstat(source).at("look at the mount's source", path)?);
+    let target = is_directory(fstat(target).at("look at the mount target", path)?);
+    let why = match (source, target) {
+        (true, false) => "the source is a directory, and the target is none",
+        (false, true) => "the target is a directory, and the source is none",
+        _ => return Ok(()),
+    };
+    Err(Error::new(Code::InvalidArgument, "mount onto", why).on(path).hint("name a target of the source's kind"))
 }

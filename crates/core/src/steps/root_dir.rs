@@ -122,6 +122,15 @@ impl RootDir {
                 .on(path)
                 .hint("remove the link in the rootfs, or choose another target")
         };
+        let climbs = || {
+            Error::new(Code::InvalidArgument, step, "it leads out of the root file system by ..")
+                .on(path)
+                .hint("write the target without ..")
+        };
+        // Before anything is made on the way.
+        if climbs_out(path) {
+            return Err(climbs());
+        }
         let mut trail: Vec<OwnedFd> = Vec::new();
         // Names still to go, last first, each with whether it was written by the caller or came out of a link.
         let mut names: Vec<(String, Option<String>)> = parts(path).rev().map(|name| (name.to_owned(), None)).collect();
@@ -129,7 +138,7 @@ impl RootDir {
         while let Some((name, origin)) = names.pop() {
             if name == ".." {
                 if trail.pop().is_none() {
-                    return Err(outside(origin.as_deref().unwrap_or("..")));
+                    return Err(origin.as_deref().map_or_else(climbs, outside));
                 }
                 continue;
             }
@@ -187,6 +196,15 @@ impl RootDir {
             None => Err(Error::new(Code::InvalidArgument, step, "it is the root itself").on(path)),
         }
     }
+}
+
+/// Does a path lead above the root by its own words?
+fn climbs_out(path: &str) -> bool {
+    let depths = parts(path).scan(0, |depth: &mut i32, part| {
+        *depth += if part == ".." { -1 } else { 1 };
+        Some(*depth)
+    });
+    depths.min().is_some_and(|lowest| lowest < 0)
 }
 
 impl AsFd for RootDir {

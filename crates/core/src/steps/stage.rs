@@ -36,7 +36,7 @@ fn open_namespace(join: &Join) -> Result<File> {
             match errno {
                 rustix::io::Errno::NOENT => error.code(Code::InvalidArgument),
                 rustix::io::Errno::ACCESS | rustix::io::Errno::PERM => {
-                    error.hint("the namespaces of another user's process take root to open")
+                    error.hint("it takes the rights to trace that process (ptrace(2)): be its user, or root, and let no security module forbid it")
                 }
                 _ => error,
             }

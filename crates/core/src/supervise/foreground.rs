@@ -76,6 +76,9 @@ pub fn run(mut spec: Spec, fds: Vec<OwnedFd>, program: OwnedFd) -> Result<Ended,
     let ports = Ports::of(&spec);
     engine.start(Order { id: ONLY, spec: &spec, stdio, fds, announce: ports.are_chosen });
     let result = supervise(&mut engine, &signals, outlets, &ports);
+    // What is removed behind the caller's back is removed by copies of this process. They may live a moment longer, and the
+    // caller may unmount what he is in right away.
+    let _ = rustix::process::chdir("/");
     engine.sweep();
     give_back(&mut engine);
     result

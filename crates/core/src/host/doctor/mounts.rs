@@ -2,6 +2,7 @@
 
 use rustix::fs::{FileType, Mode, makedev, mknodat};
 use rustix::mount::MountAttrFlags;
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities};
 
 use super::{Finding, Ground, Verdict, probe};
 use crate::error::{At, Error, Result};
@@ -28,7 +29,7 @@ pub fn examine(ground: &Ground<'_>) -> Vec<Finding> {
         ("devpts", None, terminals, |error| missing(error, "use a kernel with CONFIG_UNIX98_PTYS")),
         ("mqueue", Some(Kind::Ipc), queues, |error| missing(error, "use a kernel with CONFIG_POSIX_MQUEUE")),
         ("overlay", None, overlay, overlay_missing),
-        ("device nodes", None, nodes, none),
+        ("device nodes", None, nodes, no_right_to_nodes),
     ];
     // Device nodes are made by root only; in a user namespace they are bound.
     let wanted = checks.into_iter().filter(|(name, ..)| !in_user_namespace || *name != "device nodes");
@@ -122,6 +123,12 @@ fn overlay_missing(error: &Error) -> Option<&'static str> {
         Some(libc::ENODEV) => Some("as root: modprobe overlay"),
         _ => None,
     }
+}
+
+fn no_right_to_nodes(error: &Error) -> Option<&'static str> {
+    let lacks = |sets: CapabilitySets| !sets.effective.contains(CapabilitySet::MKNOD);
+    let refused = error.errno == Some(libc::EPERM) && capabilities(None).is_ok_and(lacks);
+    refused.then_some("start the outer container with --cap-add MKNOD (docker, podman, nsrs)")
 }
 
 fn nodes(_: bool) -> Result<String> {
