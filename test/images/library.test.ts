@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { PassThrough, Readable } from 'node:stream'
 import { buffer } from 'node:stream/consumers'
 import test, { type ExecutionContext } from 'ava'
+import { ImageTask } from '../../ts/images/task.ts'
 import { type ImageEvent, images, NsrsError } from '../../ts/index.ts'
 import { temporary, until } from '../helpers/host.ts'
 import {
@@ -74,6 +75,40 @@ each('a pull is a promise of its result and tells what happens, in order', async
     [...loading].sort((a, b) => a - b),
   )
   t.is((await images.pull(reference)).present, true)
+})
+
+each('everyone who iterates a pull hears all of it, also after its end', async (t) => {
+  const pull = images.pull(`${slow}/box:1`)
+  const all: ImageEvent[][] = await Promise.all([collect(pull), collect(pull), collect(pull)])
+  all.push(await collect(pull), await collect(pull))
+  for (const events of all) {
+    t.deepEqual([events[0]?.event, events.at(-1)?.event], ['resolving', 'done'])
+    const layers = events.filter((event) => event.event === 'layer')
+    t.is(layers.filter(({ phase }) => phase === 'done').length, 3)
+    const big = layers.filter(({ phase, total }) => phase === 'downloading' && total > 4_000_000)
+    t.true(big.length > 0 && big.every(({ current }, at) => current >= (big[at - 1]?.current ?? 0)))
+  }
+  t.deepEqual(all[1], all[0], 'those who listen all along hear the same')
+  t.deepEqual(all[4], all[3])
+})
+
+test('what is kept of a pull stays small, however long it takes', async (t) => {
+  const task = new ImageTask(async (hear) => {
+    for (let current = 0; current <= 10_000; current += 1) {
+      hear({ event: 'layer', digest: 'a', phase: 'downloading', current, total: 10_000 })
+      hear({ event: 'layer', digest: 'b', phase: 'downloading', current, total: 10_000 })
+    }
+    hear({ event: 'layer', digest: 'a', phase: 'done', current: 0, total: 0 })
+    throw new Error('enough')
+  })
+  const heard: string[] = []
+  const listen = async () => {
+    for await (const event of task) if (event.event === 'layer') heard.push(`${event.digest} ${event.phase}`)
+  }
+  await t.throwsAsync(listen, { message: 'enough' })
+  await t.throwsAsync(listen, { message: 'enough' })
+  const once = ['a downloading', 'b downloading', 'a done']
+  t.deepEqual(heard, [...once, ...once])
 })
 
 each('an abort ends a pull at once, and the store is as it should be', async (t, store) => {

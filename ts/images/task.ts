@@ -13,16 +13,18 @@ import type { ImageEvent } from './events.ts'
 export class ImageTask<Result> implements Promise<Result>, AsyncIterable<ImageEvent> {
   readonly [Symbol.toStringTag] = 'ImageTask'
   readonly #result: Promise<Result>
-  /** What nobody has taken yet. */
-  readonly #events: ImageEvent[] = []
+  /** What has happened, numbered, for whoever iterates: of each phase of a layer the newest. */
+  readonly #events: { number: number; event: ImageEvent }[] = []
+  #count = 0
   #isOver = false
-  #wake: (() => void) | undefined
+  /** Iterators that have heard everything so far. */
+  readonly #waiting: (() => void)[] = []
 
   /** @internal */
   constructor(work: (hear: (event: ImageEvent) => void) => Promise<Result>) {
     this.#result = work((event) => this.#hear(event)).finally(() => {
       this.#isOver = true
-      this.#wake?.()
+      this.#wake()
     })
   }
 
@@ -43,30 +45,35 @@ export class ImageTask<Result> implements Promise<Result>, AsyncIterable<ImageEv
   }
 
   /**
-   * What happens, in order, from the beginning; of bytes that move only the newest count. Throws at the end what the
-   * promise rejects with.
+   * What happens, in order, from the beginning, for each who iterates and also after the end; of bytes that move only the
+   * newest count. Throws at the end what the promise rejects with.
    */
   async *[Symbol.asyncIterator](): AsyncGenerator<ImageEvent, void, undefined> {
     // Whoever iterates is told of a failure when the events are over.
     this.#result.catch(() => {})
+    let heard = 0
     for (;;) {
-      const event = this.#events.shift()
-      if (event !== undefined) yield event
-      else if (this.#isOver) break
-      else
-        await new Promise<void>((resolve) => {
-          this.#wake = resolve
-        })
+      const next = this.#events.find(({ number }) => number > heard)
+      if (next) {
+        heard = next.number
+        yield next.event
+      } else if (this.#isOver) break
+      else await new Promise<void>((resolve) => this.#waiting.push(resolve))
     }
     await this.#result
   }
 
   #hear(event: ImageEvent): void {
-    // So what nobody takes stays small.
-    const same = event.event === 'layer' ? this.#events.findIndex((old) => isSame(old, event)) : -1
-    if (same >= 0) this.#events[same] = event
-    else this.#events.push(event)
-    this.#wake?.()
+    // So what is kept stays small, however long it takes.
+    const same = event.event === 'layer' ? this.#events.findIndex((old) => isSame(old.event, event)) : -1
+    if (same >= 0) this.#events.splice(same, 1)
+    this.#count += 1
+    this.#events.push({ number: this.#count, event })
+    this.#wake()
+  }
+
+  #wake(): void {
+    for (const wake of this.#waiting.splice(0)) wake()
   }
 }
 
