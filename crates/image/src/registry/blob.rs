@@ -19,6 +19,9 @@ use super::retry::{Backoff, Trouble};
 
 /// How many pieces wait between the network and the disk. A piece is some 10 to 400 kB.
 const PIECES: usize = 8;
+/// A server that breaks every connection but gets us further by so many bytes is better than none. One that brings less would
+/// be asked without end.
+const PROGRESS: u64 = 64 << 10;
 
 /// Which blob, and whose.
 #[derive(Clone, Debug)]
@@ -56,7 +59,7 @@ impl Client {
         let (sender, receiver) = mpsc::channel(PIECES);
         let (client, wanted, from) = (self.clone(), wanted.clone(), ingest.offset());
         // The network goes on while this thread hashes and writes.
-        self.spawn(async move { Pump { client, wanted, at: from, sender }.run().await });
+        self.spawn(async move { Pump { client, wanted, at: from, counted_from: from, sender }.run().await });
         drain(receiver, ingest, &mut told)
     }
 }
@@ -79,6 +82,8 @@ struct Pump {
     wanted: Wanted,
     /// How much was sent on.
     at: u64,
+    /// How much that was when failures began to be counted.
+    counted_from: u64,
     sender: Sender<Result<Bytes>>,
 }
 
@@ -114,6 +119,7 @@ impl Pump {
     async fn from(&mut self, endpoint: &Endpoint) -> Result<End, (Error, bool)> {
         let client = self.client.clone();
         let mut backoff = client.backoff(endpoint);
+        self.counted_from = self.at;
         loop {
             match self.once(endpoint, &mut backoff).await {
                 Ok(end) => return Ok(end),
@@ -196,8 +202,10 @@ impl Pump {
                 let error = Error::new(Code::ImageInvalid, "pull", why);
                 return Err(error.on(format!("{} of {}", self.wanted.digest, self.wanted.reference.familiar())).into());
             }
-            // A server that breaks every connection but gets us further is better than none.
-            backoff.reset();
+            if self.at - self.counted_from >= PROGRESS {
+                self.counted_from = self.at;
+                backoff.reset();
+            }
             if self.sender.send(Ok(piece)).await.is_err() {
                 return Ok(End::Unheard);
             }

@@ -81,6 +81,24 @@ fn a_blob_that_always_ends_early_is_an_error_in_the_end() {
 }
 
 #[test]
+fn a_server_that_brings_a_few_bytes_each_time_is_not_asked_without_end() {
+    let Some(bench) = bench() else { return };
+    bench.proxy.fault(999, Act::Cut(10), Asked::is_blob);
+    bench.nsrs.fails(&["pull", &bench.name], &["broke off at byte 60 of", "6 times", "hint: "]);
+    let asked = bench.proxy.asked().iter().filter(|asked| asked.is_blob()).count();
+    assert!(asked <= 4 * 6, "{asked}");
+}
+
+#[test]
+fn a_server_that_gets_us_further_each_time_is_asked_to_the_end() {
+    let Some(bench) = bench() else { return };
+    bench.proxy.fault(99, Act::Cut(100_000), Asked::is_blob);
+    bench.pull();
+    let ranges = ranges(&bench.proxy.asked());
+    assert!(ranges.len() >= 19, "{ranges:?}");
+}
+
+#[test]
 fn retry_after_is_honoured_in_seconds_and_as_a_date() {
     let Some(bench) = bench() else { return };
     let limit = |value: String| Act::Reply("429 Too Many Requests", format!("Retry-After: {value}\r\n"), String::new());
