@@ -5,7 +5,7 @@ use nsrs_core::error::{Code, Error, Result};
 use nsrs_core::image::digest::Digest;
 use nsrs_core::image::reference::Reference;
 use nsrs_core::image::store::Ingest;
-use reqwest::header::{CONTENT_RANGE, RANGE};
+use reqwest::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, HeaderName, RANGE};
 use reqwest::{Method, Response, StatusCode};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
@@ -41,7 +41,7 @@ impl Client {
     /// and may end it.
     ///
     /// # Errors
-    /// It isn't there, can't be reached, is larger than it should be, or can't be written. What came stays, to be resumed.
+    /// It isn't there, can't be reached, is larger or smaller than it should be, or can't be written. What came stays, to be resumed.
     pub fn download(
         &self,
         wanted: &Wanted,
@@ -149,11 +149,16 @@ impl Pump {
 
     /// How many bytes of this answer we have already; `None`: it is a refusal.
     fn begin(&self, endpoint: &Endpoint, answer: &Response) -> Result<Option<u64>> {
+        if let Some(size) = size_of(answer).filter(|size| *size != self.wanted.size) {
+            // It would be the same with the next attempt.
+            let why = format!("it has {size} bytes at {}, and {} by the manifest", endpoint.host(), self.wanted.size);
+            return Err(Error::new(Code::ImageInvalid, "pull", why).on(self.blob()));
+        }
         match answer.status() {
             // The server ignores ranges and begins anew: what we have is read over.
             StatusCode::OK => Ok(Some(self.at)),
             StatusCode::PARTIAL_CONTENT if self.at > 0 => {
-                let range = answer.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
+                let range = header(answer, &CONTENT_RANGE);
                 let start = range.and_then(start_of);
                 match start {
                     Some(start) if start <= self.at => Ok(Some(self.at - start)),
@@ -169,7 +174,7 @@ impl Pump {
 
     async fn refused(&self, endpoint: &Endpoint, answer: Response) -> Error {
         let reference = &self.wanted.reference;
-        let image = format!("{} of {}", self.wanted.digest, reference.familiar());
+        let image = self.blob();
         let repository = reference.name();
         let asked = Asked {
             step: "pull",
@@ -199,8 +204,7 @@ impl Pump {
             self.at += piece.len() as u64;
             if self.at > self.wanted.size {
                 let why = format!("more comes than its {} bytes", self.wanted.size);
-                let error = Error::new(Code::ImageInvalid, "pull", why);
-                return Err(error.on(format!("{} of {}", self.wanted.digest, self.wanted.reference.familiar())).into());
+                return Err(Error::new(Code::ImageInvalid, "pull", why).on(self.blob()).into());
             }
             if self.at - self.counted_from >= PROGRESS {
                 self.counted_from = self.at;
@@ -212,10 +216,36 @@ impl Pump {
         }
     }
 
+    /// The blob, as the user reads it.
+    fn blob(&self) -> String {
+        format!("{} of {}", self.wanted.digest, self.wanted.reference.familiar())
+    }
+
     fn cut(&self, why: &str) -> Trouble {
         let digest = self.wanted.digest.short();
         Trouble::passing(format!("{digest} broke off at byte {} of {}: {why}", self.at, self.wanted.size))
     }
+}
+
+fn header<'a>(answer: &'a Response, name: &HeaderName) -> Option<&'a str> {
+    answer.headers().get(name)?.to_str().ok()
+}
+
+/// How large the whole blob is, where the answer says it.
+fn size_of(answer: &Response) -> Option<u64> {
+    match answer.status() {
+        // Packed on the way, the length is another.
+        StatusCode::OK if !answer.headers().contains_key(CONTENT_ENCODING) => {
+            header(answer, &CONTENT_LENGTH)?.parse().ok()
+        }
+        StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE => total_of(header(answer, &CONTENT_RANGE)?),
+        _ => None,
+    }
+}
+
+/// The size of the whole in `bytes 5-9/10`; `None` where it isn't told.
+fn total_of(range: &str) -> Option<u64> {
+    range.strip_prefix("bytes ")?.split_once('/')?.1.trim().parse().ok()
 }
 
 /// The first byte of `bytes 5-9/10`.
@@ -232,5 +262,13 @@ mod tests {
         assert_eq!(start_of("bytes 5-9/10"), Some(5));
         assert_eq!(start_of("bytes */10"), None);
         assert_eq!(start_of("5-9"), None);
+    }
+
+    #[test]
+    fn a_range_ends_with_the_size_of_the_whole() {
+        assert_eq!(total_of("bytes 5-9/10"), Some(10));
+        assert_eq!(total_of("bytes */10"), Some(10));
+        assert_eq!(total_of("bytes 5-9/*"), None);
+        assert_eq!(total_of("bytes 5-9"), None);
     }
 }

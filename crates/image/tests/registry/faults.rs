@@ -50,10 +50,26 @@ fn a_cut_connection_is_resumed_where_it_was_cut() {
 #[test]
 fn an_answer_that_ends_early_is_resumed_too() {
     let Some(bench) = bench() else { return };
-    bench.proxy.fault(1, Act::Truncate(500_000), |asked| asked.is_blob() && asked.header("range").is_none());
+    bench.proxy.fault(9, Act::Cut(500_000), |asked| asked.is_blob() && asked.header("range").is_none());
     bench.proxy.fault(2, Act::Truncate(500_000), Asked::is_blob);
-    bench.pull();
+    let ran = bench.pull();
+    assert!(ran.stderr.contains("it ended early"), "{}", ran.stderr);
     assert!(!ranges(&bench.proxy.asked()).is_empty());
+}
+
+#[test]
+fn a_blob_of_another_size_than_the_manifest_says_is_an_error_at_once() {
+    let Some(bench) = bench() else { return };
+    bench.proxy.fault(99, Act::Truncate(500_000), Asked::is_blob);
+    let ran = bench.nsrs.fails(&["pull", &bench.name], &["it has 500000 bytes at 127.0.0.1", "by the manifest"]);
+    assert!(ran.time < Duration::from_secs(2), "{:?}", ran.time);
+    assert!(!ran.stderr.contains("hint: ") && !ran.stderr.contains("broke off"), "{}", ran.stderr);
+    // The rest of one that is shorter tells it as well.
+    bench.proxy.mend();
+    bench.proxy.fault(9, Act::Cut(400_000), |asked| asked.is_blob() && asked.header("range").is_none());
+    let range = "Content-Range: bytes */400000\r\n".to_owned();
+    bench.proxy.fault(9, Act::Reply("416 Range Not Satisfiable", range, String::new()), Asked::is_blob);
+    bench.nsrs.fails(&["pull", &bench.name], &["it has 400000 bytes at 127.0.0.1"]);
 }
 
 #[test]
