@@ -137,14 +137,12 @@ impl Platform {
                 there.push(name);
             }
         }
-        let there = if there.is_empty() { "none".to_owned() } else { there.join(", ") };
-        Err(Error::new(
-            Code::ImageNotFound,
-            "find the image",
-            format!("there is no image for {self}; there is {there}"),
-        )
-        .on(image)
-        .hint("choose one of them with --platform"))
+        let missing = |why: String| Error::new(Code::ImageNotFound, "find the image", why).on(image);
+        if there.is_empty() {
+            return Err(missing(format!("there is no image for {self}, nor for any other platform")));
+        }
+        Err(missing(format!("there is no image for {self}; there is {}", there.join(", ")))
+            .hint("choose one of them with --platform"))
     }
 }
 
@@ -209,6 +207,12 @@ mod tests {
         );
         assert!(choose("linux/arm/v5", &["linux/arm/v6"]).is_err());
         assert!(choose("linux/amd64", &["linux/amd64/v2"]).is_err());
+        let none = choose("linux/amd64", &["unknown/unknown"]).unwrap_err();
+        assert_eq!(
+            (none.to_string().as_str(), none.hint.as_str()),
+            ("find the image a: there is no image for linux/amd64, nor for any other platform", "")
+        );
+        assert_eq!(choose("linux/amd64", &[]).unwrap_err().to_string(), none.to_string());
         let nameless = [(None, 1)];
         assert_eq!(platform("linux/amd64").choose("a", &nameless).unwrap(), &1);
     }
