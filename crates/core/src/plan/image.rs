@@ -179,7 +179,7 @@ fn spec_name(spec: &Spec) -> &str {
 }
 
 /// A path as docker cleans it before it looks at any file: without `.`, and `..` takes the part before it away.
-fn cleaned(path: &str) -> String {
+pub(crate) fn cleaned(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
         match part {
@@ -191,14 +191,17 @@ fn cleaned(path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
-/// A path of the image's configuration, absolute in the container and not its root.
+/// A path that is absolute in the container and not its root, cleaned.
+pub(crate) fn below_root(path: &str) -> Option<String> {
+    Some(cleaned(path)).filter(|whole| path.starts_with('/') && !path.contains('\0') && whole != "/")
+}
+
+/// A path of the image's configuration.
 fn container_path(path: &str, what: &str, image: &str) -> Result<String, Error> {
-    let whole = cleaned(path);
-    if path.starts_with('/') && !path.contains('\0') && whole != "/" {
-        return Ok(whole);
-    }
-    Err(Error::new(Code::ImageInvalid, "use the image", format!("{what} of it is {path:?}, which is no path below /"))
-        .on(image))
+    below_root(path).ok_or_else(|| {
+        let why = format!("{what} of it is {path:?}, which is no path below /");
+        Error::new(Code::ImageInvalid, "use the image", why).on(image)
+    })
 }
 
 /// What nobody can follow of this configuration.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use nsrs_core::error::{At, Code, Error, Result};
 use nsrs_core::image::archive::import::{self, About};
+use nsrs_core::image::archive::instruction;
 use nsrs_core::image::archive::save::Format;
 use nsrs_core::image::archive::{export, load, save};
 use nsrs_core::image::open::Image;
@@ -193,7 +194,7 @@ pub fn import(mut call: Call) -> Result<()> {
     let message = call.args.value("--message")?.unwrap_or_default();
     let mut config = json!({});
     for instruction in call.args.values("--change")? {
-        import::change(&mut config, &instruction)?;
+        instruction::change(&mut config, &instruction)?;
     }
     let architecture = call.args.value("--arch")?;
     let options = limits(&mut call)?;

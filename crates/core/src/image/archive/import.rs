@@ -18,7 +18,6 @@ use crate::image::time;
 use crate::image::tree::merge::walk;
 use crate::image::tree::pack::Packer;
 use crate::image::unpack::Options;
-use crate::plan::image::{ports, signal};
 
 /// What is said of the new image.
 #[derive(Clone, Debug, Default)]
@@ -147,92 +146,4 @@ fn finish(
         None => store.list(&descriptor)?,
     }
     Ok(Named { name: name.map(str::to_owned), descriptor })
-}
-
-/// Changes the `config` of a new image by an instruction of a Dockerfile: `CMD`, `ENTRYPOINT`, `ENV`, `EXPOSE`, `LABEL`,
-/// `STOPSIGNAL`, `USER`, `VOLUME`, `WORKDIR`.
-///
-/// # Errors
-/// It's none of them, or says nothing.
-pub fn change(config: &mut Value, instruction: &str) -> Result<()> {
-    let bad = |why: &str| Error::invalid("--change", instruction, why);
-    let (word, rest) = instruction.trim().split_once(char::is_whitespace).ok_or_else(|| bad("it says nothing"))?;
-    let rest = rest.trim();
-    if !config.is_object() {
-        *config = json!({});
-    }
-    let list = || -> Option<Vec<String>> { serde_json::from_str(rest).ok() };
-    let command = || list().unwrap_or_else(|| vec!["/bin/sh".into(), "-c".into(), rest.into()]);
-    let pairs = || -> Result<Vec<(String, String)>> {
-        // The old form, NAME VALUE: the rest of the line is the value.
-        let name = rest.split(['=', ' ', '\t']).next().unwrap_or_default();
-        if let Some(value) = rest[name.len()..].strip_prefix([' ', '\t']) {
-            return Ok(vec![(name.to_owned(), value.trim().to_owned())]);
-        }
-        words(rest)
-            .into_iter()
-            .map(|word| word.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())))
-            .collect::<Option<_>>()
-            .ok_or_else(|| bad("give NAME=VALUE"))
-    };
-    match word.to_ascii_uppercase().as_str() {
-        "CMD" => config["Cmd"] = command().into(),
-        "ENTRYPOINT" => config["Entrypoint"] = command().into(),
-        "USER" => config["User"] = rest.into(),
-        "WORKDIR" => config["WorkingDir"] = rest.into(),
-        "STOPSIGNAL" => {
-            signal(rest).ok_or_else(|| bad("there is no such signal"))?;
-            config["StopSignal"] = rest.into();
-        }
-        "VOLUME" => {
-            for volume in list().unwrap_or_else(|| words(rest)) {
-                config["Volumes"][volume] = json!({});
-            }
-        }
-        "EXPOSE" => {
-            for word in words(rest) {
-                for port in ports(&word).ok_or_else(|| bad("give PORT[/tcp|udp|sctp], or a range of ports"))? {
-                    config["ExposedPorts"][port] = json!({});
-                }
-            }
-        }
-        "LABEL" => {
-            for (name, value) in pairs()? {
-                config["Labels"][name] = value.into();
-            }
-        }
-        "ENV" => {
-            let mut env: Vec<String> = serde_json::from_value(config["Env"].clone()).unwrap_or_default();
-            for (name, value) in pairs()? {
-                env.retain(|other| other.split_once('=').is_none_or(|(other, _)| other != name));
-                env.push(format!("{name}={value}"));
-            }
-            config["Env"] = env.into();
-        }
-        _ => return Err(bad("give CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME or WORKDIR")),
-    }
-    Ok(())
-}
-
-/// Words as a Dockerfile has them: quotes keep spaces.
-fn words(text: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    let (mut word, mut quote, mut any) = (String::new(), None, false);
-    for c in text.chars() {
-        match (quote, c) {
-            (Some(open), c) if c == open => quote = None,
-            (None, '"' | '\'') => (quote, any) = (Some(c), true),
-            (None, c) if c.is_whitespace() => {
-                if any || !word.is_empty() {
-                    words.push(std::mem::take(&mut word));
-                }
-                any = false;
-            }
-            (_, c) => word.push(c),
-        }
-    }
-    if any || !word.is_empty() {
-        words.push(word);
-    }
-    words
 }

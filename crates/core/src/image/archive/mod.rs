@@ -2,6 +2,7 @@
 
 pub mod export;
 pub mod import;
+pub mod instruction;
 pub mod load;
 pub mod save;
 #[cfg(test)]

@@ -372,7 +372,7 @@ fn a_directory_and_its_archive_become_images_with_the_same_tree() {
         "WORKDIR /w",
         "STOPSIGNAL SIGINT",
     ] {
-        import::change(&mut config, change).unwrap();
+        instruction::change(&mut config, change).unwrap();
     }
     for bad in [
         "STOPSIGNAL FOO",
@@ -385,7 +385,7 @@ fn a_directory_and_its_archive_become_images_with_the_same_tree() {
         "ENV",
         "LABEL novalue",
     ] {
-        assert!(import::change(&mut json!({}), bad).is_err(), "{bad}");
+        assert!(instruction::change(&mut json!({}), bad).is_err(), "{bad}");
     }
     let about = import::About { name: Some("local/box".into()), message: "made".into(), config, architecture: None };
     let (by_directory, _) = import::import_directory(&store, &source, &about, &options()).unwrap();
