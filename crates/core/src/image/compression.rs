@@ -4,6 +4,8 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use flate2::bufread::GzDecoder;
+
 use super::unpack::Limits;
 use super::zstd_window;
 use crate::error::{Code, Error, Result};
@@ -132,9 +134,49 @@ fn decoder<'a>(
 ) -> Result<Box<dyn Read + Send + 'a>> {
     Ok(match compression {
         Compression::None => Box::new(input),
-        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
+        Compression::Gzip => Box::new(Gzip { member: Some(GzDecoder::new(input)) }),
         Compression::Zstd => zstd_window::decoder(input, in_turn)?,
     })
+}
+
+/// The members of a gzip file, one after the other. Zeroes behind the last are padding, as tapes and dd(1) leave it.
+struct Gzip<R> {
+    /// `None` behind the last.
+    member: Option<GzDecoder<R>>,
+}
+
+impl<R: BufRead> Read for Gzip<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(member) = &mut self.member {
+            let count = member.read(buffer)?;
+            if count > 0 || buffer.is_empty() {
+                return Ok(count);
+            }
+            let has_next = has_next(member.get_mut())?;
+            let input = self.member.take().map(GzDecoder::into_inner);
+            self.member = input.filter(|_| has_next).map(GzDecoder::new);
+        }
+        Ok(0)
+    }
+}
+
+/// Does another member follow the end of one, and not only padding?
+fn has_next(input: &mut impl BufRead) -> io::Result<bool> {
+    if let [0x1f, ..] = input.fill_buf()? {
+        return Ok(true);
+    }
+    loop {
+        let bytes = input.fill_buf()?;
+        let count = bytes.len();
+        if count == 0 {
+            return Ok(false);
+        }
+        if bytes.iter().any(|byte| *byte != 0) {
+            let why = "something follows the end of the gzip stream";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
+        input.consume(count);
+    }
 }
 
 #[cfg(test)]
@@ -166,5 +208,32 @@ mod tests {
         }
         let error = unpacked(&b"\xfd7zXZ\0rest"[..]).err().unwrap();
         assert!(error.hint.contains("xz -dc"), "{error:?}");
+    }
+
+    #[test]
+    fn zeroes_behind_a_gzip_stream_are_padding_and_other_bytes_are_told() {
+        let member = |text: &[u8]| {
+            let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            io::Write::write_all(&mut gzip, text).unwrap();
+            gzip.finish().unwrap()
+        };
+        let read = |behind: &[u8]| {
+            let packed = [member(b"hello "), member(b""), member(b"there"), behind.to_vec()].concat();
+            let all = |mut input: Box<dyn Read + Send + '_>| {
+                let mut all = String::new();
+                input.read_to_string(&mut all).map_err(super::super::tar::read::read_error).map(|_| all)
+            };
+            let (slow, fast) = (all(unpacked(Slow(&packed)).unwrap()), all(unpacked(&packed[..]).unwrap()));
+            assert_eq!(slow, fast);
+            fast
+        };
+        for padding in [0, 1, 512, 300_000] {
+            assert_eq!(read(&vec![0; padding]).unwrap(), "hello there");
+        }
+        for behind in [&b"x"[..], b"\0\0x", b"some more text"] {
+            let error = read(behind).unwrap_err().to_string();
+            assert!(error.contains("something follows the end of the gzip stream"), "{error}");
+        }
+        assert!(read(&member(b"more")[..8]).unwrap_err().to_string().contains("cut short"));
     }
 }
