@@ -169,7 +169,7 @@ pub fn root(
         read_only: spec.read_only,
         volumes,
         stop_signal: signal(&config.stop_signal),
-        ignored: ignored(config),
+        ignored: ignored(config, spec.publish_all),
         labels: config.labels.clone(),
     }
 }
@@ -205,11 +205,22 @@ fn container_path(path: &str, what: &str, image: &str) -> Result<String, Error> 
 }
 
 /// What nobody can follow of this configuration.
-fn ignored(config: &ImageConfiguration) -> Vec<String> {
+fn ignored(config: &ImageConfiguration, publish_all: bool) -> Vec<String> {
     let stop = Some(&config.stop_signal).filter(|text| !text.is_empty() && signal(text).is_none());
     let stop = stop.map(|text| format!("the image's stop signal {text:?} is none: it is SIGTERM"));
-    let ports = config.ports.iter().filter(|text| ports(text).is_none());
-    stop.into_iter().chain(ports.map(|text| format!("the image's port {text:?} is none, and left out"))).collect()
+    let ports = config.ports.iter().filter_map(|text| match ports(text) {
+        None => Some(format!("the image's port {text:?} is none, and left out")),
+        Some(_) if publish_all && is_sctp(text) => {
+            Some(format!("the image's port {text} is not published: only those of tcp and udp can be"))
+        }
+        Some(_) => None,
+    });
+    stop.into_iter().chain(ports).collect()
+}
+
+/// Is it a port that an image may expose and nobody can publish?
+fn is_sctp(port: &str) -> bool {
+    port.rsplit_once('/').is_some_and(|(_, proto)| proto.eq_ignore_ascii_case("sctp"))
 }
 
 /// `80`, `80-90/tcp`, as images and Dockerfiles have them: each port of it, `80/tcp`.
@@ -271,7 +282,7 @@ pub fn published(spec: &Spec, facts: &ImageFacts, problems: &mut Problems) -> Ve
         .map(|publish| (publish.container_port, publish.proto))
         .collect();
     let mut texts = Vec::new();
-    for text in &facts.config.ports {
+    for text in facts.config.ports.iter().filter(|text| ports(text).is_none() || !is_sctp(text)) {
         // A port of the host's is the caller's to name, not the image's.
         let parsed = publish::parse(text).ok().filter(|_| !text.contains(':'));
         match parsed {

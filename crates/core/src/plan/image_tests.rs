@@ -149,6 +149,18 @@ fn ports_are_published_only_on_request_and_on_ports_of_the_host_s_choice() {
     assert_eq!(published(&all, &facts()).unwrap(), [(Some(8080), 80, Proto::Tcp), (None, 53, Proto::Udp)]);
     let none = Spec { publish_all: false, publish: vec![], ..all.clone() };
     assert_eq!(published(&none, &facts()).unwrap(), []);
+    // What can't be published is in nobody's way.
+    let mut with_sctp = facts();
+    with_sctp.config.ports = vec!["9/sctp".into(), "80/tcp".into(), "7-8/SCTP".into(), "53/udp".into()];
+    assert_eq!(published(&all, &with_sctp).unwrap(), published(&all, &facts()).unwrap());
+    let notes = |spec: &Spec| match plan_of(spec, &with_sctp, &Host::root()).unwrap().root {
+        Root::Image(root) => root.ignored,
+        other => panic!("{other:?}"),
+    };
+    let told = ["9/sctp", "7-8/SCTP"];
+    let told = told.map(|port| format!("the image's port {port} is not published: only those of tcp and udp can be"));
+    assert_eq!(notes(&all), told);
+    assert_eq!(notes(&none), Vec::<String>::new());
     // An image names no port of the host's.
     let mut hostile = facts();
     hostile.config.ports = vec!["22:80".into()];
