@@ -156,6 +156,8 @@ unless(
     node="$2" cli="$3" driver="$4"; shift 4
     "$node" "$cli" run --network none app sh -c 'echo changed > /etc/hostname; touch /new; ls /new /bin/busybox'
     "$node" "$cli" run --network none --read-only app sh -c 'ls /new || touch /new'
+    "$node" "$cli" run --network none --diff app touch /listed
+    "$node" "$cli" run --network none --diff --rootfs-tmpfs app touch /listed
     "$node" --input-type=module -e "$driver"
     sleep 0.5; ls -A "$NSRS_IMAGE_DIR/containers"`
     const driver = `
@@ -172,6 +174,7 @@ unless(
     t.is(stdout, `/bin/busybox\n/new\n${'1 1\n'.repeat(4)}`, stderr)
     t.is(stderr.split('\n').filter((line) => /^nsrs: the image was copied, .*overlay/.test(line)).length, 2, stderr)
     t.regex(stderr, /touch: \/new: Read-only/)
+    t.regex(stderr, /not supported as upperdir.*\nhint: --rootfs-tmpfs keeps the changes in memory.*\nA \/listed\n/)
     t.deepEqual(readdirSync(join(place.images, 'layers')).length, 1)
   },
 )

@@ -13,6 +13,7 @@ use super::scratch::{Over, Scratch};
 use crate::error::{At, Code, Error, Result};
 use crate::image::tree::copy::{Copier, How};
 use crate::image::tree::merge::walk;
+use crate::plan::changes::Changes;
 use crate::plan::image::{ImageRoot, Upper};
 
 /// Where a copy lies among the writable layers.
@@ -27,7 +28,7 @@ pub struct Assembled {
 }
 
 /// Puts the tree together. Where the kernel refuses the overlay and there is a directory on disk for it, the image is
-/// copied there.
+/// copied there; but not where `changes` are wanted, for nobody could tell them from the copy.
 ///
 /// # Errors
 /// The kernel refuses; the disk is full; a directory of the image can't be made.
@@ -35,7 +36,7 @@ pub fn assemble(
     image: &ImageRoot,
     workdir: &str,
     scratch: &mut Scratch,
-    is_kept: bool,
+    changes: Option<&Changes>,
     disk: Option<&OwnedFd>,
     notes: &mut Vec<String>,
 ) -> Result<Assembled> {
@@ -48,7 +49,7 @@ pub fn assemble(
         attributes: MountAttrFlags::empty(),
         user_xattrs: image.user_xattrs,
         is_image: true,
-        volatile: image.upper == Upper::Disk && !is_kept,
+        volatile: image.upper == Upper::Disk && changes.is_none_or(|changes| changes.upper.is_none()),
     };
     let stacked = match image.xattr_whiteouts && !knows_xattr_whiteouts(uname().release().to_bytes()) {
         true => Err(unknown_whiteouts(image)),
@@ -64,7 +65,7 @@ pub fn assemble(
             notes.push(format!("the image was copied, for the kernel can't overlay it where the store is: {error}"));
             copied
         }
-        (Err(error), _) => return Err(error),
+        (Err(error), _) => return Err(advised(error, image, changes)),
     };
     let root = RootDir::new(tree.try_clone().at("hold the root", "/")?);
     make_directory(&root, workdir)?;
@@ -95,6 +96,18 @@ impl Assembled {
 /// network's file system nothing can be overlaid; an old kernel has no overlays for ordinary users.
 fn is_refusal(error: &Error) -> bool {
     matches!(error.errno, Some(libc::EINVAL | libc::EPERM | libc::EOPNOTSUPP | libc::ENODEV))
+}
+
+/// Who wants changes gets no copy, but there are places where the kernel takes them.
+fn advised(error: Error, image: &ImageRoot, changes: Option<&Changes>) -> Error {
+    let Some(changes) = changes.filter(|_| is_refusal(&error) && error.hint.is_empty()) else { return error };
+    match (&changes.upper, image.upper) {
+        (Some(_), _) => error.hint("keep the changes in a directory of another file system: an overlay takes none"),
+        (None, Upper::Disk) => {
+            error.hint("--rootfs-tmpfs keeps the changes in memory, which works where the store doesn't take them")
+        }
+        (None, Upper::Memory) => error,
+    }
 }
 
 /// Does a kernel of this release know whiteouts that are files with an attribute? Linux 6.7 and later; others would show them

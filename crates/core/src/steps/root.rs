@@ -87,14 +87,13 @@ pub fn enter(
             tree
         }
         Root::Image(image) => {
-            let is_kept = plan.changes.as_ref().is_some_and(|changes| changes.upper.is_some());
             // To copy an image takes long: not before anybody has asked for it.
             let disk = disk.filter(|_| writes == Writes::MountPoints);
             let assembled = image_root::assemble(
                 image,
                 &plan.command.workdir,
                 scratch.ok_or_else(no_layer)?,
-                is_kept,
+                plan.changes.as_ref(),
                 disk,
                 notes,
             )?;
