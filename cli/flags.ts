@@ -62,7 +62,7 @@ export const flags: Flags = {
   },
   publishAll: {
     flags: '-P, --publish-all',
-    help: 'publish every port that the image exposes, on free ports, which are told',
+    help: 'publish every port of tcp and udp that the image exposes, on free ports, which are told',
   },
   rootfsTmpfs: { flags: '--rootfs-tmpfs', help: 'keep changes of the image in memory, not on disk' },
   readOnly: { flags: '--read-only', help: 'mount the root file system read-only' },

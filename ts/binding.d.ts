@@ -85,7 +85,7 @@ export interface ContainerOptions {
   mac?: string
   /** Published ports, `[IP:][HOST:]CONTAINER[/udp]`. */
   publish?: Array<string>
-  /** Publish every port that the image exposes, each on a free port of the host. Default false. */
+  /** Publish every port of tcp and udp that the image exposes, each on a free port of the host. Default false. */
   publishAll?: boolean
   /** Name servers. */
   dns?: Array<string>

@@ -141,7 +141,7 @@ pub struct ContainerOptions {
     pub mac: Option<String>,
     /// Published ports, `[IP:][HOST:]CONTAINER[/udp]`.
     pub publish: Option<Vec<String>>,
-    /// Publish every port that the image exposes, each on a free port of the host. Default false.
+    /// Publish every port of tcp and udp that the image exposes, each on a free port of the host. Default false.
     pub publish_all: Option<bool>,
     /// Name servers.
     pub dns: Option<Vec<String>>,

@@ -85,7 +85,7 @@ pub struct Spec {
     pub platform: Option<String>,
     /// In place of the image's entrypoint; its `Cmd` is then dropped. Empty: no entrypoint.
     pub entrypoint: Option<Vec<String>>,
-    /// Publish every port that the image exposes.
+    /// Publish every port of tcp and udp that the image exposes.
     pub publish_all: bool,
     /// Keep what the command writes to an image's tree in memory, not on disk.
     pub rootfs_tmpfs: bool,
