@@ -97,8 +97,23 @@ withImage('what a container changes is its own, and goes with it', [], async (t,
     [1, 2].map(() => run(place, 'app', 'sh', '-c', 'touch /n; sleep 0.3; ls / | grep -c n$')),
   )
   t.deepEqual(
-    both.map(({ code }) => code),
-    [0, 0],
+    both.map(({ code, stderr }) => [code, stderr]),
+    [0, 0].map((code) => [code, '']),
+  )
+  await nothingIsLeft(t, place)
+})
+
+// Each that starts collects what those that ended have left, and must leave alone what another is just making.
+withImage("many that start and end on one image are in nobody's way", [], async (t, place) => {
+  const lane = async () => {
+    const outcomes: Outcome[] = []
+    for (let round = 0; round < 10; round++) outcomes.push(await run(place, 'app', 'touch', '/x'))
+    return outcomes
+  }
+  const outcomes = (await Promise.all([lane(), lane(), lane(), lane()])).flat()
+  t.deepEqual(
+    outcomes.filter(({ code }) => code !== 0).map(({ stderr }) => stderr),
+    [],
   )
   await nothingIsLeft(t, place)
 })

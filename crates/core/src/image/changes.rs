@@ -44,29 +44,33 @@ impl Changes {
     pub fn make(store: &Path, id: &str) -> Result<Changes> {
         let step = "make the container's directory";
         let folder = store.join(FOLDER);
+        let mut builder = fs::DirBuilder::new();
+        builder.mode(0o700);
+        let failed = |path: &Path, error: &std::io::Error| {
+            let hint = match error.kind() {
+                ErrorKind::ReadOnlyFilesystem | ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                    "--rootfs-tmpfs keeps in memory what the container changes"
+                }
+                _ => "",
+            };
+            Error::os(step, path.display().to_string(), error).hint(hint)
+        };
+        // Another nsrs that collects may find it before it is locked, and remove it: then it is made by another name.
+        let mut name = id.to_owned();
         loop {
-            let path = folder.join(id);
-            let mut builder = fs::DirBuilder::new();
-            if let Err(error) = builder.mode(0o700).create(&path) {
-                let failed = |path: &Path, error: &std::io::Error| {
-                    let hint = match error.kind() {
-                        ErrorKind::ReadOnlyFilesystem | ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-                            "--rootfs-tmpfs keeps in memory what the container changes"
-                        }
-                        _ => "",
-                    };
-                    Err(Error::os(step, path.display().to_string(), error).hint(hint))
-                };
-                if error.kind() != ErrorKind::NotFound {
-                    return failed(&path, &error);
-                }
-                match builder.create(&folder) {
-                    Err(error) if error.kind() != ErrorKind::AlreadyExists => return failed(&folder, &error),
+            let path = folder.join(&name);
+            match builder.create(&path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => match builder.create(&folder) {
+                    Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(failed(&folder, &error)),
                     _ => continue,
-                }
+                },
+                other => other.map_err(|error| failed(&path, &error))?,
             }
-            let lock = File::open(&path).at(step, path.display())?;
-            // Another nsrs that collects may have found it before it was locked.
+            name.push('+');
+            let lock = match File::open(&path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                other => other.at(step, path.display())?,
+            };
             let locked = flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
             let same = |meta: fs::Metadata| lock.metadata().is_ok_and(|own| own.ino() == meta.ino());
             if locked && fs::metadata(&path).is_ok_and(same) {
@@ -177,6 +181,34 @@ mod tests {
     fn makes_a_directory_where_nothing_can_be_made() {
         let Some(store) = std::env::var_os("NSRS_TEST_READ_ONLY") else { return };
         println!("{:?}", Changes::make(Path::new(&store), "id").unwrap_err());
+    }
+
+    #[test]
+    fn a_directory_is_made_beside_one_who_collects_all_that_nobody_holds() {
+        let store = std::env::temp_dir().join(format!("nsrs-collected-{}", std::process::id()));
+        let folder = store.join(FOLDER);
+        fs::create_dir_all(&folder).unwrap();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        let collect = || {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                for path in fs::read_dir(&folder).unwrap().flatten().map(|entry| entry.path()) {
+                    let Ok(lock) = File::open(&path) else { continue };
+                    if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                        let _ = fs::remove_dir(&path);
+                    }
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(collect);
+            }
+            let made = |number: i32| Changes::make(&store, &number.to_string()).map(|made| made.path.is_dir());
+            let failed: Vec<_> = (0..3000).map(made).filter(|made| !matches!(made, Ok(true))).collect();
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(failed.is_empty(), "{failed:?}");
+        });
+        fs::remove_dir_all(&store).unwrap();
     }
 
     #[test]
