@@ -243,7 +243,7 @@ static void look_up_user(int root)
 	}
 }
 
-/* The filter of crates/core/src/sys/seccomp.rs, instruction by instruction, as it is on x86-64. */
+/* The filter of crates/base/src/sys/seccomp.rs, instruction by instruction, as it is on x86-64. */
 static void filter_calls(void)
 {
 #define LOAD(offset) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offset)

@@ -10,12 +10,12 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, killpg, sigprocmask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, pipe2};
 
-use crate::error::{At, Code, Error, Result};
 use crate::steps::channel::{Channel, FromChild, ToChild};
 use crate::steps::exec::{Image, reset_signals};
-use crate::sys::clone::{Side, clone3};
-use crate::sys::process::exit_now;
-use crate::sys::signal;
+use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::sys::clone::{Side, clone3};
+use nsrs_base::sys::process::exit_now;
+use nsrs_base::sys::signal;
 
 /// Runs the command and returns the exit code to end with.
 pub fn run(channel: OwnedFd, args: &[String]) -> u8 {
@@ -116,8 +116,8 @@ fn start(image: &Image, init: rustix::process::Pid) -> Error {
         return Error::new(Code::SupervisorLost, "look for the init", "it is gone");
     }
     let pid = rustix::process::getpid();
-    if rustix::process::setpgid(None, None).is_ok() && rustix::termios::isatty(crate::sys::fds::stdio()[0]) {
-        let _ = rustix::termios::tcsetpgrp(crate::sys::fds::stdio()[0], pid);
+    if rustix::process::setpgid(None, None).is_ok() && rustix::termios::isatty(nsrs_base::sys::fds::stdio()[0]) {
+        let _ = rustix::termios::tcsetpgrp(nsrs_base::sys::fds::stdio()[0], pid);
     }
     match reset_signals() {
         Ok(()) => image.exec(),

@@ -3,10 +3,8 @@
 //! A run is data before it is action: a [`spec::Spec`] says what the caller asked, [`plan::resolve`] turns it and the
 //! facts of the host into a [`plan::Plan`] or into every problem found, and [`supervise`] walks the plan.
 
-pub mod changes;
-pub mod error;
-pub mod host;
-pub mod image;
+pub mod diff;
+pub mod doctor;
 pub mod init;
 pub mod net;
 pub mod plan;
@@ -14,4 +12,3 @@ pub mod spec;
 pub mod state;
 pub mod steps;
 pub mod supervise;
-pub mod sys;

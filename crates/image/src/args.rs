@@ -2,7 +2,7 @@
 //!
 //! The caller is nsrs' own command line, which has checked them for people; here an unknown one is plainly refused.
 
-use nsrs_core::error::{Code, Error, Result};
+use nsrs_base::error::{Code, Error, Result};
 
 /// What is left of the command line.
 #[derive(Debug)]

@@ -4,12 +4,12 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use nsrs_core::error::Result;
-use nsrs_core::host::Host;
-use nsrs_core::image::identity::{self, Identity};
-use nsrs_core::image::store::Store;
-use nsrs_core::image::unpack;
-use nsrs_core::supervise::protocol::VERSION;
+use nsrs_base::error::Result;
+use nsrs_base::host::Host;
+use nsrs_base::version::VERSION;
+use nsrs_store::content::Store;
+use nsrs_store::identity::{self, Identity};
+use nsrs_store::unpack;
 
 static CURRENT: OnceLock<Identity> = OnceLock::new();
 

@@ -1,7 +1,7 @@
 //! `login` and `logout`: who we are to a registry, verified and kept where docker and podman keep it.
 
-use nsrs_core::error::{Code, Error, Result};
-use nsrs_core::image::reference::host_of;
+use nsrs_base::error::{Code, Error, Result};
+use nsrs_store::reference::host_of;
 
 use crate::registry::Client;
 use crate::registry::credentials::{self, Credential, Secret};

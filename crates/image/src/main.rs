@@ -20,8 +20,8 @@ mod verbs;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use nsrs_core::error::{self, At, Code, Error, Result};
-use nsrs_core::supervise::protocol::VERSION;
+use nsrs_base::error::{self, At, Code, Error, Result};
+use nsrs_base::version::VERSION;
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
 use crate::args::Args;
@@ -47,10 +47,10 @@ fn main() -> ExitCode {
     more_descriptors();
     // Node forgets what was ignored when nsrs was started, as by nohup(1); the command line hands it on.
     if let Some(mask) = std::env::var("NSRS_IGNORED_SIGNALS").ok().and_then(|mask| mask.parse().ok()) {
-        nsrs_core::sys::signal::ignore_those_of(mask);
+        nsrs_base::sys::signal::ignore_those_of(mask);
     }
     // What we were started with is not for the programs we start: credential helpers, newuidmap.
-    let _ = nsrs_core::sys::fds::close_on_exec_from(3);
+    let _ = nsrs_base::sys::fds::close_on_exec_from(3);
     // Before anything starts a thread: a process of several can't enter a user namespace.
     let result = check(&version)
         .and_then(|()| format(&mut args))

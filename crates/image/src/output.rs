@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use nsrs_core::error::{At, Result};
+use nsrs_base::error::{At, Result};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -74,7 +74,7 @@ pub fn size(bytes: u64) -> String {
 /// How long ago a time was: `3 days ago`.
 #[must_use]
 pub fn ago(seconds: i64) -> String {
-    let since = nsrs_core::image::time::now() - seconds;
+    let since = nsrs_store::time::now() - seconds;
     let of = |count: i64, unit: &str| format!("{count} {unit}{} ago", if count == 1 { "" } else { "s" });
     match since {
         ..0 => "in the future".to_owned(),

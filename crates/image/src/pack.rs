@@ -6,9 +6,9 @@ use std::io::{self, BufWriter, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::write::GzEncoder;
-use nsrs_core::error::{At, Code, Error, Result};
-use nsrs_core::image::digest::Hasher;
-use nsrs_core::image::store::Store;
+use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_store::content::Store;
+use nsrs_store::digest::Hasher;
 use rustix::fs::{CWD, Mode, OFlags};
 
 use crate::registry::manifest::Descriptor;

@@ -9,7 +9,7 @@ use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use nsrs_core::error::{self, Error};
+use nsrs_base::error::{self, Error};
 use serde::Serialize;
 
 use live::Screen;

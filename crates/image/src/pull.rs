@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use nsrs_core::error::{Code, Error, Result};
-use nsrs_core::image::config::ImageConfig;
-use nsrs_core::image::digest::Digest;
-use nsrs_core::image::platform::Platform;
-use nsrs_core::image::reference::Reference;
-use nsrs_core::image::store::{Begin, Ingest, Store, is_full};
-use nsrs_core::image::unpack;
+use nsrs_base::error::{Code, Error, Result};
+use nsrs_store::config::ImageConfig;
+use nsrs_store::content::{Begin, Ingest, Store, is_full};
+use nsrs_store::digest::Digest;
+use nsrs_store::platform::Platform;
+use nsrs_store::reference::Reference;
+use nsrs_store::unpack;
 use oci_spec::image::Descriptor;
 use serde_json::json;
 

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use nsrs_core::error::{Code, Error, Result};
-use nsrs_core::image::digest::Digest;
-use nsrs_core::image::reference::Reference;
-use nsrs_core::image::store::{Named, Store};
+use nsrs_base::error::{Code, Error, Result};
+use nsrs_store::content::{Named, Store};
+use nsrs_store::digest::Digest;
+use nsrs_store::reference::Reference;
 use serde_json::Value;
 
 use crate::pack::{pack, packed_type};

@@ -15,8 +15,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, posix_spawn};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
-use nsrs_core::error::{At, Code, Error, Result};
-use nsrs_core::supervise::protocol::{self, Event, Filled, Reader, Request, VERSION};
+use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::version::VERSION;
+use nsrs_core::supervise::protocol::{self, Event, Filled, Reader, Request};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use crate::event_loop;

@@ -4,10 +4,10 @@ use std::fs::File;
 use std::os::fd::{IntoRawFd, OwnedFd};
 
 use napi_derive::napi;
-use nsrs_core::error::{Code, Error};
-use nsrs_core::host::doctor::{self, Verdict};
+use nsrs_base::error::{Code, Error};
+use nsrs_base::sys::wait::Status;
+use nsrs_core::doctor::{self, Verdict};
 use nsrs_core::supervise::protocol::{Event, Exit, Report};
-use nsrs_core::sys::wait::Status;
 
 /// One failure: what failed, on what, why, and what to do next.
 #[napi(object)]

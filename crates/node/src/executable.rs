@@ -3,9 +3,9 @@
 use std::fs::File;
 
 use nix::errno::Errno;
-use nsrs_core::error::{Code, Error, Result};
-use nsrs_core::supervise::protocol::VERSION;
-use nsrs_core::sys::note;
+use nsrs_base::error::{Code, Error, Result};
+use nsrs_base::sys::note;
+use nsrs_base::version::VERSION;
 use rustix::fs::{Mode, OFlags, open};
 
 const REINSTALL: &str =

@@ -8,12 +8,12 @@ use std::path::Path;
 use napi_derive::napi;
 use nix::fcntl::AtFlags;
 use nix::sys::signal::Signal;
-use nsrs_core::changes::collect::Form;
-use nsrs_core::error::{At, Code, Error};
-use nsrs_core::supervise::protocol::VERSION;
-use nsrs_core::sys::fds::{duplicate, place, stdio};
-use nsrs_core::sys::sealed;
-use nsrs_core::sys::signal::{ignore, set_default};
+use nsrs_base::error::{At, Code, Error};
+use nsrs_base::sys::fds::{duplicate, place, stdio};
+use nsrs_base::sys::sealed;
+use nsrs_base::sys::signal::{ignore, set_default};
+use nsrs_base::version::VERSION;
+use nsrs_core::spec::Form;
 use rustix::fs::{MemfdFlags, SeekFrom, memfd_create, seek};
 
 use crate::events::ErrorRecord;
@@ -52,11 +52,11 @@ pub fn image_in_place(executable: String, args: Vec<String>) -> ErrorRecord {
     }
 }
 
-fn replace_by_image(executable: &str, args: &[String]) -> nsrs_core::error::Result<std::convert::Infallible> {
+fn replace_by_image(executable: &str, args: &[String]) -> nsrs_base::error::Result<std::convert::Infallible> {
     let step = "start nsrs-image";
     check(step, executable)?;
     let words = [executable, VERSION].into_iter().chain(args.iter().map(String::as_str));
-    let words: Vec<CString> = words.map(|word| c_string(word, step, word)).collect::<nsrs_core::error::Result<_>>()?;
+    let words: Vec<CString> = words.map(|word| c_string(word, step, word)).collect::<nsrs_base::error::Result<_>>()?;
     keep_stdio();
     let Err(errno) = nix::unistd::execve(&words[0], &words, &environment());
     Err(not_started(step, executable, errno))
@@ -69,7 +69,7 @@ fn keep_stdio() {
     }
 }
 
-fn c_string(text: &str, step: &str, subject: &str) -> nsrs_core::error::Result<CString> {
+fn c_string(text: &str, step: &str, subject: &str) -> nsrs_base::error::Result<CString> {
     CString::new(text).at(step, subject)
 }
 
@@ -79,7 +79,7 @@ fn environment() -> Vec<CString> {
         .collect()
 }
 
-fn replace(executable: &str, spec: &nsrs_core::spec::Spec) -> nsrs_core::error::Result<std::convert::Infallible> {
+fn replace(executable: &str, spec: &nsrs_core::spec::Spec) -> nsrs_base::error::Result<std::convert::Infallible> {
     let step = "start nsrs-runtime";
     // The request goes by descriptor: what stands in arguments or environment, every user of the host can read.
     let request = memfd_create("nsrs-request", MemfdFlags::CLOEXEC).at(step, "")?;
@@ -92,7 +92,7 @@ fn replace(executable: &str, spec: &nsrs_core::spec::Spec) -> nsrs_core::error::
             .map_err(|_| Error::invalid("--preserve-fd", fd, "the caller has no such open file descriptor"))?;
         Ok((*fd, copy))
     });
-    let kept: Vec<(i32, OwnedFd)> = kept.collect::<nsrs_core::error::Result<_>>()?;
+    let kept: Vec<(i32, OwnedFd)> = kept.collect::<nsrs_base::error::Result<_>>()?;
     for (fd, copy) in kept {
         place(copy, fd).at("pass the file descriptor", fd)?;
     }
@@ -112,13 +112,13 @@ pub fn apply_in_place(executable: String, directory: String, flags: Vec<String>)
 }
 
 /// Executes the executable in the place of this process.
-fn execute(executable: &str, args: &[&str]) -> nsrs_core::error::Result<std::convert::Infallible> {
+fn execute(executable: &str, args: &[&str]) -> nsrs_base::error::Result<std::convert::Infallible> {
     let step = "start nsrs-runtime";
     check(step, executable)?;
     keep_stdio();
     let program = c_string(executable, step, executable)?;
     let args: Vec<CString> =
-        args.iter().map(|arg| c_string(arg, step, arg)).collect::<nsrs_core::error::Result<_>>()?;
+        args.iter().map(|arg| c_string(arg, step, arg)).collect::<nsrs_base::error::Result<_>>()?;
     let env = environment();
     let args: Vec<&std::ffi::CStr> =
         std::iter::once(program.as_c_str()).chain(args.iter().map(CString::as_c_str)).collect();

@@ -3,11 +3,10 @@
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use napi_derive::napi;
-use nsrs_core::error::Result;
-use nsrs_core::host::Host;
-use nsrs_core::image::memo::{Memo, Wish};
-use nsrs_core::image::ready::find_image;
-use nsrs_core::spec::Spec;
+use nsrs_base::error::Result;
+use nsrs_base::host::Host;
+use nsrs_store::memo::{Memo, Wish};
+use nsrs_store::ready::find_image;
 
 use crate::events::ErrorRecord;
 
@@ -19,15 +18,14 @@ static HOST: LazyLock<Host> = LazyLock::new(Host::probe);
 /// unpacked first (`ERR_NSRS_IMAGE_NOT_READY`). Nothing if it can.
 #[napi]
 pub fn image_obstacle(image: String, platform: Option<String>) -> Option<ErrorRecord> {
-    let spec = Spec { image: Some(image), platform, ..Spec::default() };
-    look(&spec).err().map(ErrorRecord::from)
+    look(&image, platform.as_deref()).err().map(ErrorRecord::from)
 }
 
-fn look(spec: &Spec) -> Result<()> {
+fn look(image: &str, platform: Option<&str>) -> Result<()> {
     let ready = || READY.lock().unwrap_or_else(PoisonError::into_inner);
-    let Some(wish) = Wish::of(spec, &HOST)? else { return Ok(()) };
+    let wish = Wish::of(image, platform, &HOST)?;
     if ready().get(&wish).is_none() {
-        find_image(spec, &HOST)?;
+        find_image(image, platform, &HOST)?;
         ready().put(wish, ());
     }
     Ok(())

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use napi_derive::napi;
-use nsrs_core::changes::collect::Form;
-use nsrs_core::error::{Code, Error};
+use nsrs_base::error::{Code, Error};
+use nsrs_core::spec::Form;
 use nsrs_core::spec::{self, Spec};
 use serde::Deserialize;
 

@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use napi::bindgen_prelude::*;
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi_derive::napi;
-use nsrs_core::error::{At, Code};
+use nsrs_base::error::{At, Code};
+use nsrs_base::sys::fds::duplicate;
+use nsrs_base::sys::message::MOST_FDS;
 use nsrs_core::supervise::protocol::{Event, Request};
-use nsrs_core::sys::fds::duplicate;
-use nsrs_core::sys::message::MOST_FDS;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::pipe::{PipeFlags, pipe_with};
 
@@ -63,7 +63,7 @@ const PIPE: i32 = -1;
 /// /dev/null.
 const IGNORE: i32 = -2;
 
-fn stdio(wanted: &[i32]) -> nsrs_core::error::Result<Stdio> {
+fn stdio(wanted: &[i32]) -> nsrs_base::error::Result<Stdio> {
     let mut stdio = Stdio { theirs: Vec::new(), ours: Vec::new() };
     // Opened once for the three, as a shell's `2>&1` does: an open is as long as the rest of the streams' work.
     let mut null = None;
@@ -90,17 +90,17 @@ fn stdio(wanted: &[i32]) -> nsrs_core::error::Result<Stdio> {
 }
 
 /// Descriptors go to the supervisor with one message, which takes so many beside the three streams.
-fn check_count(passed: usize) -> nsrs_core::error::Result<()> {
+fn check_count(passed: usize) -> nsrs_base::error::Result<()> {
     let most = MOST_FDS - 3;
     if passed <= most {
         return Ok(());
     }
     let why = format!("the kernel passes {most} file descriptors beside standard input, output and error (SCM_MAX_FD)");
-    Err(nsrs_core::error::Error::new(Code::InvalidArgument, "pass option fds", why).on(format!("with {passed}")))
+    Err(nsrs_base::error::Error::new(Code::InvalidArgument, "pass option fds", why).on(format!("with {passed}")))
 }
 
 /// A copy of a descriptor that the caller named.
-fn passed(fd: i32) -> nsrs_core::error::Result<OwnedFd> {
+fn passed(fd: i32) -> nsrs_base::error::Result<OwnedFd> {
     duplicate(fd).at("pass the file descriptor", fd).map_err(|error| {
         if error.errno == Some(nix::errno::Errno::EBADF as i32) {
             error.code(Code::InvalidArgument).because("it is not open")
@@ -170,11 +170,11 @@ impl Supervisor {
         lock(&self.ends).remove(&fd).map(IntoRawFd::into_raw_fd);
     }
 
-    fn try_start(&self, env: &Env, id: u64, request: &str) -> nsrs_core::error::Result<Vec<Option<OwnedFd>>> {
+    fn try_start(&self, env: &Env, id: u64, request: &str) -> nsrs_base::error::Result<Vec<Option<OwnedFd>>> {
         let request = ContainerRequest::parse(request)?;
         check_count(request.pass.len())?;
         let stdio = stdio(&request.stdio)?;
-        let passed = request.pass.iter().copied().map(passed).collect::<nsrs_core::error::Result<Vec<_>>>()?;
+        let passed = request.pass.iter().copied().map(passed).collect::<nsrs_base::error::Result<Vec<_>>>()?;
         let theirs = stdio.theirs.iter().map(AsFd::as_fd);
         let fds: Vec<BorrowedFd<'_>> = theirs.chain(passed.iter().map(AsFd::as_fd)).collect();
         let announce = request.announce;
@@ -206,12 +206,12 @@ impl Supervisor {
         id as f64
     }
 
-    fn ask(&self, env: &Env, id: u64, request: &Request, fds: &[BorrowedFd<'_>]) -> nsrs_core::error::Result<()> {
+    fn ask(&self, env: &Env, id: u64, request: &Request, fds: &[BorrowedFd<'_>]) -> nsrs_base::error::Result<()> {
         let alone = self.in_loop && THREADS.load(Ordering::Acquire) == 1;
         connection::ask(&self.executable, alone.then_some(env), id, request, fds, self.listener())
     }
 
-    fn fail(&self, id: u64, error: nsrs_core::error::Error) {
+    fn fail(&self, id: u64, error: nsrs_base::error::Error) {
         self.listener()(Delivery { event: Event::Failed { id, errors: vec![error] }, fd: None });
     }
 

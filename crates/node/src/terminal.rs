@@ -4,10 +4,10 @@ use std::os::fd::IntoRawFd;
 
 use napi::bindgen_prelude::*;
 use napi_derive::napi;
-use nsrs_core::error::{At, Error};
+use nsrs_base::error::{At, Error};
+use nsrs_base::sys::fds::duplicate;
 use nsrs_core::spec::TerminalSize as SpecSize;
 use nsrs_core::steps::terminal;
-use nsrs_core::sys::fds::duplicate;
 
 use crate::options::TerminalSize;
 

@@ -2,10 +2,10 @@
 
 use std::io::{IsTerminal, Write, stderr, stdin, stdout};
 
-use nsrs_core::changes::apply::{Apply, Consent, list, reasons};
-use nsrs_core::changes::keep::{Kept, forget_bases, note_known, read};
-use nsrs_core::changes::{Change, Record, escaped, json, notes, raise_limit, text};
-use nsrs_core::error::{At, Code, Error, Result, report};
+use nsrs_base::error::{At, Code, Error, Result, report};
+use nsrs_core::diff::apply::{Apply, Consent, list, reasons};
+use nsrs_core::diff::keep::{Kept, forget_bases, note_known, read};
+use nsrs_core::diff::{Change, Record, escaped, json, notes, raise_limit, text};
 
 /// Something was not applied, or was not to be.
 const NOT_ALL: i32 = 1;

@@ -6,13 +6,14 @@ mod seal;
 use std::fs::File;
 use std::process::ExitCode;
 
-use nsrs_core::error::{At, Code, Error, Result};
+use nsrs_base::error;
+use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::sys::fds;
+use nsrs_base::version::VERSION;
+use nsrs_core::init;
 use nsrs_core::spec::Spec;
 use nsrs_core::supervise::foreground::Ended;
-use nsrs_core::supervise::protocol::VERSION;
 use nsrs_core::supervise::{attached, foreground};
-use nsrs_core::sys::fds;
-use nsrs_core::{error, init};
 
 /// Where the addon puts the socket to the supervisor.
 const SOCKET: i32 = 3;

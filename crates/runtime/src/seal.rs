@@ -6,8 +6,8 @@ use std::os::unix::ffi::OsStringExt;
 
 use nix::fcntl::AtFlags;
 use nix::unistd::execveat;
-use nsrs_core::error::{At, Code, Error, Result};
-use nsrs_core::sys::sealed;
+use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::sys::sealed;
 
 /// The sealed executable that is running. If it isn't sealed yet, it is copied, and the copy executed with the same
 /// arguments in this process's place.

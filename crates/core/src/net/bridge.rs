@@ -19,11 +19,11 @@ use rtnetlink::{LinkBridge, LinkUnspec};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::error::{At, Code, Error, Result};
 use crate::net::forward::{self, Change};
 use crate::net::link::{self, Link, add_address};
 use crate::net::subnet::{Prefix, choose_v4, choose_v6, random, taken};
 use crate::net::transport::{Batch, Netlink};
+use nsrs_base::error::{At, Code, Error, Result};
 
 /// A subnet of the bridge and the bridge's own address in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

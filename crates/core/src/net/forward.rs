@@ -9,7 +9,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{At, Result};
+use nsrs_base::error::{At, Result};
 
 /// Where the settings are.
 const SYS_NET: &str = "/proc/sys/net";

@@ -9,9 +9,9 @@ use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::write;
 use rustix::net::netdevice::name_to_index;
 
-use crate::error::{At, Result};
 use crate::net::link::{add_address, add_default_route};
 use crate::net::transport::{Batch, Netlink};
+use nsrs_base::error::{At, Result};
 
 /// The loopback's number in every network namespace.
 const LOOPBACK_INDEX: u32 = 1;

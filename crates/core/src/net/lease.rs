@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::error::{At, Code, Error, Result};
 use crate::net::bridge::{Bridge, Subnet, Subnets};
+use nsrs_base::error::{At, Code, Error, Result};
 
 /// The addresses of one container, held until this is dropped or the process ends.
 #[derive(Debug)]

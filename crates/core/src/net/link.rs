@@ -9,8 +9,8 @@ use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage}
 use netlink_packet_route::route::{RouteAttribute, RouteMessage};
 use rtnetlink::{AddressMessageBuilder, LinkUnspec, RouteMessageBuilder};
 
-use crate::error::{Error, Result};
 use crate::net::transport::{Batch, Netlink};
+use nsrs_base::error::{Error, Result};
 
 /// The MTU of Ethernet, and of a new link, in bytes.
 pub const ETHERNET_MTU: u32 = 1500;

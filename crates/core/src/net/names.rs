@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use crate::error::{Error, Result};
+use nsrs_base::error::{Error, Result};
 
 /// The value of `--add-host` that stands for the host's address as the container sees it.
 const HOST_GATEWAY: &str = "host-gateway";

@@ -17,9 +17,9 @@ use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Code, Error, Result};
-use crate::host::helper;
 use crate::net::publish::{Proto, Publish};
+use nsrs_base::error::{Code, Error, Result};
+use nsrs_base::sys::helper;
 
 /// The options without which pasta isn't safe to use, see [`argv`].
 const NEEDED: [&str; 5] = ["--config-net", "--no-map-gw", "--userns", "--netns", "--ns-ifname"];

@@ -11,8 +11,8 @@ use std::os::fd::OwnedFd;
 use rustix::net::sockopt::{set_ipv6_v6only, set_socket_recv_buffer_size, set_socket_reuseaddr};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with};
 
-use crate::error::{At, Code, Errno, Result};
 use crate::net::publish::{Proto, Publish};
+use nsrs_base::error::{At, Code, Errno, Result};
 
 /// A port of the host, held until this is dropped. The socket is closed on exec.
 #[derive(Debug)]
@@ -98,8 +98,8 @@ fn bound(address: SocketAddr, proto: Proto, one_family: bool, reuse: bool) -> ru
     Ok(socket)
 }
 
-fn refusal(subject: &str, publish: Publish, errno: rustix::io::Errno) -> crate::error::Error {
-    let error = crate::error::Error::os("publish", subject, Errno::from(errno));
+fn refusal(subject: &str, publish: Publish, errno: rustix::io::Errno) -> nsrs_base::error::Error {
+    let error = nsrs_base::error::Error::os("publish", subject, Errno::from(errno));
     let port = publish.host_port.unwrap_or(0);
     match errno {
         rustix::io::Errno::ADDRINUSE => error

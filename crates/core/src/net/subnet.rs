@@ -8,8 +8,8 @@ use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{At, Code, Error, Result};
 use crate::net::transport::Netlink;
+use nsrs_base::error::{At, Code, Error, Result};
 
 /// The first 10.x/16 that is tried: away from what clouds (10.0), podman (10.88) and Kubernetes (10.96, 10.244) take.
 const FIRST_TEN: u8 = 118;

@@ -18,7 +18,7 @@ use netlink_sys::{
 };
 use nix::errno::Errno;
 
-use crate::error::{At, Code, Error, Result};
+use nsrs_base::error::{At, Code, Error, Result};
 
 /// The size of `struct nlmsghdr`.
 const NETLINK_HEADER_LEN: usize = 16;

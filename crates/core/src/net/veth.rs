@@ -8,9 +8,9 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoBridgePort, InfoData, InfoPortData, InfoPortKind, InfoVeth};
 use rtnetlink::{LinkUnspec, LinkVeth};
 
-use crate::error::{Error, Result};
 use crate::net::subnet::random;
 use crate::net::transport::{Batch, Netlink};
+use nsrs_base::error::{Error, Result};
 
 /// How many names are drawn before a clash counts as a failure; four random bytes rarely clash once.
 const NAME_ATTEMPTS: usize = 4;

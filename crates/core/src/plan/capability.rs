@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Problems;
-use crate::error::{Error, Result};
+use nsrs_base::error::{Error, Result};
 
 /// All capabilities in the order of their numbers (linux/capability.h).
 pub const NAMES: [&str; 41] = [

@@ -5,10 +5,10 @@ use serde::{Deserialize, Serialize};
 use super::Problems;
 use super::mount::absolute;
 use super::root::{Root, below, clean};
-use crate::changes::collect::Form;
-use crate::error::{Code, Error};
-use crate::host::Host;
+use crate::spec::Form;
 use crate::spec::Spec;
+use nsrs_base::error::{Code, Error};
+use nsrs_base::host::Host;
 
 /// What becomes of the changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

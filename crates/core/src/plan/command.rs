@@ -3,11 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::capability::Capabilities;
-use super::image::ImageConfiguration;
 use super::limits::Rlimit;
 use super::{Problems, capability, env, image, limits};
-use crate::error::{Code, Error, Result};
 use crate::spec::Spec;
+use nsrs_base::error::{Code, Error, Result};
+use nsrs_store::facts::ImageConfiguration;
 
 /// A user or group as it was written; numbers are final, names are looked up in the container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::Problems;
-use super::image::ImageConfiguration;
-use crate::error::{Code, Error};
 use crate::spec::Spec;
+use nsrs_base::error::{Code, Error};
+use nsrs_store::facts::ImageConfiguration;
 
 /// What a program on the host's tree is given of the caller's environment: what it needs to run, and no token.
 pub const HOST_NAMES: [&str; 21] = [

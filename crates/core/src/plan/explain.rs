@@ -14,16 +14,17 @@ use super::Plan;
 use super::capability::Capabilities;
 use super::changes::Changes;
 use super::command::{Command, Id, User};
-use super::idmap::{IdMap, MapWriter, UserNamespace};
 use super::image::{ImageRoot, Upper};
 use super::limits::Rlimit;
-use super::mount::{Attributes, Mount, Propagation, Source};
+use super::mount::{Mount, Propagation, Source};
 use super::namespace::{ClockOffsets, Kind, Namespaces};
 use super::pseudo::{Nodes, Proc, Pseudo, Sys};
 use super::root::{HostRoot, Root};
 use super::sysctl::Sysctl;
-use crate::changes::collect::Form;
+use crate::spec::Form;
 use crate::spec::TerminalSize;
+use nsrs_base::host::tree::Attributes;
+use nsrs_base::ids::maps::{IdMap, MapWriter, UserNamespace};
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {

@@ -1,74 +1,11 @@
 //! User namespaces and their id maps (user_namespaces(7)).
 
-use std::fmt;
-
-use serde::{Deserialize, Serialize};
-
 use super::Problems;
 use super::namespace::Use;
-use crate::error::{Code, Error, Result};
-use crate::host::Host;
 use crate::spec::Spec;
-
-/// A range of ids: `count` ids from `inside` on stand for those from `outside` on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IdMap {
-    /// First id in the container.
-    pub inside: u32,
-    /// First id on the host.
-    pub outside: u32,
-    /// How many.
-    pub count: u32,
-}
-
-impl fmt::Display for IdMap {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}", self.inside, self.outside, self.count)
-    }
-}
-
-/// Who has the right to write the maps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum MapWriter {
-    /// The new process itself: one line for the caller's own id needs no right.
-    Process,
-    /// The supervisor, which has `CAP_SETUID` and `CAP_SETGID`.
-    Supervisor,
-    /// The set-user-ID programs newuidmap(1) and newgidmap(1), which check /etc/subuid and /etc/subgid.
-    Helpers,
-}
-
-/// The user namespace of a container.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[derive(Default)]
-pub enum UserNamespace {
-    /// The caller's.
-    #[default]
-    Host,
-    /// A joined one.
-    Joined,
-    /// A new one with these maps.
-    Private {
-        /// User ids.
-        uids: Vec<IdMap>,
-        /// Group ids.
-        gids: Vec<IdMap>,
-        /// Who writes them.
-        writer: MapWriter,
-        /// setgroups(2) is refused in the namespace, as the kernel demands of callers without rights.
-        deny_setgroups: bool,
-    },
-}
-
-impl UserNamespace {
-    /// Is it a new one?
-    #[must_use]
-    pub fn is_private(&self) -> bool {
-        matches!(self, UserNamespace::Private { .. })
-    }
-}
+use nsrs_base::error::{Code, Error, Result};
+use nsrs_base::host::Host;
+use nsrs_base::ids::maps::{IdMap, MapWriter, UserNamespace, automatic};
 
 /// Reads `INSIDE:OUTSIDE:COUNT`.
 fn parse(option: &str, text: &str) -> Result<IdMap> {
@@ -105,21 +42,6 @@ fn parse_all(option: &str, texts: &[String], problems: &mut Problems) -> Vec<IdM
     }
     if maps.len() > 340 {
         problems.push(Error::invalid(option, maps.len(), "the kernel takes at most 340 ranges"));
-    }
-    maps
-}
-
-/// The map of a caller without rights: their own id, and their subordinate range where there is one.
-#[must_use]
-pub fn automatic(id: u32, inside: u32, ranges: &[(u32, u32)], with_range: bool) -> Vec<IdMap> {
-    let mut maps = vec![IdMap { inside, outside: id, count: 1 }];
-    if with_range {
-        let mut next = inside + 1;
-        for (start, count) in ranges {
-            let count = (*count).min(u32::MAX - 1 - next);
-            maps.push(IdMap { inside: next, outside: *start, count });
-            next += count;
-        }
     }
     maps
 }

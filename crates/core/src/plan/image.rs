@@ -2,64 +2,17 @@
 //!
 //! Only what this module reads of a configuration has an effect. Labels are shown; nothing is decided by them.
 
-use std::str::FromStr;
-
 use serde::{Deserialize, Serialize};
+
+use nsrs_store::facts::{ImageConfiguration, ImageFacts};
+use nsrs_store::values::{below_root, cleaned, ports, signal};
 
 use super::Problems;
 use super::namespace::{Kind, Namespaces};
-use crate::error::{Code, Error};
-use crate::host::Host;
 use crate::net::publish::{self, Proto, Publish};
 use crate::spec::Spec;
-
-/// What an image's configuration says, as it is written there.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ImageConfiguration {
-    /// Variables, `NAME=value`.
-    pub env: Vec<String>,
-    /// The program with its first arguments.
-    pub entrypoint: Vec<String>,
-    /// The arguments of the entrypoint, or the command.
-    pub cmd: Vec<String>,
-    /// `USER[:GROUP]`; empty: root.
-    pub user: String,
-    /// Where the command starts; empty: `/`.
-    pub workdir: String,
-    /// Directories that hold data.
-    pub volumes: Vec<String>,
-    /// Ports that the command listens on, `80/tcp`.
-    pub ports: Vec<String>,
-    /// The signal that ends the command; empty: `SIGTERM`.
-    pub stop_signal: String,
-    /// Names and values.
-    pub labels: Vec<(String, String)>,
-}
-
-/// An image of the store, as it was found.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ImageFacts {
-    /// Its name, or how the caller named it.
-    pub name: String,
-    /// The digest of its manifest.
-    pub digest: String,
-    /// The digest of its configuration.
-    pub id: String,
-    /// `linux/arm64/v8`.
-    pub platform: String,
-    /// The directory of the store.
-    pub store: String,
-    /// The unpacked layers in it, lowest first.
-    pub layers: Vec<String>,
-    /// Whiteouts are in attributes that an ordinary user may write.
-    pub user_xattrs: bool,
-    /// Some whiteouts are files with an attribute, which kernels before Linux 6.7 don't know.
-    pub xattr_whiteouts: bool,
-    /// Its configuration.
-    pub config: ImageConfiguration,
-}
+use nsrs_base::error::{Code, Error};
+use nsrs_base::host::Host;
 
 /// Where the changes of a container on an image go; they end with it in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -178,24 +131,6 @@ fn spec_name(spec: &Spec) -> &str {
     spec.image.as_deref().unwrap_or_default()
 }
 
-/// A path as docker cleans it before it looks at any file: without `.`, and `..` takes the part before it away.
-pub(crate) fn cleaned(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    format!("/{}", parts.join("/"))
-}
-
-/// A path that is absolute in the container and not its root, cleaned.
-pub(crate) fn below_root(path: &str) -> Option<String> {
-    Some(cleaned(path)).filter(|whole| path.starts_with('/') && !path.contains('\0') && whole != "/")
-}
-
 /// A path of the image's configuration.
 fn container_path(path: &str, what: &str, image: &str) -> Result<String, Error> {
     below_root(path).ok_or_else(|| {
@@ -221,36 +156,6 @@ fn ignored(config: &ImageConfiguration, publish_all: bool) -> Vec<String> {
 /// Is it a port that an image may expose and nobody can publish?
 fn is_sctp(port: &str) -> bool {
     port.rsplit_once('/').is_some_and(|(_, proto)| proto.eq_ignore_ascii_case("sctp"))
-}
-
-/// `80`, `80-90/tcp`, as images and Dockerfiles have them: each port of it, `80/tcp`.
-pub(crate) fn ports(text: &str) -> Option<Vec<String>> {
-    let (range, proto) = text.split_once('/').unwrap_or((text, "tcp"));
-    let proto = proto.to_ascii_lowercase();
-    let (first, last) = range.split_once('-').unwrap_or((range, range));
-    let number = |text: &str| text.parse::<u16>().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
-    let (first, last) = (number(first)?, number(last)?);
-    let known = first > 0 && first <= last && matches!(&*proto, "tcp" | "udp" | "sctp");
-    known.then(|| (first..=last).map(|port| format!("{port}/{proto}")).collect())
-}
-
-/// `SIGQUIT`, `quit`, `3`, `SIGRTMIN+3`, as images write them.
-pub(crate) fn signal(text: &str) -> Option<i32> {
-    let text = text.to_ascii_uppercase();
-    let name = text.strip_prefix("SIG").unwrap_or(&text);
-    let number = match (name.strip_prefix("RTMIN"), name.strip_prefix("RTMAX")) {
-        (Some(more), _) => {
-            libc::SIGRTMIN() + more.strip_prefix('+').map_or(Some(0), |more| more.parse::<u8>().ok().map(i32::from))?
-        }
-        (_, Some(less)) => {
-            libc::SIGRTMAX() - less.strip_prefix('-').map_or(Some(0), |less| less.parse::<u8>().ok().map(i32::from))?
-        }
-        _ => match name.parse() {
-            Ok(number) => number,
-            Err(_) => nix::sys::signal::Signal::from_str(&format!("SIG{name}")).ok()? as i32,
-        },
-    };
-    (1..=libc::SIGRTMAX()).contains(&number).then_some(number)
 }
 
 /// The command: docker's rules for Entrypoint and Cmd. A command replaces Cmd; an entrypoint of the caller's replaces the

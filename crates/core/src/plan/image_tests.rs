@@ -1,8 +1,8 @@
 use super::*;
-use crate::host::tree::HostTree;
 use crate::plan::command::{Id, User};
 use crate::plan::root::Root;
 use crate::plan::{Plan, resolve};
+use nsrs_base::host::tree::HostTree;
 
 fn facts() -> ImageFacts {
     ImageFacts {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use nsrs_base::error::{Error, Result};
 
 /// The resources by name.
 const RESOURCES: [&str; 16] = [

@@ -25,8 +25,9 @@ use serde::{Deserialize, Serialize};
 
 pub use resolve::resolve;
 
-use crate::error::Error;
 use crate::spec::TerminalSize;
+use nsrs_base::error::Error;
+use nsrs_base::ids::maps::UserNamespace;
 
 /// A container, resolved: what the supervisor and the container's first process will do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,7 +36,7 @@ pub struct Plan {
     /// Which namespaces are made and which are joined.
     pub namespaces: namespace::Namespaces,
     /// The user namespace and its id maps.
-    pub user_namespace: idmap::UserNamespace,
+    pub user_namespace: UserNamespace,
     /// The file tree that becomes `/`.
     pub root: root::Root,
     /// /proc, /sys and /dev; `None` where the mount namespace isn't the container's own.

@@ -2,9 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use nsrs_base::host::tree::Attributes;
+
 use super::size;
-use crate::error::{Error, Result};
 use crate::spec;
+use nsrs_base::error::{Error, Result};
 
 /// What is mounted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,22 +50,6 @@ pub enum Propagation {
     Shared,
     /// Not at all, and the mount can't be bound again.
     Unbindable,
-}
-
-/// Per-mount restrictions, set on the whole tree of a mount in one mount_setattr(2).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct Attributes {
-    /// No writing.
-    pub read_only: bool,
-    /// Set-user-ID bits and file capabilities are ignored.
-    pub nosuid: bool,
-    /// Device nodes don't work.
-    pub nodev: bool,
-    /// Nothing can be executed.
-    pub noexec: bool,
-    /// Symbolic links are not followed.
-    pub nosymfollow: bool,
 }
 
 /// One mount of the caller.
@@ -181,7 +167,8 @@ pub fn parse_mount(mount: &spec::Mount, cwd: &str, home: Option<&str>) -> Result
 }
 
 fn build(draft: Draft<'_>) -> Result<Mount> {
-    let bad = |why: String| Error::new(crate::error::Code::InvalidArgument, "invalid", why).on(draft.option.clone());
+    let bad =
+        |why: String| Error::new(nsrs_base::error::Code::InvalidArgument, "invalid", why).on(draft.option.clone());
     if !["bind", "tmpfs", "overlay"].contains(&draft.kind) {
         return Err(bad(format!("no such type of mount: {:?}", draft.kind)).hint("types: bind, tmpfs, overlay"));
     }
@@ -256,7 +243,7 @@ fn set_of_kind(mount: &mut Mount, option: &str) -> Result<bool> {
         u32::from_str_radix(value, radix).ok().filter(|number| *number <= most && !value.starts_with('+'))
     };
     let wrong = |why: &str| {
-        Error::new(crate::error::Code::InvalidArgument, "invalid", format!("wrong value in {option:?}: {why}"))
+        Error::new(nsrs_base::error::Code::InvalidArgument, "invalid", format!("wrong value in {option:?}: {why}"))
     };
     let id = || wrong("give a number");
     match (&mut mount.source, option.split_once('=').unwrap_or((option, ""))) {

@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::Problems;
 use super::namespace::{Kind, Namespaces, Use};
-use crate::error::{Code, Error, Result};
-use crate::host::Host;
 use crate::net::names::{Dns, HostResolver, Hosts};
 use crate::net::publish::{self, Publish};
 use crate::spec::Spec;
+use nsrs_base::error::{Code, Error, Result};
+use nsrs_base::host::Host;
 
 /// The bridge that containers share.
 pub const BRIDGE: &str = "nsrs0";

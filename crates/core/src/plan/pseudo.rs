@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::namespace::{Kind, Namespaces};
-use crate::host::Host;
+use nsrs_base::host::Host;
 
 /// How /proc is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

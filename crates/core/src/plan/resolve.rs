@@ -1,12 +1,13 @@
 //! Spec and facts in, plan or every problem out.
 
-use super::image::ImageFacts;
 use super::namespace::{ClockOffsets, Kind, Namespaces, Use};
 use super::{Plan, Problems, changes, command, idmap, image, mount, namespace, network, pseudo, root, size, sysctl};
-use crate::error::{Code, Error};
-use crate::host::Host;
-use crate::host::tree::HostTree;
 use crate::spec::Spec;
+use nsrs_base::error::{Code, Error};
+use nsrs_base::host::Host;
+use nsrs_base::host::tree::HostTree;
+use nsrs_base::ids::maps::UserNamespace;
+use nsrs_store::facts::ImageFacts;
 
 /// Turns a wish into a plan and tells every problem of the call, not only the first. Where there is a problem, the plan has
 /// a stand-in: it is good for finding more, and for nothing else.
@@ -39,12 +40,10 @@ pub fn resolve(spec: &Spec, host: &Host, tree: &HostTree, facts: Option<&ImageFa
         None => pseudo::SHM_SIZE,
     };
     let tty_mapped = match &user_namespace {
-        idmap::UserNamespace::Private { gids, .. } => {
-            gids.iter().any(|map| (map.inside..map.inside + map.count).contains(&5))
-        }
-        idmap::UserNamespace::Host => true,
+        UserNamespace::Private { gids, .. } => gids.iter().any(|map| (map.inside..map.inside + map.count).contains(&5)),
+        UserNamespace::Host => true,
         // Nobody knows its maps before it is joined; the kernel refuses a group that it lacks.
-        idmap::UserNamespace::Joined => false,
+        UserNamespace::Joined => false,
     };
     let mut plan = Plan {
         pseudo: pseudo::resolve(&namespaces, user_namespace.is_private(), host, shm_size, tty_mapped),

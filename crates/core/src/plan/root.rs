@@ -3,14 +3,17 @@
 use serde::{Deserialize, Serialize};
 
 use super::Problems;
-use super::image::{self, ImageFacts, ImageRoot};
-use super::mount::{Attributes, absolute};
+use super::image::{self, ImageRoot};
+use nsrs_base::host::tree::Overlay;
+use nsrs_store::facts::ImageFacts;
+
+use super::mount::absolute;
 use super::namespace::{Kind, Namespaces};
 use super::{changes, hide, namespace};
-use crate::error::{Code, Error};
-use crate::host::Host;
-use crate::host::tree::HostTree;
 use crate::spec::Spec;
+use nsrs_base::error::{Code, Error};
+use nsrs_base::host::Host;
+use nsrs_base::host::tree::HostTree;
 
 /// Where `/` comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,16 +68,6 @@ impl HostRoot {
     pub fn is_revealed(&self, path: &str) -> bool {
         self.reveal.as_ref().is_some_and(|reveal| path != reveal && below(path, reveal))
     }
-}
-
-/// A file system of the host that is overlaid.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Overlay {
-    /// Where it is mounted, on the host and in the container.
-    pub path: String,
-    /// The host's restrictions, which stay.
-    pub attributes: Attributes,
 }
 
 impl Root {
@@ -233,6 +226,8 @@ pub fn resolve(
 
 #[cfg(test)]
 mod tests {
+    use nsrs_base::host::tree::Attributes;
+
     use super::*;
     use crate::spec::Caller;
 

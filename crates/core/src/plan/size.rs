@@ -1,6 +1,6 @@
 //! Sizes as people write them: `64m`, `1.5g`, `4096`.
 
-use crate::error::{Error, Result};
+use nsrs_base::error::{Error, Result};
 
 /// Reads a number of bytes with an optional binary suffix (`k`, `m`, `g`, `t`, also `kb`, `KiB`), as docker does.
 ///

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Problems;
-use super::idmap::UserNamespace;
 use super::namespace::{Kind, Namespaces};
-use crate::error::{Error, Result};
+use nsrs_base::error::{Error, Result};
+use nsrs_base::ids::maps::UserNamespace;
 
 /// A parameter and its value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

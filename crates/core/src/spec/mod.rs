@@ -38,6 +38,17 @@ pub enum Mount {
     },
 }
 
+/// In which form the list is wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Form {
+    /// For people.
+    #[default]
+    Text,
+    /// As a JSON document.
+    Json,
+}
+
 /// Size of a terminal in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TerminalSize {
@@ -92,7 +103,7 @@ pub struct Spec {
     /// Mount the root file system read-only.
     pub read_only: bool,
     /// List at the end what the command changed, in this form.
-    pub diff: Option<crate::changes::collect::Form>,
+    pub diff: Option<Form>,
     /// Directory in which the changes are kept.
     pub upper: Option<String>,
     /// Further paths of the host's tree to hide; `~/` is the caller's home directory.

@@ -15,7 +15,7 @@ use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::error::{At, Result};
+use nsrs_base::error::{At, Result};
 
 /// One process in one line of this length: `PID NOTED [ask]\n`, padded with spaces.
 const SLOT: usize = 40;

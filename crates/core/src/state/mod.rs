@@ -6,8 +6,8 @@ use std::fs;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use crate::error::{At, Code, Error, Result};
-use crate::host::Host;
+use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::host::Host;
 
 /// Where the state directory is: `NSRS_STATE_DIR`, `/run/nsrs` for root where /run is root's, `$XDG_RUNTIME_DIR/nsrs` where
 /// that is the user's own directory (after su(1) it may be somebody else's, or gone), or `/tmp/nsrs-UID`, in a user namespace

@@ -10,9 +10,9 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{At, Code, Error, Result};
 use crate::plan::command::Command;
-use crate::sys::message;
+use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::sys::message;
 
 /// From the container to the supervisor.
 #[derive(Debug, Serialize, Deserialize)]

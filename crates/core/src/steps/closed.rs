@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::io::Errno;
 
-use crate::error::{Code, Error};
+use nsrs_base::error::{Code, Error};
 
 /// An error about a path of the host, which names the directory that this process may not enter, if that is the reason.
 pub fn explain(error: Error, path: &Path) -> Error {

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use super::mount_api::{attach, clone_tree};
 use super::pseudo::Mounted;
 use super::root_dir::RootDir;
-use crate::error::{At, Code, Error, Result};
+use nsrs_base::error::{At, Code, Error, Result};
 
 /// What the files say; a file that is `None` stays the root's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -11,10 +11,10 @@ use rustix::fs::{Mode, OFlags};
 
 use super::channel::Channel;
 use super::root_dir::RootDir;
-use crate::error::{At, Code, Error, Result};
 use crate::plan::capability::NAMES;
-use crate::sys::fds::{close_on_exec_from, duplicate_above, place};
-use crate::sys::signal::set_default;
+use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::sys::fds::{close_on_exec_from, duplicate_above, place};
+use nsrs_base::sys::signal::set_default;
 
 /// The strings of an execve(2), made while the heap is ours.
 pub struct Image {

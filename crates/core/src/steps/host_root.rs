@@ -15,8 +15,9 @@ use super::mount_api::{attach, clone_tree, make_read_only, tmpfs};
 use super::present::Present;
 use super::root_dir::{Missing, RootDir};
 use super::scratch::Scratch;
-use crate::error::{At, Code, Error, Result};
-use crate::plan::root::{HostRoot, Overlay};
+use crate::plan::root::HostRoot;
+use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::host::tree::Overlay;
 
 /// The host's tree, put together, with what is still to go over it.
 pub struct Assembled {

@@ -11,8 +11,8 @@ use super::host_root::attributes_at;
 use super::mount_api::{attach, clone_tree, make_read_only};
 use super::root_dir::{Missing, RootDir};
 use super::scratch::Scratch;
-use crate::error::{At, Result};
 use crate::plan::root::HostRoot;
+use nsrs_base::error::{At, Result};
 
 /// The mode of a directory that is made anew, whose owner is whoever makes it: where that is not the owner of the host's,
 /// nobody gets more than others have there.

@@ -13,11 +13,11 @@ use rustix::thread::{
 };
 
 use super::root_dir::RootDir;
-use crate::error::{At, Code, Error, Result};
 use crate::plan::Plan;
 use crate::plan::capability::NAMES;
 use crate::plan::command::{Command, Id, User};
-use crate::plan::idmap::UserNamespace;
+use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::ids::maps::UserNamespace;
 
 /// Who the command will be.
 #[derive(Debug, PartialEq, Eq)]
@@ -175,7 +175,7 @@ fn member_of(root: &RootDir, name: Option<&str>) -> Result<Vec<u32>> {
     Ok(groups)
 }
 
-fn unmapped(what: &str, id: u32, errno: impl Into<crate::error::Errno>) -> Error {
+fn unmapped(what: &str, id: u32, errno: impl Into<nsrs_base::error::Errno>) -> Error {
     let error = Error::os(format!("become the {what}"), id.to_string(), errno);
     match error.errno {
         Some(libc::EINVAL | libc::EPERM) => error
@@ -226,7 +226,7 @@ pub fn assume(plan: &Plan, identity: &Identity) -> Result<()> {
 
 /// Pipes made for this container are given to its user, so that it can open /dev/stdout; nothing else is touched.
 fn own_stdio(identity: &Identity) {
-    for fd in crate::sys::fds::stdio().into_iter().skip(1) {
+    for fd in nsrs_base::sys::fds::stdio().into_iter().skip(1) {
         let Ok(stat) = rustix::fs::fstat(fd) else { continue };
         let fresh_pipe = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_fifo()
             && stat.st_nlink == 1

@@ -10,11 +10,11 @@ use rustix::system::uname;
 use super::mount_api::{attach, clone_tree};
 use super::root_dir::{Missing, RootDir};
 use super::scratch::{Over, Scratch};
-use crate::error::{At, Code, Error, Result};
-use crate::image::tree::copy::{Copier, How};
-use crate::image::tree::merge::walk;
 use crate::plan::changes::Changes;
 use crate::plan::image::{ImageRoot, Upper};
+use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::tree::copy::{Copier, How};
+use nsrs_base::tree::merge::walk;
 
 /// Where a copy lies among the writable layers.
 const COPY: &str = "copy";

@@ -9,12 +9,12 @@ use rustix::time::{ClockId, clock_gettime};
 use super::Inputs;
 use super::channel::{Channel, FromChild};
 use super::scratch::Scratch;
-use crate::changes::collect::hand_over;
-use crate::changes::{Record, keep};
-use crate::error::{At, Code, Error, Result};
-use crate::host::tree::unescape;
+use crate::diff::collect::hand_over;
+use crate::diff::{Record, keep};
 use crate::plan::Plan;
 use crate::plan::root::Root;
+use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::host::tree::unescape;
 
 /// The directory in which the changes are kept, as this mount namespace has it.
 pub struct Kept {

@@ -5,9 +5,9 @@ use std::io::Write;
 
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
-use crate::error::{At, Code, Error, Result};
 use crate::plan::command::Command;
 use crate::plan::limits::Rlimit;
+use nsrs_base::error::{At, Code, Error, Result};
 
 fn resource(limit: &Rlimit) -> Option<Resource> {
     Some(match limit.name.as_str() {

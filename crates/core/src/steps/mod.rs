@@ -13,7 +13,6 @@ mod identity;
 mod image_root;
 mod layers;
 mod limits;
-pub mod maps;
 pub(crate) mod mount_api;
 mod mounts;
 mod names;
@@ -36,16 +35,16 @@ use rustix::process::{Signal, setsid, umask};
 use self::channel::{Channel, FromChild, ToChild};
 use self::etc::Files;
 use self::root_dir::RootDir;
-use crate::error::{At, Code, Error, Result};
 use crate::net::inside::{self, Address, Inside};
 use crate::plan::Plan;
-use crate::plan::idmap::{MapWriter, UserNamespace};
 use crate::plan::namespace::Kind;
 use crate::plan::network::{INTERFACE, Network};
 use crate::plan::root::Root;
-use crate::sys::fds::{close_others, place};
-use crate::sys::process::exit_now;
-use crate::sys::seccomp;
+use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::ids::maps::{self, MapWriter, UserNamespace};
+use nsrs_base::sys::fds::{close_others, place};
+use nsrs_base::sys::process::exit_now;
+use nsrs_base::sys::seccomp;
 
 /// What the supervisor hands to the new process beside the plan.
 pub struct Inputs {

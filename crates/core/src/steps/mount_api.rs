@@ -9,9 +9,10 @@ use rustix::mount::{
     fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 
-use crate::error::{At, Error, Result};
-use crate::plan::mount::{Attributes, Propagation};
-use crate::sys::mount::{Change, set_attributes};
+use crate::plan::mount::Propagation;
+use nsrs_base::error::{At, Error, Result};
+use nsrs_base::host::tree::Attributes;
+use nsrs_base::sys::mount::{Change, set_attributes};
 
 /// `nosuid`, `nodev`, `noexec`.
 pub const RESTRICTED: MountAttrFlags =

@@ -8,9 +8,9 @@ use rustix::mount::MountAttrFlags;
 use super::mount_api::{Draft, attach, restrict, tmpfs};
 use super::root_dir::{Missing, RootDir, refuse_kernels};
 use super::sources::Sources;
-use crate::error::{At, Code, Error, Result};
 use crate::plan::Plan;
 use crate::plan::mount::{Mount, Source};
+use nsrs_base::error::{At, Code, Error, Result};
 
 /// Makes each mount in its order, targets resolved inside the root.
 ///

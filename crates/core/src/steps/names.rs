@@ -6,8 +6,8 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::system::{setdomainname, sethostname};
 
 use super::pseudo::Mounted;
-use crate::error::{At, Result};
 use crate::plan::Plan;
+use nsrs_base::error::{At, Result};
 
 /// Sets the names of the UTS namespace.
 ///

@@ -13,9 +13,10 @@ use super::mount_api::{
 };
 use super::root_dir::RootDir;
 use super::sources::{NODES, Sources};
-use crate::error::{At, Code, Error, Result};
-use crate::plan::mount::{Attributes, Propagation};
+use crate::plan::mount::Propagation;
 use crate::plan::pseudo::{Nodes, Pseudo};
+use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::host::tree::Attributes;
 
 /// Bytes of /dev, as in docker.
 const DEV_SIZE: u64 = 64 << 20;

@@ -16,11 +16,11 @@ use super::image_root;
 use super::mount_api::{attach, clone_tree, make_read_only};
 use super::root_dir::{Missing, RootDir};
 use super::scratch::Scratch;
-use crate::error::{At, Code, Error, Result};
 use crate::plan::Plan;
 use crate::plan::mount::Source;
 use crate::plan::root::Root;
-use crate::sys::mount::{Change, set_attributes};
+use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::sys::mount::{Change, set_attributes};
 
 /// Cuts this mount namespace off from the one it was copied from: nothing mounted from here on is seen outside.
 ///

@@ -12,7 +12,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::error::{At, Code, Error, Result};
+use nsrs_base::error::{At, Code, Error, Result};
 
 /// What to make where a path doesn't exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,12 +13,12 @@ use rustix::process::fchdir;
 
 use super::host_split::split_mode;
 use super::mount_api::{Draft, attach, clone_tree, make_read_only, tmpfs};
-use crate::changes::Layer;
-use crate::error::{At, Code, Error, Result};
+use crate::diff::Layer;
 use crate::plan::Plan;
 use crate::plan::mount::Source;
 use crate::plan::root::Root;
-use crate::sys::mount::{Change, set_attributes};
+use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::sys::mount::{Change, set_attributes};
 
 /// Where the layers lie in the scratch file system.
 const LAYERS: &str = "layers";

@@ -10,10 +10,10 @@ use rustix::mount::MountAttrFlags;
 use super::closed::explain;
 use super::mount_api::{Draft, RESTRICTED, clone_tree};
 use super::scratch::Scratch;
-use crate::error::{Code, Error, Result};
 use crate::plan::Plan;
 use crate::plan::mount::{Mount, Source};
 use crate::plan::pseudo::{Nodes, Proc, Sys};
+use nsrs_base::error::{Code, Error, Result};
 
 /// Names of the device nodes every container has, with their numbers (`mem(4)`, `tty(4)`).
 pub const NODES: [(&str, u32, u32); 6] =

@@ -12,13 +12,13 @@ use nix::sched::{CloneFlags, setns, unshare};
 use rustix::fs::{Mode, OFlags, open};
 
 use super::channel::{Channel, FromChild, ToChild};
-use super::maps;
-use crate::error::{At, Code, Error, Result};
 use crate::plan::Plan;
-use crate::plan::idmap::MapWriter;
-use crate::plan::idmap::UserNamespace;
 use crate::plan::namespace::{ClockOffsets, Join, Kind};
-use crate::sys::namespace;
+use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::ids::maps;
+use nsrs_base::ids::maps::MapWriter;
+use nsrs_base::ids::maps::UserNamespace;
+use nsrs_base::sys::namespace;
 
 /// Does this plan need a stage?
 #[must_use]

@@ -10,9 +10,9 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use super::channel::{Channel, FromChild};
 use super::mount_api::{attach, clone_tree};
 use super::pseudo::Mounted;
-use crate::error::{At, Result};
 use crate::spec::TerminalSize;
-use crate::sys::fds::place;
+use nsrs_base::error::{At, Result};
+use nsrs_base::sys::fds::place;
 
 /// Sets the size that programs on a terminal see.
 ///

@@ -8,11 +8,12 @@ use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 
 use super::engine::{Engine, Order};
-use super::protocol::{self, Event, Filled, Reader, Request, VERSION};
+use super::protocol::{self, Event, Filled, Reader, Request};
 use super::token::Token;
-use crate::error::{At, Code, Error, Result};
 use crate::steps::exec::forget_ignored_signals;
-use crate::sys::message;
+use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::sys::message;
+use nsrs_base::version::VERSION;
 
 const SOCKET: Token = Token::Own(0);
 

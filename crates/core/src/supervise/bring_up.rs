@@ -12,14 +12,14 @@ use super::launch::{self, Files, Launched};
 use super::protocol::Report;
 use super::token::{Source, Token};
 use super::user_network::UserNetwork;
-use crate::changes::keep::Kept;
-use crate::error::{At, Result};
+use crate::diff::keep::Kept;
 use crate::net::pasta::Pasta;
 use crate::net::ports;
 use crate::plan::namespace::Kind;
 use crate::plan::network::Network;
 use crate::state::journal::End;
 use crate::steps::channel::ToChild;
+use nsrs_base::error::{At, Result};
 
 impl Engine {
     /// Makes the container that was asked for.

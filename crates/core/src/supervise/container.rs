@@ -13,18 +13,18 @@ use super::signals::{Delivery, delivery};
 use super::spare::Waiting;
 use super::user_network::UserNetwork;
 use super::wiring::Wire;
-use crate::changes::collect::{Collector, Layers};
-use crate::changes::keep::Kept;
-use crate::error::Error;
-use crate::image::changes::Changes;
+use crate::diff::collect::{Collector, Layers};
+use crate::diff::keep::Kept;
 use crate::plan::Plan;
 use crate::plan::namespace::Kind;
 use crate::plan::network::Network;
 use crate::state::journal::Slot;
 use crate::steps::channel::Channel;
-use crate::sys::process::send_signal;
-use crate::sys::signal::{send_for_group, send_to_group};
-use crate::sys::wait::{Status, reap};
+use nsrs_base::error::Error;
+use nsrs_base::sys::process::send_signal;
+use nsrs_base::sys::signal::{send_for_group, send_to_group};
+use nsrs_base::sys::wait::{Status, reap};
+use nsrs_store::writable::Changes;
 
 /// Layers of an image that are held, by all containers on it together.
 pub type Leases = Rc<Vec<File>>;

@@ -15,25 +15,30 @@ use rustix::event::epoll;
 use rustix::process::Pid;
 
 use super::container::{Container, Leases};
+use super::preflight;
 use super::protocol::Event;
 use super::spare::Spares;
 use super::token::{Source, Token};
 use super::wiring::{self, Wiring};
-use crate::error::{At, Error, Result};
-use crate::host::tree::HostTree;
-use crate::host::{Host, preflight};
-use crate::image;
-use crate::image::changes::{self, Changes, remove_later};
-use crate::image::memo::{Memo, Wish};
-use crate::image::ready::{Ready, find_image};
+use crate::net::link;
 use crate::net::pasta::Pasta;
-use crate::plan::image::{ImageFacts, Upper};
+use crate::net::transport::Netlink;
+use crate::plan::image::Upper;
 use crate::plan::root::Root;
 use crate::plan::{self, Plan};
 use crate::spec::Spec;
 use crate::state::{self, journal};
-use crate::sys::seccomp;
-use crate::sys::wait::reap;
+use nsrs_base::error::{At, Error, Result};
+use nsrs_base::host::Host;
+use nsrs_base::host::tree::HostTree;
+use nsrs_base::sys::seccomp;
+use nsrs_base::sys::wait::reap;
+use nsrs_store;
+use nsrs_store::facts::ImageFacts;
+use nsrs_store::identity;
+use nsrs_store::memo::{Memo, Wish};
+use nsrs_store::ready::{Ready, find_image};
+use nsrs_store::writable::{self, Changes, remove_later};
 
 /// Where a supervisor keeps its state, opened with its first container.
 pub(super) struct Ground {
@@ -209,7 +214,7 @@ impl Engine {
             Err(error) => (None, Some(error)),
         };
         let facts = image.as_ref().map(|(facts, _)| facts);
-        self.host.refresh(spec);
+        self.look_for_a_route(spec);
         let (plan, mut problems) = plan::resolve(spec, &self.host, &tree, facts);
         problems.extend(missing);
         problems.extend(preflight::check(&plan));
@@ -218,15 +223,25 @@ impl Engine {
         Ok(Resolved { plan, leases: image.map(|(_, leases)| leases).unwrap_or_default() })
     }
 
+    /// The one fact of the host that may well change while a process lives. Where the kernel doesn't tell, pasta shall.
+    fn look_for_a_route(&mut self, spec: &Spec) {
+        if self.host.pasta.is_some() && spec.network.is_none() {
+            let found = Netlink::route().and_then(|mut netlink| link::leads_outside(&mut netlink));
+            self.host.leads_outside = found.unwrap_or(true);
+        }
+    }
+
     /// Finds the image that a container is to run on, if it is to run on one, and holds its layers.
     fn find_image(&mut self, spec: &Spec) -> Result<Option<(ImageFacts, Leases)>> {
-        let Some(wish) = Wish::of(spec, &self.host)? else { return Ok(None) };
+        let Some(image) = &spec.image else { return Ok(None) };
+        let platform = spec.platform.as_deref();
+        let wish = Wish::of(image, platform, &self.host)?;
         if let Some((facts, leases)) = self.images.get(&wish)
             && let Some(leases) = leases.upgrade()
         {
             return Ok(Some((facts.clone(), leases)));
         }
-        let Some(Ready { facts, leases }) = find_image(spec, &self.host)? else { return Ok(None) };
+        let Ready { facts, leases } = find_image(image, platform, &self.host)?;
         let leases = self.share(&facts, leases);
         self.images.put(wish, (facts.clone(), Leases::downgrade(&leases)));
         Ok(Some((facts, leases)))
@@ -288,7 +303,7 @@ impl Engine {
         {
             let _ = self.collect(&state);
         }
-        let findings = crate::host::doctor::examine(&self.host);
+        let findings = crate::doctor::examine(&self.host);
         self.events.push((Event::Examined { id, findings }, None));
     }
 
@@ -382,8 +397,8 @@ impl Engine {
             wiring::collect(state)?;
         }
         // Where there is no store nothing is left in it.
-        if let Ok(identity) = image::identity::outside(&self.host) {
-            self.sweepers.extend(changes::collect(&identity.directory, &self.host)?);
+        if let Ok(identity) = identity::outside(&self.host) {
+            self.sweepers.extend(writable::collect(&identity.directory, &self.host)?);
         }
         Ok(())
     }

@@ -14,13 +14,13 @@ use super::outlet::{self, Outlet, Reader};
 use super::protocol::{Event, Exit, Report};
 use super::relay::{self, Relay};
 use super::token::Token;
-use crate::error::{At, Error, Result};
 use crate::net::publish;
 use crate::spec::Spec;
-use crate::sys::clone::{Side, clone3};
-use crate::sys::process::{exit_now, leave_caller};
-use crate::sys::signal::{is_ignored, set_default};
-use crate::sys::wait::Status;
+use nsrs_base::error::{At, Error, Result};
+use nsrs_base::sys::clone::{Side, clone3};
+use nsrs_base::sys::process::{exit_now, leave_caller};
+use nsrs_base::sys::signal::{is_ignored, set_default};
+use nsrs_base::sys::wait::Status;
 
 const SIGNALS: Token = Token::Own(1);
 /// The only container's number.

@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::Pid;
 
-use crate::host::tree::unescape;
 use crate::plan::Plan;
 use crate::plan::mount::Source;
 use crate::plan::pseudo::Sys;
 use crate::plan::root::Root;
 use crate::steps::etc::Files;
+use nsrs_base::host::tree::unescape;
 
 /// The files of a plan and their mounts, as the supervisor sees them.
 #[derive(Debug)]

@@ -11,11 +11,11 @@ use super::engine::Engine;
 use super::launch;
 use super::protocol::{Event, Exit};
 use super::token::{Source, Token};
-use crate::changes::collect::{Collected, Collector, Layers};
-use crate::changes::keep;
-use crate::error::{At, Code, Error};
+use crate::diff::collect::{Collected, Collector, Layers};
+use crate::diff::keep;
 use crate::steps::channel::{FromChild, ToChild};
-use crate::sys::wait::{Status, Usage, reap};
+use nsrs_base::error::{At, Code, Error};
+use nsrs_base::sys::wait::{Status, Usage, reap};
 
 impl Engine {
     /// Reads one message of a container's first process.

@@ -6,15 +6,16 @@ use std::path::PathBuf;
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
 use super::container::Process;
-use crate::error::{At, Code, Error, Result};
-use crate::host::Host;
 use crate::net::inside::Address;
 use crate::plan::Plan;
-use crate::plan::idmap::{MapWriter, UserNamespace};
 use crate::steps::channel::{Channel, FromChild, ToChild};
-use crate::steps::{self, Inputs, etc, maps, stage};
-use crate::sys::clone::{Side, clone3};
-use crate::sys::process::exit_now;
+use crate::steps::{self, Inputs, etc, stage};
+use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::host::Host;
+use nsrs_base::ids::maps;
+use nsrs_base::ids::maps::{MapWriter, UserNamespace};
+use nsrs_base::sys::clone::{Side, clone3};
+use nsrs_base::sys::process::exit_now;
 
 /// What goes into the new process.
 pub struct Files {

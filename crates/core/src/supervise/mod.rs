@@ -13,6 +13,7 @@ mod hear_out;
 mod image_names;
 mod launch;
 mod outlet;
+mod preflight;
 pub mod protocol;
 mod relay;
 mod signals;

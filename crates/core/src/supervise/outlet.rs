@@ -20,11 +20,11 @@ use rustix::process::{Pid, Signal, set_parent_process_death_signal};
 
 use super::engine::Engine;
 use super::token::Token;
-use crate::error::{At, Result};
-use crate::sys::clone::{Side, clone3};
-use crate::sys::fds::{close_others, stdio};
-use crate::sys::process::exit_now;
-use crate::sys::wait::{Status, reap};
+use nsrs_base::error::{At, Result};
+use nsrs_base::sys::clone::{Side, clone3};
+use nsrs_base::sys::fds::{close_others, stdio};
+use nsrs_base::sys::process::exit_now;
+use nsrs_base::sys::wait::{Status, reap};
 
 /// What one splice moves at most: a pipe's usual capacity.
 const CHUNK: usize = 64 * 1024;

@@ -7,14 +7,11 @@ use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{At, Code, Error, Result};
 use crate::plan::Plan;
 use crate::spec::Spec;
-use crate::sys::message;
-use crate::sys::wait::{Status, Usage};
-
-/// The two sides must be of one build: they travel in one package.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::sys::message;
+use nsrs_base::sys::wait::{Status, Usage};
 
 /// From Node to the supervisor.
 #[derive(Debug, Serialize, Deserialize)]
@@ -87,7 +84,7 @@ pub struct Exit {
 pub enum Event {
     /// First of all: who speaks.
     Hello {
-        /// [`VERSION`] of the executable.
+        /// [`nsrs_base::version::VERSION`] of the executable.
         version: String,
     },
     /// The command runs.
@@ -131,7 +128,7 @@ pub enum Event {
         /// Which question.
         id: u64,
         /// The verdicts.
-        findings: Vec<crate::host::doctor::Finding>,
+        findings: Vec<crate::doctor::Finding>,
     },
 }
 

@@ -11,10 +11,10 @@ use rustix::termios::{
 
 use super::engine::Engine;
 use super::token::Token;
-use crate::error::Result;
 use crate::spec::TerminalSize;
 use crate::steps::terminal::resize;
-use crate::sys::fds::stdio;
+use nsrs_base::error::Result;
+use nsrs_base::sys::fds::stdio;
 
 /// Standard input has something.
 pub const INPUT: Token = Token::Own(10);

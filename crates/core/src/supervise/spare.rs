@@ -19,7 +19,6 @@ use super::ground::{self, Ground, mount_table, mount_table_of, places};
 use super::image_names::ImageNames;
 use super::token::Token;
 use super::wiring::{self, Wire};
-use crate::error::{At, Result};
 use crate::plan::Plan;
 use crate::plan::mount::Source;
 use crate::plan::namespace::Kind;
@@ -27,7 +26,8 @@ use crate::plan::network::Network;
 use crate::plan::root::Root;
 use crate::steps::channel::ToChild;
 use crate::steps::stage;
-use crate::sys::message::MOST_FDS;
+use nsrs_base::error::{At, Result};
+use nsrs_base::sys::message::MOST_FDS;
 
 /// Most kinds of containers that are remembered.
 const MOST_KINDS: usize = 8;

@@ -10,16 +10,16 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, open};
 use rustix::process::Pid;
 
 use super::container::Process;
-use crate::error::{At, Code, Error, Result};
 use crate::net::pasta::{Pasta, PastaPlan, argv};
 use crate::net::publish::Publish;
 use crate::plan::network::INTERFACE;
 use crate::state::journal::{End, Journal};
 use crate::steps::exec::{Image, reset_signals};
-use crate::sys::clone::{Side, clone3};
-use crate::sys::fds::{place, stdio};
-use crate::sys::process::{exit_now, send_signal};
-use crate::sys::wait::reap;
+use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::sys::clone::{Side, clone3};
+use nsrs_base::sys::fds::{place, stdio};
+use nsrs_base::sys::process::{exit_now, send_signal};
+use nsrs_base::sys::wait::reap;
 
 /// A pasta of ours.
 #[derive(Debug)]

@@ -5,7 +5,6 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
-use crate::error::{Error, Result};
 use crate::net::bridge::{self, Bridge};
 use crate::net::inside::Address;
 use crate::net::lease::{self, Lease};
@@ -18,6 +17,7 @@ use crate::net::veth::{Cable, Home, mac_of};
 use crate::plan::Plan;
 use crate::plan::network::{self, INTERFACE, Network};
 use crate::steps::etc::Files;
+use nsrs_base::error::{Error, Result};
 
 /// What a container holds of the host's network. Dropping it gives address and ports back.
 #[derive(Debug, Default)]

@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use nsrs_core::error::{Code, Error, Result};
-use nsrs_core::image::config::ImageConfig;
-use nsrs_core::image::platform::Platform;
-use nsrs_core::image::reference::Reference;
-use nsrs_core::image::store::MOST_METADATA;
+use nsrs_base::error::{Code, Error, Result};
+use nsrs_store::config::ImageConfig;
+use nsrs_store::content::MOST_METADATA;
+use nsrs_store::platform::Platform;
+use nsrs_store::reference::Reference;
 
 use crate::registry::failure::tame;
 use crate::registry::manifest::Image;

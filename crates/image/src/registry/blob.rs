@@ -1,10 +1,10 @@
 //! Downloading a blob into the store: again where the connection breaks, from where it broke.
 
 use bytes::Bytes;
-use nsrs_core::error::{Code, Error, Result};
-use nsrs_core::image::digest::Digest;
-use nsrs_core::image::reference::Reference;
-use nsrs_core::image::store::Ingest;
+use nsrs_base::error::{Code, Error, Result};
+use nsrs_store::content::Ingest;
+use nsrs_store::digest::Digest;
+use nsrs_store::reference::Reference;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, HeaderName, RANGE};
 use reqwest::{Method, Response, StatusCode};
 use tokio::sync::mpsc::{self, Receiver, Sender};

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use nsrs_core::error::{Code, Error, Result};
-use nsrs_core::image::reference::Reference;
+use nsrs_base::error::{Code, Error, Result};
+use nsrs_store::reference::Reference;
 use reqwest::{Method, Url};
 use tokio::runtime::Runtime;
 

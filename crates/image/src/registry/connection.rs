@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use nsrs_core::error::{Code, Errno, Error, Result};
+use nsrs_base::error::{Code, Errno, Error, Result};
 use reqwest::Response;
 
 use super::endpoint::is_loopback;

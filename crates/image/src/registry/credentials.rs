@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use nsrs_core::error::{At, Code, Error, Result};
+use nsrs_base::error::{At, Code, Error, Result};
 use serde_json::{Map, Value};
 
 use super::helper::{self, Kept};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
-use nsrs_core::error::{Code, Error, Result};
+use nsrs_base::error::{Code, Error, Result};
 use reqwest::Url;
 
 use super::auth::HostAuth;

@@ -1,6 +1,6 @@
 //! What a registry's refusal means for the user: which registry, which repository, and what to do.
 
-use nsrs_core::error::{Code, Error, Result};
+use nsrs_base::error::{Code, Error, Result};
 use reqwest::{Response, StatusCode};
 use serde::Deserialize;
 

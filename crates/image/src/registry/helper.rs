@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use nsrs_core::error::{At, Code, Error, Result};
+use nsrs_base::error::{At, Code, Error, Result};
 use serde::{Deserialize, Serialize};
 
 use super::failure::tame;

@@ -3,10 +3,10 @@
 //! What is read here was written by strangers: its size is bounded, its digest verified, and a document that could be
 //! read as two things is refused (CVE-2021-41190).
 
-use nsrs_core::error::{Code, Error, Result};
-use nsrs_core::image::digest::Digest;
-use nsrs_core::image::platform::Platform;
-use nsrs_core::image::reference::Reference;
+use nsrs_base::error::{Code, Error, Result};
+use nsrs_store::digest::Digest;
+use nsrs_store::platform::Platform;
+use nsrs_store::reference::Reference;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap};
 use reqwest::{Method, Response, StatusCode};
 use serde::Deserialize;

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use nsrs_core::error::{Error, Result};
-use nsrs_core::image::reference::parse_registry;
+use nsrs_base::error::{Error, Result};
+use nsrs_store::reference::parse_registry;
 use reqwest::Url;
 
 /// Where mirrors stand, see [`mirrors`].

@@ -1,7 +1,7 @@
 //! The proxies that the environment names. The HTTP client goes by them itself, and by no word of those that it can't read:
 //! that is said here.
 
-use nsrs_core::error::{Error, Result};
+use nsrs_base::error::{Error, Result};
 use reqwest::Url;
 
 /// The variables for http, for https and for both; of each pair the first that is set counts.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use nsrs_core::error::Error;
+use nsrs_base::error::Error;
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 

@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use nsrs_core::error::{At, Code, Error, Result};
-use nsrs_core::image::digest::Digest;
-use nsrs_core::image::reference::Reference;
+use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_store::digest::Digest;
+use nsrs_store::reference::Reference;
 use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderMap, LOCATION, RANGE};
 use reqwest::{Body, Method, Response, StatusCode, Url};
 

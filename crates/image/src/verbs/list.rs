@@ -1,11 +1,11 @@
 //! `images`, `tag`, `inspect` and `history`: what is there.
 
-use nsrs_core::error::Result;
-use nsrs_core::image::digest::Digest;
-use nsrs_core::image::open::Image;
-use nsrs_core::image::reference::Reference;
-use nsrs_core::image::store::{Named, Store};
-use nsrs_core::image::time;
+use nsrs_base::error::Result;
+use nsrs_store::content::{Named, Store};
+use nsrs_store::digest::Digest;
+use nsrs_store::open::Image;
+use nsrs_store::reference::Reference;
+use nsrs_store::time;
 use serde_json::{Value, json};
 
 use super::Call;

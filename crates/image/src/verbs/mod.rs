@@ -5,12 +5,12 @@ mod list;
 mod remote;
 mod remove;
 
-use nsrs_core::error::{Code, Error, Result};
-use nsrs_core::image::open::Image;
-use nsrs_core::image::platform::Platform;
-use nsrs_core::image::reference::Reference;
-use nsrs_core::image::store::Store;
-use nsrs_core::image::unpack;
+use nsrs_base::error::{Code, Error, Result};
+use nsrs_store::content::Store;
+use nsrs_store::open::Image;
+use nsrs_store::platform::Platform;
+use nsrs_store::reference::Reference;
+use nsrs_store::unpack;
 
 use crate::args::Args;
 use crate::identity::{open_store, unpacking};

@@ -2,9 +2,9 @@
 
 use std::io::{BufRead, IsTerminal};
 
-use nsrs_core::error::{At, Code, Error, Result};
-use nsrs_core::image::reference::{Reference, parse_registry};
-use nsrs_core::sys::signal::Held;
+use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::sys::signal::Held;
+use nsrs_store::reference::{Reference, parse_registry};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Signal, getpid, kill_process};

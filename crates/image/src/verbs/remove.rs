@@ -1,7 +1,7 @@
 //! `rmi` and `prune`: images that go.
 
-use nsrs_core::error::{Code, Error, Result};
-use nsrs_core::image::store::{Damaged, Named, Pruned, Store, Wait};
+use nsrs_base::error::{Code, Error, Result};
+use nsrs_store::content::{Damaged, Named, Pruned, Store, Wait};
 use serde_json::json;
 
 use super::Call;
@@ -50,7 +50,7 @@ fn remove(store: &Store, text: &str, force: bool, gone: &mut Vec<String>) -> Res
     let named = store.find(text)?;
     let digest = named.digest()?;
     let by_name = named.name.as_deref().is_some_and(|name| {
-        name == text || nsrs_core::image::reference::Reference::parse(text).is_ok_and(|text| text.to_string() == name)
+        name == text || nsrs_store::reference::Reference::parse(text).is_ok_and(|text| text.to_string() == name)
     });
     if by_name && let Some(name) = &named.name {
         store.remove(name)?;

@@ -12,7 +12,7 @@ fn on_a_disk(nsrs: &Nsrs, megabytes: u32, script: &str) -> (bool, String) {
         "exec 2>&1; set -e\nSTORE=$NSRS_IMAGE_DIR\nmount -t tmpfs -o size={megabytes}m,mode=700 tmpfs $STORE\n\
          nsrs() {{ {} {} \"$@\"; }}\n{script}",
         command.get_program().display(),
-        nsrs_core::supervise::protocol::VERSION
+        nsrs_base::version::VERSION
     );
     let unshare: &[&str] = if rustix::process::geteuid().is_root() { &["-m"] } else { &["-Urm"] };
     let mut shell = Command::new("unshare");

@@ -1,6 +1,6 @@
 //! Which image of several, and documents that are none.
 
-use nsrs_core::image::digest::Digest;
+use nsrs_store::digest::Digest;
 use serde_json::{Value, json};
 
 use crate::support::{Nsrs, Registry, Source, ready, tool};

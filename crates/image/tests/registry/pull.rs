@@ -167,7 +167,7 @@ fn a_layer_of_another_diff_id_is_an_error_and_nothing_of_it_can_be_used() {
     }
     let registry = Registry::start();
     let source = Source::new(&[100_000]);
-    let other = nsrs_core::image::digest::Digest::of(b"another").to_string();
+    let other = nsrs_store::digest::Digest::of(b"another").to_string();
     let mut right = serde_json::Value::Null;
     source.change(|_, config| {
         right = std::mem::replace(&mut config["rootfs"]["diff_ids"][1], other.as_str().into());
@@ -229,7 +229,7 @@ fn a_layer_that_is_listed_in_two_ways_is_an_error() {
         return;
     }
     let registry = Registry::start();
-    let other = nsrs_core::image::digest::Digest::of(b"another").to_string();
+    let other = nsrs_store::digest::Digest::of(b"another").to_string();
     let (twice, size) = (Source::new(&[10]), Source::new(&[10]));
     size.copy_to(&registry, "right:1", &[]);
     twice.change(|manifest, config| {

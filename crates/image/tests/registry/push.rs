@@ -121,7 +121,7 @@ fn an_index_is_pushed_with_all_it_names() {
             let raw = tool("skopeo", &["inspect", "--raw", "--tls-verify=false", &source]);
             serde_json::json!({
                 "mediaType": "application/vnd.oci.image.manifest.v1+json",
-                "digest": nsrs_core::image::digest::Digest::of(raw.as_bytes()).to_string(),
+                "digest": nsrs_store::digest::Digest::of(raw.as_bytes()).to_string(),
                 "size": raw.len(),
                 "platform": { "os": "linux", "architecture": arch },
             })

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use nsrs_core::image::digest::Digest;
+use nsrs_store::digest::Digest;
 
 /// What Debian's packages must have put on the path.
 const TOOLS: [&str; 5] = ["docker-registry", "skopeo", "umoci", "htpasswd", "openssl"];
@@ -339,7 +339,7 @@ impl Nsrs {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_nsrs-image"));
         command
-            .arg(nsrs_core::supervise::protocol::VERSION)
+            .arg(nsrs_base::version::VERSION)
             .args(args)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())

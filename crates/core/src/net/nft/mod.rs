@@ -13,12 +13,12 @@ use netlink_bindings::nftables::{OpDelsetelemDo, OpNewsetelemDo};
 use netlink_bindings::nftables::{PushSetelemListAttrs, PushSetelemListElemAttrs};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 
-use crate::error::{Code, Error, Result};
 use crate::net::forward;
 use crate::net::nft::table::{DELETE_ELEMENT, Family, NEW_ELEMENT, Transaction, inet, octets};
 use crate::net::publish::Proto;
 use crate::net::subnet::Prefix;
 use crate::net::transport::{Batch, Netlink};
+use nsrs_base::error::{Code, Error, Result};
 
 /// One redirection: a port of the host to a port of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,11 +1,11 @@
 use std::collections::BTreeMap;
 
-use crate::host::Host;
-use crate::host::tree::HostTree;
-use crate::plan::mount::Attributes;
 use crate::plan::resolve;
-use crate::plan::root::Overlay;
 use crate::spec::{Caller, Namespaces, Spec, TerminalSize};
+use nsrs_base::host::Host;
+use nsrs_base::host::tree::Attributes;
+use nsrs_base::host::tree::HostTree;
+use nsrs_base::host::tree::Overlay;
 
 fn texts(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|text| (*text).to_owned()).collect()

@@ -1,0 +1,323 @@
+//! The one error record of nsrs.
+//!
+//! An [`Error`] is plain data: it crosses the process border between the container's child and the supervisor, and the
+//! language border to JavaScript, without losing a field. It names what failed (`step`), on what (`subject`), why
+//! (`errno`, or `detail` in words) and, where the cause is known, what to do next (`hint`).
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What kind of failure this is; decides the exit code of the CLI and the `code` of the JavaScript error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Code {
+    /// The caller asked for something that can't be: a wrong value, or values that contradict each other.
+    InvalidArgument,
+    /// The kernel or the host refused a step of the set-up.
+    SetupFailed,
+    /// The host lacks what was asked for: a kernel feature, a right, a helper program.
+    Unsupported,
+    /// The command does not exist in the container (exit code 127).
+    CommandNotFound,
+    /// The command exists and can't be executed (exit code 126).
+    CommandNotExecutable,
+    /// Something that was asked for is held by somebody else: a port, an address.
+    InUse,
+    /// There is no such image, or no such part of one, in the store, the archive or the registry.
+    ImageNotFound,
+    /// The image is in the store, and its layers have to be unpacked or stacked before a container can run from it.
+    ImageNotReady,
+    /// What should be an image or a part of one isn't, or is not what its digest says.
+    ImageInvalid,
+    /// The supervisor is gone, or speaks another version of the protocol.
+    SupervisorLost,
+}
+
+impl Code {
+    /// The name that JavaScript sees as `error.code`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Code::InvalidArgument => "ERR_NSRS_INVALID_ARGUMENT",
+            Code::SetupFailed => "ERR_NSRS_SETUP_FAILED",
+            Code::Unsupported => "ERR_NSRS_UNSUPPORTED",
+            Code::CommandNotFound => "ERR_NSRS_COMMAND_NOT_FOUND",
+            Code::CommandNotExecutable => "ERR_NSRS_COMMAND_NOT_EXECUTABLE",
+            Code::InUse => "ERR_NSRS_IN_USE",
+            Code::ImageNotFound => "ERR_NSRS_IMAGE_NOT_FOUND",
+            Code::ImageNotReady => "ERR_NSRS_IMAGE_NOT_READY",
+            Code::ImageInvalid => "ERR_NSRS_IMAGE_INVALID",
+            Code::SupervisorLost => "ERR_NSRS_SUPERVISOR_LOST",
+        }
+    }
+
+    /// The exit code of the CLI for this failure, by the convention of shells and container tools.
+    #[must_use]
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Code::CommandNotFound => 127,
+            Code::CommandNotExecutable => 126,
+            _ => 125,
+        }
+    }
+}
+
+/// One failure: what failed, on what, why, and what to do next.
+///
+/// Displayed as `<step> <subject>: <why>`, for example
+/// `mount the overlay of /home: permission denied (EACCES)`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Error {
+    /// What kind of failure this is.
+    pub code: Code,
+    /// What was being done, in the infinitive: `open the root filesystem`.
+    pub step: String,
+    /// What it was done to: a path, an option with its value, an interface. Empty when the step says it all.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub subject: String,
+    /// The kernel's error number, where the kernel refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub errno: Option<i32>,
+    /// Why, in words, where it was not (only) the kernel who refused.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+    /// What to do next, where we know it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub hint: String,
+}
+
+/// Result with the error record of nsrs, or with several.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl From<Error> for Vec<Error> {
+    fn from(error: Error) -> Vec<Error> {
+        vec![error]
+    }
+}
+
+impl Error {
+    /// A failure in words.
+    #[must_use]
+    pub fn new(code: Code, step: impl Into<String>, detail: impl Into<String>) -> Error {
+        Error {
+            code,
+            step: step.into(),
+            subject: String::new(),
+            errno: None,
+            detail: detail.into(),
+            hint: String::new(),
+        }
+    }
+
+    /// A wrong value of an option: `invalid --option "value": why`.
+    #[must_use]
+    pub fn invalid(option: &str, value: impl fmt::Display, why: impl Into<String>) -> Error {
+        Error::new(Code::InvalidArgument, format!("invalid {option}"), why).on(format!("{:?}", value.to_string()))
+    }
+
+    /// A refusal of the kernel during the set-up, with its error number.
+    #[must_use]
+    pub fn os(step: impl Into<String>, subject: impl Into<String>, errno: impl Into<Errno>) -> Error {
+        let errno = errno.into().0;
+        Error {
+            code: Code::SetupFailed,
+            step: step.into(),
+            subject: subject.into(),
+            errno: Some(errno),
+            detail: String::new(),
+            // Of whatever step: it isn't to blame.
+            hint: match errno {
+                libc::EMFILE => "raise the limit of open files (ulimit -n) of the process that calls nsrs".into(),
+                libc::ENFILE => "the whole host is out of open files: raise its limit (sysctl fs.file-max)".into(),
+                _ => String::new(),
+            },
+        }
+    }
+
+    /// The same failure, said of this subject.
+    #[must_use]
+    pub fn on(mut self, subject: impl Into<String>) -> Error {
+        self.subject = subject.into();
+        self
+    }
+
+    /// The same failure with advice on what to do next.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Error {
+        let hint = hint.into();
+        if !hint.is_empty() {
+            self.hint = hint;
+        }
+        self
+    }
+
+    /// The same failure with a reason in words beside the error number.
+    #[must_use]
+    pub fn because(mut self, detail: impl Into<String>) -> Error {
+        self.detail = detail.into();
+        self
+    }
+
+    /// The same failure of another kind.
+    #[must_use]
+    pub fn code(mut self, code: Code) -> Error {
+        self.code = code;
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.step)?;
+        if !self.subject.is_empty() {
+            write!(f, " {}", self.subject)?;
+        }
+        if !self.detail.is_empty() {
+            write!(f, ": {}", self.detail)?;
+        }
+        if let Some(errno) = self.errno {
+            write!(f, ": {}", Errno(errno))?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Errors as the CLI writes them: one `nsrs: …` line each, with a `hint: …` line where there is advice.
+#[must_use]
+pub fn report(errors: &[Error]) -> String {
+    let mut text = String::new();
+    for error in errors {
+        text += &format!("nsrs: {error}\n");
+        if !error.hint.is_empty() {
+            text += &format!("hint: {}\n", error.hint);
+        }
+    }
+    text
+}
+
+/// The exit code of the CLI for these errors: that of the first.
+#[must_use]
+pub fn exit_code(errors: &[Error]) -> u8 {
+    errors.first().map_or(125, |error| error.code.exit_code())
+}
+
+/// An error number of the kernel; displays as `permission denied (EACCES)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Errno(pub i32);
+
+impl fmt::Display for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let errno = nix::errno::Errno::from_raw(self.0);
+        if errno == nix::errno::Errno::UnknownErrno {
+            return write!(f, "errno {}", self.0);
+        }
+        let text = errno.desc();
+        let mut first = text.chars();
+        // Error texts are lower case, except where the text opens with an abbreviation ("RFS specific error").
+        match (first.next(), text.chars().nth(1)) {
+            (Some(a), Some(b)) if a.is_uppercase() && b.is_lowercase() => {
+                write!(f, "{}{} ({errno:?})", a.to_lowercase(), first.as_str())
+            }
+            _ => write!(f, "{text} ({errno:?})"),
+        }
+    }
+}
+
+impl From<i32> for Errno {
+    fn from(errno: i32) -> Errno {
+        Errno(errno)
+    }
+}
+
+impl From<nix::errno::Errno> for Errno {
+    fn from(errno: nix::errno::Errno) -> Errno {
+        Errno(errno as i32)
+    }
+}
+
+impl From<rustix::io::Errno> for Errno {
+    fn from(errno: rustix::io::Errno) -> Errno {
+        Errno(errno.raw_os_error())
+    }
+}
+
+impl From<std::ffi::NulError> for Errno {
+    fn from(_: std::ffi::NulError) -> Errno {
+        Errno(nix::errno::Errno::EINVAL as i32)
+    }
+}
+
+impl From<&std::io::Error> for Errno {
+    fn from(error: &std::io::Error) -> Errno {
+        Errno(error.raw_os_error().unwrap_or(nix::errno::Errno::EIO as i32))
+    }
+}
+
+impl From<std::io::Error> for Errno {
+    fn from(error: std::io::Error) -> Errno {
+        Errno::from(&error)
+    }
+}
+
+/// A path in an error, not longer than a person reads.
+#[must_use]
+pub fn show(path: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&path[..path.len().min(300)]);
+    let text: String =
+        text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect();
+    if path.len() > 300 { format!("{text}… ({} bytes)", path.len()) } else { text }
+}
+
+/// Gives a system call's result its step and subject: `open(..).at("open the root filesystem", path)?`.
+pub trait At<T> {
+    /// Turns a kernel error into an [`Error`] that names the step and what it was done to.
+    ///
+    /// # Errors
+    /// The same error, as a record.
+    fn at(self, step: &str, subject: impl fmt::Display) -> Result<T>;
+}
+
+impl<T, E: Into<Errno>> At<T> for std::result::Result<T, E> {
+    fn at(self, step: &str, subject: impl fmt::Display) -> Result<T> {
+        self.map_err(|errno| Error::os(step, subject.to_string(), errno))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn displays_the_step_the_subject_and_the_error_number() {
+        let error = Error::os("open the root filesystem", "/srv/alpine", nix::errno::Errno::ENOENT);
+        assert_eq!(error.to_string(), "open the root filesystem /srv/alpine: no such file or directory (ENOENT)");
+    }
+
+    #[test]
+    fn without_descriptors_the_limit_is_named_whatever_failed() {
+        let error = Error::os("make the mount point", "/x", nix::errno::Errno::EMFILE).hint("");
+        assert!(error.hint.contains("ulimit -n"), "{error:?}");
+        assert_eq!(error.hint("better").hint, "better");
+    }
+
+    #[test]
+    fn quotes_the_option_and_its_value() {
+        let error = Error::invalid("--hostname", "a b", "a space is not allowed");
+        assert_eq!(error.to_string(), "invalid --hostname \"a b\": a space is not allowed");
+    }
+
+    #[test]
+    fn survives_the_border_between_processes() {
+        let error = Error::os("mount", "/proc", 1).hint("unmask it").code(Code::Unsupported);
+        let wire = serde_json::to_string(&error).unwrap();
+        assert_eq!(serde_json::from_str::<Error>(&wire).unwrap(), error);
+    }
+
+    #[test]
+    fn unknown_error_numbers_stay_numbers() {
+        assert_eq!(Errno(4095).to_string(), "errno 4095");
+    }
+}

@@ -1,0 +1,93 @@
+//! Verdicts about a host, found by doing: each check tries what a container needs, in a child that can't hang.
+//!
+//! [`examine`] is for a single-threaded process: its checks run in copies of it.
+
+mod around;
+mod cgroups;
+mod forward_policy;
+mod kernel;
+mod mounts;
+mod namespaces;
+mod network;
+mod probe;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use serde::{Deserialize, Serialize};
+
+use self::around::Around;
+use nsrs_base::error::{Error, Result};
+use nsrs_base::host::Host;
+
+/// How a check went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// It works.
+    Ok,
+    /// Something optional is missing.
+    Warning,
+    /// Containers can't run.
+    Failure,
+}
+
+/// One check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Finding {
+    /// What was tried.
+    pub name: String,
+    /// How it went.
+    pub verdict: Verdict,
+    /// What was seen.
+    pub detail: String,
+    /// What to do about it, if anything is to be done.
+    pub fix: String,
+}
+
+impl Finding {
+    fn ok(name: &str, detail: impl Into<String>) -> Finding {
+        Finding { name: name.into(), verdict: Verdict::Ok, detail: detail.into(), fix: String::new() }
+    }
+
+    fn bad(name: &str, verdict: Verdict, detail: impl Into<String>, fix: impl Into<String>) -> Finding {
+        Finding { name: name.into(), verdict, detail: detail.into(), fix: fix.into() }
+    }
+
+    /// What came of a try: its text, or the error with the remedy that `fix` knows.
+    fn of(name: &str, tried: Result<String>, verdict: Verdict, fix: impl FnOnce(&Error) -> String) -> Finding {
+        match tried {
+            Ok(detail) => Finding::ok(name, detail),
+            Err(error) => Finding::bad(name, verdict, error.to_string(), fix(&error)),
+        }
+    }
+}
+
+/// What the checks stand on: the caller's rights, and what else has a say.
+struct Ground<'a> {
+    host: &'a Host,
+    around: Around,
+}
+
+/// Tries what containers need. `Failure` means that nothing runs for this caller with the defaults.
+///
+/// Each check takes 2 seconds at most. The calling process must be single-threaded: it is copied for the checks.
+#[must_use]
+pub fn examine(host: &Host) -> Vec<Finding> {
+    let ground = Ground { host, around: Around::look() };
+    let mut findings = kernel::examine(&ground);
+    let user = namespaces::user(&ground);
+    // Without rights everything else needs a user namespace; where there is none, one finding says it all.
+    let go_on = host.privileged || user.iter().all(|finding| finding.verdict != Verdict::Failure);
+    findings.extend(user);
+    if go_on {
+        findings.extend(namespaces::others(&ground));
+        findings.extend(mounts::examine(&ground));
+    }
+    findings.extend(network::examine(&ground));
+    findings.push(cgroups::examine());
+    findings.push(state::examine(host));
+    findings.extend(ground.around.findings());
+    findings
+}

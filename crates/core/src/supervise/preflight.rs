@@ -1,0 +1,89 @@
+//! A plan held against the host's files, before anything is touched: what is missing is told with all other problems.
+
+use std::fs;
+use std::io::ErrorKind;
+
+use crate::plan::Plan;
+use crate::plan::mount::Source;
+use crate::plan::namespace::Join;
+use crate::plan::root::Root;
+use nsrs_base::error::{Code, Error};
+use nsrs_base::host::tree::unescape;
+
+/// Every path of the plan that can't be used as it is.
+#[must_use]
+pub fn check(plan: &Plan) -> Vec<Error> {
+    let root = match &plan.root {
+        Root::Directory { path, .. } => path.starts_with('/').then(|| check_root(path)).flatten(),
+        // Whether its layers are there was looked up when it was found.
+        Root::Shared | Root::Host(_) | Root::Image(_) => None,
+    };
+    let copied = match &plan.root {
+        Root::Directory { path, .. } if plan.changes.is_some() => check_copied(path),
+        _ => None,
+    };
+    // What stayed relative is relative to a directory that is gone, and was told.
+    let sources = plan.mounts.iter().filter_map(|mount| match &mount.source {
+        Source::Bind { path, .. } if path.starts_with('/') => check_source(path, &mount.option, false),
+        Source::Overlay { lower } if lower.starts_with('/') => check_source(lower, &mount.option, true),
+        _ => None,
+    });
+    let joined = plan.namespaces.joined.iter().filter_map(check_namespace);
+    root.into_iter().chain(copied).chain(sources).chain(joined).collect()
+}
+
+fn check_namespace(join: &Join) -> Option<Error> {
+    let missing = fs::metadata(&join.path).is_err_and(|error| error.kind() == ErrorKind::NotFound);
+    let (why, hint) = match &join.path {
+        path if path.starts_with("/proc/") => ("there is no such process", ""),
+        path if path.starts_with("/run/netns/") => {
+            ("there is no such namespace", "ip netns list shows those there are")
+        }
+        _ => ("there is no such file", ""),
+    };
+    missing.then(|| Error::invalid(join.kind.option(), &join.path, why).hint(hint))
+}
+
+fn check_root(path: &str) -> Option<Error> {
+    let bad = |why: &str| Error::invalid("--rootfs", path, why);
+    match fs::read_dir(path) {
+        // Only a directory in which a program can be is a root; an empty one is a mistyped path or a failed unpacking.
+        Ok(mut entries) => entries.next().is_none().then(|| {
+            bad("the directory is empty")
+                .hint("unpack a root file system there, for example with mmdebstrap or busybox --install")
+        }),
+        Err(error) => match error.kind() {
+            ErrorKind::NotFound => Some(bad("there is no such directory")),
+            ErrorKind::NotADirectory => Some(bad("it is no directory")),
+            // One that can be entered and not listed may still be a root.
+            _ => None,
+        },
+    }
+}
+
+/// An overlay shows nothing of what is mounted in the directory that it is over.
+fn check_copied(path: &str) -> Option<Error> {
+    let path = fs::canonicalize(path).ok()?;
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape);
+    let below = points.map(std::path::PathBuf::from).find(|point| *point != path && point.starts_with(&path))?;
+    Some(
+        Error::new(Code::Unsupported, "copy the root on write", format!("{} is mounted in it", below.display()))
+            .on(path.display().to_string())
+            .hint("unmount it, or run without --diff and --upper"),
+    )
+}
+
+fn check_source(path: &str, option: &str, directory: bool) -> Option<Error> {
+    let bad = |why: String| Error::new(Code::InvalidArgument, "invalid", why).on(option);
+    match fs::metadata(path) {
+        Ok(meta) if directory && !meta.is_dir() => Some(bad(format!("{path} is no directory"))),
+        Ok(_) => None,
+        Err(error) => match error.kind() {
+            ErrorKind::NotFound | ErrorKind::NotADirectory => {
+                Some(bad(format!("{path} does not exist")).hint("make it first: nsrs makes no directories on the host"))
+            }
+            _ => None,
+        },
+    }
+}

@@ -1,0 +1,381 @@
+//! Images read from an archive (of docker or podman `save`, old and new, or an OCI layout) in one pass, or from a directory
+//! with an OCI layout.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+
+use oci_spec::image::Descriptor;
+use serde_json::{Value, json};
+
+use super::{CONFIG, MANIFEST, MOST_INDEX};
+use crate::compression::{self, Compression};
+use crate::config::ImageConfig;
+use crate::content::{Begin, Ingest, MOST_METADATA, Named, Store, Wait};
+use crate::digest::Digest;
+use crate::reference::Reference;
+use crate::tar::Kind;
+use crate::tar::read::Reader;
+use crate::unpack::Limits;
+use crate::unpack::tree::{clean, split};
+use nsrs_base::error::show;
+use nsrs_base::error::{At, Code, Error, Result};
+
+/// The lists of images that archives have.
+const LISTS: [&str; 3] = ["index.json", "manifest.json", "oci-layout"];
+
+/// What an archive brought, by its paths in it.
+#[derive(Debug, Default)]
+struct Contents {
+    lists: BTreeMap<String, Value>,
+    /// Everything that may be a configuration or a layer of docker's older form.
+    files: BTreeMap<Vec<u8>, Part>,
+    links: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    digest: Digest,
+    size: u64,
+    compression: Compression,
+}
+
+/// What came of an archive.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The images as they are listed in the store; they aren't unpacked.
+    pub images: Vec<Named>,
+    /// What is wrong with names that the archive gives and no image can have: they are left out.
+    pub refused: Vec<Error>,
+}
+
+/// An image that was found, under each of its names or without one.
+type Found = Vec<(Option<String>, Descriptor)>;
+
+fn bad(why: impl Into<String>) -> Error {
+    Error::new(Code::ImageInvalid, "load the image", why)
+}
+
+/// Loads the images of an archive, packed by gzip or zstd or not at all, up to a limit. `name` is the name of the image if the
+/// archive has one image (and none for it).
+///
+/// # Errors
+/// It's no archive of an image; a part is missing or altered: then nothing is listed. What came in with it stays
+/// until the next [`Store::prune`].
+pub fn load(store: &Store, input: impl Read + Send, name: Option<&str>, limits: Limits) -> Result<Loaded> {
+    whole(store, || {
+        let input = compression::unpacked_within(input, limits)?;
+        let contents = archive(store, BufReader::with_capacity(256 << 10, input))?;
+        finish(store, contents, name)
+    })
+}
+
+/// The same from a directory with an OCI layout.
+///
+/// # Errors
+/// Those of [`load`].
+pub fn load_layout(store: &Store, directory: &Path, name: Option<&str>) -> Result<Loaded> {
+    whole(store, || finish(store, layout(store, directory)?, name))
+}
+
+fn whole(store: &Store, work: impl FnOnce() -> Result<Loaded>) -> Result<Loaded> {
+    let guard = store.guard()?;
+    let result = work();
+    drop(guard);
+    if result.is_err() {
+        // What came in is of no use. If others are at work, the next one who removes something removes it too.
+        let _ = store.prune(Wait::No, false);
+    }
+    result
+}
+
+fn archive(store: &Store, input: impl BufRead) -> Result<Contents> {
+    let mut reader = Reader::new(input);
+    let mut contents = Contents::default();
+    let mut entries = 0_u64;
+    while let Some(entry) = reader.next_entry()? {
+        entries += 1;
+        if entries > 100_000 {
+            return Err(bad("it has more than 100000 entries"));
+        }
+        let path = clean(&entry.path)?;
+        match entry.kind {
+            Kind::File if entry.sparse.is_none() => file(store, &mut reader, &mut contents, path, entry.size)?,
+            // Old archives share layers by links to each other.
+            Kind::Symlink => {
+                let link = match entry.link.starts_with(b"/") {
+                    true => clean(&entry.link)?,
+                    false => clean(&[split(&path).0, b"/", &entry.link].concat())?,
+                };
+                contents.links.insert(path, link);
+            }
+            Kind::HardLink => {
+                contents.links.insert(path, clean(&entry.link)?);
+            }
+            _ => {}
+        }
+    }
+    if entries == 0 {
+        return Err(bad("there is nothing in the archive").hint("did what was to write it fail?"));
+    }
+    Ok(contents)
+}
+
+fn file<R: BufRead>(
+    store: &Store,
+    reader: &mut Reader<R>,
+    contents: &mut Contents,
+    path: Vec<u8>,
+    size: u64,
+) -> Result<()> {
+    if let Some(list) = LISTS.iter().find(|list| list.as_bytes() == path) {
+        let bytes = reader.bytes(MOST_INDEX).map_err(|error| error.on(*list))?;
+        let value = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()).on(*list))?;
+        contents.lists.insert((*list).to_owned(), value);
+        return Ok(());
+    }
+    let ends = |end: &str| path.ends_with(end.as_bytes());
+    let known = if let Some(hex) = path.strip_prefix(b"blobs/sha256/") {
+        Some(Digest::from_hex(&String::from_utf8_lossy(hex))?)
+    } else if ends(".tar") || (ends(".json") && size <= MOST_METADATA) {
+        None
+    } else {
+        // The rest of docker's older form: VERSION, json, repositories.
+        return Ok(());
+    };
+    let (digest, compression) = match known {
+        Some(digest) => match store.ingest_anew(&digest)? {
+            Begin::Write(mut ingest) => {
+                ingest.expect_size(size);
+                receive(reader, ingest)?
+            }
+            Begin::Present | Begin::Busy => (digest, packing(store, &digest)?),
+        },
+        None => receive(reader, store.ingest_unknown()?)?,
+    };
+    contents.files.insert(path, Part { digest, size, compression });
+    Ok(())
+}
+
+fn packing(store: &Store, digest: &Digest) -> Result<Compression> {
+    let mut start = Vec::new();
+    store.open_blob(digest)?.take(6).read_to_end(&mut start).at("read the blob", digest)?;
+    // What isn't a layer may be anything.
+    Ok(Compression::detect(&start).unwrap_or(Compression::None))
+}
+
+fn receive<R: BufRead>(reader: &mut Reader<R>, mut ingest: Ingest) -> Result<(Digest, Compression)> {
+    let mut compression = None;
+    loop {
+        let part = reader.data()?;
+        if part.is_empty() {
+            return Ok((ingest.commit()?, compression.unwrap_or(Compression::None)));
+        }
+        if compression.is_none() {
+            compression = Some(Compression::detect(part).unwrap_or(Compression::None));
+        }
+        let count = part.len();
+        ingest.write(part)?;
+        reader.consume(count);
+    }
+}
+
+fn layout(store: &Store, directory: &Path) -> Result<Contents> {
+    let step = "load the image";
+    let mut contents = Contents::default();
+    for list in LISTS {
+        let path = directory.join(list);
+        let mut text = Vec::new();
+        match File::open(&path) {
+            Ok(file) => file.take(MOST_INDEX + 1).read_to_end(&mut text).at(step, path.display())?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(Error::os(step, path.display().to_string(), &error)),
+        };
+        let value =
+            serde_json::from_slice(&text).map_err(|error| bad(error.to_string()).on(path.display().to_string()))?;
+        contents.lists.insert(list.to_owned(), value);
+    }
+    let folder = directory.join("blobs/sha256");
+    let mut todo: Vec<Digest> = listed(contents.lists.get("index.json"))?;
+    let mut known: BTreeSet<Digest> = BTreeSet::new();
+    while let Some(digest) = todo.pop() {
+        if !known.insert(digest) {
+            continue;
+        }
+        let path = folder.join(digest.hex());
+        let mut blob = match File::open(&path) {
+            Ok(blob) => BufReader::with_capacity(256 << 10, blob),
+            // A platform that isn't there; what is really missing is found later.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(Error::os(step, path.display().to_string(), &error)),
+        };
+        if let Begin::Write(mut ingest) = store.ingest_anew(&digest)? {
+            std::io::copy(&mut blob, &mut ingest).map_err(crate::tar::read::read_error)?;
+            ingest.commit()?;
+        }
+        if store.size(&digest).is_some_and(|size| size <= MOST_METADATA)
+            && let Ok(value) = serde_json::from_slice::<Value>(&store.read(&digest)?)
+        {
+            todo.extend(listed(Some(&value))?);
+        }
+    }
+    Ok(contents)
+}
+
+/// The digests that a list of images, an index or a manifest names.
+fn listed(value: Option<&Value>) -> Result<Vec<Digest>> {
+    let Some(value) = value else { return Ok(Vec::new()) };
+    let lists = ["manifests", "layers"].iter().filter_map(|key| value[*key].as_array()).flatten();
+    let config = value["config"].is_object().then_some(&value["config"]);
+    lists.chain(config).filter_map(|entry| entry["digest"].as_str()).map(str::parse).collect()
+}
+
+fn finish(store: &Store, contents: Contents, name: Option<&str>) -> Result<Loaded> {
+    let name = name.map(|name| Reference::parse(name).map(|name| name.to_string())).transpose()?;
+    let index = contents.lists.get("index.json").filter(|index| index["manifests"].is_array());
+    let manifest = contents.lists.get("manifest.json").and_then(Value::as_array);
+    let mut refused = Vec::new();
+    let mut found: Found = match (index, manifest) {
+        (Some(index), manifest) => from_index(store, index, manifest, &mut refused)?,
+        (None, Some(manifest)) => from_manifest(store, &contents, manifest, &mut refused)?,
+        (None, None) => {
+            return Err(bad("it has no index.json and no manifest.json: it's no archive of an image")
+                .hint("a root file system is brought in by: nsrs import"));
+        }
+    };
+    if found.is_empty() {
+        return Err(bad("the archive has no images"));
+    }
+    if let Some(name) = name {
+        let images: BTreeSet<String> = found.iter().map(|(_, descriptor)| descriptor.digest().to_string()).collect();
+        if images.len() > 1 {
+            return Err(bad(format!("the archive has {} images, which can't all have one name", images.len()))
+                .code(Code::InvalidArgument));
+        }
+        found.truncate(1);
+        found[0].0 = Some(name);
+        refused.clear();
+    }
+    let mut images = Vec::new();
+    // All are looked at before the first is listed.
+    for (name, descriptor) in &found {
+        let named = Named { name: name.clone(), descriptor: descriptor.clone() };
+        let image = store.image(&named)?;
+        for (blob, diff_id) in image.layers()?.iter().zip(&image.config.diff_ids) {
+            if !store.has(blob) {
+                return Err(bad("a layer isn't in the archive").on(blob.to_string()));
+            }
+            // A layer that isn't packed tells its diff id at once; of others it's found out when they are unpacked.
+            if blob != diff_id && packing(store, blob)? == Compression::None {
+                return Err(bad(format!("a layer has the diff id {blob} and not that of the configuration"))
+                    .on(diff_id.to_string()));
+            }
+        }
+        images.push(named);
+    }
+    for image in &images {
+        match &image.name {
+            Some(name) => store.tag(name, &image.descriptor)?,
+            None => store.list(&image.descriptor)?,
+        }
+    }
+    Ok(Loaded { images, refused })
+}
+
+/// The images of an OCI layout. Docker's list, if it is there too, has the names that the index may not have.
+fn from_index(store: &Store, index: &Value, manifest: Option<&Vec<Value>>, refused: &mut Vec<Error>) -> Result<Found> {
+    let mut found = Vec::new();
+    for entry in index["manifests"].as_array().into_iter().flatten() {
+        let mut entry = entry.clone();
+        let annotation = |name: &str| entry["annotations"][name].as_str().map(str::to_owned);
+        // A bare word may be a name or, as docker writes it, a tag of nothing: it is no name.
+        let name = annotation("io.containerd.image.name")
+            .or_else(|| annotation("org.opencontainers.image.ref.name").filter(|name| name.contains([':', '/'])));
+        let mut names: Vec<String> = name.iter().filter_map(|name| full(name, refused)).collect();
+        if let Some(entry) = entry.as_object_mut() {
+            // They concern the archive, not the image.
+            entry.remove("annotations");
+        }
+        let descriptor: Descriptor =
+            serde_json::from_value(entry).map_err(|error| bad(error.to_string()).on("index.json"))?;
+        let named = Named { name: None, descriptor: descriptor.clone() };
+        if names.is_empty()
+            && let Some(list) = manifest
+        {
+            let id = store.image(&named)?.id.hex();
+            let own = list.iter().filter(|item| item["Config"].as_str().is_some_and(|config| config.contains(&id)));
+            names = own.flat_map(tags).filter_map(|tag| full(&tag, refused)).collect();
+        }
+        match names.is_empty() {
+            true => found.push((None, descriptor)),
+            false => found.extend(names.into_iter().map(|name| (Some(name), descriptor.clone()))),
+        }
+    }
+    Ok(found)
+}
+
+/// The full form of a name. One that is none is refused, once.
+fn full(name: &str, refused: &mut Vec<Error>) -> Option<String> {
+    match Reference::parse(name) {
+        Ok(name) => Some(name.to_string()),
+        Err(error) => {
+            if !refused.contains(&error) {
+                refused.push(error);
+            }
+            None
+        }
+    }
+}
+
+fn tags(item: &Value) -> Vec<String> {
+    item["RepoTags"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+/// The images of docker's older form, which has no manifests: they are made.
+fn from_manifest(store: &Store, contents: &Contents, list: &[Value], refused: &mut Vec<Error>) -> Result<Found> {
+    let mut found = Vec::new();
+    for item in list {
+        let part = |path: &Value| -> Result<Part> {
+            let path = path.as_str().ok_or_else(|| bad("a path in manifest.json is no text"))?;
+            let mut path = clean(path.as_bytes())?;
+            for _links in 0..16 {
+                if let Some(part) = contents.files.get(&path) {
+                    return Ok(*part);
+                }
+                match contents.links.get(&path) {
+                    Some(link) => path.clone_from(link),
+                    None => break,
+                }
+            }
+            Err(bad("it isn't in the archive").on(show(&path)))
+        };
+        let config = part(&item["Config"])?;
+        let parsed = ImageConfig::parse(&store.read(&config.digest)?)?;
+        let layers: Vec<Part> = item["Layers"].as_array().into_iter().flatten().map(part).collect::<Result<_>>()?;
+        if layers.len() != parsed.diff_ids.len() {
+            let (have, want) = (layers.len(), parsed.diff_ids.len());
+            return Err(bad(format!("an image has {have} layers, and {want} by its configuration")));
+        }
+        let described = |media_type: &str, part: &Part| json!({ "mediaType": media_type, "digest": part.digest.to_string(), "size": part.size });
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": described(CONFIG, &config),
+            "layers": layers.iter().map(|layer| described(layer.compression.layer_media_type(), layer)).collect::<Vec<_>>(),
+        });
+        let bytes = manifest.to_string().into_bytes();
+        let descriptor = descriptor(&store.add(&bytes)?, bytes.len() as u64);
+        let names: Vec<String> = tags(item).iter().filter_map(|tag| full(tag, refused)).collect();
+        match names.is_empty() {
+            true => found.push((None, descriptor)),
+            false => found.extend(names.into_iter().map(|name| (Some(name), descriptor.clone()))),
+        }
+    }
+    Ok(found)
+}
+
+/// The descriptor of a manifest.
+pub(super) fn descriptor(digest: &Digest, size: u64) -> Descriptor {
+    Descriptor::new(MANIFEST.into(), size, digest.to_oci())
+}

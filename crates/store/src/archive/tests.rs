@@ -1,0 +1,641 @@
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::content::{Begin, Named, Store, Wait};
+use crate::digest::Digest;
+use crate::tar::write::Writer;
+use crate::tar::{Entry, Kind};
+use crate::unpack::{Limits, Options};
+use nsrs_base::error::Code;
+
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Scratch {
+        let path = std::env::temp_dir().join(format!("nsrs-archive-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).unwrap();
+        Scratch(path)
+    }
+
+    fn store(&self, name: &str) -> Store {
+        Store::open(&self.0.join(name)).unwrap()
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.0.join(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+fn options() -> Options {
+    if root() { Options::privileged() } else { Options::unprivileged() }
+}
+
+fn entry(kind: Kind, path: &str, size: usize) -> Entry {
+    let mode = if kind == Kind::Directory { 0o755 } else { 0o644 };
+    Entry {
+        path: path.into(),
+        link: Vec::new(),
+        kind,
+        mode,
+        uid: 0,
+        gid: 0,
+        mtime: (1_000_000_000, 0),
+        device: (0, 0),
+        size: size as u64,
+        sparse: None,
+        xattrs: Vec::new(),
+    }
+}
+
+/// An archive of files (with a text) and directories (with none).
+fn tar(entries: &[(&str, Option<&str>)]) -> Vec<u8> {
+    let mut writer = Writer::new(Vec::new());
+    for (path, text) in entries {
+        let kind = if text.is_some() { Kind::File } else { Kind::Directory };
+        writer.entry(&entry(kind, path, text.map_or(0, str::len))).unwrap();
+        writer.data(text.unwrap_or_default().as_bytes()).unwrap();
+    }
+    writer.finish().unwrap()
+}
+
+/// Adds an image of these layers to a store.
+fn image(store: &Store, name: Option<&str>, layers: &[Vec<u8>]) -> Named {
+    let diff_ids: Vec<String> = layers.iter().map(|layer| Digest::of(layer).to_string()).collect();
+    let config = json!({ "architecture": "amd64", "os": "linux", "config": { "Cmd": ["sh"], "X-Own": 1 },
+        "rootfs": { "type": "layers", "diff_ids": diff_ids } })
+    .to_string();
+    let layers: Vec<Value> = layers
+        .iter()
+        .map(|layer| {
+            // What every tool of every age reads.
+            let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            std::io::Write::write_all(&mut packer, layer).unwrap();
+            let packed = packer.finish().unwrap();
+            json!({ "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
+                "digest": store.add(&packed).unwrap().to_string(), "size": packed.len() })
+        })
+        .collect();
+    let manifest = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "layers": layers,
+        "config": { "mediaType": CONFIG, "digest": store.add(config.as_bytes()).unwrap().to_string(), "size": config.len() } })
+    .to_string();
+    let descriptor = load::descriptor(&store.add(manifest.as_bytes()).unwrap(), manifest.len() as u64);
+    match name {
+        Some(name) => store.tag(name, &descriptor).unwrap(),
+        None => store.list(&descriptor).unwrap(),
+    }
+    Named { name: name.map(str::to_owned), descriptor }
+}
+
+const NAME: &str = "docker.io/library/test:1";
+
+fn saved(store: &Store, images: &[Named], format: save::Format) -> Vec<u8> {
+    let mut archive = Vec::new();
+    save::save(store, images, format, &mut archive).unwrap();
+    archive
+}
+
+/// Runs a program if it is there; a missing one is said.
+fn run(program: &str, args: &[&str]) -> Option<String> {
+    let output = match Command::new(program).args(args).output() {
+        Ok(output) => output,
+        Err(error) => {
+            eprintln!("skipped: {program}: {error}");
+            return None;
+        }
+    };
+    assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Some(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn what_is_saved_is_loaded_as_the_same_image() {
+    let scratch = Scratch::new("round");
+    let from = scratch.store("from");
+    let layers = [tar(&[("a", Some("1"))]), tar(&[("b", Some("2"))])];
+    let one = image(&from, Some(NAME), &layers);
+    let two = Named { name: Some("quay.io/x/y:z".into()), ..one.clone() };
+    from.tag("quay.io/x/y:z", &one.descriptor).unwrap();
+    let other = image(&from, None, &layers[..1]);
+    for format in [save::Format::Docker, save::Format::Oci] {
+        let archive = saved(&from, &[one.clone(), two.clone(), other.clone()], format);
+        assert_eq!(archive, saved(&from, &[one.clone(), two.clone(), other.clone()], format), "the same bytes again");
+        for packed in [archive.clone(), zstd::encode_all(&archive[..], 1).unwrap()] {
+            let to = scratch.store(&format!("to-{format:?}-{}", packed.len()));
+            let loaded = load::load(&to, &packed[..], None, Limits::default()).unwrap();
+            assert_eq!((loaded.images.len(), loaded.refused), (3, vec![]));
+            assert_eq!(to.resolve(NAME).unwrap().digest(), one.descriptor.digest());
+            assert_eq!(to.resolve("quay.io/x/y:z").unwrap().digest(), one.descriptor.digest());
+            let opened = to.image(&to.find(NAME).unwrap()).unwrap();
+            assert_eq!(opened.config.raw["config"]["X-Own"], 1);
+            assert_eq!(to.images().unwrap().iter().filter(|image| image.name.is_none()).count(), 1);
+            to.unpack_image(&opened, &options(), None).unwrap();
+            assert_eq!(to.prune(Wait::No, true).unwrap().unwrap().blobs, 0);
+        }
+    }
+}
+
+#[test]
+fn skopeo_reads_what_is_saved_and_what_it_writes_is_loaded() {
+    let scratch = Scratch::new("skopeo");
+    let from = scratch.store("from");
+    let one = image(&from, Some(NAME), &[tar(&[("a", Some("1"))]), tar(&[("b", Some("2"))])]);
+    fs::write(scratch.at("docker.tar"), saved(&from, std::slice::from_ref(&one), save::Format::Docker)).unwrap();
+    fs::write(scratch.at("oci.tar"), saved(&from, std::slice::from_ref(&one), save::Format::Oci)).unwrap();
+    let (docker, oci) = (scratch.at("docker.tar"), scratch.at("oci.tar"));
+    let Some(inspected) = run("skopeo", &["inspect", &format!("docker-archive:{}", text(&docker))]) else { return };
+    assert!(inspected.contains("\"Architecture\": \"amd64\""), "{inspected}");
+    let inspected = run("skopeo", &["inspect", &format!("oci-archive:{}:{NAME}", text(&oci))]).unwrap();
+    assert!(inspected.contains(&one.descriptor.digest().to_string()), "{inspected}");
+    // The store itself is a layout that others read.
+    let inspected = run("skopeo", &["inspect", &format!("oci:{}:{NAME}", text(&scratch.at("from")))]).unwrap();
+    assert!(inspected.contains(&one.descriptor.digest().to_string()), "{inspected}");
+    // And the other way: the older form with links and bare layers, and a layout of somebody else's.
+    let source = format!("oci:{}:{NAME}", text(&scratch.at("from")));
+    let (old, layout, archive) = (scratch.at("old.tar"), scratch.at("layout"), scratch.at("other.tar"));
+    for to in [
+        format!("docker-archive:{}:test:old", text(&old)),
+        format!("oci:{}:test:layout", text(&layout)),
+        format!("oci-archive:{}:test:archive", text(&archive)),
+    ] {
+        run("skopeo", &["copy", "--quiet", &source, &to]).unwrap();
+    }
+    let to = scratch.store("to");
+    load::load(&to, fs::File::open(&old).unwrap(), None, Limits::default()).unwrap();
+    load::load_layout(&to, &layout, None).unwrap();
+    load::load(&to, fs::File::open(&archive).unwrap(), None, Limits::default()).unwrap();
+    for tag in ["old", "layout", "archive"] {
+        let opened = to.image(&to.find(&format!("test:{tag}")).unwrap()).unwrap();
+        assert_eq!(opened.config.cmd(), ["sh"]);
+        to.unpack_image(&opened, &options(), None).unwrap();
+        let stack = to.stack(&opened.config.diff_ids).unwrap();
+        assert_eq!(fs::read_to_string(stack.layers[1].path.join("b")).unwrap(), "2");
+    }
+}
+
+#[test]
+fn umoci_unpacks_the_same_tree() {
+    let scratch = Scratch::new("umoci");
+    let store = scratch.store("store");
+    let layers = [
+        tar(&[
+            ("d", None),
+            ("d/a", Some("1")),
+            ("d/b", Some("2")),
+            ("e", None),
+            ("e/old", Some("3")),
+            ("f", Some("4")),
+        ]),
+        tar(&[
+            ("d", None),
+            ("d/.wh.a", Some("")),
+            ("e", None),
+            ("e/.wh..wh..opq", Some("")),
+            ("e/new", Some("5")),
+            ("f", Some("6")),
+        ]),
+    ];
+    let named = image(&store, Some("test:umoci"), &layers);
+    let opened = store.image(&named).unwrap();
+    store.unpack_image(&opened, &options(), None).unwrap();
+    let stack = store.stack(&opened.config.diff_ids).unwrap();
+    fs::create_dir(scratch.at("flat")).unwrap();
+    stack.copy(&scratch.at("flat")).unwrap();
+    let mut archive = Vec::new();
+    export::export(&stack, &mut archive).unwrap();
+    fs::create_dir(scratch.at("exported")).unwrap();
+    fs::write(scratch.at("flat.tar"), &archive).unwrap();
+    run("tar", &["-C", text(&scratch.at("exported")), "-xf", text(&scratch.at("flat.tar"))]).unwrap();
+    let list = |path: &str| {
+        run("sh", &["-c", &format!("cd '{}' && find . -type f -exec grep -H . {{}} + | sort", text(&scratch.at(path)))])
+            .unwrap()
+    };
+    assert_eq!(list("flat"), "./d/b:2\n./e/new:5\n./f:6\n");
+    assert_eq!(list("exported"), list("flat"));
+    if !root() {
+        return;
+    }
+    let bundle = scratch.at("bundle");
+    // It takes no name with a colon in it, so it gets a layout with another one.
+    let source = format!("oci:{}:test:umoci", text(&scratch.at("store")));
+    let layout = scratch.at("layout");
+    if run("skopeo", &["copy", "--quiet", &source, &format!("oci:{}:t", text(&layout))]).is_some()
+        && run("umoci", &["unpack", "--image", &format!("{}:t", text(&layout)), text(&bundle)]).is_some()
+    {
+        assert_eq!(list("bundle/rootfs"), list("flat"));
+    }
+}
+
+#[test]
+fn a_layer_that_umoci_inserted_is_unpacked_though_it_has_no_end() {
+    let scratch = Scratch::new("umoci-insert");
+    let image = format!("{}:t", text(&scratch.at("layout")));
+    fs::write(scratch.at("file"), "no whole block").unwrap();
+    if run("umoci", &["init", "--layout", text(&scratch.at("layout"))]).is_none() {
+        return;
+    }
+    run("umoci", &["new", "--image", &image]).unwrap();
+    let mut insert = vec!["insert", "--image", &image];
+    if !root() {
+        insert.push("--rootless");
+    }
+    run("umoci", &[&insert[..], &[text(&scratch.at("file")), "/d/file"]].concat()).unwrap();
+    let mut layers = 0;
+    for blob in fs::read_dir(scratch.at("layout/blobs/sha256")).unwrap() {
+        let bytes = fs::read(blob.unwrap().path()).unwrap();
+        if bytes.starts_with(&[0x1f, 0x8b]) {
+            fs::create_dir(scratch.at("root")).unwrap();
+            crate::unpack::unpack(&bytes[..], &scratch.at("root"), &options()).unwrap();
+            layers += 1;
+        }
+    }
+    assert_eq!(layers, 1);
+    assert_eq!(fs::read_to_string(scratch.at("root/d/file")).unwrap(), "no whole block");
+}
+
+#[test]
+fn what_is_no_archive_of_an_image_is_refused_and_leaves_nothing() {
+    let scratch = Scratch::new("bad");
+    let good_store = scratch.store("good");
+    let good = image(&good_store, Some(NAME), &[tar(&[("a", Some("1"))])]);
+    let archive = saved(&good_store, &[good], save::Format::Docker);
+    let layer = tar(&[("a", Some("1"))]);
+    let config = json!({ "architecture": "amd64", "os": "linux", "rootfs": { "type": "layers", "diff_ids": [Digest::of(b"other").to_string()] } }).to_string();
+    let old = |manifest: &str, config: &str| {
+        let layer = String::from_utf8(layer.clone()).unwrap();
+        tar(&[("layer.tar", Some(&layer)), ("config.json", Some(config)), ("manifest.json", Some(manifest))])
+    };
+    let item = r#"[{"Config":"config.json","RepoTags":["x:1"],"Layers":["layer.tar"]}]"#;
+    let altered = {
+        // A byte of the configuration, which is in the archive as it is.
+        let mut bytes = archive.clone();
+        let at = bytes.windows(5).position(|window| window == b"X-Own").unwrap();
+        bytes[at] = b'Y';
+        bytes
+    };
+    for (name, bytes, why) in [
+        ("empty", Vec::new(), "nothing in the archive"),
+        ("root", tar(&[("bin", None), ("bin/sh", Some("x"))]), "no archive of an image"),
+        ("text", b"hello, this is no archive".repeat(50), "checksum"),
+        ("cut", archive[..archive.len() / 2 / 512 * 512 + 100].to_vec(), "cut short"),
+        ("altered", altered, "has the digest"),
+        ("no-images", tar(&[("manifest.json", Some("[]"))]), "no images"),
+        ("no-json", tar(&[("manifest.json", Some("[{"))]), "manifest.json"),
+        ("no-config", old(r#"[{"Config":"gone.json","Layers":["layer.tar"]}]"#, &config), "isn't in the archive"),
+        ("outside", old(r#"[{"Config":"../../etc/passwd","Layers":["layer.tar"]}]"#, &config), "leads out"),
+        ("config-is-none", old(item, "[]"), "configuration"),
+        ("diff-id", old(item, &config), "has the diff id"),
+        ("layers", old(r#"[{"Config":"config.json","Layers":[]}]"#, &config), "0 layers, and 1"),
+        ("blob-name", tar(&[("blobs/sha256/zz", Some("x"))]), "64 hexadecimal digits"),
+        ("blob-lies", tar(&[(&format!("blobs/sha256/{}", Digest::of(b"a").hex()), Some("b"))]), "has the digest"),
+        ("index-of-nothing", tar(&[("oci-layout", Some("{}")), ("index.json", Some(&json!({ "manifests": [{ "mediaType": MANIFEST, "digest": Digest::of(b"x").to_string(), "size": 1 }] }).to_string()))]), "isn't in the store"),
+    ] {
+        let store = scratch.store(name);
+        let error = load::load(&store, &bytes[..], None, Limits::default()).unwrap_err();
+        assert!(error.to_string().contains(why), "{name}: {error}");
+        assert_eq!(store.images().unwrap(), [], "{name}");
+        assert_eq!(fs::read_dir(scratch.at(name).join("blobs/sha256")).unwrap().count(), 0, "{name}");
+    }
+    // With the right diff id it is one.
+    let right = config.replace(&Digest::of(b"other").to_string(), &Digest::of(&layer).to_string());
+    let loaded = load::load(&scratch.store("right"), &old(item, &right)[..], None, Limits::default()).unwrap();
+    assert_eq!(loaded.images[0].name.as_deref(), Some("docker.io/library/x:1"));
+    // Names that are none are told, and the others stay.
+    let item = item.replace(r#""x:1""#, r#""../../x","x:1","UPPER:1","hos/typeV:1""#);
+    let loaded = load::load(&scratch.store("names"), &old(&item, &right)[..], None, Limits::default()).unwrap();
+    let names: Vec<_> = loaded.images.iter().map(|image| image.name.as_deref().unwrap()).collect();
+    assert_eq!(names, ["docker.io/library/x:1"]);
+    let refused: Vec<_> = loaded.refused.iter().map(|error| error.subject.as_str()).collect();
+    assert_eq!(refused, [r#""../../x""#, r#""UPPER:1""#, r#""hos/typeV:1""#]);
+}
+
+#[test]
+fn saving_an_altered_image_is_an_error() {
+    let scratch = Scratch::new("altered");
+    let store = scratch.store("store");
+    let layer = tar(&[("a", Some("1"))]);
+    let one = image(&store, Some(NAME), std::slice::from_ref(&layer));
+    let blob = store.image(&one).unwrap().layers().unwrap()[0];
+    let mut bytes = fs::read(store.blob_path(&blob)).unwrap();
+    bytes[10] ^= 1;
+    fs::write(store.blob_path(&blob), bytes).unwrap();
+    let error = save::save(&store, std::slice::from_ref(&one), save::Format::Docker, std::io::sink()).unwrap_err();
+    assert_eq!(error.code, Code::ImageInvalid);
+    // Whoever finds it removes it.
+    let error = save::save(&store, &[one], save::Format::Docker, std::io::sink()).unwrap_err();
+    assert_eq!(error.code, Code::ImageNotFound);
+}
+
+#[test]
+fn a_directory_and_its_archive_become_images_with_the_same_tree() {
+    let scratch = Scratch::new("import");
+    let source = scratch.at("source");
+    fs::create_dir_all(source.join("etc")).unwrap();
+    fs::write(source.join("etc/hostname"), "box").unwrap();
+    fs::hard_link(source.join("etc/hostname"), source.join("hard")).unwrap();
+    symlink("etc/hostname", source.join("soft")).unwrap();
+    fs::write(source.join("script"), "#!").unwrap();
+    fs::set_permissions(source.join("script"), fs::Permissions::from_mode(0o4750)).unwrap();
+    let file = fs::File::create(source.join("sparse")).unwrap();
+    file.set_len(10 << 20).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"end", (10 << 20) - 3).unwrap();
+    let store = scratch.store("store");
+    let mut config = json!({});
+    for change in [
+        "CMD sh -i",
+        "ENTRYPOINT [\"/init\",\"-x\"]",
+        "ENV A=1 B=\"2 3\"",
+        "ENV C 4 5",
+        "EXPOSE 80 53/udp",
+        "LABEL k=v",
+        "USER 5:6",
+        "VOLUME /data",
+        "WORKDIR /w",
+        "STOPSIGNAL SIGINT",
+    ] {
+        instruction::change(&mut config, change).unwrap();
+    }
+    for bad in [
+        "STOPSIGNAL FOO",
+        "STOPSIGNAL 0",
+        "EXPOSE x",
+        "EXPOSE 80 99999",
+        "EXPOSE 80/ip",
+        "RUN x",
+        "CMD",
+        "ENV",
+        "LABEL novalue",
+    ] {
+        assert!(instruction::change(&mut json!({}), bad).is_err(), "{bad}");
+    }
+    let about = import::About { name: Some("local/box".into()), message: "made".into(), config, architecture: None };
+    let (by_directory, _) = import::import_directory(&store, &source, &about, &options()).unwrap();
+    let opened = store.image(&by_directory).unwrap();
+    assert_eq!(opened.name.as_deref(), Some("docker.io/local/box:latest"));
+    assert_eq!(opened.config.cmd(), ["/bin/sh", "-c", "sh -i"]);
+    assert_eq!(opened.config.entrypoint(), ["/init", "-x"]);
+    assert_eq!(opened.config.env(), ["A=1", "B=2 3", "C=4 5"]);
+    assert_eq!(opened.config.exposed_ports(), ["53/udp", "80/tcp"]);
+    assert_eq!((opened.config.user(), opened.config.working_dir()), ("5:6", "/w"));
+    let stack = store.stack(&opened.config.diff_ids).unwrap();
+    let root = &stack.layers[0].path;
+    let meta = fs::metadata(root.join("script")).unwrap();
+    assert_eq!(meta.mode() & 0o7777, 0o4750);
+    assert_eq!(fs::metadata(root.join("hard")).unwrap().nlink(), 2);
+    let sparse = fs::metadata(root.join("sparse")).unwrap();
+    assert!(sparse.len() == 10 << 20 && sparse.blocks() < 1000);
+    // As an archive, packed: stored as it came.
+    let mut archive = Vec::new();
+    export::export(&stack, &mut archive).unwrap();
+    let packed = zstd::encode_all(&archive[..], 1).unwrap();
+    let about = import::About { name: Some("local/box:tar".into()), ..import::About::default() };
+    let by_archive = import::import(&store, &packed[..], &about, &options()).unwrap();
+    let opened = store.image(&by_archive).unwrap();
+    assert_eq!(opened.layers().unwrap(), [Digest::of(&packed)]);
+    assert_eq!(opened.config.diff_ids, [Digest::of(&archive)]);
+    let other = store.stack(&opened.config.diff_ids).unwrap();
+    let mut again = Vec::new();
+    export::export(&other, &mut again).unwrap();
+    assert_eq!(archive, again);
+    // What isn't one leaves nothing behind.
+    let error = import::import(&store, &b"no archive at all"[..], &about, &options()).unwrap_err();
+    assert!(error.to_string().contains("cut short"), "{error}");
+    assert_eq!(store.prune(Wait::No, true).unwrap().unwrap().blobs, 0);
+}
+
+#[test]
+fn a_whiteout_that_hides_nothing_is_no_name() {
+    let scratch = Scratch::new("whiteouts");
+    let store = scratch.store("store");
+    let layers = [
+        tar(&[("old", None), ("old/gone", Some("1")), ("low", None), ("low/.wh.x", Some(""))]),
+        tar(&[
+            ("old", None),
+            ("old/.wh.gone", Some("")),
+            ("new", None),
+            ("new/.wh.foo", Some("")),
+            ("new/a", Some("2")),
+        ]),
+        // Without anything of the kind: as it is.
+        tar(&[("new", None), ("new/b", Some("3"))]),
+    ];
+    let opened = store.image(&image(&store, Some(NAME), &layers)).unwrap();
+    store.prepare(&opened, &options(), None).unwrap();
+    let ready = store.ready(NAME, None).unwrap();
+    let names = |layer: usize, path: &str| -> Vec<String> {
+        let directory = scratch.at("store").join(&ready.facts.layers[layer]).join(path);
+        let mut names: Vec<String> =
+            fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!((names(0, "low"), names(0, "old")), (vec![], vec!["gone".to_owned()]));
+    assert_eq!((names(1, "new"), names(1, "old")), (vec!["a".to_owned()], vec!["gone".to_owned()]));
+    let own = store.layer(&opened.config.diff_ids[2]).unwrap().unwrap().path;
+    assert!(own.ends_with(&ready.facts.layers[2]), "{:?}", ready.facts.layers);
+    // The shared layer stays as it was.
+    let shared = store.layer(&opened.config.diff_ids[1]).unwrap().unwrap().path;
+    assert!(fs::symlink_metadata(shared.join("new/foo")).is_ok());
+}
+
+#[test]
+fn gnu_tar_extracts_holes_at_the_end_of_files() {
+    let scratch = Scratch::new("holes");
+    let (source, extracted) = (scratch.at("source"), scratch.at("extracted"));
+    for directory in [&source, &extracted] {
+        fs::create_dir(directory).unwrap();
+    }
+    for (name, text) in [("hole", ""), ("tail", "data")] {
+        fs::write(source.join(name), text).unwrap();
+        fs::OpenOptions::new().write(true).open(source.join(name)).unwrap().set_len(1 << 20).unwrap();
+    }
+    let store = scratch.store("store");
+    let (named, _) = import::import_directory(&store, &source, &import::About::default(), &options()).unwrap();
+    let opened = store.image(&named).unwrap();
+    let stack = store.stack(&opened.config.diff_ids).unwrap();
+    export::export(&stack, fs::File::create(scratch.at("flat.tar")).unwrap()).unwrap();
+    run("tar", &["-C", text(&extracted), "-xf", text(&scratch.at("flat.tar"))]).unwrap();
+    for name in ["hole", "tail"] {
+        let own = fs::read(source.join(name)).unwrap();
+        assert!(fs::read(extracted.join(name)).unwrap() == own, "{name} by tar");
+        assert!(fs::read(stack.layers[0].path.join(name)).unwrap() == own, "{name} in the layer");
+    }
+}
+
+#[test]
+fn a_layer_that_says_nothing_of_a_directory_leaves_it_as_it_is_below() {
+    let scratch = Scratch::new("implicit");
+    let store = scratch.store("store");
+    let mut base = Writer::new(Vec::new());
+    base.entry(&Entry { mode: 0o1777, ..entry(Kind::Directory, "tmp", 0) }).unwrap();
+    base.entry(&Entry { mode: 0o700, uid: if root() { 7 } else { 0 }, ..entry(Kind::Directory, "home", 0) }).unwrap();
+    let layers = [
+        base.finish().unwrap(),
+        tar(&[("tmp/file", Some("x")), ("home/file", Some("y")), ("new/file", Some("z")), ("tmp/.wh.gone", Some(""))]),
+    ];
+    let opened = store.image(&image(&store, Some(NAME), &layers)).unwrap();
+    store.unpack_image(&opened, &options(), None).unwrap();
+    let stack = store.stack(&opened.config.diff_ids).unwrap();
+    let top = &stack.layers[1].path;
+    assert!(top.to_string_lossy().contains("chain-"), "{}", top.display());
+    let meta = |path: &str| fs::symlink_metadata(top.join(path)).unwrap();
+    assert_eq!(meta("tmp").mode() & 0o7777, 0o1777);
+    assert_eq!(meta("home").mode() & 0o7777, 0o700);
+    assert_eq!(meta("new").mode() & 0o7777, 0o755);
+    assert_eq!(meta("home").uid(), if root() { 7 } else { meta("new").uid() });
+    assert_eq!(meta("tmp/gone").rdev(), 0);
+    // The shared layer stays as it was.
+    assert_eq!(
+        fs::metadata(store.layer(&opened.config.diff_ids[1]).unwrap().unwrap().path.join("tmp")).unwrap().mode()
+            & 0o7777,
+        0o755
+    );
+    // It is kept with its image, and goes with it.
+    drop(stack);
+    store.prune(Wait::No, true).unwrap();
+    assert_eq!(fs::read_dir(scratch.at("store/layers")).unwrap().count(), 3);
+    store.remove(NAME).unwrap();
+    store.prune(Wait::No, true).unwrap();
+    assert_eq!(fs::read_dir(scratch.at("store/layers")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_layer_that_is_held_is_not_removed() {
+    let scratch = Scratch::new("held");
+    let store = scratch.store("store");
+    let opened = store.image(&image(&store, Some(NAME), &[tar(&[("a", Some("1"))])])).unwrap();
+    store.unpack_image(&opened, &options(), None).unwrap();
+    let held = store.stack(&opened.config.diff_ids).unwrap();
+    assert!(store.is_held(&opened.config.diff_ids[0]).unwrap());
+    store.remove(NAME).unwrap();
+    let pruned = store.prune(Wait::No, true).unwrap().unwrap();
+    assert_eq!((pruned.layers, pruned.in_use), (0, 1));
+    assert!(held.layers[0].path.join("a").exists());
+    let path = held.layers[0].path.clone();
+    drop(held);
+    assert_eq!(store.prune(Wait::No, true).unwrap().unwrap().layers, 1);
+    assert!(!path.exists());
+}
+
+#[test]
+fn layers_that_did_not_reach_the_disk_before_a_crash_of_the_host_are_unpacked_again() {
+    let scratch = Scratch::new("boot");
+    let store = scratch.store("store");
+    let opened = store.image(&image(&store, Some(NAME), &[tar(&[("a", Some("1"))])])).unwrap();
+    let diff_id = opened.config.diff_ids[0];
+    store.unpack_image(&opened, &options(), None).unwrap();
+    let record = scratch.at("store/layers").join(diff_id.hex()).join("layer.json");
+    let other_boot = |path: &Path| {
+        let mut value: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+        value["boot"] = "another".into();
+        fs::write(path, value.to_string()).unwrap();
+    };
+    other_boot(&record);
+    assert!(store.layer(&diff_id).unwrap().is_none());
+    fs::write(record.with_file_name("fs").join("a"), "").unwrap();
+    store.unpack_image(&opened, &options(), None).unwrap();
+    assert_eq!(fs::read_to_string(store.layer(&diff_id).unwrap().unwrap().path.join("a")).unwrap(), "1");
+    store.settle().unwrap();
+    other_boot(&record);
+    assert!(store.layer(&diff_id).unwrap().is_some());
+}
+
+#[test]
+fn a_layer_that_fails_leaves_nothing_and_can_be_had_again() {
+    let scratch = Scratch::new("fails");
+    let store = scratch.store("store");
+    let layer = tar(&[("a", Some("1"))]);
+    let diff_id = Digest::of(&layer);
+    let error = store.unpack_layer(&diff_id, &tar(&[("a", Some("2"))])[..], &options()).unwrap_err();
+    assert_eq!(error.code, Code::ImageInvalid);
+    assert!(store.unpack_layer(&diff_id, &layer[..700], &options()).is_err());
+    assert_eq!(fs::read_dir(scratch.at("store/layers")).unwrap().count(), 0);
+    // What a killed process left is in nobody's way.
+    fs::create_dir_all(scratch.at(&format!("store/layers/.new-{}/fs/half", diff_id.hex()))).unwrap();
+    fs::create_dir_all(scratch.at(&format!("store/layers/{}/fs/half", diff_id.hex()))).unwrap();
+    let unpacked = store.unpack_layer(&diff_id, &layer[..], &options()).unwrap();
+    assert!(unpacked.path.join("a").exists() && !unpacked.path.join("half").exists());
+    assert!(matches!(store.try_ingest(&diff_id).unwrap(), Begin::Write(_)));
+}
+
+#[test]
+fn images_are_found_by_what_people_call_them() {
+    let scratch = Scratch::new("find");
+    let store = scratch.store("store");
+    let one = image(&store, Some("docker.io/library/busybox:latest"), &[tar(&[("a", Some("1"))])]);
+    let opened = store.image(&one).unwrap();
+    let hex = opened.id.hex();
+    for text in [
+        "busybox",
+        "busybox:latest",
+        "docker.io/library/busybox",
+        &hex[..6],
+        &hex,
+        &opened.id.to_string(),
+        &opened.digest.hex()[..12],
+        &format!("busybox@{}", opened.digest),
+    ] {
+        assert_eq!(store.find(text).unwrap().digest().unwrap(), opened.digest, "{text}");
+    }
+    let error = store.find("busibox").unwrap_err();
+    assert!(error.hint.contains("busybox"), "{error:?}");
+    for text in ["", "a//b", "UPPER"] {
+        let error = store.find(text).unwrap_err();
+        assert_eq!((error.code, error.subject), (Code::InvalidArgument, format!("{text:?}")));
+    }
+    for text in ["zzz", "busybox:1", "ghcr.io/busybox", &format!("busybox@{}", Digest::of(b"no"))] {
+        assert_eq!(store.find(text).unwrap_err().code, Code::ImageNotFound, "{text}");
+    }
+}
+
+#[test]
+fn an_archive_that_unpacks_to_more_than_the_limit_is_refused() {
+    let scratch = Scratch::new("bomb");
+    let store = scratch.store("store");
+    let zeroes = String::from_utf8(vec![0; 8 << 20]).unwrap();
+    let packed = zstd::encode_all(&tar(&[("layer.tar", Some(&zeroes))])[..], 3).unwrap();
+    let limits = Limits { floor: 1 << 20, ratio: 100, entries: 10 };
+    let error = load::load(&store, &packed[..], None, limits).unwrap_err();
+    assert!(error.to_string().contains("100 times its size"), "{error}");
+    assert_eq!(fs::read_dir(scratch.at("store/ingest")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_copy_of_the_tree_has_the_holes_of_its_files() {
+    let scratch = Scratch::new("holes");
+    let (from, to) = (scratch.at("from"), scratch.at("to"));
+    fs::create_dir_all(&from).unwrap();
+    fs::create_dir_all(&to).unwrap();
+    let file = fs::File::create(from.join("sparse")).unwrap();
+    // Byte by byte that would take longer than anybody waits, and more than any disk has.
+    file.set_len(1 << 42).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"middle", 1 << 41).unwrap();
+    fs::write(from.join("plain"), "text").unwrap();
+    let mut copier = nsrs_base::tree::copy::Copier::new(&to, nsrs_base::tree::copy::How::Copy).unwrap();
+    nsrs_base::tree::merge::walk(&[&from], true, &mut copier).unwrap();
+    let meta = fs::metadata(to.join("sparse")).unwrap();
+    assert!(meta.len() == 1 << 42 && meta.blocks() < 10_000, "{} blocks", meta.blocks());
+    let mut middle = [0; 6];
+    std::os::unix::fs::FileExt::read_exact_at(&fs::File::open(to.join("sparse")).unwrap(), &mut middle, 1 << 41)
+        .unwrap();
+    assert_eq!((&middle, fs::read_to_string(to.join("plain")).unwrap()), (b"middle", "text".to_owned()));
+}

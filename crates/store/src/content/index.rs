@@ -1,0 +1,280 @@
+//! The names of images: `index.json` of the image layout.
+//!
+//! Entries and fields that others put there stay as they are; only the entries that are named are touched.
+
+use std::fs;
+
+use oci_spec::image::Descriptor;
+use rustix::fs::FlockOperation;
+use serde_json::{Value, json};
+
+use super::{Store, lock};
+use crate::digest::Digest;
+use crate::reference::Reference;
+use nsrs_base::error::{At, Code, Error, Result};
+
+/// The annotation that holds a name (OCI image specification, annotations.md).
+pub(super) const NAME: &str = "org.opencontainers.image.ref.name";
+
+const INDEX: &str = "index.json";
+
+/// An image of the index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// Its name; `None`: it was loaded without one.
+    pub name: Option<String>,
+    /// Its manifest, or an index of manifests.
+    pub descriptor: Descriptor,
+}
+
+impl Named {
+    /// The digest of the manifest.
+    ///
+    /// # Errors
+    /// It's of an algorithm that isn't known.
+    pub fn digest(&self) -> Result<Digest> {
+        digest_of(&self.descriptor)
+    }
+}
+
+/// The digest that a descriptor points to.
+///
+/// # Errors
+/// It's of an algorithm that isn't known.
+pub fn digest_of(descriptor: &Descriptor) -> Result<Digest> {
+    descriptor.digest().as_ref().parse()
+}
+
+impl Store {
+    fn index(&self) -> Result<Value> {
+        let path = self.path(INDEX);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(json!({
+                    "schemaVersion": 2,
+                    "mediaType": "application/vnd.oci.image.index.v1+json",
+                    "manifests": [],
+                }));
+            }
+            Err(error) => return Err(Error::os("read the index of images", path.display().to_string(), &error)),
+        };
+        let bad = |why: String| {
+            Error::new(Code::ImageInvalid, "read the index of images", why)
+                .on(path.display().to_string())
+                .hint("mend it by hand, or remove it and pull the images again (their layers are still there)")
+        };
+        let index: Value = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
+        match index["manifests"].is_array() {
+            true => Ok(index),
+            false => Err(bad("it has no list of manifests".into())),
+        }
+    }
+
+    /// All images, in the order in which they were named.
+    ///
+    /// # Errors
+    /// The index can't be read.
+    pub fn images(&self) -> Result<Vec<Named>> {
+        let index = self.index()?;
+        let entries = index["manifests"].as_array().into_iter().flatten();
+        // What others put there and isn't a descriptor is not ours to complain of.
+        Ok(entries
+            .filter_map(|entry| serde_json::from_value::<Descriptor>(entry.clone()).ok())
+            .map(|descriptor| Named {
+                name: descriptor.annotations().as_ref().and_then(|all| all.get(NAME)).cloned(),
+                descriptor,
+            })
+            .collect())
+    }
+
+    /// Changes the index under its lock.
+    fn change(&self, change: impl FnOnce(&mut Vec<Value>) -> Result<()>) -> Result<()> {
+        let file = self.lock_file("index.lock")?;
+        lock(&file, FlockOperation::LockExclusive).at("lock the index of images", self.root.display())?;
+        let mut index = self.index()?;
+        let before = index.clone();
+        if let Some(entries) = index["manifests"].as_array_mut() {
+            change(entries)?;
+        }
+        if index == before {
+            return Ok(());
+        }
+        let text = serde_json::to_vec(&index)
+            .map_err(|error| Error::new(Code::ImageInvalid, "write the index of images", error.to_string()))?;
+        self.replace(INDEX, &text)
+    }
+
+    /// Gives a manifest (or index of manifests) a name. One that had the name before loses it.
+    ///
+    /// # Errors
+    /// The manifest isn't in the store, the name is none, or the index can't be written.
+    pub fn tag(&self, name: &str, descriptor: &Descriptor) -> Result<()> {
+        if name.is_empty() || name.len() > 1024 || name.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            return Err(Error::new(Code::InvalidArgument, "name the image", "that is no name").on(format!("{name:?}")));
+        }
+        self.put(Some(name), descriptor)
+    }
+
+    /// Lists a manifest without a name, unless it is listed already.
+    ///
+    /// # Errors
+    /// The manifest isn't in the store, or the index can't be written.
+    pub fn list(&self, descriptor: &Descriptor) -> Result<()> {
+        self.put(None, descriptor)
+    }
+
+    fn put(&self, name: Option<&str>, descriptor: &Descriptor) -> Result<()> {
+        let digest = digest_of(descriptor)?;
+        if !self.has(&digest) {
+            return Err(Error::new(Code::ImageNotFound, "name the image", "its manifest isn't in the store")
+                .on(digest.to_string()));
+        }
+        let mut entry = serde_json::to_value(descriptor)
+            .map_err(|error| Error::new(Code::ImageInvalid, "name the image", error.to_string()))?;
+        if let Some(annotations) = entry["annotations"].as_object_mut() {
+            annotations.remove(NAME);
+        }
+        if let Some(name) = name {
+            entry["annotations"][NAME] = name.into();
+        }
+        if entry["annotations"].as_object().is_none_or(serde_json::Map::is_empty)
+            && let Some(entry) = entry.as_object_mut()
+        {
+            entry.remove("annotations");
+        }
+        self.change(|entries| {
+            let same = |other: &Value| other["digest"] == entry["digest"];
+            match name {
+                // An entry without a name of the same image has found its name.
+                Some(name) => {
+                    entries.retain(|other| name_of(other) != Some(name) && (name_of(other).is_some() || !same(other)))
+                }
+                None if entries.iter().any(same) => return Ok(()),
+                None => {}
+            }
+            entries.push(entry.clone());
+            Ok(())
+        })
+    }
+
+    /// The manifest (or index of manifests) of this name.
+    ///
+    /// # Errors
+    /// There is none (`ImageNotFound`); the hint has the nearest names.
+    pub fn resolve(&self, name: &str) -> Result<Descriptor> {
+        let images = self.images()?;
+        let found = images.iter().find(|image| image.name.as_deref() == Some(name));
+        found.map(|image| image.descriptor.clone()).ok_or_else(|| unknown(name, &images))
+    }
+
+    /// Takes a name away. The content stays until [`Store::prune`].
+    ///
+    /// # Errors
+    /// There is no such name (`ImageNotFound`); the index can't be written.
+    pub fn remove(&self, name: &str) -> Result<()> {
+        self.change(|entries| {
+            let before = entries.len();
+            entries.retain(|entry| name_of(entry) != Some(name));
+            if entries.len() == before {
+                return Err(unknown(name, &self.images()?));
+            }
+            Ok(())
+        })
+    }
+
+    /// Takes all entries of this manifest away, named or not.
+    ///
+    /// # Errors
+    /// The index can't be written.
+    pub fn remove_digest(&self, digest: &Digest) -> Result<()> {
+        let digest = digest.to_string();
+        self.change(|entries| {
+            entries.retain(|entry| entry["digest"] != digest.as_str());
+            Ok(())
+        })
+    }
+}
+
+fn name_of(entry: &Value) -> Option<&str> {
+    entry["annotations"][NAME].as_str()
+}
+
+/// A name as people write it.
+fn familiar(name: &str) -> String {
+    let short = Reference::parse(name).map_or_else(|_| name.to_owned(), |reference| reference.familiar());
+    short.strip_suffix(":latest").map_or(short.clone(), str::to_owned)
+}
+
+/// The repository of a name, as people write it, and its tag.
+fn parts(name: &str) -> (String, String) {
+    let reference = Reference::parse(name).or_else(|_| Reference::parse(&name.to_lowercase()));
+    let short = reference.map_or_else(|_| name.to_owned(), |reference| reference.familiar());
+    let bare = short.split('@').next().unwrap_or_default();
+    match bare.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => (repository.to_owned(), tag.to_owned()),
+        _ => (bare.to_owned(), "latest".to_owned()),
+    }
+}
+
+/// The error for a name that isn't there, with the nearest that are.
+pub fn unknown(name: &str, images: &[Named]) -> Error {
+    let error = Error::new(Code::ImageNotFound, "find the image", "it isn't in the store").on(name);
+    let (repository, tag) = parts(name);
+    let last = repository.rsplit('/').next().unwrap_or_default();
+    // Other tags of the repository come first, whatever they are; of others the repository must be spelled alike.
+    let mut near: Vec<(usize, bool, usize, String)> = images
+        .iter()
+        .filter_map(|image| image.name.as_deref())
+        .filter_map(|other| {
+            let (other_repository, other_tag) = parts(other);
+            let far = distance(&repository, &other_repository);
+            let is_near = far <= last.len().max(4) / 3 || other_repository.contains(&repository);
+            is_near.then(|| (far, !other_tag.starts_with(&tag), distance(&tag, &other_tag), familiar(other)))
+        })
+        .collect();
+    near.sort_unstable();
+    near.dedup();
+    near.truncate(3);
+    match near.is_empty() {
+        true => error.hint("nsrs images lists what is there; nsrs pull gets what isn't"),
+        false => {
+            let names: Vec<String> = near.into_iter().map(|(.., name)| name).collect();
+            error.hint(format!("did you mean {}?", names.join(" or ")))
+        }
+    }
+}
+
+/// How many letters must change, appear, go or swap with the next (Damerau), in texts of at most 200.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(200).collect(), b.chars().take(200).collect());
+    let mut before = Vec::new();
+    let mut above: Vec<usize> = (0..=b.len()).collect();
+    for i in 1..=a.len() {
+        let mut row = vec![i; b.len() + 1];
+        for j in 1..=b.len() {
+            let change = above[j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            row[j] = change.min(row[j - 1] + 1).min(above[j] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                row[j] = row[j].min(before[j - 2] + 1);
+            }
+        }
+        before = std::mem::replace(&mut above, row);
+    }
+    above[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances_are_those_of_damerau() {
+        assert_eq!(distance("bsae", "base"), 1);
+        assert_eq!(distance("ab", "ba"), 1);
+        assert_eq!(distance("abc", "ca"), 3);
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance("same", "same"), 0);
+    }
+}

@@ -1,0 +1,51 @@
+//! What a plan is made of: an image as it was found in the store.
+
+use serde::{Deserialize, Serialize};
+
+/// What an image's configuration says, as it is written there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageConfiguration {
+    /// Variables, `NAME=value`.
+    pub env: Vec<String>,
+    /// The program with its first arguments.
+    pub entrypoint: Vec<String>,
+    /// The arguments of the entrypoint, or the command.
+    pub cmd: Vec<String>,
+    /// `USER[:GROUP]`; empty: root.
+    pub user: String,
+    /// Where the command starts; empty: `/`.
+    pub workdir: String,
+    /// Directories that hold data.
+    pub volumes: Vec<String>,
+    /// Ports that the command listens on, `80/tcp`.
+    pub ports: Vec<String>,
+    /// The signal that ends the command; empty: `SIGTERM`.
+    pub stop_signal: String,
+    /// Names and values.
+    pub labels: Vec<(String, String)>,
+}
+
+/// An image of the store, as it was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageFacts {
+    /// Its name, or how the caller named it.
+    pub name: String,
+    /// The digest of its manifest.
+    pub digest: String,
+    /// The digest of its configuration.
+    pub id: String,
+    /// `linux/arm64/v8`.
+    pub platform: String,
+    /// The directory of the store.
+    pub store: String,
+    /// The unpacked layers in it, lowest first.
+    pub layers: Vec<String>,
+    /// Whiteouts are in attributes that an ordinary user may write.
+    pub user_xattrs: bool,
+    /// Some whiteouts are files with an attribute, which kernels before Linux 6.7 don't know.
+    pub xattr_whiteouts: bool,
+    /// Its configuration.
+    pub config: ImageConfiguration,
+}

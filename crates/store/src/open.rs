@@ -1,0 +1,190 @@
+//! Images of the store: found by what a user calls them, and read.
+
+use oci_spec::image::{Descriptor, ImageManifest};
+use serde_json::Value;
+
+use super::config::ImageConfig;
+use super::content::{Named, Store, digest_of, unknown};
+use super::digest::Digest;
+use super::platform::Platform;
+use super::reference::Reference;
+use nsrs_base::error::{Code, Error, Result};
+
+/// An image with everything that describes it.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// Its name, if it has one.
+    pub name: Option<String>,
+    /// What the name leads to: its manifest, or an index with manifests of several platforms.
+    pub descriptor: Descriptor,
+    /// The digest of its manifest.
+    pub digest: Digest,
+    /// The digest of its configuration: its id.
+    pub id: Digest,
+    /// Its manifest.
+    pub manifest: ImageManifest,
+    /// Its configuration.
+    pub config: ImageConfig,
+}
+
+impl Image {
+    /// The size of its layers as they are packed, in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.manifest.layers().iter().map(Descriptor::size).sum()
+    }
+
+    /// The error for a part of it that is damaged or isn't there.
+    pub(crate) fn lacks(&self, error: Error) -> Error {
+        lacks(self.name.as_deref(), &self.digest, error)
+    }
+
+    /// The blobs of its layers, lowest first.
+    ///
+    /// # Errors
+    /// A digest is of an algorithm that isn't known.
+    pub fn layers(&self) -> Result<Vec<Digest>> {
+        self.manifest.layers().iter().map(digest_of).collect()
+    }
+}
+
+/// The error for a part of an image that is damaged or isn't there: which image it is, and what helps.
+fn lacks(name: Option<&str>, digest: &Digest, error: Error) -> Error {
+    if !matches!(error.code, Code::ImageInvalid | Code::ImageNotFound) {
+        return error;
+    }
+    let name = name.map(|name| Reference::parse(name).map_or_else(|_| name.to_owned(), |name| name.familiar()));
+    let hint = match &name {
+        Some(name) => format!("get it again: nsrs pull {name}, or nsrs load of its archive"),
+        None => "load its archive again (nsrs load), or pull it by a name".to_owned(),
+    };
+    Error::new(error.code, "read the image", error.to_string())
+        .on(name.unwrap_or_else(|| digest.to_string()))
+        .hint(hint)
+}
+
+/// The processor of this machine by Go's name.
+#[must_use]
+pub fn host_architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "386",
+        "powerpc64" if cfg!(target_endian = "little") => "ppc64le",
+        "loongarch64" => "loong64",
+        other => other,
+    }
+}
+
+impl Store {
+    /// Finds the image that a user means: by its name, as it is or completed by docker's rules, by its id or digest, or by
+    /// the beginning of one.
+    ///
+    /// # Errors
+    /// There is none (`ImageNotFound`, with the nearest names), there are several, or there can be none of that name.
+    pub fn find(&self, text: &str) -> Result<Named> {
+        let images = self.images()?;
+        let parsed = Reference::parse(text);
+        let reference = parsed.as_ref().ok();
+        let full = reference.map(ToString::to_string);
+        let named = |name: &str| images.iter().find(|image| image.name.as_deref() == Some(name));
+        if let Some(image) = named(text).or_else(|| named(full.as_deref()?)) {
+            return Ok(image.clone());
+        }
+        // name@digest, of which only the digest says what it is.
+        if let Some(digest) = reference.and_then(Reference::digest) {
+            let prefix = reference.map(Reference::name).unwrap_or_default();
+            let found = images.iter().find(|image| {
+                let of_repository = image.name.as_deref().is_none_or(|name| name.starts_with(&prefix));
+                of_repository && image.digest().is_ok_and(|other| other == digest)
+            });
+            return found.cloned().ok_or_else(|| unknown(text, &images));
+        }
+        let hex = text.strip_prefix("sha256:").unwrap_or(text);
+        if hex.is_empty() || hex.len() > 64 || !hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err(parsed.map_or_else(|error| error, |name| unknown(&name.to_string(), &images)));
+        }
+        let mut found: Vec<(Digest, &Named)> = Vec::new();
+        for image in &images {
+            // A damaged one has only the digest by which it is listed.
+            let (id, digest) = match (self.image(image), image.digest()) {
+                (Ok(opened), _) => (opened.id, opened.digest),
+                (Err(_), Ok(listed)) => (listed, listed),
+                (Err(_), Err(_)) => continue,
+            };
+            if [id, digest].iter().any(|digest| digest.hex().starts_with(hex)) {
+                found.push((id, image));
+            }
+        }
+        let ids: std::collections::BTreeSet<Digest> = found.iter().map(|(id, _)| *id).collect();
+        match (ids.len(), found.first()) {
+            (1, Some((_, image))) => Ok((*image).clone()),
+            (0, _) | (_, None) => Err(unknown(full.as_deref().unwrap_or(text), &images)),
+            (count, _) => Err(Error::new(Code::InvalidArgument, "find the image", format!("{count} ids begin so"))
+                .on(text)
+                .hint("give more digits of the id, or a name")),
+        }
+    }
+
+    /// Reads an image. Of several platforms it's that of this machine, or the one that is there.
+    ///
+    /// # Errors
+    /// A part isn't there (`ImageNotFound`) or is no part of an image (`ImageInvalid`).
+    pub fn image(&self, named: &Named) -> Result<Image> {
+        self.image_for(named, None)
+    }
+
+    /// Reads the image for a platform; `None`: as [`Store::image`].
+    ///
+    /// # Errors
+    /// Those of [`Store::image`]; there is none for this platform (`ImageNotFound`, with those there are).
+    pub fn image_for(&self, named: &Named, platform: Option<&Platform>) -> Result<Image> {
+        let step = "read the image";
+        let mut digest = named.digest()?;
+        // What an index says of an image goes before what the image's configuration says.
+        let mut said =
+            named.descriptor.platform().as_ref().map(|own| Platform::of(own.os(), own.architecture(), own.variant()));
+        for _nested in 0..4 {
+            let lacks = |error: Error| lacks(named.name.as_deref(), &digest, error);
+            let bytes = self.read(&digest).map_err(lacks)?;
+            let bad = |why: String| Error::new(Code::ImageInvalid, step, why).on(digest.to_string());
+            let value: Value = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
+            if value["manifests"].is_array() {
+                digest = self.choose(named, &value, platform)?;
+                said = platform.cloned();
+                continue;
+            }
+            let manifest: ImageManifest = serde_json::from_value(value).map_err(|error| bad(error.to_string()))?;
+            let id = digest_of(manifest.config())?;
+            let config = ImageConfig::of(self, &manifest).map_err(lacks)?;
+            if let Some(platform) = platform {
+                let own = said.unwrap_or_else(|| config.platform());
+                platform.choose(named.name.as_deref().unwrap_or_default(), &[(Some(own), ())])?;
+            }
+            let (name, descriptor) = (named.name.clone(), named.descriptor.clone());
+            return Ok(Image { name, descriptor, digest, id, manifest, config });
+        }
+        Err(Error::new(Code::ImageInvalid, step, "indexes are nested too deep").on(digest.to_string()))
+    }
+
+    fn choose(&self, named: &Named, index: &Value, platform: Option<&Platform>) -> Result<Digest> {
+        let there: Vec<(Option<Platform>, Digest)> = index["manifests"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            // Attestations and the like say that they are for no platform.
+            .filter(|entry| entry["platform"]["os"] != "unknown")
+            .filter_map(|entry| {
+                let digest: Digest = entry["digest"].as_str()?.parse().ok()?;
+                let platform = serde_json::from_value(entry["platform"].clone()).ok();
+                self.has(&digest).then_some((platform, digest))
+            })
+            .collect();
+        let name = named.name.as_deref().unwrap_or_default();
+        let chosen = platform.unwrap_or(&Platform::host()).choose(name, &there).copied();
+        match (chosen, there.first()) {
+            (Err(_), Some((_, digest))) if platform.is_none() => Ok(*digest),
+            (chosen, _) => chosen,
+        }
+    }
+}

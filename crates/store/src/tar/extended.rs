@@ -1,0 +1,87 @@
+//! What stands before an entry: extended headers of PAX, and what they say of sparse files and extended attributes.
+
+use super::pax;
+use super::read::bad;
+use nsrs_base::error::Result;
+
+/// What extended headers say of the entry that follows them.
+#[derive(Debug, Default)]
+pub(super) struct Extended {
+    pub(super) path: Option<Vec<u8>>,
+    pub(super) link: Option<Vec<u8>>,
+    pub(super) size: Option<u64>,
+    pub(super) uid: Option<u64>,
+    pub(super) gid: Option<u64>,
+    pub(super) mtime: Option<(i64, u32)>,
+    pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(super) sparse_parts: Vec<(u64, u64)>,
+    pub(super) sparse_offset: Option<u64>,
+    pub(super) sparse_map: bool,
+    pub(super) sparse_in_data: bool,
+    pub(super) sparse_name: Option<Vec<u8>>,
+    pub(super) sparse_size: Option<u64>,
+}
+
+impl Extended {
+    /// Takes over what another one says, which has the last word.
+    ///
+    /// # Errors
+    /// It is malformed.
+    pub(super) fn read(&mut self, bytes: &[u8]) -> Result<()> {
+        for (key, value) in pax::records(bytes)? {
+            let number = || {
+                let key = String::from_utf8_lossy(key);
+                pax::decimal(value).ok_or_else(|| bad(format!("the PAX value of {key} is no number")))
+            };
+            // An empty value takes back what was said before.
+            let bytes = (!value.is_empty()).then(|| value.to_vec());
+            match key {
+                b"path" => self.path = bytes,
+                b"linkpath" => self.link = bytes,
+                b"size" => self.size = if value.is_empty() { None } else { Some(number()?) },
+                b"uid" => self.uid = if value.is_empty() { None } else { Some(number()?) },
+                b"gid" => self.gid = if value.is_empty() { None } else { Some(number()?) },
+                b"mtime" => {
+                    self.mtime = match bytes {
+                        None => None,
+                        Some(text) => Some(pax::time(&text).ok_or_else(|| bad("the PAX value of mtime is no time"))?),
+                    }
+                }
+                b"GNU.sparse.major" => self.sparse_in_data = value == b"1",
+                b"GNU.sparse.name" => self.sparse_name = bytes,
+                b"GNU.sparse.size" | b"GNU.sparse.realsize" => self.sparse_size = Some(number()?),
+                b"GNU.sparse.numblocks" => self.sparse_map = true,
+                b"GNU.sparse.offset" => self.sparse_offset = Some(number()?),
+                b"GNU.sparse.numbytes" => {
+                    let offset = self.sparse_offset.take().ok_or_else(|| bad("a malformed sparse file"))?;
+                    self.sparse_parts.push((offset, number()?));
+                }
+                b"GNU.sparse.map" => {
+                    self.sparse_map = true;
+                    let numbers: Option<Vec<u64>> = match value {
+                        [] => Some(Vec::new()),
+                        value => value.split(|byte| *byte == b',').map(pax::decimal).collect(),
+                    };
+                    let numbers = numbers.filter(|numbers| numbers.len() % 2 == 0);
+                    let numbers = numbers.ok_or_else(|| bad("a malformed sparse file"))?;
+                    self.sparse_parts = numbers.chunks(2).map(|pair| (pair[0], pair[1])).collect();
+                }
+                key => {
+                    if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
+                        self.xattrs.retain(|(other, _)| other != name);
+                        self.xattrs.push((name.to_vec(), value.to_vec()));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A name that ends at a zero byte, if there is one.
+pub(super) fn text(mut bytes: Vec<u8>) -> Vec<u8> {
+    if let Some(end) = bytes.iter().position(|byte| *byte == 0) {
+        bytes.truncate(end);
+    }
+    bytes
+}

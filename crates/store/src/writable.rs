@@ -1,0 +1,229 @@
+//! Where containers on images write: `containers/ID` in the store, a directory for each, thrown away with it.
+//!
+//! Its supervisor holds the directory locked. One that nobody holds was left by a supervisor that died, and is removed by
+//! the next nsrs command. What lies in it belongs to ids of the container: an ordinary user removes it inside of a user
+//! namespace, so it is always done by a child, which nobody waits for.
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use nix::sched::{CloneFlags, setns};
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::Pid;
+
+use super::identity;
+use nsrs_base::error::{At, Error, Result};
+use nsrs_base::host::Host;
+use nsrs_base::sys::clone::{Side, clone3};
+use nsrs_base::sys::fds::close_others;
+use nsrs_base::sys::process::{exit_now, leave_caller};
+use nsrs_base::tree::remove::remove;
+
+const FOLDER: &str = "containers";
+
+/// The directory of one container, ours as long as this is held.
+#[derive(Debug)]
+pub struct Changes {
+    /// Where it is.
+    pub path: PathBuf,
+    lock: File,
+    /// The container's user namespace, if it has one of its own: in it the owners of the files are known.
+    user_namespace: Option<OwnedFd>,
+}
+
+impl Changes {
+    /// Makes the directory of a container.
+    ///
+    /// # Errors
+    /// The disk is full, or refuses.
+    pub fn make(store: &Path, id: &str) -> Result<Changes> {
+        let step = "make the container's directory";
+        let folder = store.join(FOLDER);
+        let mut builder = fs::DirBuilder::new();
+        builder.mode(0o700);
+        let failed = |path: &Path, error: &std::io::Error| {
+            let hint = match error.kind() {
+                ErrorKind::ReadOnlyFilesystem | ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                    "--rootfs-tmpfs keeps in memory what the container changes"
+                }
+                _ => "",
+            };
+            Error::os(step, path.display().to_string(), error).hint(hint)
+        };
+        // Another nsrs that collects may find it before it is locked, and remove it: then it is made by another name.
+        let mut name = id.to_owned();
+        loop {
+            let path = folder.join(&name);
+            match builder.create(&path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => match builder.create(&folder) {
+                    Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(failed(&folder, &error)),
+                    _ => continue,
+                },
+                other => other.map_err(|error| failed(&path, &error))?,
+            }
+            name.push('+');
+            let lock = match File::open(&path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                other => other.at(step, path.display())?,
+            };
+            let locked = flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
+            let same = |meta: fs::Metadata| lock.metadata().is_ok_and(|own| own.ino() == meta.ino());
+            if locked && fs::metadata(&path).is_ok_and(same) {
+                return Ok(Changes { path, lock, user_namespace: None });
+            }
+        }
+    }
+
+    /// Takes hold of the user namespace of the container, while its first process lives.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn belong_to(&mut self, pid: Pid) -> Result<()> {
+        let path = format!("/proc/{}/ns/user", pid.as_raw_nonzero());
+        self.user_namespace = Some(File::open(&path).at("hold the user namespace", path)?.into());
+        Ok(())
+    }
+}
+
+/// Has children remove directories, which nobody waits for. They are to be reaped; where there could be none, the next
+/// command removes what is left.
+pub fn remove_later(all: Vec<Changes>) -> Vec<Pid> {
+    // In a user namespace one can get, but not out of it again: each of these takes a child of its own.
+    let (own, shared): (Vec<Changes>, Vec<Changes>) =
+        all.into_iter().partition(|changes| changes.user_namespace.is_some());
+    let mut children = Vec::new();
+    for changes in own {
+        children.extend(in_child(&[changes.lock.as_fd()], changes.user_namespace.as_ref(), || {
+            remove_all([&changes.path]);
+        }));
+    }
+    if !shared.is_empty() {
+        let locks: Vec<_> = shared.iter().map(|changes| changes.lock.as_fd()).collect();
+        children.extend(in_child(&locks, None, || remove_all(shared.iter().map(|changes| &changes.path))));
+    }
+    children
+}
+
+fn remove_all<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) {
+    for path in paths {
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { continue };
+        let Ok(folder) = File::open(folder) else { continue };
+        if let Ok(name) = CString::new(name.as_bytes()) {
+            // What fails here is found by the next nsrs command.
+            let _ = remove(&folder, &name);
+        }
+    }
+}
+
+/// Does something in a child that holds nothing of ours but these, in this user namespace.
+fn in_child(locks: &[BorrowedFd<'_>], user_namespace: Option<&OwnedFd>, act: impl FnOnce()) -> Option<Pid> {
+    match clone3(0) {
+        Ok(Side::Parent(pid, _)) => Some(pid),
+        Ok(Side::Child) => {
+            leave_caller();
+            let kept: Vec<_> = locks.iter().copied().chain(user_namespace.map(AsFd::as_fd)).collect();
+            let entered = user_namespace.map(|user| setns(user, CloneFlags::CLONE_NEWUSER));
+            if close_others(&kept).is_ok() && entered.is_none_or(|entered| entered.is_ok()) {
+                act();
+            }
+            exit_now(0)
+        }
+        Err(_) => None,
+    }
+}
+
+/// Has a child remove the directories of supervisors that died. Returns the child, if there was something to do.
+///
+/// # Errors
+/// The directories can't be listed.
+pub fn collect(store: &Path, host: &Host) -> Result<Option<Pid>> {
+    let folder = store.join(FOLDER);
+    let entries = match fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        // Where we can't look we have left nothing: HOME is another user's, as with setpriv(1).
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => return Ok(None),
+        Err(error) => {
+            return Err(Error::os("list the directories of containers", folder.display().to_string(), &error));
+        }
+    };
+    let mut left: Vec<(PathBuf, File)> = Vec::new();
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let Ok(lock) = File::open(&path) else { continue };
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            left.push((path, lock));
+        }
+    }
+    if left.is_empty() {
+        return Ok(None);
+    }
+    let (paths, locks): (Vec<PathBuf>, Vec<File>) = left.into_iter().unzip();
+    let held: Vec<_> = locks.iter().map(AsFd::as_fd).collect();
+    Ok(in_child(&held, None, || {
+        if identity::enter(host).is_ok() {
+            remove_all(&paths);
+        }
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// Not a test of its own: what happens in a store that can only be read.
+    #[test]
+    fn makes_a_directory_where_nothing_can_be_made() {
+        let Some(store) = std::env::var_os("NSRS_TEST_READ_ONLY") else { return };
+        println!("{:?}", Changes::make(Path::new(&store), "id").unwrap_err());
+    }
+
+    #[test]
+    fn a_directory_is_made_beside_one_who_collects_all_that_nobody_holds() {
+        let store = std::env::temp_dir().join(format!("nsrs-collected-{}", std::process::id()));
+        let folder = store.join(FOLDER);
+        fs::create_dir_all(&folder).unwrap();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        let collect = || {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                for path in fs::read_dir(&folder).unwrap().flatten().map(|entry| entry.path()) {
+                    let Ok(lock) = File::open(&path) else { continue };
+                    if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                        let _ = fs::remove_dir(&path);
+                    }
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(collect);
+            }
+            let made = |number: i32| Changes::make(&store, &number.to_string()).map(|made| made.path.is_dir());
+            let failed: Vec<_> = (0..3000).map(made).filter(|made| !matches!(made, Ok(true))).collect();
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(failed.is_empty(), "{failed:?}");
+        });
+        fs::remove_dir_all(&store).unwrap();
+    }
+
+    #[test]
+    fn where_no_directory_can_be_made_it_is_said_what_works() {
+        let store = std::env::temp_dir().join(format!("nsrs-changes-{}", std::process::id()));
+        fs::create_dir_all(&store).unwrap();
+        let script = format!(
+            "mount -t tmpfs -o ro tmpfs '{0}' && NSRS_TEST_READ_ONLY='{0}' exec '{1}' --exact writable::tests::makes_a_directory_where_nothing_can_be_made --nocapture",
+            store.display(),
+            std::env::current_exe().unwrap().display()
+        );
+        let unshare: &[&str] = if rustix::process::geteuid().is_root() { &["-m"] } else { &["-Urm"] };
+        let output = Command::new("unshare").args(unshare).args(["sh", "-c", &script]).output().unwrap();
+        fs::remove_dir(&store).unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("--rootfs-tmpfs") && text.contains("30"), "{text}{output:?}");
+    }
+}
