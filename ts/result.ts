@@ -12,7 +12,7 @@ export interface Change {
   type: 'file' | 'directory' | 'link' | 'fifo' | 'socket' | 'device' | 'unknown'
   /** Of what was modified, in what. */
   differs?: ('type' | 'content' | 'mode' | 'owner' | 'xattrs' | 'links')[]
-  /** How many other names (hard links) the modified file has, which keep what they hold. */
+  /** How many other names (hard links) the modified file has, which keep their content. */
   otherNames?: number
   /** Why it could give somebody more rights than the command had; `nsrs apply` brings such a file only when told to. */
   hazards?: ('set-user-id' | 'set-group-id' | 'capabilities' | 'device')[]

@@ -145,7 +145,7 @@ asEach('no mount lets the command write to what says of which tree its changes a
   for (const mount of [`${place.dir}:/all`, `${place.dir}/kept:/kept`, `${place.dir}/link:/all`]) {
     const { code, stderr } = await place.run(['--upper', '../kept', '-v', mount, 'true'], { cwd: dir })
     t.is(code, 125)
-    t.regex(stderr, /could write to it by a mount/)
+    t.regex(stderr, /could write to it through a mount/)
   }
   const readOnly = await place.run(['--upper', '../kept', '-v', `${place.dir}/kept:/kept:ro`, 'true'], { cwd: dir })
   t.is(readOnly.code, 0, readOnly.stderr)
@@ -181,7 +181,7 @@ unless(
     const apply = () => exec(process.execPath, [cli, 'apply', '--yes', join(place.dir, 'kept')])
     const { code, stderr } = await apply()
     t.is(code, 125)
-    t.regex(stderr, /it belongs to the user \d+.*\n.*chown 0/)
+    t.regex(stderr, /owned by user \d+.*\n.*chown 0/)
     t.deepEqual(readdirSync(dir), [])
     for (const path of ['kept', 'kept/changes.json']) chownSync(join(place.dir, path), 0, 0)
     t.is((await apply()).code, 0)

@@ -349,7 +349,7 @@ withImage(
     ])
     const applied = await place.nsrs(['apply', '--yes', 'kept'])
     t.is(applied.code, 125)
-    t.regex(applied.stderr, /of an image, whose layers stay as they are/)
+    t.regex(applied.stderr, /the layers of an image can.t be changed/)
     t.is(await good(t, run(place, 'app', 'sh', '-c', 'test -e /bin/cat && test ! -e /new && echo clean')), 'clean\n')
     await nothingIsLeft(t, place)
   },

@@ -1,18 +1,18 @@
-//! `nsrs apply`: shows kept changes, asks, and brings them into the real tree.
+//! `nsrs apply`: shows kept changes, asks, and applies them to the real tree.
 
 use std::io::{IsTerminal, Write, stderr, stdin, stdout};
 
 use nsrs_base::error::{At, Code, Error, Result, report};
-use nsrs_core::diff::apply::{Apply, Consent, list, reasons};
-use nsrs_core::diff::keep::{Kept, forget_bases, note_known, read};
-use nsrs_core::diff::{Change, Record, escaped, json, notes, raise_limit, text};
+use nsrs_core::diff::apply::{Apply, Consent, list};
+use nsrs_core::diff::changes_directory::ChangesDirectory;
+use nsrs_core::diff::text::{escaped, json, lines, warnings};
+use nsrs_core::diff::{Change, ChangesRecord, describe_hazards, raise_descriptor_limit};
 
-/// Something was not applied, or was not to be.
-const NOT_ALL: i32 = 1;
+/// Exit code if something was not applied, or the answer was no.
+const NOT_APPLIED: i32 = 1;
 
-/// What was asked for.
 #[derive(Default)]
-struct Wish {
+struct ApplyOptions {
     yes: bool,
     dry_run: bool,
     keep: bool,
@@ -21,111 +21,119 @@ struct Wish {
     consent: Consent,
 }
 
-fn wish(flags: &[&str]) -> Result<Wish> {
-    let mut wish = Wish::default();
-    for flag in flags {
-        match *flag {
-            "yes" => wish.yes = true,
-            "dry-run" => wish.dry_run = true,
-            "keep" => wish.keep = true,
-            "discard" => wish.discard = true,
-            "json" => wish.json = true,
-            "force" => wish.consent.force = true,
-            "privileged-files" => wish.consent.privileged = true,
-            _ => return Err(Error::new(Code::InvalidArgument, "apply the changes", "there is no such flag").on(*flag)),
+impl ApplyOptions {
+    fn parse(flags: &[&str]) -> Result<ApplyOptions> {
+        let mut options = ApplyOptions::default();
+        for flag in flags {
+            match *flag {
+                "yes" => options.yes = true,
+                "dry-run" => options.dry_run = true,
+                "keep" => options.keep = true,
+                "discard" => options.discard = true,
+                "json" => options.json = true,
+                "force" => options.consent.force = true,
+                "privileged-files" => options.consent.privileged = true,
+                _ => return Err(Error::new(Code::InvalidArgument, "apply the changes", "unknown flag").on(*flag)),
+            }
         }
+        Ok(options)
     }
-    Ok(wish)
 }
 
 /// Applies the changes kept in a directory, and returns the exit code.
 ///
 /// # Errors
-/// There are none, or they can't be read. What of them can't be applied is written out instead, each with its reason.
+/// There are no changes, or they can't be read. Changes that can't be applied are printed instead, each with its reason.
 pub fn run(directory: &str, flags: &[&str]) -> Result<i32> {
-    let wish = wish(flags)?;
-    raise_limit();
-    if wish.discard {
-        if let Some(other) = flags.iter().find(|flag| **flag != "discard" && **flag != "yes") {
-            return Err(Error::new(Code::InvalidArgument, "discard the changes", "nothing is applied, listed or kept")
-                .on(format!("--discard with --{other}")));
-        }
-        let kept = Kept::find_any(directory)?;
-        // Where there is no record any more there is nothing to go by.
-        let record = read(&kept.directory, directory).ok().flatten();
-        let errors = record.and_then(|record| clear(&kept, &record).ok()).unwrap_or_default();
-        say(&report(&errors));
-        discard(&kept, directory)?;
-        return Ok(if errors.is_empty() { 0 } else { NOT_ALL });
+    let options = ApplyOptions::parse(flags)?;
+    raise_descriptor_limit();
+    if options.discard {
+        return discard_only(directory, flags);
     }
-    let (kept, record) = Kept::find(directory)?;
+    let (kept, record) = ChangesDirectory::find(directory)?;
     let layers = kept.layers()?;
-    let listed = list(&layers, &record)?;
-    let changes = &listed.changes;
-    show(changes, &wish)?;
-    if wish.dry_run {
+    let listing = list(&layers, &record)?;
+    let changes = &listing.changes;
+    show(changes, &options)?;
+    if options.dry_run {
         return Ok(0);
     }
-    if !changes.is_empty() && !wish.yes && !ask(changes.len())? {
-        return Ok(NOT_ALL);
+    if !changes.is_empty() && !options.yes && !ask(changes.len())? {
+        return Ok(NOT_APPLIED);
     }
-    let mut apply = Apply::new(&layers, &record)?.after(&listed);
-    // Without the note a later apply could only take for changed what this one gave or took a name.
-    let _ = note_known(&kept, &record, apply.remember(changes));
-    let errors = apply.all(changes, wish.consent);
-    if errors.is_empty() && !wish.keep {
+    let mut apply = Apply::new(&layers, &record)?.with_leftovers_of(&listing);
+    // Without these a later apply would take for changed what this one gives or takes a name.
+    let _ = kept.add_linked_files(&record, apply.add_linked_files(changes));
+    let errors = apply.all(changes, options.consent);
+    if errors.is_empty() && !options.keep {
         // What is removed after that is the only other copy.
         apply.sync()?;
         return discard(&kept, directory).map(|()| 0);
     }
-    forget_bases(&kept, apply.brought())?;
+    kept.drop_baseline(apply.applied())?;
     if errors.is_empty() {
         return Ok(0);
     }
     let done = changes.len().saturating_sub(errors.len());
-    say(&report(&errors));
-    say(&format!("nsrs: {done} of {} changes applied; the others stay in {directory}\n", changes.len()));
-    Ok(NOT_ALL)
+    print_error(&report(&errors));
+    print_error(&format!("nsrs: {done} of {} changes applied; the others stay in {directory}\n", changes.len()));
+    Ok(NOT_APPLIED)
 }
 
-/// What people should know. That it can't be written is no reason to stop half-way.
-fn say(text: &str) {
+/// `--discard`: removes the changes, and what an interrupted apply left in the real tree.
+fn discard_only(directory: &str, flags: &[&str]) -> Result<i32> {
+    if let Some(other) = flags.iter().find(|flag| **flag != "discard" && **flag != "yes") {
+        return Err(Error::new(Code::InvalidArgument, "discard the changes", "can't be combined with --discard")
+            .on(format!("--{other}")));
+    }
+    let kept = ChangesDirectory::find_any(directory)?;
+    // Without a record nothing says where leftovers could be.
+    let record = kept.record().ok().flatten();
+    let errors = record.and_then(|record| remove_leftovers(&kept, &record).ok()).unwrap_or_default();
+    print_error(&report(&errors));
+    discard(&kept, directory)?;
+    Ok(if errors.is_empty() { 0 } else { NOT_APPLIED })
+}
+
+/// Prints to standard error. A failure to do so is no reason to stop half-way.
+fn print_error(text: &str) {
     let _ = stderr().write_all(text.as_bytes());
 }
 
-/// Removes what an apply that was ended has left in the real tree.
-fn clear(kept: &Kept, record: &Record) -> Result<Vec<Error>> {
+/// Removes what an interrupted apply has left in the real tree.
+fn remove_leftovers(kept: &ChangesDirectory, record: &ChangesRecord) -> Result<Vec<Error>> {
     let layers = kept.layers()?;
-    let listed = list(&layers, record)?;
-    Ok(Apply::new(&layers, record)?.after(&listed).clear())
+    let listing = list(&layers, record)?;
+    Ok(Apply::new(&layers, record)?.with_leftovers_of(&listing).remove_leftovers())
 }
 
-fn discard(kept: &Kept, directory: &str) -> Result<()> {
+fn discard(kept: &ChangesDirectory, directory: &str) -> Result<()> {
     let others = kept.discard()?;
     if !others.is_empty() {
         let directory = escaped(directory.as_bytes());
-        say(&format!("nsrs: {directory} stays: nsrs has not made what else is in it: {}\n", others.join(", ")));
+        print_error(&format!("nsrs: keeping {directory}: it also contains {}\n", others.join(", ")));
     }
     Ok(())
 }
 
-fn show(changes: &[Change], wish: &Wish) -> Result<()> {
-    let list = if wish.json { json(changes)? + "\n" } else { text(changes) };
+fn show(changes: &[Change], options: &ApplyOptions) -> Result<()> {
+    let list = if options.json { json(changes)? + "\n" } else { lines(changes) };
     stdout().write_all(list.as_bytes()).and_then(|()| stdout().flush()).at("write the list of changes", "")?;
     for change in changes.iter().filter(|change| !change.hazards.is_empty()) {
-        say(&format!("nsrs: warning: {} {}\n", escaped(&change.path), reasons(&change.hazards)));
+        let (path, why) = (escaped(&change.path), describe_hazards(&change.hazards));
+        print_error(&format!("nsrs: warning: {path} {why}\n"));
     }
-    say(&notes(changes));
+    print_error(&warnings(changes));
     Ok(())
 }
 
 fn ask(count: usize) -> Result<bool> {
+    let step = "ask whether to apply the changes";
     if !stdin().is_terminal() || !stderr().is_terminal() {
-        return Err(Error::new(Code::InvalidArgument, "ask whether to apply the changes", "there is no terminal")
+        return Err(Error::new(Code::InvalidArgument, step, "not a terminal")
             .hint("--yes applies them, --dry-run only shows them"));
     }
-    let step = "ask whether to apply the changes";
-    say(&format!("Apply {count} {} to the real tree? [y/N] ", if count == 1 { "change" } else { "changes" }));
+    print_error(&format!("Apply {count} {} to the real tree? [y/N] ", if count == 1 { "change" } else { "changes" }));
     let mut answer = String::new();
     stdin().read_line(&mut answer).at(step, "")?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))

@@ -1,4 +1,4 @@
-//! In what a file of a layer differs from the one below, and what of it gives rights.
+//! How a file of a layer differs from the one below it, and which of its attributes give rights.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -6,13 +6,14 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::{FileType, Mode, OFlags, Stat, openat, readlinkat};
 use rustix::io::Errno;
 
-use super::lower::Found;
-use super::open::Open;
-use super::{Differs, Hazard, Known};
+use super::access_guard::AccessGuard;
+use super::file_stamp::write_time;
+use super::lower_directory::LowerEntry;
+use super::{Difference, Hazard};
 use nsrs_base::tree::{Xattr, xattrs, xattrs_of};
 
-/// What of a file could give more rights than the command had.
-pub(super) fn hazards(parent: &Open, name: &[u8], stat: &Stat) -> rustix::io::Result<Vec<Hazard>> {
+/// What of a file could give its users more rights than the command had.
+pub(super) fn hazards(parent: &AccessGuard, name: &[u8], stat: &Stat) -> rustix::io::Result<Vec<Hazard>> {
     let mut hazards = Vec::new();
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => {
@@ -32,16 +33,21 @@ pub(super) fn hazards(parent: &Open, name: &[u8], stat: &Stat) -> rustix::io::Re
     Ok(hazards)
 }
 
-/// All in which they differ but their times. What can't be read counts as the same if size and time agree.
+/// All differences but those of times. A file below that can't be read counts as the same if size and write time agree.
 ///
 /// # Errors
 /// The file of the layer can't be read.
-pub(super) fn differs(upper: &Open, name: &[u8], stat: &Stat, below: &Found) -> rustix::io::Result<Vec<Differs>> {
+pub(super) fn differences(
+    upper: &AccessGuard,
+    name: &[u8],
+    stat: &Stat,
+    below: &LowerEntry,
+) -> rustix::io::Result<Vec<Difference>> {
     let (new, old) = (FileType::from_raw_mode(stat.st_mode), FileType::from_raw_mode(below.stat.st_mode));
     if new != old {
-        return Ok(vec![Differs::Type]);
+        return Ok(vec![Difference::Type]);
     }
-    let mut differs = Vec::new();
+    let mut differences = Vec::new();
     let content = match new {
         FileType::RegularFile => !same_content(upper, name, stat, below)?,
         FileType::Symlink => readlinkat(upper, name, Vec::new())? != readlinkat(&*below.parent, name, Vec::new())?,
@@ -49,35 +55,35 @@ pub(super) fn differs(upper: &Open, name: &[u8], stat: &Stat, below: &Found) -> 
         _ => false,
     };
     let found = [
-        (content, Differs::Content),
-        (stat.st_mode & 0o7777 != below.stat.st_mode & 0o7777, Differs::Mode),
-        ((stat.st_uid, stat.st_gid) != (below.stat.st_uid, below.stat.st_gid), Differs::Owner),
-        (attributes(upper, name, stat)? != xattrs(&*below.parent, name)?, Differs::Xattrs),
+        (content, Difference::Content),
+        (stat.st_mode & 0o7777 != below.stat.st_mode & 0o7777, Difference::Mode),
+        ((stat.st_uid, stat.st_gid) != (below.stat.st_uid, below.stat.st_gid), Difference::Owner),
+        (attributes(upper, name, stat)? != xattrs(&*below.parent, name)?, Difference::Xattrs),
     ];
-    differs.extend(found.into_iter().filter(|(does, _)| *does).map(|(_, what)| what));
-    Ok(differs)
+    differences.extend(found.into_iter().filter(|(differs, _)| *differs).map(|(_, difference)| difference));
+    Ok(differences)
 }
 
-/// The extended attributes of a name in the layer, also if its owner has closed it to himself: those of users can be read by
-/// whom the content can. The real one isn't opened for that, which would change its time; what it has besides is unknown then,
-/// and what the layer's has counts as new.
-fn attributes(upper: &Open, name: &[u8], stat: &Stat) -> rustix::io::Result<Vec<Xattr>> {
-    let closed = stat.st_mode & 0o400 == 0 && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-    match closed.then(|| Open::file(upper, name)) {
+/// The extended attributes of a name in the layer, also if its owner may not read it: attributes of users can be read by
+/// who can read the content. The real file isn't opened for that, which would alter its change time; its attributes are
+/// unknown then, and those of the layer's file count as new.
+fn attributes(upper: &AccessGuard, name: &[u8], stat: &Stat) -> rustix::io::Result<Vec<Xattr>> {
+    let unreadable = stat.st_mode & 0o400 == 0 && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    match unreadable.then(|| AccessGuard::file(upper, name)) {
         Some(Ok(file)) => xattrs_of(&file),
         _ => xattrs(upper, name),
     }
 }
 
-fn same_content(upper: &Open, name: &[u8], stat: &Stat, below: &Found) -> rustix::io::Result<bool> {
+fn same_content(upper: &AccessGuard, name: &[u8], stat: &Stat, below: &LowerEntry) -> rustix::io::Result<bool> {
     if stat.st_size != below.stat.st_size {
         return Ok(false);
     }
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let new = Open::file(upper, name)?.read()?;
+    let new = AccessGuard::file(upper, name)?.read()?;
     let old = match openat(&*below.parent, name, flags, Mode::empty()) {
-        // An apply gives a file its time, and so does a copy for the layer.
-        Err(Errno::ACCESS) => return Ok(Known::of(stat).written == Known::of(&below.stat).written),
+        // Both an apply and the copy into the layer keep the write time.
+        Err(Errno::ACCESS) => return Ok(write_time(stat) == write_time(&below.stat)),
         other => File::from(other?),
     };
     let mut buffers = [vec![0; 128 * 1024], vec![0; 128 * 1024]];

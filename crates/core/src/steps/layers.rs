@@ -9,8 +9,9 @@ use rustix::time::{ClockId, clock_gettime};
 use super::Inputs;
 use super::channel::{Channel, FromChild};
 use super::scratch::Scratch;
+use crate::diff::changes_directory::{is_same_directory, open_layers};
 use crate::diff::collect::hand_over;
-use crate::diff::{Record, keep};
+use crate::diff::{ChangesRecord, record, record_file};
 use crate::plan::Plan;
 use crate::plan::root::Root;
 use nsrs_base::error::{At, Code, Error, Result};
@@ -20,7 +21,7 @@ use nsrs_base::host::tree::unescape;
 pub struct Kept {
     path: String,
     /// What an earlier container has noted.
-    earlier: Option<Record>,
+    earlier: Option<ChangesRecord>,
     /// For the next record: what the container's root can't open any more it can still write to.
     draft: File,
     /// The directory of the layers in it.
@@ -35,13 +36,13 @@ pub fn open_kept(path: &str, prepared: &OwnedFd) -> Result<Kept> {
     let step = "open the directory for changes";
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = rustix::fs::open(path, flags, Mode::empty()).at(step, path)?;
-    if !keep::same(&directory, prepared) {
+    if !is_same_directory(&directory, prepared) {
         return Err(Error::new(Code::SetupFailed, step, "it was exchanged meanwhile").on(path));
     }
     // Not for reading: it may belong to the container's root, whose ids aren't mapped yet.
-    let layers = keep::layers(&directory, OFlags::PATH).at(step, path)?;
-    let earlier = keep::read(&directory, path)?;
-    let draft = keep::draft(&directory).at(step, path)?;
+    let layers = open_layers(&directory, OFlags::PATH).at(step, path)?;
+    let earlier = record_file::read_record(&directory, path)?;
+    let draft = record_file::create_draft(&directory).at(step, path)?;
     Ok(Kept { path: path.to_owned(), earlier, draft, layers })
 }
 
@@ -67,22 +68,22 @@ pub fn tell(plan: &Plan, scratch: &Scratch, kept: Option<Kept>, proc: &OwnedFd, 
     // The clock that files are stamped by, which is late at times.
     let now = clock_gettime(ClockId::RealtimeCoarse);
     let began = now.tv_sec * 1_000_000_000 + now.tv_nsec;
-    let mut record = Record {
-        format: keep::FORMAT,
+    let mut record = ChangesRecord {
+        format: record::FORMAT,
         since: began,
         began,
         layers: layers.to_vec(),
         mount_points: mount_points(proc)?,
         made: made(plan),
-        bases: Vec::new(),
-        known: Vec::new(),
+        baseline: Vec::new(),
+        linked_files: Vec::new(),
     };
     if let Some(Kept { path, earlier, draft, .. }) = kept {
         if let Some(earlier) = earlier {
-            keep::go_on(&mut record, earlier, &path)?;
+            record.continue_from(earlier, &path)?;
         }
-        // The supervisor settles it.
-        keep::fill(&draft, &path, &record)?;
+        // The supervisor commits it.
+        record_file::write_draft(&draft, &path, &record)?;
     }
     let memory = hand_over(&record)?;
     let mut fds = vec![directory.as_fd(), memory.as_fd()];

@@ -13,7 +13,7 @@ use rustix::process::fchdir;
 
 use super::host_split::split_mode;
 use super::mount_api::{Draft, attach, clone_tree, make_read_only, tmpfs};
-use crate::diff::Layer;
+use crate::diff::UpperLayer;
 use crate::plan::Plan;
 use crate::plan::mount::Source;
 use crate::plan::root::Root;
@@ -57,7 +57,7 @@ pub fn open_disk(path: &Path) -> Result<OwnedFd> {
 pub struct Scratch {
     tree: OwnedFd,
     layers: OwnedFd,
-    made: Vec<Layer>,
+    made: Vec<UpperLayer>,
     in_user_namespace: bool,
     /// The layers will be read: what overlayfs would note in other ways than as files it is told not to.
     read_later: bool,
@@ -248,7 +248,7 @@ impl Scratch {
         let &Over { path, user_xattrs, is_image, .. } = over;
         let upper = format!("{}/upper", self.made.len());
         let stat = statat(&self.layers, upper, AtFlags::SYMLINK_NOFOLLOW).at("make a writable layer", path)?;
-        self.made.push(Layer {
+        self.made.push(UpperLayer {
             path: path.to_owned(),
             lowers,
             user_xattrs,
@@ -272,7 +272,7 @@ impl Scratch {
 
     /// The layers that were made, and their directory.
     #[must_use]
-    pub fn made(&self) -> (&[Layer], &OwnedFd) {
+    pub fn made(&self) -> (&[UpperLayer], &OwnedFd) {
         (&self.made, &self.layers)
     }
 

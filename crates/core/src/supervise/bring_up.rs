@@ -12,7 +12,7 @@ use super::launch::{self, Files, Launched};
 use super::protocol::Report;
 use super::token::{Source, Token};
 use super::user_network::UserNetwork;
-use crate::diff::keep::Kept;
+use crate::diff::changes_directory::ChangesDirectory;
 use crate::net::pasta::Pasta;
 use crate::net::ports;
 use crate::plan::namespace::Kind;
@@ -49,8 +49,9 @@ impl Engine {
         let state = self.ground()?.state.clone();
         let wire = self.wiring.reserve(&plan, &state)?;
         let upper = plan.changes.as_ref().and_then(|changes| changes.upper.as_deref());
-        let kept = upper.map(|path| Kept::prepare(path, &plan)).transpose()?;
-        let hold = |kept: &Kept| kept.directory.try_clone().at("hold the directory for changes", &kept.path);
+        let kept = upper.map(|path| ChangesDirectory::prepare(path, &plan)).transpose()?;
+        let hold =
+            |kept: &ChangesDirectory| kept.directory.try_clone().at("hold the directory for changes", &kept.path);
         let held = kept.as_ref().map(hold).transpose()?;
         let program = self.program.try_clone().at("hold the executable", "")?;
         let (addresses, etc) = (wire.addresses.clone(), wire.files.clone());

@@ -13,8 +13,8 @@ use super::signals::{Delivery, delivery};
 use super::spare::Waiting;
 use super::user_network::UserNetwork;
 use super::wiring::Wire;
-use crate::diff::collect::{Collector, Layers};
-use crate::diff::keep::Kept;
+use crate::diff::changes_directory::ChangesDirectory;
+use crate::diff::collect::{Collector, ContainerLayers};
 use crate::plan::Plan;
 use crate::plan::namespace::Kind;
 use crate::plan::network::Network;
@@ -84,9 +84,9 @@ pub struct Container {
     /// Its mount namespace, held so that its end is told before the kernel takes the mounts down.
     pub mounts: Option<OwnedFd>,
     /// Its writable layers, where its changes are wanted.
-    pub layers: Option<Layers>,
+    pub layers: Option<ContainerLayers>,
     /// Where the changes are kept; the lock on it.
-    pub kept: Option<Kept>,
+    pub kept: Option<ChangesDirectory>,
     /// Its layers have been looked through after its end, or are being.
     pub looked_through: bool,
     /// What lists its changes, after its end.

@@ -11,8 +11,7 @@ use super::engine::Engine;
 use super::launch;
 use super::protocol::{Event, Exit};
 use super::token::{Source, Token};
-use crate::diff::collect::{Collected, Collector, Layers};
-use crate::diff::keep;
+use crate::diff::collect::{Collected, Collector, ContainerLayers};
 use crate::steps::channel::{FromChild, ToChild};
 use nsrs_base::error::{At, Code, Error};
 use nsrs_base::sys::wait::{Status, Usage, reap};
@@ -74,10 +73,10 @@ impl Engine {
             FromChild::Layers => {
                 let mut fds = fds.into_iter();
                 if let (Some(directory), Some(record)) = (fds.next(), fds.next()) {
-                    container.layers = Some(Layers { directory, record, user_namespace: fds.next() });
+                    container.layers = Some(ContainerLayers { directory, record, user_namespace: fds.next() });
                 }
                 if let Some(kept) = &container.kept
-                    && let Err(error) = keep::settle(&kept.directory, &kept.path)
+                    && let Err(error) = kept.commit_draft()
                 {
                     self.give_up(key, error);
                 }
@@ -222,8 +221,8 @@ impl Engine {
             ended => ended.ok().flatten().map(|(status, _)| status),
         };
         let _ = epoll::delete(&self.epoll, &collector.pidfd);
-        let collected = collector.finish(status == Some(Status::Exited(0))).and_then(|Collected { list, bases }| {
-            container.kept.as_ref().map_or(Ok(()), |kept| keep::note_bases(kept, bases)).map(|()| list)
+        let collected = collector.finish(status == Some(Status::Exited(0))).and_then(|Collected { list, baseline }| {
+            container.kept.as_ref().map_or(Ok(()), |kept| kept.add_baseline(baseline)).map(|()| list)
         });
         match collected {
             Ok(list) => container.listing = list,

@@ -4,18 +4,18 @@ use super::*;
 
 #[test]
 fn attributes_of_a_file_that_is_closed_to_its_owner_are_brought() {
-    let Some(ground) = Ground::new("closed-xattrs") else { return };
-    for directory in [ground.lower(), ground.upper()] {
+    let Some(fixture) = OverlayFixture::new("closed-xattrs") else { return };
+    for directory in [fixture.lower(), fixture.upper()] {
         fs::write(directory.join("file"), "").unwrap();
         set_mode(&directory.join("file"), 0);
     }
     let flags = rustix::fs::XattrFlags::empty();
-    rustix::fs::setxattr(ground.upper().join("file"), "user.nsrs", b"new", flags).unwrap();
-    give_all(&ground);
-    as_user(|| assert_eq!(ground.apply(Consent::default()), []));
+    rustix::fs::setxattr(fixture.upper().join("file"), "user.nsrs", b"new", flags).unwrap();
+    give_all(&fixture);
+    as_user(|| assert_eq!(fixture.apply(Consent::default()), []));
     let mut value = [0; 8];
-    let count = rustix::fs::getxattr(ground.lower().join("file"), "user.nsrs", &mut value).unwrap();
-    assert_eq!((&value[..count], mode(&ground.lower().join("file"))), (&b"new"[..], 0));
+    let count = rustix::fs::getxattr(fixture.lower().join("file"), "user.nsrs", &mut value).unwrap();
+    assert_eq!((&value[..count], mode(&fixture.lower().join("file"))), (&b"new"[..], 0));
 }
 
 /// An access list in its binary form (acl(5)): the owner, this user, the group, the mask and others.
@@ -30,19 +30,19 @@ fn access_list(user: u32, rights: u16) -> Vec<u8> {
 
 #[test]
 fn nothing_takes_over_the_access_list_of_the_directory_that_it_is_brought_into() {
-    let Some(ground) = Ground::new("lists") else { return };
+    let Some(fixture) = OverlayFixture::new("lists") else { return };
     for name in ["shared", "private", "closed"] {
-        fs::create_dir(ground.lower().join(name)).unwrap();
-        set_mode(&ground.lower().join(name), 0o755);
+        fs::create_dir(fixture.lower().join(name)).unwrap();
+        set_mode(&fixture.lower().join(name), 0o755);
     }
     let set = |path: &Path, key: &str, user: u32| {
         rustix::fs::setxattr(path, key, &access_list(user, 7), rustix::fs::XattrFlags::empty())
     };
-    if set(&ground.lower().join("shared"), "system.posix_acl_default", 1001).is_err() {
+    if set(&fixture.lower().join("shared"), "system.posix_acl_default", 1001).is_err() {
         return;
     }
-    set(&ground.lower().join("closed"), "system.posix_acl_access", 1002).unwrap();
-    ground.change(|merged| {
+    set(&fixture.lower().join("closed"), "system.posix_acl_access", 1002).unwrap();
+    fixture.change(|merged| {
         fs::write(merged.join("private/file"), "secret").unwrap();
         set_mode(&merged.join("private/file"), 0o640);
         fs::create_dir(merged.join("private/dir")).unwrap();
@@ -64,15 +64,15 @@ fn nothing_takes_over_the_access_list_of_the_directory_that_it_is_brought_into()
         rustix::fs::removexattr(merged.join("closed"), "system.posix_acl_access").unwrap();
         set_mode(&merged.join("closed"), 0o750);
     });
-    assert_eq!(ground.apply(Consent { force: true, privileged: false }), []);
+    assert_eq!(fixture.apply(Consent { force: true, privileged: false }), []);
     let list = |path: &str| {
         let mut value = vec![0_u8; 256];
-        rustix::fs::getxattr(ground.lower().join(path), "system.posix_acl_access", &mut value[..]).ok()
+        rustix::fs::getxattr(fixture.lower().join(path), "system.posix_acl_access", &mut value[..]).ok()
     };
     for path in ["shared/file", "shared/dir", "shared/dir/in", "shared/fifo", "closed"] {
         assert_eq!(list(path), None, "{path}");
     }
     assert!(list("shared/own").is_some(), "what the command's file had itself stays");
-    assert_eq!(mode(&ground.lower().join("shared/file")), 0o640);
-    assert_eq!(text(&ground.list()), "");
+    assert_eq!(mode(&fixture.lower().join("shared/file")), 0o640);
+    assert_eq!(lines(&fixture.list()), "");
 }

@@ -1,10 +1,10 @@
 mod attributes;
-mod ended;
+mod changes_directory;
+mod conflict;
+mod hard_links;
 mod hostile;
-mod kept;
-mod links;
+mod interrupted;
 mod list;
-mod meanwhile;
 mod owners;
 
 use std::fs;
@@ -13,30 +13,33 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::apply::{self, Apply, Consent};
-use super::keep::{self, Kept};
+use super::baseline::BaselineEntry;
+use super::changes_directory::ChangesDirectory;
+use super::text::{json, lines, warnings};
+use super::walk::list_changes;
 use super::*;
 use nsrs_base::error::Code;
 use nsrs_base::tree::remove::remove;
 
 /// A layer over a directory, with a real overlay that shows both; needs root.
-pub(super) struct Ground(pub(super) PathBuf);
+pub(super) struct OverlayFixture(pub(super) PathBuf);
 
-impl Ground {
-    pub(super) fn new(name: &str) -> Option<Ground> {
+impl OverlayFixture {
+    pub(super) fn new(name: &str) -> Option<OverlayFixture> {
         if !rustix::process::geteuid().is_root() {
             return None;
         }
         let dir = std::env::temp_dir().join(format!("nsrs-changes-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&dir);
-        raise_limit();
+        raise_descriptor_limit();
         for sub in ["lower", "merged", "layers/0/upper", "layers/0/work"] {
             fs::create_dir_all(dir.join(sub)).unwrap();
         }
-        Some(Ground(dir))
+        Some(OverlayFixture(dir))
     }
 
     pub(super) fn lower(&self) -> PathBuf {
@@ -66,17 +69,18 @@ impl Ground {
         }
     }
 
-    pub(super) fn record(&self) -> Record {
+    pub(super) fn record(&self) -> ChangesRecord {
         let lowers = vec![self.lower().display().to_string()];
-        let layer = Layer { path: "/".into(), lowers, user_xattrs: false, plain: false, is_image: false, mode: 0o755 };
-        Record { since: i64::MAX, layers: vec![layer], ..Record::default() }
+        let layer =
+            UpperLayer { path: "/".into(), lowers, user_xattrs: false, plain: false, is_image: false, mode: 0o755 };
+        ChangesRecord { since: i64::MAX, layers: vec![layer], ..ChangesRecord::default() }
     }
 
     /// The record with what is below at this moment, which a command has seen.
-    pub(super) fn noted(&self) -> Record {
-        let record = Record { began: i64::MAX, ..self.record() };
-        let bases = walk::bases(self.layers(), &record).unwrap();
-        Record { since: 0, bases, ..self.record() }
+    pub(super) fn noted(&self) -> ChangesRecord {
+        let record = ChangesRecord { began: i64::MAX, ..self.record() };
+        let baseline = walk::read_baseline(self.layers(), &record).unwrap();
+        ChangesRecord { since: 0, baseline, ..self.record() }
     }
 
     pub(super) fn layers(&self) -> OwnedFd {
@@ -84,22 +88,22 @@ impl Ground {
     }
 
     pub(super) fn list(&self) -> Vec<Change> {
-        walk(self.layers(), &self.record()).unwrap()
+        list_changes(self.layers(), &self.record()).unwrap().changes
     }
 
     pub(super) fn apply(&self, consent: Consent) -> Vec<nsrs_base::error::Error> {
         self.apply_record(&self.record(), consent)
     }
 
-    pub(super) fn apply_record(&self, record: &Record, consent: Consent) -> Vec<nsrs_base::error::Error> {
+    pub(super) fn apply_record(&self, record: &ChangesRecord, consent: Consent) -> Vec<nsrs_base::error::Error> {
         let changes = apply::list(self.layers(), record).unwrap().changes;
         let mut apply = Apply::new(self.layers(), record).unwrap();
-        apply.remember(&changes);
+        apply.add_linked_files(&changes);
         apply.all(&changes, consent)
     }
 }
 
-impl Drop for Ground {
+impl Drop for OverlayFixture {
     fn drop(&mut self) {
         // However deep it is.
         let parent = rustix::fs::open(std::env::temp_dir(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
@@ -108,8 +112,8 @@ impl Drop for Ground {
     }
 }
 
-fn tree(ground: &Ground) {
-    let lower = ground.lower();
+fn tree(fixture: &OverlayFixture) {
+    let lower = fixture.lower();
     for dir in ["src/deep", "gone/x", "again", "kept"] {
         fs::create_dir_all(lower.join(dir)).unwrap();
     }
@@ -138,12 +142,12 @@ fn commands(merged: &Path) {
 
 #[test]
 fn what_was_applied_is_what_the_command_saw() {
-    let Some(ground) = Ground::new("apply") else { return };
-    tree(&ground);
-    ground.change(commands);
-    assert_eq!(ground.apply(Consent::default()), []);
-    assert_eq!(text(&ground.list()), "", "nothing is left to apply");
-    let lower = ground.lower();
+    let Some(fixture) = OverlayFixture::new("apply") else { return };
+    tree(&fixture);
+    fixture.change(commands);
+    assert_eq!(fixture.apply(Consent::default()), []);
+    assert_eq!(lines(&fixture.list()), "", "nothing is left to apply");
+    let lower = fixture.lower();
     assert_eq!(fs::read_to_string(lower.join("again/both")).unwrap(), "other");
     assert!(!lower.join("gone").exists() && lower.join("link").is_dir());
     let (new, other) = (fs::metadata(lower.join("kept/new")).unwrap(), fs::metadata(lower.join("kept/other")).unwrap());
@@ -175,14 +179,14 @@ fn now() -> i64 {
 }
 
 /// A directory of kept changes of nothing.
-fn kept(ground: &Ground) -> PathBuf {
-    let dir = ground.0.join("kept");
+fn kept(fixture: &OverlayFixture) -> PathBuf {
+    let dir = fixture.0.join("kept");
     fs::create_dir(&dir).unwrap();
     set_mode(&dir, 0o700);
     fs::create_dir(dir.join("layers")).unwrap();
-    let draft = keep::draft(fs::File::open(&dir).unwrap()).unwrap();
-    keep::fill(&draft, "kept", &Record { format: keep::FORMAT, ..ground.record() }).unwrap();
-    keep::settle(fs::File::open(&dir).unwrap(), "kept").unwrap();
+    let draft = record_file::create_draft(fs::File::open(&dir).unwrap()).unwrap();
+    record_file::write_draft(&draft, "kept", &ChangesRecord { format: record::FORMAT, ..fixture.record() }).unwrap();
+    record_file::commit_draft(fs::File::open(&dir).unwrap(), "kept").unwrap();
     dir
 }
 
@@ -190,9 +194,9 @@ fn kept(ground: &Ground) -> PathBuf {
 const USER: u32 = 65_533;
 
 /// Gives everything to an ordinary user.
-fn give_all(ground: &Ground) {
+fn give_all(fixture: &OverlayFixture) {
     let owner = format!("{USER}:{USER}");
-    assert!(std::process::Command::new("chown").arg("-R").arg(owner).arg(&ground.0).status().unwrap().success());
+    assert!(std::process::Command::new("chown").arg("-R").arg(owner).arg(&fixture.0).status().unwrap().success());
 }
 
 /// Runs a part as an ordinary user: in a process of its own, for all threads of one have the same user.

@@ -4,14 +4,14 @@ use super::*;
 
 #[test]
 fn what_is_closed_to_its_own_owner_is_brought_and_stays_closed() {
-    let Some(ground) = Ground::new("closed") else { return };
-    tree(&ground);
-    let lower = ground.lower();
+    let Some(fixture) = OverlayFixture::new("closed") else { return };
+    tree(&fixture);
+    let lower = fixture.lower();
     fs::create_dir(lower.join("shut")).unwrap();
     fs::write(lower.join("shut/old"), "old").unwrap();
     fs::create_dir(lower.join("empty")).unwrap();
     set_mode(&lower.join("shut"), 0o000);
-    ground.change(|merged| {
+    fixture.change(|merged| {
         fs::create_dir(merged.join("closed")).unwrap();
         fs::create_dir(merged.join("closed/in")).unwrap();
         fs::write(merged.join("closed/in/x"), "x").unwrap();
@@ -26,12 +26,12 @@ fn what_is_closed_to_its_own_owner_is_brought_and_stays_closed() {
         set_mode(&merged.join("kept/none"), 0o000);
         set_mode(&merged.join("kept"), 0o100);
     });
-    give_all(&ground);
+    give_all(&fixture);
     as_user(|| {
         let expected = "C /a\nA /closed\nA /closed/in\nA /closed/in/x\nC /empty\nC /kept\nA /kept/none\nA /shut/new\nD /shut/old\n";
-        assert_eq!(text(&ground.list()), expected);
-        assert_eq!(ground.apply(Consent::default()), []);
-        assert_eq!(text(&ground.list()), "", "nothing is left to apply");
+        assert_eq!(lines(&fixture.list()), expected);
+        assert_eq!(fixture.apply(Consent::default()), []);
+        assert_eq!(lines(&fixture.list()), "", "nothing is left to apply");
     });
     let modes = ["closed", "closed/in", "shut", "empty", "a", "kept", "kept/none"].map(|name| mode(&lower.join(name)));
     assert_eq!(modes, [0o000, 0o500, 0o000, 0o000, 0o000, 0o100, 0o000]);
@@ -42,9 +42,9 @@ fn what_is_closed_to_its_own_owner_is_brought_and_stays_closed() {
 
 #[test]
 fn what_belongs_to_others_is_left_out_and_told_and_the_rest_is_brought() {
-    let Some(ground) = Ground::new("others") else { return };
-    tree(&ground);
-    ground.change(|merged| {
+    let Some(fixture) = OverlayFixture::new("others") else { return };
+    tree(&fixture);
+    fixture.change(|merged| {
         fs::write(merged.join("mine"), "").unwrap();
         fs::create_dir(merged.join("theirs")).unwrap();
         fs::write(merged.join("theirs/file"), "").unwrap();
@@ -54,18 +54,18 @@ fn what_belongs_to_others_is_left_out_and_told_and_the_rest_is_brought() {
         fs::write(merged.join("src/deep/f"), "x").unwrap();
         set_mode(&merged.join("src"), 0o755);
     });
-    give_all(&ground);
+    give_all(&fixture);
     for name in ["theirs", "b", "src/deep"] {
-        std::os::unix::fs::chown(ground.upper().join(name), Some(7), Some(7)).unwrap();
-        set_mode(&ground.upper().join(name), 0o700);
+        std::os::unix::fs::chown(fixture.upper().join(name), Some(7), Some(7)).unwrap();
+        set_mode(&fixture.upper().join(name), 0o700);
     }
     as_user(|| {
-        let changes = super::apply::list(ground.layers(), &ground.record()).unwrap().changes;
-        assert_eq!(text(&changes), "C /b\nA /mine\nC /src/deep\nA /theirs\n");
-        let record = ground.record();
-        let errors = Apply::new(ground.layers(), &record).unwrap().all(&changes, Consent::default());
+        let changes = super::apply::list(fixture.layers(), &fixture.record()).unwrap().changes;
+        assert_eq!(lines(&changes), "C /b\nA /mine\nC /src/deep\nA /theirs\n");
+        let record = fixture.record();
+        let errors = Apply::new(fixture.layers(), &record).unwrap().all(&changes, Consent::default());
         let told: Vec<_> = errors.iter().map(|error| (error.subject.as_str(), error.errno)).collect();
         assert_eq!(told, ["/b", "/src/deep", "/theirs"].map(|name| (name, Some(libc::EACCES))));
-        assert!(ground.lower().join("mine").exists() && !ground.lower().join("theirs").exists());
+        assert!(fixture.lower().join("mine").exists() && !fixture.lower().join("theirs").exists());
     });
 }
