@@ -298,7 +298,9 @@ test('--explain prints the plan and does nothing', (t) => {
   t.is(status, 0)
   t.regex(stdout, /touch/)
   const json = nsrs([...box, '--explain', '--format', 'json', '--', 'true']).stdout
-  t.is(typeof JSON.parse(json), 'object')
+  const plan = JSON.parse(json)
+  t.true(plan.namespaces.private.includes('pid'))
+  t.deepEqual(plan.process.args, ['true'])
 })
 
 test('the help fits a screen, has examples, and tells how to see every option', (t) => {

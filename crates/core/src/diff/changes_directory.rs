@@ -21,8 +21,8 @@ use super::file_stamp::{FileStamp, file_id};
 use super::record::ChangesRecord;
 use super::record_file::{self, DRAFT, RECORD, refuse_foreign};
 use super::text::escaped;
-use crate::plan::Plan;
 use crate::plan::mount::{Mount, Source};
+use crate::plan::sandbox::Sandbox;
 use nsrs_base::error::{At, Code, Error, Result};
 use nsrs_base::host::Host;
 use nsrs_base::ids::maps::{IdMap, UserNamespace};
@@ -68,13 +68,13 @@ impl ChangesDirectory {
         }
     }
 
-    /// Creates the directory if it is missing, and makes it ready for a container of this plan.
+    /// Creates the directory if it is missing, and makes it ready for a container of this sandbox.
     ///
     /// # Errors
     /// It holds something else; another container uses it; this container could write to it; it can't be created.
-    pub fn prepare(path: &str, plan: &Plan) -> Result<ChangesDirectory> {
+    pub fn prepare(path: &str, sandbox: &Sandbox) -> Result<ChangesDirectory> {
         let step = "prepare the directory for changes";
-        refuse_writable_mounts(path, &plan.mounts)?;
+        refuse_writable_mounts(path, &sandbox.mounts)?;
         match mkdir(path, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(Error::os(step, path, errno).code(Code::InvalidArgument)),
@@ -92,7 +92,7 @@ impl ChangesDirectory {
         // What the container's root creates belongs to the id that its own is mapped to. The directory itself, and the
         // record of what the layers are over, stay out of its reach.
         let root_of = |maps: &[IdMap]| maps.iter().find(|map| map.inside == 0).or(maps.first()).map(|map| map.outside);
-        if let UserNamespace::Private { uids, gids, .. } = &plan.user_namespace
+        if let UserNamespace::Private { uids, gids, .. } = &sandbox.user_namespace
             && let (Some(uid), Some(gid)) = (root_of(uids), root_of(gids))
             && geteuid().is_root()
         {

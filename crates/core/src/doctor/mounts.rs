@@ -5,8 +5,8 @@ use rustix::mount::MountAttrFlags;
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities};
 
 use super::{Finding, Ground, Verdict, probe};
-use crate::plan;
 use crate::plan::namespace::Kind;
+use crate::plan::{self, Plan};
 use crate::spec::{Caller, Spec};
 use crate::steps::Writes;
 use crate::steps::etc::Files;
@@ -106,8 +106,10 @@ fn host_tree(ground: &Ground<'_>) -> Finding {
     let (plan, problems) = plan::resolve(&spec, ground.host, &HostTree::read(), None);
     let tried = problems.finish(plan).map_err(|mut errors| errors.swap_remove(0)).and_then(|plan| {
         probe::within(ground.host, &[Kind::Mount], || {
-            let mut scratch = Scratch::for_plan(&plan, None)?;
-            root::enter(&plan, &Files::default(), scratch.as_mut(), None, &mut Vec::new(), Writes::MountPoints)?;
+            let Plan { sandbox, process } = &plan;
+            let mut scratch = Scratch::for_sandbox(sandbox, None)?;
+            let (files, notes) = (Files::default(), &mut Vec::new());
+            root::enter(sandbox, &process.workdir, &files, scratch.as_mut(), None, notes, Writes::MountPoints)?;
             Ok("put together copy-on-write, and entered".into())
         })
     });

@@ -13,13 +13,14 @@ use self::sheet::{Sheet, count, quoted, size};
 use super::Plan;
 use super::capability::Capabilities;
 use super::changes::Changes;
-use super::command::{Command, Id, User};
 use super::image::{ImageRoot, Upper};
 use super::limits::Rlimit;
 use super::mount::{Mount, Propagation, Source};
 use super::namespace::{ClockOffsets, Kind, Namespaces};
+use super::process::{Id, Process, Resources, Rights, User};
 use super::pseudo::{Nodes, Proc, Pseudo, Sys};
 use super::root::{HostRoot, Root};
+use super::sandbox::Sandbox;
 use super::sysctl::Sysctl;
 use crate::spec::Form;
 use crate::spec::TerminalSize;
@@ -28,7 +29,8 @@ use nsrs_base::ids::maps::{IdMap, MapWriter, UserNamespace};
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        let Plan {
+        let Plan { sandbox, process } = self;
+        let Sandbox {
             namespaces: kinds,
             user_namespace,
             root,
@@ -40,13 +42,25 @@ impl fmt::Display for Plan {
             hostname,
             domainname,
             sysctls,
-            command,
             init,
+        } = sandbox;
+        let Process {
+            args,
+            env,
+            workdir,
+            user,
+            groups,
+            umask,
             tty,
+            preserve_fds,
             timeout_ms,
-        } = self;
+            rights: own_rights,
+            resources,
+        } = process;
         let sheet = &mut Sheet::new(f);
-        who(sheet, command)?;
+        sheet.shell("command", args.iter().map(|arg| quoted(arg)))?;
+        who(sheet, user, groups)?;
+        sheet.list("workdir", [quoted(workdir)])?;
         sheet.gap()?;
         namespaces(sheet, kinds)?;
         ids(sheet, user_namespace)?;
@@ -62,9 +76,17 @@ impl fmt::Display for Plan {
         sysctls.iter().try_for_each(|sysctl| parameter(sheet, sysctl))?;
         pseudo.as_ref().map_or(Ok(()), |pseudo| masks(sheet, pseudo))?;
         sheet.gap()?;
-        limits(sheet, command)?;
-        rights(sheet, command)?;
-        process(sheet, command, *init, *tty, *timeout_ms)
+        limits(sheet, resources)?;
+        umask.map_or(Ok(()), |mask| sheet.prose("umask", &format!("{mask:04o}")))?;
+        rights(sheet, own_rights)?;
+        given(sheet, env, preserve_fds)?;
+        if *init {
+            sheet.prose("init", "a small init is the first process; it reaps orphans and forwards signals")?;
+        }
+        if let Some(TerminalSize { cols, rows }) = tty {
+            sheet.prose("terminal", &format!("its own, {cols} columns, {rows} rows"))?;
+        }
+        timeout_ms.map_or(Ok(()), |limit| sheet.prose("timeout", &format!("killed after {limit} ms")))
     }
 }
 
@@ -75,19 +97,17 @@ fn id(id: &Id) -> String {
     }
 }
 
-fn who(sheet: &mut Sheet<'_, '_>, command: &Command) -> Result {
-    sheet.shell("command", command.args.iter().map(|arg| quoted(arg)))?;
-    let mut user = match &command.user {
+fn who(sheet: &mut Sheet<'_, '_>, user: &User, groups: &[Id]) -> Result {
+    let mut text = match user {
         User::Caller => "the caller's ids".to_owned(),
         User::Given { user, group: Some(group) } => format!("{}, group {}", id(user), id(group)),
         User::Given { user, group: None } => format!("{}, with the groups of the container's /etc/passwd", id(user)),
     };
-    if !command.groups.is_empty() {
-        let groups: Vec<String> = command.groups.iter().map(id).collect();
-        user += &format!("; also in {}", groups.join(", "));
+    if !groups.is_empty() {
+        let groups: Vec<String> = groups.iter().map(id).collect();
+        text += &format!("; also in {}", groups.join(", "));
     }
-    sheet.prose("user", &user)?;
-    sheet.list("workdir", [quoted(&command.workdir)])
+    sheet.prose("user", &text)
 }
 
 /// A kind in words, and what it means that the container shares it with the caller.
@@ -362,52 +382,40 @@ fn set(capabilities: Capabilities) -> Vec<String> {
     if names.is_empty() { vec!["none".into()] } else { names }
 }
 
-fn rights(sheet: &mut Sheet<'_, '_>, command: &Command) -> Result {
+fn rights(sheet: &mut Sheet<'_, '_>, rights: &Rights) -> Result {
+    let Rights { capabilities, ambient, no_new_privileges } = rights;
     // The filter of `sys::seccomp`, which every container gets.
     sheet.prose("system calls", "no AF_VSOCK or AF_ALG sockets, no typing into terminals (TIOCSTI, TIOCLINUX)")?;
-    sheet.list("capabilities", set(command.capabilities))?;
+    sheet.list("capabilities", set(*capabilities))?;
     // Who isn't root in the container keeps only what the caller added by name.
-    sheet.list("  if not root", set(command.ambient))?;
-    let privileges = match command.no_new_privileges {
+    sheet.list("  if not root", set(*ambient))?;
+    let privileges = match no_new_privileges {
         true => "none: set-user-ID programs and file capabilities give nothing (no_new_privs)",
         false => "ALLOWED by set-user-ID programs and file capabilities (no_new_privs is off)",
     };
     sheet.prose("new rights", privileges)
 }
 
-fn limits(sheet: &mut Sheet<'_, '_>, command: &Command) -> Result {
+fn limits(sheet: &mut Sheet<'_, '_>, resources: &Resources) -> Result {
+    let Resources { rlimits, oom_score_adj } = resources;
     let value = |value: &Option<u64>| value.map_or("unlimited".to_owned(), |value| value.to_string());
     let limit = |Rlimit { name, soft, hard }: &Rlimit| match soft == hard {
         true => format!("{name} {}", value(soft)),
         false => format!("{name} {}:{}", value(soft), value(hard)),
     };
-    if !command.rlimits.is_empty() {
-        sheet.list("limits", command.rlimits.iter().map(limit))?;
+    if !rlimits.is_empty() {
+        sheet.list("limits", rlimits.iter().map(limit))?;
     }
-    if let Some(score) = command.oom_score_adj {
-        sheet.prose("oom score", &score.to_string())?;
-    }
-    command.umask.map_or(Ok(()), |mask| sheet.prose("umask", &format!("{mask:04o}")))
+    oom_score_adj.map_or(Ok(()), |score| sheet.prose("oom score", &score.to_string()))
 }
 
-fn process(
-    sheet: &mut Sheet<'_, '_>,
-    command: &Command,
-    init: bool,
-    tty: Option<TerminalSize>,
-    timeout_ms: Option<u64>,
-) -> Result {
+/// What the process is handed.
+fn given(sheet: &mut Sheet<'_, '_>, env: &[String], preserve_fds: &[i32]) -> Result {
     // Names only: values are where secrets are.
-    let names = command.env.iter().map(|pair| quoted(pair.split_once('=').map_or(pair.as_str(), |(name, _)| name)));
+    let names = env.iter().map(|pair| quoted(pair.split_once('=').map_or(pair.as_str(), |(name, _)| name)));
     sheet.list("environment", names)?;
-    if !command.preserve_fds.is_empty() {
-        sheet.list("descriptors", command.preserve_fds.iter().map(ToString::to_string))?;
+    if preserve_fds.is_empty() {
+        return Ok(());
     }
-    if init {
-        sheet.prose("init", "a small init is the first process; it reaps orphans and forwards signals")?;
-    }
-    if let Some(TerminalSize { cols, rows }) = tty {
-        sheet.prose("terminal", &format!("its own, {cols} columns, {rows} rows"))?;
-    }
-    timeout_ms.map_or(Ok(()), |limit| sheet.prose("timeout", &format!("killed after {limit} ms")))
+    sheet.list("descriptors", preserve_fds.iter().map(ToString::to_string))
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::plan::command::{Id, User};
+use crate::plan::process::{Id, User};
 use crate::plan::root::Root;
 use crate::plan::{Plan, resolve};
 use nsrs_base::host::tree::HostTree;
@@ -38,7 +38,7 @@ fn planned(spec: &Spec) -> Plan {
 }
 
 fn args_of(spec: Spec) -> Vec<String> {
-    planned(&spec).command.args
+    planned(&spec).process.args
 }
 
 fn words(text: &str) -> Vec<String> {
@@ -48,12 +48,12 @@ fn words(text: &str) -> Vec<String> {
 #[test]
 fn the_configuration_is_taken_over() {
     let plan = planned(&spec());
-    assert_eq!(plan.command.args, ["/app/start", "-v", "serve"]);
-    assert_eq!(plan.command.workdir, "/srv");
+    assert_eq!(plan.process.args, ["/app/start", "-v", "serve"]);
+    assert_eq!(plan.process.workdir, "/srv");
     let user = User::Given { user: Id::Name("app".into()), group: Some(Id::Name("staff".into())) };
-    assert_eq!(plan.command.user, user);
-    assert_eq!(plan.command.env, ["A=image", "B=image=x", "HOSTNAME=nsrs", "PATH=/app/bin"]);
-    let Root::Image(root) = plan.root else { panic!("{:?}", plan.root) };
+    assert_eq!(plan.process.user, user);
+    assert_eq!(plan.process.env, ["A=image", "B=image=x", "HOSTNAME=nsrs", "PATH=/app/bin"]);
+    let Root::Image(root) = plan.sandbox.root else { panic!("{:?}", plan.sandbox.root) };
     assert_eq!((root.volumes, root.stop_signal), (vec!["/data".to_owned()], Some(libc::SIGQUIT)));
     assert_eq!((root.layers, root.user_xattrs, root.upper), (facts().layers, false, Upper::Disk));
 }
@@ -67,10 +67,10 @@ fn the_caller_s_words_come_before_the_image_s() {
         rootfs_tmpfs: true,
         ..spec()
     });
-    assert!(plan.command.env.contains(&"A=own".to_owned()));
-    assert_eq!(plan.command.user, User::Given { user: Id::Number(7), group: None });
-    assert_eq!(plan.command.workdir, "/tmp");
-    assert!(matches!(plan.root, Root::Image(ImageRoot { upper: Upper::Memory, .. })));
+    assert!(plan.process.env.contains(&"A=own".to_owned()));
+    assert_eq!(plan.process.user, User::Given { user: Id::Number(7), group: None });
+    assert_eq!(plan.process.workdir, "/tmp");
+    assert!(matches!(plan.sandbox.root, Root::Image(ImageRoot { upper: Upper::Memory, .. })));
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn stop_signals_have_names_and_numbers() {
 fn what_nobody_can_follow_is_told() {
     let mut facts = facts();
     (facts.config.stop_signal, facts.config.ports) = ("FOO".into(), vec!["x".into(), "80/tcp".into()]);
-    let Root::Image(root) = plan_of(&spec(), &facts, &Host::root()).unwrap().root else { panic!() };
+    let Root::Image(root) = plan_of(&spec(), &facts, &Host::root()).unwrap().sandbox.root else { panic!() };
     assert_eq!(root.stop_signal, None);
     assert_eq!(root.ignored.len(), 2, "{:?}", root.ignored);
     assert!(root.ignored[0].contains("FOO") && root.ignored[1].contains("\"x\""), "{:?}", root.ignored);
@@ -115,6 +115,29 @@ fn what_nobody_can_follow_is_told() {
     for none in ["", "x", "0", "90-80", "80/ip", "65536", "+80", "127.0.0.1:80"] {
         assert_eq!(ports(none), None, "{none}");
     }
+}
+
+#[test]
+fn a_prewarmed_container_serves_what_differs_in_nothing_that_was_prepared() {
+    let of = |change: fn(&mut Spec)| {
+        let mut spec = spec();
+        change(&mut spec);
+        planned(&spec)
+    };
+    let prewarmed = of(|_| {});
+    let same: [fn(&mut Spec); 3] = [
+        |spec| spec.args = vec!["other".into()],
+        |spec| spec.user = Some("7".into()),
+        |spec| spec.timeout_ms = Some(5),
+    ];
+    assert!(same.into_iter().all(|change| prewarmed.serves(&of(change))));
+    let other: [fn(&mut Spec); 4] = [
+        |spec| spec.hostname = Some("other".into()),
+        |spec| spec.workdir = Some("/other".into()),
+        |spec| spec.oom_score_adj = Some(5),
+        |spec| spec.cap_drop = vec!["ALL".into()],
+    ];
+    assert!(!other.into_iter().any(|change| prewarmed.serves(&of(change))));
 }
 
 #[test]
@@ -129,7 +152,7 @@ fn labels_change_nothing_but_what_is_shown() {
         }
         let mut other = plan_of(&spec(), &hostile, &host).unwrap();
         assert_ne!(plain, other);
-        let Root::Image(root) = &mut other.root else { panic!() };
+        let Root::Image(root) = &mut other.sandbox.root else { panic!() };
         root.labels.clear();
         assert_eq!(plain, other);
     }
@@ -138,7 +161,8 @@ fn labels_change_nothing_but_what_is_shown() {
 #[test]
 fn ports_are_published_only_on_request_and_on_ports_of_the_host_s_choice() {
     let all = Spec { publish_all: true, publish: vec!["8080:80".into()], network: Some("bridge".into()), ..spec() };
-    let published = |spec: &Spec, facts: &ImageFacts| match plan_of(spec, facts, &Host::root()).map(|plan| plan.network)
+    let published = |spec: &Spec, facts: &ImageFacts| match plan_of(spec, facts, &Host::root())
+        .map(|plan| plan.sandbox.network)
     {
         Ok(crate::plan::network::Network::Bridge(bridge)) => {
             Ok(bridge.publish.iter().map(|port| (port.host_port, port.container_port, port.proto)).collect::<Vec<_>>())
@@ -153,7 +177,7 @@ fn ports_are_published_only_on_request_and_on_ports_of_the_host_s_choice() {
     let mut with_sctp = facts();
     with_sctp.config.ports = vec!["9/sctp".into(), "80/tcp".into(), "7-8/SCTP".into(), "53/udp".into()];
     assert_eq!(published(&all, &with_sctp).unwrap(), published(&all, &facts()).unwrap());
-    let notes = |spec: &Spec| match plan_of(spec, &with_sctp, &Host::root()).unwrap().root {
+    let notes = |spec: &Spec| match plan_of(spec, &with_sctp, &Host::root()).unwrap().sandbox.root {
         Root::Image(root) => root.ignored,
         other => panic!("{other:?}"),
     };
@@ -192,7 +216,7 @@ fn what_an_image_can_t_be_is_an_error() {
 #[test]
 fn an_ordinary_user_s_overlay_uses_their_attributes() {
     let plan = plan_of(&spec(), &facts(), &Host::ordinary(1000)).unwrap();
-    assert!(matches!(plan.root, Root::Image(ImageRoot { user_xattrs: true, .. })));
+    assert!(matches!(plan.sandbox.root, Root::Image(ImageRoot { user_xattrs: true, .. })));
 }
 
 #[test]
@@ -203,8 +227,8 @@ fn paths_that_lead_upwards_are_cleaned_as_docker_does() {
         facts.config.volumes = vec![volume.into()];
         let spec = Spec { workdir: own.map(str::to_owned), ..spec() };
         let plan = plan_of(&spec, &facts, &Host::root())?;
-        let Root::Image(root) = plan.root else { panic!("{:?}", plan.root) };
-        Ok::<_, Vec<Error>>((plan.command.workdir, root.volumes[0].clone()))
+        let Root::Image(root) = plan.sandbox.root else { panic!("{:?}", plan.sandbox.root) };
+        Ok::<_, Vec<Error>>((plan.process.workdir, root.volumes[0].clone()))
     };
     let paths = |workdir: &str, volume: &str| (workdir.to_owned(), volume.to_owned());
     assert_eq!(planned("/../../x", "/../../v/./w/", None), Ok(paths("/x", "/v/w")));

@@ -1,7 +1,8 @@
 //! Spec and facts in, plan or every problem out.
 
 use super::namespace::{ClockOffsets, Kind, Namespaces, Use};
-use super::{Plan, Problems, changes, command, idmap, image, mount, namespace, network, pseudo, root, size, sysctl};
+use super::sandbox::Sandbox;
+use super::{Plan, Problems, changes, idmap, image, mount, namespace, network, process, pseudo, root, size, sysctl};
 use crate::spec::Spec;
 use nsrs_base::error::{Code, Error};
 use nsrs_base::host::Host;
@@ -45,16 +46,13 @@ pub fn resolve(spec: &Spec, host: &Host, tree: &HostTree, facts: Option<&ImageFa
         // Nobody knows its maps before it is joined; the kernel refuses a group that it lacks.
         UserNamespace::Joined => false,
     };
-    let mut plan = Plan {
+    let sandbox = Sandbox {
         pseudo: pseudo::resolve(&namespaces, user_namespace.is_private(), host, shm_size, tty_mapped),
         changes: changes::resolve(spec, &root, host, problems_ref),
         mounts: mounts(spec, host, problems_ref),
         sysctls: sysctl::resolve(&spec.sysctls, &namespaces, &user_namespace, problems_ref),
-        command: command::resolve(spec, host_tree, facts.map(|facts| &facts.config), hostname.as_deref(), problems_ref),
         // Outside a PID namespace of its own somebody must end what the command leaves behind.
         init: spec.init || !namespaces.makes(Kind::Pid),
-        tty: terminal(spec, &namespaces, problems_ref),
-        timeout_ms: spec.timeout_ms,
         namespaces,
         user_namespace,
         root,
@@ -63,10 +61,10 @@ pub fn resolve(spec: &Spec, host: &Host, tree: &HostTree, facts: Option<&ImageFa
         hostname,
         domainname,
     };
-    if spec.workdir.is_none() && plan.namespaces.joins(Kind::Mount) {
-        // The caller's directory is a path of other mounts.
-        plan.command.workdir = "/".into();
-    }
+    let (namespaces, hostname) = (&sandbox.namespaces, sandbox.hostname.as_deref());
+    let config = facts.map(|facts| &facts.config);
+    let process = process::resolve(spec, namespaces, host_tree, config, hostname, problems_ref);
+    let plan = Plan { sandbox, process };
     refuse_without_directory(spec, host, &plan, &mut problems);
     (plan, problems)
 }
@@ -80,7 +78,7 @@ fn refuse_without_directory(spec: &Spec, host: &Host, plan: &Plan, problems: &mu
     let is_relative = |path: &str| !mount::absolute(path, "", home).starts_with('/');
     let why = "it is relative to the current directory, which was removed";
     let hint = "go to a directory that exists, or give an absolute path";
-    if let root::Root::Directory { path, .. } = &plan.root
+    if let root::Root::Directory { path, .. } = &plan.sandbox.root
         && is_relative(path)
     {
         problems.push(Error::invalid("--rootfs", path, why).hint(hint));
@@ -88,7 +86,7 @@ fn refuse_without_directory(spec: &Spec, host: &Host, plan: &Plan, problems: &mu
     for path in spec.hide.iter().filter(|path| is_relative(path)) {
         problems.push(Error::invalid("--hide", path, why).hint(hint));
     }
-    for mount in &plan.mounts {
+    for mount in &plan.sandbox.mounts {
         let (mount::Source::Bind { path, .. } | mount::Source::Overlay { lower: path }) = &mount.source else {
             continue;
         };
@@ -98,7 +96,7 @@ fn refuse_without_directory(spec: &Spec, host: &Host, plan: &Plan, problems: &mu
             );
         }
     }
-    if spec.workdir.is_none() && plan.command.workdir.is_empty() && plan.root.is_host_tree() {
+    if spec.workdir.is_none() && plan.process.workdir.is_empty() && plan.sandbox.root.is_host_tree() {
         problems.push(
             Error::new(Code::InvalidArgument, "enter the working directory", "the current directory was removed")
                 .hint("go to a directory that exists, or choose one with --workdir"),
@@ -243,15 +241,4 @@ fn mounts(spec: &Spec, host: &Host, problems: &mut Problems) -> Vec<mount::Mount
         }
     }
     all
-}
-
-fn terminal(spec: &Spec, namespaces: &Namespaces, problems: &mut Problems) -> Option<crate::spec::TerminalSize> {
-    if spec.tty.is_some() && !namespaces.makes(Kind::Mount) {
-        problems.push(
-            Error::new(Code::InvalidArgument, "combine --tty", "a terminal is made in the container's own /dev")
-                .on("with --mountns")
-                .hint("leave the mount namespace private"),
-        );
-    }
-    spec.tty
 }

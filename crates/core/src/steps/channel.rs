@@ -10,7 +10,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::plan::command::Command;
+use crate::plan::process::Process;
 use nsrs_base::error::{At, Code, Error, Result};
 use nsrs_base::sys::message;
 
@@ -38,7 +38,7 @@ pub enum FromChild {
     /// The command's changes will be wanted: with the directory of the writable layers, the record of what they are, and
     /// the user namespace, where there is one of its own.
     Layers,
-    /// A container made ahead stands and waits for [`ToChild::Command`]; with its mount namespace, unless something of the
+    /// A container made ahead stands and waits for [`ToChild::Process`]; with its mount namespace, unless something of the
     /// caller's is mounted there.
     Ready,
 }
@@ -56,7 +56,7 @@ pub enum ToChild {
     Start,
     /// To a container made ahead: what to execute in it. Its descriptors: standard input, output and error, then those of
     /// `preserve_fds`.
-    Command(Box<Command>),
+    Process(Box<Process>),
 }
 
 /// Largest message: an error with its texts, a command with an environment of the usual size.

@@ -13,9 +13,9 @@ use rustix::thread::{
 };
 
 use super::root_dir::RootDir;
-use crate::plan::Plan;
 use crate::plan::capability::NAMES;
-use crate::plan::command::{Command, Id, User};
+use crate::plan::process::{Id, Process, Rights, User};
+use crate::plan::sandbox::Sandbox;
 use nsrs_base::error::{At, Code, Error, Result};
 use nsrs_base::ids::maps::UserNamespace;
 
@@ -119,10 +119,9 @@ fn group_id(root: &RootDir, option: &str, group: &Id) -> Result<u32> {
 ///
 /// # Errors
 /// A name has no entry, or a file is not one.
-pub fn resolve(plan: &Plan, root: &RootDir) -> Result<Identity> {
-    let command = &plan.command;
-    let extra = command.groups.iter().map(|group| group_id(root, "--group-add", group)).collect::<Result<Vec<_>>>()?;
-    let User::Given { user, group } = &command.user else {
+pub fn resolve(process: &Process, root: &RootDir) -> Result<Identity> {
+    let extra = process.groups.iter().map(|group| group_id(root, "--group-add", group)).collect::<Result<Vec<_>>>()?;
+    let User::Given { user, group } = &process.user else {
         let groups = if extra.is_empty() { None } else { Some(current_groups(&extra)?) };
         return Ok(Identity { uid: getuid().as_raw(), gid: getgid().as_raw(), groups, home: None, name: None });
     };
@@ -190,10 +189,9 @@ fn unmapped(what: &str, id: u32, errno: impl Into<nsrs_base::error::Errno>) -> E
 ///
 /// # Errors
 /// An id isn't mapped in the container's user namespace.
-pub fn assume(plan: &Plan, identity: &Identity) -> Result<()> {
-    let command = &plan.command;
+pub fn assume(sandbox: &Sandbox, process: &Process, identity: &Identity) -> Result<()> {
     own_stdio(identity);
-    let deny_groups = match &plan.user_namespace {
+    let deny_groups = match &sandbox.user_namespace {
         UserNamespace::Private { deny_setgroups, .. } => *deny_setgroups,
         // Its maps are not ours to know, but the kernel says what they allow (user_namespaces(7)).
         UserNamespace::Joined if identity.groups.is_some() => set_thread_groups(&[]) == Err(rustix::io::Errno::PERM),
@@ -205,7 +203,7 @@ pub fn assume(plan: &Plan, identity: &Identity) -> Result<()> {
             let groups: Vec<Gid> = groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
             set_thread_groups(&groups).map_err(|errno| unmapped("groups", identity.gid, errno))?;
         }
-        Some(groups) if groups.iter().any(|gid| *gid != identity.gid) && !command.groups.is_empty() => {
+        Some(groups) if groups.iter().any(|gid| *gid != identity.gid) && !process.groups.is_empty() => {
             return Err(Error::new(
                 Code::Unsupported,
                 "add supplementary groups",
@@ -242,9 +240,9 @@ fn own_stdio(identity: &Identity) {
 ///
 /// # Errors
 /// `EPERM`: not privileged to.
-pub fn drop_bounding(command: &Command) -> Result<()> {
+pub fn drop_bounding(rights: &Rights) -> Result<()> {
     for (number, name) in NAMES.iter().enumerate() {
-        if command.capabilities.has(number as u32) {
+        if rights.capabilities.has(number as u32) {
             continue;
         }
         match remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << number)) {
@@ -260,14 +258,13 @@ pub fn drop_bounding(command: &Command) -> Result<()> {
 ///
 /// # Errors
 /// `EPERM`: a wanted capability is not among those the caller has.
-pub fn limit_rights(plan: &Plan, identity: &Identity) -> Result<()> {
-    let command = &plan.command;
+pub fn limit_rights(rights: &Rights, identity: &Identity) -> Result<()> {
     let have = capabilities(None).at("read the capabilities", "")?.permitted;
     let as_root = identity.uid == 0;
-    let wanted = if as_root { command.capabilities.0 } else { command.ambient.0 };
+    let wanted = if as_root { rights.capabilities.0 } else { rights.ambient.0 };
     let wanted = CapabilitySet::from_bits_retain(wanted);
     if let Some(number) = (0..NAMES.len()).find(|number| wanted.bits() & !have.bits() & 1 << number != 0)
-        && command.ambient.has(number as u32)
+        && rights.ambient.has(number as u32)
     {
         return Err(Error::new(Code::Unsupported, "give the capability", "the caller doesn't have it")
             .on(NAMES[number])
@@ -282,7 +279,7 @@ pub fn limit_rights(plan: &Plan, identity: &Identity) -> Result<()> {
         configure_capability_in_ambient_set(CapabilitySet::from_bits_retain(1 << number), true)
             .at("give the capability", NAMES[number])?;
     }
-    if command.no_new_privileges {
+    if rights.no_new_privileges {
         prctl::set_no_new_privs().at("forbid new privileges", "")?;
     }
     Ok(())

@@ -14,6 +14,7 @@ use crate::diff::collect::hand_over;
 use crate::diff::{ChangesRecord, record, record_file};
 use crate::plan::Plan;
 use crate::plan::root::Root;
+use crate::plan::sandbox::Sandbox;
 use nsrs_base::error::{At, Code, Error, Result};
 use nsrs_base::host::tree::unescape;
 
@@ -47,8 +48,8 @@ pub fn open_kept(path: &str, prepared: &OwnedFd) -> Result<Kept> {
 }
 
 /// As [`open_kept`], where a plan wants one.
-pub fn open(plan: &Plan, inputs: &Inputs) -> Result<Option<Kept>> {
-    let path = plan.changes.as_ref().and_then(|changes| changes.upper.as_ref());
+pub fn open(sandbox: &Sandbox, inputs: &Inputs) -> Result<Option<Kept>> {
+    let path = sandbox.changes.as_ref().and_then(|changes| changes.upper.as_ref());
     match (path, &inputs.kept) {
         (Some(path), Some(prepared)) => open_kept(path, prepared).map(Some),
         _ => Ok(None),
@@ -60,7 +61,7 @@ pub fn open(plan: &Plan, inputs: &Inputs) -> Result<Option<Kept>> {
 /// # Errors
 /// The kept ones are of another tree.
 pub fn tell(plan: &Plan, scratch: &Scratch, kept: Option<Kept>, proc: &OwnedFd, channel: &Channel) -> Result<()> {
-    if plan.changes.is_none() {
+    if plan.sandbox.changes.is_none() {
         return Ok(());
     }
     let step = "hand over the writable layers";
@@ -87,7 +88,7 @@ pub fn tell(plan: &Plan, scratch: &Scratch, kept: Option<Kept>, proc: &OwnedFd, 
     }
     let memory = hand_over(&record)?;
     let mut fds = vec![directory.as_fd(), memory.as_fd()];
-    let namespace = if plan.user_namespace.is_private() {
+    let namespace = if plan.sandbox.user_namespace.is_private() {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         Some(openat(proc, "self/ns/user", flags, Mode::empty()).at(step, "/proc/self/ns/user")?)
     } else {
@@ -100,8 +101,8 @@ pub fn tell(plan: &Plan, scratch: &Scratch, kept: Option<Kept>, proc: &OwnedFd, 
 /// What the container's start makes where it is missing; of the kernel's own, what is mounted there may be missing too.
 fn made(plan: &Plan) -> Vec<String> {
     let own = ["/proc", "/sys", "/dev"].map(str::to_owned).into_iter();
-    let Root::Image(image) = &plan.root else { return own.collect() };
-    let all = std::iter::once(&plan.command.workdir).chain(&image.volumes);
+    let Root::Image(image) = &plan.sandbox.root else { return own.collect() };
+    let all = std::iter::once(&plan.process.workdir).chain(&image.volumes);
     let clean = |path: &String| {
         path.split('/').filter(|part| !matches!(*part, "" | ".")).fold(String::new(), |path, part| path + "/" + part)
     };

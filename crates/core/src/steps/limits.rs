@@ -5,8 +5,8 @@ use std::io::Write;
 
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
-use crate::plan::command::Command;
 use crate::plan::limits::Rlimit;
+use crate::plan::process::Resources;
 use nsrs_base::error::{At, Code, Error, Result};
 
 fn resource(limit: &Rlimit) -> Option<Resource> {
@@ -35,8 +35,8 @@ fn resource(limit: &Rlimit) -> Option<Resource> {
 ///
 /// # Errors
 /// `EPERM`: a hard limit above the caller's own.
-pub fn set(command: &Command) -> Result<()> {
-    for limit in &command.rlimits {
+pub fn set(resources: &Resources) -> Result<()> {
+    for limit in &resources.rlimits {
         let resource = resource(limit)
             .ok_or_else(|| Error::new(Code::InvalidArgument, "set the limit", "no such resource").on(&limit.name))?;
         let number = |value: Option<u64>| value.unwrap_or(RLIM_INFINITY);
@@ -57,8 +57,8 @@ pub fn set(command: &Command) -> Result<()> {
 ///
 /// # Errors
 /// `EACCES`: a score below the caller's own, without the right.
-pub fn set_oom_score(command: &Command) -> Result<()> {
-    let Some(score) = command.oom_score_adj else { return Ok(()) };
+pub fn set_oom_score(resources: &Resources) -> Result<()> {
+    let Some(score) = resources.oom_score_adj else { return Ok(()) };
     let step = "set the out-of-memory score";
     let file = OpenOptions::new().write(true).open("/proc/self/oom_score_adj");
     file.and_then(|mut file| file.write_all(score.to_string().as_bytes())).at(step, score).map_err(|error| match error

@@ -39,7 +39,9 @@ use crate::net::inside::{self, Address, Inside};
 use crate::plan::Plan;
 use crate::plan::namespace::Kind;
 use crate::plan::network::{INTERFACE, Network};
+use crate::plan::process::Process;
 use crate::plan::root::Root;
+use crate::plan::sandbox::Sandbox;
 use nsrs_base::error::{At, Code, Error, Result};
 use nsrs_base::ids::maps::{self, MapWriter, UserNamespace};
 use nsrs_base::sys::fds::{close_others, place};
@@ -76,7 +78,7 @@ pub struct Inputs {
 pub fn run(plan: &Plan, inputs: Inputs) -> ! {
     finish_with(inputs, |mut inputs| {
         let ground = prepare(plan, &mut inputs, Writes::MountPoints)?;
-        complete(plan, ground, inputs)
+        complete(&plan.sandbox, &plan.process, ground, inputs)
     })
 }
 
@@ -86,11 +88,11 @@ pub fn run_taken_over(plan: &Plan, inputs: Inputs) -> ! {
     finish_with(inputs, |mut inputs| {
         wait_for(&inputs.channel, "wait to be taken over", |message| matches!(message, ToChild::Known))?;
         let ground = prepare(plan, &mut inputs, Writes::MountPoints)?;
-        complete(plan, ground, inputs)
+        complete(&plan.sandbox, &plan.process, ground, inputs)
     })
 }
 
-/// Prepares a container whose command is not known yet, waits for it, and becomes it. The plan's own command is a stand-in.
+/// Prepares a container whose process is not known yet, waits for it, and becomes it. The plan's own process is a stand-in.
 pub fn run_ahead(plan: &Plan, inputs: Inputs) -> ! {
     // This process lives on beside others: what is the supervisor's, above all its connection to Node, must end with the
     // supervisor alone.
@@ -102,18 +104,16 @@ pub fn run_ahead(plan: &Plan, inputs: Inputs) -> ! {
         let ground = prepare(plan, &mut inputs, Writes::Not)?;
         rehearse(plan)?;
         die_with_supervisor(&inputs.supervisor)?;
-        let mounts = own_mounts(plan, &ground)?;
+        let mounts = own_mounts(&plan.sandbox, &ground)?;
         inputs.channel.send(&FromChild::Ready, mounts.as_ref().map(AsFd::as_fd).as_slice())?;
         drop(mounts);
-        let mut plan = plan.clone();
-        let (command, mut stdio) = match inputs.channel.receive::<ToChild>()? {
-            Some((ToChild::Command(command), fds)) => (*command, fds),
+        let (process, mut stdio) = match inputs.channel.receive::<ToChild>()? {
+            Some((ToChild::Process(process), fds)) => (*process, fds),
             _ => exit_now(0),
         };
         inputs.fds = stdio.split_off(stdio.len().min(3));
         inputs.stdio = <[OwnedFd; 3]>::try_from(stdio).ok();
-        plan.command = command;
-        complete(&plan, ground, inputs)
+        complete(&plan.sandbox, &process, ground, inputs)
     })
 }
 
@@ -121,22 +121,22 @@ pub fn run_ahead(plan: &Plan, inputs: Inputs) -> ! {
 /// the first look at a name goes through every layer; and each page of this program that is touched for the first time in this
 /// process costs a fault, some ten of them before the command.
 fn rehearse(plan: &Plan) -> Result<()> {
-    let Plan { command, .. } = plan;
+    let Plan { sandbox, process } = plan;
     let root = root::current()?;
     // Errors are told at the order.
-    let _ = channel::encode(&ToChild::Command(Box::new(command.clone())))
+    let _ = channel::encode(&ToChild::Process(Box::new(process.clone())))
         .and_then(|bytes| channel::decode::<ToChild>(&bytes))
-        .and_then(|_| Draft::of(plan, &root));
+        .and_then(|_| Draft::of(sandbox, process, &root));
     let found = |path: &str| root.open(path, OFlags::PATH).is_ok();
     let _ = identity::FILES.map(found);
-    let _ = exec::candidates(&command.args, &command.env).iter().any(|path| path.starts_with('/') && found(path));
+    let _ = exec::candidates(&process.args, &process.env).iter().any(|path| path.starts_with('/') && found(path));
     Ok(())
 }
 
 /// The mount namespace, to be held by the supervisor for a moment longer than by the container. Not where the caller may
 /// be waiting for what is mounted there.
-fn own_mounts(plan: &Plan, ground: &Ground) -> Result<Option<OwnedFd>> {
-    let Some(mounted) = ground.mounted.as_ref().filter(|_| plan.mounts.is_empty()) else { return Ok(None) };
+fn own_mounts(sandbox: &Sandbox, ground: &Ground) -> Result<Option<OwnedFd>> {
+    let Some(mounted) = ground.mounted.as_ref().filter(|_| sandbox.mounts.is_empty()) else { return Ok(None) };
     let own = openat(&mounted.proc, "self/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
     own.map(Some).at("hold the mount namespace", "/proc/self/ns/mnt")
 }
@@ -166,73 +166,74 @@ struct Ground {
     callers_mask: Mode,
 }
 
-/// The acts that take nothing from the plan's command but its out-of-memory score and its capabilities: see
-/// [`Plan::same_ground`].
+/// The acts that make the sandbox. What they take from the process besides is named in [`Plan::serves`].
 fn prepare(plan: &Plan, inputs: &mut Inputs, writes: Writes) -> Result<Ground> {
+    let Plan { sandbox, process } = plan;
     // A session of its own: no signal of the caller's terminal reaches it, and TIOCSTI can't type into that terminal.
     setsid().at("start a session", "")?;
     // What is made below gets exactly the mode it is made with.
     let callers_mask = umask(Mode::empty());
-    limits::set_oom_score(&plan.command)?;
+    limits::set_oom_score(&process.resources)?;
     // Sources are the caller's own paths: opened while this process still is the caller.
-    let mut sources = sources::collect(plan)?;
-    let kept = layers::open(plan, inputs)?;
-    enter_user_namespace(plan, inputs)?;
+    let mut sources = sources::collect(sandbox)?;
+    let kept = layers::open(sandbox, inputs)?;
+    enter_user_namespace(sandbox, inputs)?;
 
-    let mounted = if plan.namespaces.makes(Kind::Mount) {
+    let mounted = if sandbox.namespaces.makes(Kind::Mount) {
         root::make_private()?;
         // Opened here: what is to be mounted must be of this mount namespace.
         let disk = inputs.disk.as_deref().map(scratch::open_disk).transpose()?;
         let on_disk = kept.as_ref().map(|kept| &kept.layers).or(disk.as_ref());
-        let mut scratch = scratch::Scratch::for_plan(plan, on_disk)?;
+        let mut scratch = scratch::Scratch::for_sandbox(sandbox, on_disk)?;
         // In a copy nothing could be told from what was there before.
-        let for_copy = disk.as_ref().filter(|_| plan.changes.is_none());
-        sources.overlay(plan, scratch.as_mut())?;
+        let for_copy = disk.as_ref().filter(|_| sandbox.changes.is_none());
+        sources.overlay(sandbox, scratch.as_mut())?;
         let mut notes = Vec::new();
-        let root = root::enter(plan, &inputs.files, scratch.as_mut(), for_copy, &mut notes, writes)?;
+        let root =
+            root::enter(sandbox, &process.workdir, &inputs.files, scratch.as_mut(), for_copy, &mut notes, writes)?;
         for note in notes {
             inputs.channel.send(&FromChild::Note(note), &[])?;
         }
-        let mounted = match &plan.pseudo {
+        let mounted = match &sandbox.pseudo {
             Some(pseudo) => Some(pseudo::mount(pseudo, &mut sources, &root)?),
             None => None,
         };
         if let Some(mounted) = &mounted {
             etc::bind(&inputs.files, &root, mounted)?;
         }
-        mounts::make(plan, &mut sources, &root)?;
+        mounts::make(sandbox, &mut sources, &root)?;
         if let (Some(scratch), Some(mounted)) = (&scratch, &mounted) {
             layers::tell(plan, scratch, kept, &mounted.proc, &inputs.channel)?;
         }
         if writes == Writes::Not {
-            root::allow_writes(plan)?;
+            root::allow_writes(sandbox)?;
         }
         mounted
     } else {
         None
     };
     drop(sources);
-    names::set(plan)?;
-    connect(plan, inputs, mounted.as_ref())?;
-    if let (Some(mounted), Some(pseudo)) = (&mounted, &plan.pseudo) {
-        names::set_sysctls(plan, mounted)?;
+    names::set(sandbox)?;
+    connect(sandbox, inputs, mounted.as_ref())?;
+    if let (Some(mounted), Some(pseudo)) = (&mounted, &sandbox.pseudo) {
+        names::set_sysctls(sandbox, mounted)?;
         // After the last write of ours to /proc/sys.
         pseudo::restrict(pseudo, mounted)?;
     }
     // Thirty calls, which take no right from the acts to come.
-    identity::drop_bounding(&plan.command)?;
+    identity::drop_bounding(&process.rights)?;
     Ok(Ground { mounted, callers_mask })
 }
 
-/// The acts that are the command's own.
-fn complete(plan: &Plan, ground: Ground, mut inputs: Inputs) -> Result<Infallible> {
+/// The acts that are the process's own.
+fn complete(sandbox: &Sandbox, process: &Process, ground: Ground, mut inputs: Inputs) -> Result<Infallible> {
     take_stdio(inputs.stdio.take())?;
-    if let (Some(mounted), Some(size)) = (&ground.mounted, plan.tty) {
+    if let (Some(mounted), Some(size)) = (&ground.mounted, process.tty) {
         terminal::open(size, mounted, &inputs.channel)?;
     }
     drop(ground.mounted);
-    umask(plan.command.umask.map_or(ground.callers_mask, Mode::from_raw_mode));
-    become_command(plan, inputs)
+    umask(process.umask.map_or(ground.callers_mask, Mode::from_raw_mode));
+    become_command(sandbox, process, inputs)
 }
 
 fn take_stdio(stdio: Option<[OwnedFd; 3]>) -> Result<()> {
@@ -243,16 +244,16 @@ fn take_stdio(stdio: Option<[OwnedFd; 3]>) -> Result<()> {
     Ok(())
 }
 
-fn enter_user_namespace(plan: &Plan, inputs: &Inputs) -> Result<()> {
-    let UserNamespace::Private { writer, .. } = &plan.user_namespace else { return Ok(()) };
+fn enter_user_namespace(sandbox: &Sandbox, inputs: &Inputs) -> Result<()> {
+    let UserNamespace::Private { writer, .. } = &sandbox.user_namespace else { return Ok(()) };
     if !inputs.mapped {
         if *writer == MapWriter::Process {
-            maps::write_own(&plan.user_namespace)?;
+            maps::write_own(&sandbox.user_namespace)?;
         } else {
             wait_for(&inputs.channel, "wait for the id maps", |message| matches!(message, ToChild::Mapped))?;
         }
     }
-    maps::become_mapped(&plan.user_namespace)
+    maps::become_mapped(&sandbox.user_namespace)
 }
 
 fn wait_for(channel: &Channel, step: &str, wanted: impl Fn(&ToChild) -> bool) -> Result<()> {
@@ -263,9 +264,9 @@ fn wait_for(channel: &Channel, step: &str, wanted: impl Fn(&ToChild) -> bool) ->
 }
 
 /// The container's side of its network.
-fn connect(plan: &Plan, inputs: &Inputs, mounted: Option<&pseudo::Mounted>) -> Result<()> {
+fn connect(sandbox: &Sandbox, inputs: &Inputs, mounted: Option<&pseudo::Mounted>) -> Result<()> {
     let connected = |message: &ToChild| matches!(message, ToChild::Connected);
-    match &plan.network {
+    match &sandbox.network {
         Network::Host | Network::Joined => Ok(()),
         Network::None => inside::loopback_up(),
         Network::Pasta { .. } => {
@@ -282,7 +283,7 @@ fn connect(plan: &Plan, inputs: &Inputs, mounted: Option<&pseudo::Mounted>) -> R
             match mounted {
                 Some(mounted) => inside::configure(&inside, mounted.proc.as_fd()),
                 // What a joined one shows of the network's settings may be read-only.
-                None if plan.namespaces.joins(Kind::Mount) => {
+                None if sandbox.namespaces.joins(Kind::Mount) => {
                     inside::configure(&inside, sources::fresh_proc()?.as_fd())
                 }
                 // Without a mount namespace of its own the container has the host's /proc, and so have we.
@@ -300,46 +301,44 @@ struct Draft {
 }
 
 impl Draft {
-    fn of(plan: &Plan, root: &RootDir) -> Result<Draft> {
-        let command = &plan.command;
-        let identity = identity::resolve(plan, root)?;
+    fn of(sandbox: &Sandbox, process: &Process, root: &RootDir) -> Result<Draft> {
+        let identity = identity::resolve(process, root)?;
         // In another root a command is told of its user no more than docker tells.
-        let name = identity.name.as_deref().filter(|_| plan.root.is_host_tree());
-        let env = exec::with_user(&command.env, identity.home.as_deref(), name);
-        let image = exec::Image::new(&command.args, &env)?;
+        let name = identity.name.as_deref().filter(|_| sandbox.root.is_host_tree());
+        let env = exec::with_user(&process.env, identity.home.as_deref(), name);
+        let image = exec::Image::new(&process.args, &env)?;
         Ok(Draft { identity, env, image })
     }
 }
 
 /// From here on the process gives up its rights; the last acts are those that need none.
-fn become_command(plan: &Plan, inputs: Inputs) -> Result<Infallible> {
-    let command = &plan.command;
+fn become_command(sandbox: &Sandbox, process: &Process, inputs: Inputs) -> Result<Infallible> {
     let root = root::current()?;
     // Limits may be raised only with a right that is given up next.
-    limits::set(command)?;
-    if matches!(plan.root, Root::Image(_)) {
+    limits::set(&process.resources)?;
+    if matches!(sandbox.root, Root::Image(_)) {
         // Once more, for one below a mount. Where it can't be made, to enter it says why.
-        let _ = image_root::make_directory(&root, &command.workdir);
+        let _ = image_root::make_directory(&root, &process.workdir);
     }
-    let Draft { identity, env, image } = Draft::of(plan, &root)?;
+    let Draft { identity, env, image } = Draft::of(sandbox, process, &root)?;
     if !inputs.filtered {
         // While the process has the right to: without no_new_privs a filter takes CAP_SYS_ADMIN. It forbids nothing that
         // the acts below need.
         seccomp::install().at("install the system call filter", "")?;
     }
-    identity::assume(plan, &identity)?;
+    identity::assume(sandbox, process, &identity)?;
     // As the user: a directory that is closed to them is an error here, not a surprise in the command.
-    exec::enter_workdir(&command.workdir, &root)?;
-    identity::limit_rights(plan, &identity)?;
-    if !plan.init {
+    exec::enter_workdir(&process.workdir, &root)?;
+    identity::limit_rights(&process.rights, &identity)?;
+    if !sandbox.init {
         // What an init is sent before it waits for signals stays pending until it does.
         exec::reset_signals()?;
     }
     // The signal at the supervisor's death is lost with every change of credentials, so it comes after the last one.
     die_with_supervisor(&inputs.supervisor)?;
-    let channel = exec::arrange_fds(&command.preserve_fds, inputs.fds, inputs.channel)?;
-    if plan.init {
-        return Err(exec::exec_init(&inputs.program, channel, &command.args, &env));
+    let channel = exec::arrange_fds(&process.preserve_fds, inputs.fds, inputs.channel)?;
+    if sandbox.init {
+        return Err(exec::exec_init(&inputs.program, channel, &process.args, &env));
     }
     Err(image.exec())
 }

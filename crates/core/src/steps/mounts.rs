@@ -8,16 +8,16 @@ use rustix::mount::MountAttrFlags;
 use super::mount_api::{Draft, attach, restrict, tmpfs};
 use super::root_dir::{Missing, RootDir, refuse_kernels};
 use super::sources::Sources;
-use crate::plan::Plan;
 use crate::plan::mount::{Mount, Source};
+use crate::plan::sandbox::Sandbox;
 use nsrs_base::error::{At, Code, Error, Result};
 
 /// Makes each mount in its order, targets resolved inside the root.
 ///
 /// # Errors
 /// A target leads outside, can't be made, or the kernel refuses the mount; the error names the option.
-pub fn make(plan: &Plan, sources: &mut Sources, root: &RootDir) -> Result<()> {
-    for (mount, source) in plan.mounts.iter().zip(&mut sources.mounts) {
+pub fn make(sandbox: &Sandbox, sources: &mut Sources, root: &RootDir) -> Result<()> {
+    for (mount, source) in sandbox.mounts.iter().zip(&mut sources.mounts) {
         one(mount, source.take(), root).map_err(|error| match error.detail.is_empty() {
             true => error.because(format!("wanted by {}", mount.option)),
             false => Error { detail: format!("{} (wanted by {})", error.detail, mount.option), ..error },

@@ -6,18 +6,18 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::system::{setdomainname, sethostname};
 
 use super::pseudo::Mounted;
-use crate::plan::Plan;
+use crate::plan::sandbox::Sandbox;
 use nsrs_base::error::{At, Result};
 
 /// Sets the names of the UTS namespace.
 ///
 /// # Errors
 /// The kernel refuses.
-pub fn set(plan: &Plan) -> Result<()> {
-    if let Some(name) = &plan.hostname {
+pub fn set(sandbox: &Sandbox) -> Result<()> {
+    if let Some(name) = &sandbox.hostname {
         sethostname(name.as_bytes()).at("set the host name", name)?;
     }
-    if let Some(name) = &plan.domainname {
+    if let Some(name) = &sandbox.domainname {
         setdomainname(name.as_bytes()).at("set the domain name", name)?;
     }
     Ok(())
@@ -27,8 +27,8 @@ pub fn set(plan: &Plan) -> Result<()> {
 ///
 /// # Errors
 /// The kernel has no such parameter or refuses the value.
-pub fn set_sysctls(plan: &Plan, mounted: &Mounted) -> Result<()> {
-    for sysctl in &plan.sysctls {
+pub fn set_sysctls(sandbox: &Sandbox, mounted: &Mounted) -> Result<()> {
+    for sysctl in &sandbox.sysctls {
         let step = "set the kernel parameter";
         let bounds = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
         let file = openat2(

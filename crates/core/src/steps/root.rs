@@ -16,9 +16,9 @@ use super::image_root;
 use super::mount_api::{attach, clone_tree, make_read_only};
 use super::root_dir::{Missing, RootDir};
 use super::scratch::Scratch;
-use crate::plan::Plan;
 use crate::plan::mount::Source;
 use crate::plan::root::Root;
+use crate::plan::sandbox::Sandbox;
 use nsrs_base::error::{At, Code, Error, Result};
 use nsrs_base::sys::mount::{Change, set_attributes};
 
@@ -43,19 +43,20 @@ pub fn make_private() -> Result<()> {
 /// # Errors
 /// The root is missing, no directory or empty, or a mount is refused.
 pub fn enter(
-    plan: &Plan,
+    sandbox: &Sandbox,
+    workdir: &str,
     files: &Files,
     scratch: Option<&mut Scratch>,
     disk: Option<&OwnedFd>,
     notes: &mut Vec<String>,
     writes: Writes,
 ) -> Result<RootDir> {
-    let tree = match &plan.root {
+    let tree = match &sandbox.root {
         Root::Shared => return current(),
         Root::Directory { path, read_only } => {
             // Whatever else is done with a closed one fails too, and says less.
             chdir(path.as_str()).at("open the root file system", path).map_err(|error| closed_root(error, path))?;
-            let tree = match scratch.filter(|_| plan.changes.is_some()) {
+            let tree = match scratch.filter(|_| sandbox.changes.is_some()) {
                 Some(scratch) => {
                     let tree = scratch.overlay("/", path, MountAttrFlags::empty())?;
                     scratch.hold(&tree)?;
@@ -72,7 +73,7 @@ pub fn enter(
                 make_read_only(&tree, false, path)?;
             }
             if *read_only {
-                lock(plan, files, &tree)?;
+                lock(sandbox, files, &tree)?;
             }
             tree
         }
@@ -80,7 +81,7 @@ pub fn enter(
             let scratch = scratch.ok_or_else(no_layer)?;
             let assembled = host_root::assemble(root, scratch)?;
             if root.read_only {
-                lock(plan, files, &assembled.tree)?;
+                lock(sandbox, files, &assembled.tree)?;
             }
             let tree = hold(&assembled.tree)?;
             assembled.cover(root, scratch, &RootDir::new(hold(&tree)?))?;
@@ -91,14 +92,14 @@ pub fn enter(
             let disk = disk.filter(|_| writes == Writes::MountPoints);
             let assembled = image_root::assemble(
                 image,
-                &plan.command.workdir,
+                workdir,
                 scratch.ok_or_else(no_layer)?,
-                plan.changes.as_ref(),
+                sandbox.changes.as_ref(),
                 disk,
                 notes,
             )?;
             if image.read_only {
-                lock(plan, files, &assembled.tree)?;
+                lock(sandbox, files, &assembled.tree)?;
             }
             let tree = hold(&assembled.tree)?;
             assembled.cover(&RootDir::new(hold(&tree)?))?;
@@ -125,8 +126,8 @@ pub fn enter(
 ///
 /// # Errors
 /// The kernel refuses.
-pub fn allow_writes(plan: &Plan) -> Result<()> {
-    match &plan.root {
+pub fn allow_writes(sandbox: &Sandbox) -> Result<()> {
+    match &sandbox.root {
         Root::Directory { read_only: false, path } => {
             let change = Change { clear: libc::MOUNT_ATTR_RDONLY, ..Change::default() };
             set_attributes(CWD, c"/", false, change).at("allow writes", path)
@@ -173,19 +174,19 @@ fn hold(tree: &OwnedFd) -> Result<OwnedFd> {
 }
 
 /// Makes a tree read-only, and before that every mount point in it: later none can be made.
-fn lock(plan: &Plan, files: &Files, tree: &OwnedFd) -> Result<()> {
-    prepare(plan, files, &RootDir::new(hold(tree)?))?;
+fn lock(sandbox: &Sandbox, files: &Files, tree: &OwnedFd) -> Result<()> {
+    prepare(sandbox, files, &RootDir::new(hold(tree)?))?;
     make_read_only(tree, true, "/")
 }
 
 /// Makes every mount point that the later steps will look for.
-fn prepare(plan: &Plan, files: &Files, root: &RootDir) -> Result<()> {
+fn prepare(sandbox: &Sandbox, files: &Files, root: &RootDir) -> Result<()> {
     for path in ["/proc", "/sys", "/dev"] {
         root.own_directory(path)?;
     }
     etc::prepare(files, root)?;
-    for mount in &plan.mounts {
-        let nested = plan
+    for mount in &sandbox.mounts {
+        let nested = sandbox
             .mounts
             .iter()
             .any(|outer| mount.target.starts_with(&format!("{}/", outer.target.trim_end_matches('/'))));

@@ -14,9 +14,9 @@ use rustix::process::fchdir;
 use super::host_split::split_mode;
 use super::mount_api::{Draft, attach, clone_tree, make_read_only, tmpfs};
 use crate::diff::UpperLayer;
-use crate::plan::Plan;
 use crate::plan::mount::Source;
 use crate::plan::root::Root;
+use crate::plan::sandbox::Sandbox;
 use nsrs_base::error::{At, Code, Error, Result};
 use nsrs_base::sys::mount::{Change, set_attributes};
 
@@ -64,19 +64,19 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// The writable layers of this plan, if it has an overlay; in `disk`, or in memory.
+    /// The writable layers of this sandbox, if it has an overlay; in `disk`, or in memory.
     ///
     /// # Errors
     /// Those of [`Scratch::new`].
-    pub fn for_plan(plan: &Plan, disk: Option<&OwnedFd>) -> Result<Option<Scratch>> {
-        let mounts_one = plan.mounts.iter().any(|mount| matches!(mount.source, Source::Overlay { .. }));
-        let root = matches!(plan.root, Root::Host(_) | Root::Image(_))
-            || (plan.changes.is_some() && plan.root != Root::Shared);
+    pub fn for_sandbox(sandbox: &Sandbox, disk: Option<&OwnedFd>) -> Result<Option<Scratch>> {
+        let mounts_one = sandbox.mounts.iter().any(|mount| matches!(mount.source, Source::Overlay { .. }));
+        let root = matches!(sandbox.root, Root::Host(_) | Root::Image(_))
+            || (sandbox.changes.is_some() && sandbox.root != Root::Shared);
         if !mounts_one && !root {
             return Ok(None);
         }
-        let scratch = Scratch::new(plan.user_namespace.is_private(), disk)?;
-        Ok(Some(Scratch { read_later: plan.changes.is_some(), ..scratch }))
+        let scratch = Scratch::new(sandbox.user_namespace.is_private(), disk)?;
+        Ok(Some(Scratch { read_later: sandbox.changes.is_some(), ..scratch }))
     }
 
     /// Makes a tmpfs and attaches it where it covers nothing that is still needed (overlayfs takes no detached layers); it

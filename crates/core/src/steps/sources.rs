@@ -10,9 +10,9 @@ use rustix::mount::MountAttrFlags;
 use super::closed::explain;
 use super::mount_api::{Draft, RESTRICTED, clone_tree};
 use super::scratch::Scratch;
-use crate::plan::Plan;
 use crate::plan::mount::{Mount, Source};
 use crate::plan::pseudo::{Nodes, Proc, Sys};
+use crate::plan::sandbox::Sandbox;
 use nsrs_base::error::{Code, Error, Result};
 
 /// Names of the device nodes every container has, with their numbers (`mem(4)`, `tty(4)`).
@@ -74,9 +74,9 @@ impl Sources {
     ///
     /// # Errors
     /// A directory can't be the lower layer of an overlay.
-    pub fn overlay(&mut self, plan: &Plan, scratch: Option<&mut Scratch>) -> Result<()> {
+    pub fn overlay(&mut self, sandbox: &Sandbox, scratch: Option<&mut Scratch>) -> Result<()> {
         let Some(scratch) = scratch else { return Ok(()) };
-        for (mount, source) in plan.mounts.iter().zip(&mut self.mounts) {
+        for (mount, source) in sandbox.mounts.iter().zip(&mut self.mounts) {
             if let Source::Overlay { lower } = &mount.source {
                 *source = Some(scratch.overlay(&mount.target, lower, MountAttrFlags::empty())?);
             }
@@ -90,9 +90,9 @@ impl Sources {
 ///
 /// # Errors
 /// A source is missing or may not be used.
-pub fn collect(plan: &Plan) -> Result<Sources> {
-    let mut sources = Sources { mounts: plan.mounts.iter().map(copy).collect::<Result<_>>()?, ..Sources::default() };
-    let Some(pseudo) = &plan.pseudo else { return Ok(sources) };
+pub fn collect(sandbox: &Sandbox) -> Result<Sources> {
+    let mut sources = Sources { mounts: sandbox.mounts.iter().map(copy).collect::<Result<_>>()?, ..Sources::default() };
+    let Some(pseudo) = &sandbox.pseudo else { return Ok(sources) };
     // Made before the host's tree is left: in a user namespace the kernel gives a new procfs or sysfs only to those who
     // see a full one already.
     sources.proc = Some(match pseudo.proc {

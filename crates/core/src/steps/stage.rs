@@ -12,8 +12,8 @@ use nix::sched::{CloneFlags, setns, unshare};
 use rustix::fs::{Mode, OFlags, open};
 
 use super::channel::{Channel, FromChild, ToChild};
-use crate::plan::Plan;
 use crate::plan::namespace::{ClockOffsets, Join, Kind};
+use crate::plan::sandbox::Sandbox;
 use nsrs_base::error::{At, Code, Error, Result};
 use nsrs_base::ids::maps;
 use nsrs_base::ids::maps::MapWriter;
@@ -22,8 +22,8 @@ use nsrs_base::sys::namespace;
 
 /// Does this plan need a stage?
 #[must_use]
-pub fn needed(plan: &Plan) -> bool {
-    !plan.namespaces.joined.is_empty() || plan.namespaces.clock.is_some()
+pub fn needed(sandbox: &Sandbox) -> bool {
+    !sandbox.namespaces.joined.is_empty() || sandbox.namespaces.clock.is_some()
 }
 
 /// Opens a namespace and makes sure of its kind.
@@ -52,8 +52,8 @@ fn open_namespace(join: &Join) -> Result<File> {
 ///
 /// # Errors
 /// A namespace can't be joined, or an offset is refused.
-pub fn prepare(plan: &Plan, channel: &Channel) -> Result<u64> {
-    let namespaces = &plan.namespaces;
+pub fn prepare(sandbox: &Sandbox, channel: &Channel) -> Result<u64> {
+    let namespaces = &sandbox.namespaces;
     let mut flags = namespaces.flags();
     let mut offsets = match namespaces.clock {
         // Opened now: a joined mount namespace may have another /proc.
@@ -83,11 +83,11 @@ pub fn prepare(plan: &Plan, channel: &Channel) -> Result<u64> {
         maps::become_root_of_joined();
     }
     if let Some((clock, file)) = &mut offsets {
-        if let UserNamespace::Private { writer, .. } = &plan.user_namespace {
+        if let UserNamespace::Private { writer, .. } = &sandbox.user_namespace {
             unshare(CloneFlags::CLONE_NEWUSER).at("make the user namespace", "")?;
             flags &= !Kind::User.flag();
             if *writer == MapWriter::Process {
-                maps::write_own(&plan.user_namespace)?;
+                maps::write_own(&sandbox.user_namespace)?;
             } else {
                 channel.send(&FromChild::NeedMaps, &[])?;
                 match channel.receive::<ToChild>()? {

@@ -25,7 +25,8 @@ impl Engine {
     /// Makes the container that was asked for.
     pub(super) fn launch(&mut self, order: Order<'_>, resolved: Resolved, since: Instant) -> Result<()> {
         let Order { id, stdio, fds, announce, .. } = order;
-        if matches!(&resolved.plan.network, Network::Bridge(bridge) if bridge.ip.is_some() || bridge.ip6.is_some()) {
+        if matches!(&resolved.plan.sandbox.network, Network::Bridge(bridge) if bridge.ip.is_some() || bridge.ip6.is_some())
+        {
             self.free_addresses();
         }
         self.make(Some(id), stdio, fds, announce, resolved, since).map(drop)
@@ -47,9 +48,9 @@ impl Engine {
         since: Instant,
     ) -> Result<u64> {
         let state = self.ground()?.state.clone();
-        let wire = self.wiring.reserve(&plan, &state)?;
-        let upper = plan.changes.as_ref().and_then(|changes| changes.upper.as_deref());
-        let kept = upper.map(|path| ChangesDirectory::prepare(path, &plan)).transpose()?;
+        let wire = self.wiring.reserve(&plan.sandbox, &state)?;
+        let upper = plan.sandbox.changes.as_ref().and_then(|changes| changes.upper.as_deref());
+        let kept = upper.map(|path| ChangesDirectory::prepare(path, &plan.sandbox)).transpose()?;
         let hold =
             |kept: &ChangesDirectory| kept.directory.try_clone().at("hold the directory for changes", &kept.path);
         let held = kept.as_ref().map(hold).transpose()?;
@@ -58,7 +59,7 @@ impl Engine {
         let key = self.next;
         self.next += 1;
         // Kept ones have their directory.
-        let changes = if kept.is_some() { None } else { self.make_changes(&plan, key)? };
+        let changes = if kept.is_some() { None } else { self.make_changes(&plan.sandbox.root, key)? };
         let disk = changes.as_ref().map(|changes| changes.path.clone());
         let files = Files { stdio, fds, program, addresses, etc, disk, kept: held };
         let launched = launch::start(&plan, &self.host, files, id.is_none()).and_then(|launched| {
@@ -78,13 +79,13 @@ impl Engine {
         let (stage, first) = if is_stage { (Some(launched.process), None) } else { (None, Some(launched.process)) };
         let report = Report {
             pid: if is_stage { 0 } else { pid.as_raw_nonzero().get() },
-            network: plan.network.name().into(),
+            network: plan.sandbox.network.name().into(),
             addresses: wire.addresses.iter().map(|address| format!("{}/{}", address.address, address.length)).collect(),
             ports: wire.port_texts(),
             notes: wire.notes.clone(),
             fallbacks: Vec::new(),
         };
-        let timeout_ms = plan.timeout_ms;
+        let timeout_ms = plan.process.timeout_ms;
         // One plan for all of a kind: memory that lives as long as containers lie in it is copied with each new process.
         let of_kind = self.spares.as_mut().and_then(|spares| spares.plan_of_kind(&plan));
         let container = Container {
@@ -153,7 +154,9 @@ impl Engine {
             let token = Token::Container(key, Source::Channel).data();
             epoll::add(&self.epoll, channel, token, epoll::EventFlags::IN).at("watch the container", "")?;
         }
-        let shared = source == Source::First && container.plan.init && !container.plan.namespaces.makes(Kind::Pid);
+        let shared = source == Source::First
+            && container.plan.sandbox.init
+            && !container.plan.sandbox.namespaces.makes(Kind::Pid);
         let slot = self.ground()?.journal.note(pid, if shared { End::Ask } else { End::Kill })?;
         let Some(container) = self.containers.get_mut(&key) else { return Ok(()) };
         let process = if source == Source::Stage { &mut container.stage } else { &mut container.first };
@@ -167,14 +170,14 @@ impl Engine {
     pub(super) fn begin(&mut self, key: u64, pid: Pid, map: bool) -> Result<()> {
         let state = self.ground()?.state.clone();
         let Some(container) = self.containers.get_mut(&key) else { return Ok(()) };
-        if let (Some(changes), true) = (&mut container.changes, container.plan.user_namespace.is_private()) {
+        if let (Some(changes), true) = (&mut container.changes, container.plan.sandbox.user_namespace.is_private()) {
             changes.belong_to(pid)?;
         }
         let Some(channel) = &container.channel else { return Ok(()) };
         if map {
-            launch::map_ids(&container.plan, pid, channel)?;
+            launch::map_ids(&container.plan.sandbox, pid, channel)?;
         }
-        if matches!(container.plan.network, Network::Bridge(_)) {
+        if matches!(container.plan.sandbox.network, Network::Bridge(_)) {
             self.wiring.connect(&container.wire, pid.as_raw_nonzero().get(), &state)?;
             // A process that is gone by now says why on its own channel.
             let _ = channel.send(&ToChild::Connected, &[]);
@@ -199,7 +202,7 @@ impl Engine {
             let _ = channel.send(&ToChild::Known, &[]);
         }
         // With clock offsets the stage made the user namespace, and had it mapped.
-        let map = container.plan.namespaces.clock.is_none();
+        let map = container.plan.sandbox.namespaces.clock.is_none();
         let begun = self.note_new(key, Source::First, pid).and_then(|()| self.begin(key, pid, map));
         if let Err(error) = begun {
             self.give_up(key, error);
@@ -209,7 +212,8 @@ impl Engine {
     /// Starts the program that connects a container.
     pub(super) fn start_user_network(&mut self, key: u64) -> Result<()> {
         let Some(container) = self.containers.get_mut(&key) else { return Ok(()) };
-        let (Network::Pasta { program, publish }, Some(first)) = (&container.plan.network, &container.first) else {
+        let (Network::Pasta { program, publish }, Some(first)) = (&container.plan.sandbox.network, &container.first)
+        else {
             return Ok(());
         };
         if self.pasta.is_none() {
@@ -217,7 +221,7 @@ impl Engine {
             self.pasta = Some(Pasta::probe(directory.as_os_str())?);
         }
         let Some(pasta) = &self.pasta else { return Ok(()) };
-        let userns = container.plan.user_namespace.is_private();
+        let userns = container.plan.sandbox.user_namespace.is_private();
         let Some(ground) = &mut self.ground else { return Ok(()) };
         // pasta goes on with one address family where the port of the other is taken, and names no reason where both are.
         let publish = ports::choose(publish)?;

@@ -124,7 +124,9 @@ impl Container {
     /// Must its channel be listened to while it runs? If not, what it said is read at its end.
     #[must_use]
     pub fn is_heard(&self) -> bool {
-        let asks = matches!(self.plan.network, Network::Pasta { .. }) || self.plan.tty.is_some() || self.plan.init;
+        let asks = matches!(self.plan.sandbox.network, Network::Pasta { .. })
+            || self.plan.process.tty.is_some()
+            || self.plan.sandbox.init;
         self.announce || asks || self.stage.is_some() || self.id.is_none() || self.waiting.is_some()
     }
 
@@ -186,8 +188,8 @@ impl Container {
 
     /// Sends the signal of a key to its command where the kernel does not, and returns whether that was so.
     pub fn signal_by_key(&mut self, signal: i32, foreground: Option<Pid>) -> bool {
-        let waits = self.plan.init && self.running;
-        let pid_one = self.plan.namespaces.makes(Kind::Pid) && !waits;
+        let waits = self.plan.sandbox.init && self.running;
+        let pid_one = self.plan.sandbox.namespaces.makes(Kind::Pid) && !waits;
         let Some(first) = self.first.as_ref().filter(|_| pid_one) else { return false };
         // Until the command is there nobody else is, and the terminal may not be anybody's yet.
         let in_front = !self.running || getpgid(Some(first.pid)).is_ok_and(|group| Some(group) == foreground);
@@ -201,7 +203,7 @@ impl Container {
     fn delivery_to(&self, pid: Pid, signal: i32) -> Delivery {
         let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap_or_default();
         // What an init blocks it takes up, from before it is one.
-        delivery(signal, &status, self.running || self.plan.init)
+        delivery(signal, &status, self.running || self.plan.sandbox.init)
     }
 
     fn deliver(&mut self, signal: i32, group: bool) {
@@ -210,12 +212,12 @@ impl Container {
             return;
         }
         let Some(first) = &self.first else { return self.end() };
-        if group && self.plan.init && self.running {
+        if group && self.plan.sandbox.init && self.running {
             return send_for_group(&first.pidfd, signal);
         }
         // An init too, until it waits for signals: the kernel throws away what it has not blocked yet.
-        let waits = self.plan.init && self.running;
-        let pid_one = self.plan.namespaces.makes(Kind::Pid) && !waits;
+        let waits = self.plan.sandbox.init && self.running;
+        let pid_one = self.plan.sandbox.namespaces.makes(Kind::Pid) && !waits;
         let instead_of_kernel = (pid_one && signal != libc::SIGKILL) || (group && signal == libc::SIGTSTP);
         let delivery = if instead_of_kernel { self.delivery_to(first.pid, signal) } else { Delivery::AsIs };
         if group {

@@ -217,8 +217,8 @@ impl Engine {
         self.look_for_a_route(spec);
         let (plan, mut problems) = plan::resolve(spec, &self.host, &tree, facts);
         problems.extend(missing);
-        problems.extend(preflight::check(&plan));
-        problems.extend(wiring::check(&plan, &state::directory(&self.host)));
+        problems.extend(preflight::check(&plan.sandbox));
+        problems.extend(wiring::check(&plan.sandbox, &state::directory(&self.host)));
         let plan = Rc::new(problems.finish(plan)?);
         Ok(Resolved { plan, leases: image.map(|(_, leases)| leases).unwrap_or_default() })
     }
@@ -328,7 +328,7 @@ impl Engine {
 
     /// Asks a container's command to end, by the signal that is meant for that.
     pub fn stop(&mut self, id: u64) {
-        self.signal(id, |container| container.signal(container.plan.root.stop_signal()));
+        self.signal(id, |container| container.signal(container.plan.sandbox.root.stop_signal()));
     }
 
     /// Sends a signal to a container's command and all others of its process group.
@@ -404,8 +404,8 @@ impl Engine {
     }
 
     /// The directory for what a container changes of its image.
-    pub(super) fn make_changes(&mut self, plan: &Plan, key: u64) -> Result<Option<Changes>> {
-        let Root::Image(image) = &plan.root else { return Ok(None) };
+    pub(super) fn make_changes(&mut self, root: &Root, key: u64) -> Result<Option<Changes>> {
+        let Root::Image(image) = root else { return Ok(None) };
         if image.upper == Upper::Memory {
             return Ok(None);
         }

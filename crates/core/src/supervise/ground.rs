@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::Pid;
 
-use crate::plan::Plan;
 use crate::plan::mount::Source;
 use crate::plan::pseudo::Sys;
 use crate::plan::root::Root;
+use crate::plan::sandbox::Sandbox;
 use crate::steps::etc::Files;
 use nsrs_base::host::tree::unescape;
 
@@ -25,20 +25,20 @@ pub(super) struct Ground {
 }
 
 impl Ground {
-    /// The ground of a plan, now.
-    pub fn of(plan: &Plan) -> Ground {
-        Ground { files: files(plan), mounts: mount_table("self").map(|table| mounts(plan, &table)) }
+    /// The ground of a sandbox, now.
+    pub fn of(sandbox: &Sandbox) -> Ground {
+        Ground { files: files(sandbox), mounts: mount_table("self").map(|table| mounts(sandbox, &table)) }
     }
 }
 
 /// The paths outside of its root that a plan leads to.
-fn paths(plan: &Plan) -> impl Iterator<Item = &String> {
-    let root = match &plan.root {
+fn paths(sandbox: &Sandbox) -> impl Iterator<Item = &String> {
+    let root = match &sandbox.root {
         Root::Directory { path, .. } => Some(path),
         Root::Image(image) => Some(&image.store),
         Root::Shared | Root::Host(_) => None,
     };
-    let sources = plan.mounts.iter().filter_map(|mount| match &mount.source {
+    let sources = sandbox.mounts.iter().filter_map(|mount| match &mount.source {
         Source::Bind { path, .. } | Source::Overlay { lower: path } => Some(path),
         Source::Tmpfs { .. } => None,
     });
@@ -46,14 +46,14 @@ fn paths(plan: &Plan) -> impl Iterator<Item = &String> {
 }
 
 /// Which files the paths of a plan lead to.
-pub(super) fn files(plan: &Plan) -> Vec<Option<(u64, u64)>> {
-    paths(plan).map(|path| fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))).collect()
+pub(super) fn files(sandbox: &Sandbox) -> Vec<Option<(u64, u64)>> {
+    paths(sandbox).map(|path| fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))).collect()
 }
 
 /// The lines of the supervisor's mount table that a container of this plan depends on: the mounts that its paths lie on,
 /// whose flags it takes over, and those below, which it shows.
-pub(super) fn mounts(plan: &Plan, table: &str) -> Vec<String> {
-    let real: Vec<PathBuf> = paths(plan).filter_map(|path| fs::canonicalize(path).ok()).collect();
+pub(super) fn mounts(sandbox: &Sandbox, table: &str) -> Vec<String> {
+    let real: Vec<PathBuf> = paths(sandbox).filter_map(|path| fs::canonicalize(path).ok()).collect();
     let concerns = |line: &&str| {
         let Some(point) = line.split(' ').nth(4).map(unescape) else { return true };
         let point = Path::new(&point);
@@ -63,15 +63,15 @@ pub(super) fn mounts(plan: &Plan, table: &str) -> Vec<String> {
 }
 
 /// Where in its root a container must have mounts: later nothing else may be found by these names.
-pub(super) fn places(plan: &Plan, files: &Files) -> Vec<String> {
-    let pseudo = plan.pseudo.as_ref();
+pub(super) fn places(sandbox: &Sandbox, files: &Files) -> Vec<String> {
+    let pseudo = sandbox.pseudo.as_ref();
     let sys = pseudo.is_some_and(|pseudo| pseudo.sys == Sys::Fresh);
     let own = [("/proc", pseudo.is_some()), ("/dev", pseudo.is_some()), ("/sys", sys)];
     let etc =
         [("/etc/hosts", &files.hosts), ("/etc/hostname", &files.hostname), ("/etc/resolv.conf", &files.resolv_conf)];
     let own = own.into_iter().filter(|(_, is_there)| *is_there).map(|(path, _)| path);
     let etc = etc.into_iter().filter(|(_, text)| text.is_some()).map(|(path, _)| path);
-    own.chain(etc).map(ToOwned::to_owned).chain(plan.mounts.iter().map(|mount| mount.target.clone())).collect()
+    own.chain(etc).map(ToOwned::to_owned).chain(sandbox.mounts.iter().map(|mount| mount.target.clone())).collect()
 }
 
 /// The mounts of a process, by their paths from its root. A directory below a mount that is renamed or removed, by whom

@@ -27,7 +27,7 @@ impl Engine {
                 let _ = epoll::delete(&self.epoll, channel);
                 container.channel = None;
                 // With an init the end of the channel is the init's own end.
-                if container.failure.is_none() && !container.plan.init {
+                if container.failure.is_none() && !container.plan.sandbox.init {
                     self.started(key);
                 }
             }
@@ -91,7 +91,7 @@ impl Engine {
             FromChild::NeedMaps => {
                 let stage = container.stage.as_ref().map(|stage| stage.pid);
                 if let (Some(pid), Some(channel)) = (stage, &container.channel)
-                    && let Err(error) = launch::map_ids(&container.plan, pid, channel)
+                    && let Err(error) = launch::map_ids(&container.plan.sandbox, pid, channel)
                 {
                     self.give_up(key, error);
                 }
@@ -187,13 +187,13 @@ impl Engine {
     /// Begins to look at what the command changed, if that is wanted and it has run.
     fn list_changes(&mut self, key: u64) {
         let Some(container) = self.containers.get_mut(&key) else { return };
-        let Some(changes) = &container.plan.changes else { return };
+        let Some(changes) = &container.plan.sandbox.changes else { return };
         if container.exit.is_none() || container.failure.is_some() || container.looked_through {
             return;
         }
         container.looked_through = true;
         let started = match container.layers.take() {
-            Some(layers) => Collector::start(layers, &container.plan.user_namespace, changes.list),
+            Some(layers) => Collector::start(layers, &container.plan.sandbox.user_namespace, changes.list),
             // It was ended before there was a command.
             None if !container.running => return,
             None => Err(Error::new(Code::SetupFailed, "list the changes", "the container has not told its layers")),

@@ -8,6 +8,7 @@ use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use super::container::Process;
 use crate::net::inside::Address;
 use crate::plan::Plan;
+use crate::plan::sandbox::Sandbox;
 use crate::steps::channel::{Channel, FromChild, ToChild};
 use crate::steps::{self, Inputs, etc, stage};
 use nsrs_base::error::{At, Code, Error, Result};
@@ -52,9 +53,9 @@ pub struct Launched {
 pub fn start(plan: &Plan, host: &Host, files: Files, ahead: bool) -> Result<Launched> {
     let (ours, theirs) = Channel::pair()?;
     let supervisor = pidfd_open(getpid(), PidfdFlags::empty()).at("hold the supervisor", "")?;
-    let is_stage = stage::needed(plan);
-    let flags = if is_stage { 0 } else { plan.namespaces.flags() };
-    match clone3(flags).map_err(|errno| refused(plan, host, errno))? {
+    let is_stage = stage::needed(&plan.sandbox);
+    let flags = if is_stage { 0 } else { plan.sandbox.namespaces.flags() };
+    match clone3(flags).map_err(|errno| refused(&plan.sandbox, host, errno))? {
         Side::Parent(pid, pidfd) => {
             Ok(Launched { process: Process { pid, pidfd, slot: None }, is_stage, channel: ours })
         }
@@ -85,9 +86,9 @@ pub fn start(plan: &Plan, host: &Host, files: Files, ahead: bool) -> Result<Laun
 
 /// The stage: prepares, makes the container as its own sibling, tells the supervisor, ends.
 fn run_stage(plan: &Plan, host: &Host, mut inputs: Inputs) -> ! {
-    let result = stage::prepare(plan, &inputs.channel).and_then(|flags| {
-        inputs.mapped = plan.user_namespace.is_private() && plan.namespaces.clock.is_some();
-        match clone3(flags | libc::CLONE_PARENT as u64).map_err(|errno| refused(plan, host, errno))? {
+    let result = stage::prepare(&plan.sandbox, &inputs.channel).and_then(|flags| {
+        inputs.mapped = plan.sandbox.user_namespace.is_private() && plan.sandbox.namespaces.clock.is_some();
+        match clone3(flags | libc::CLONE_PARENT as u64).map_err(|errno| refused(&plan.sandbox, host, errno))? {
             Side::Parent(pid, pidfd) => {
                 let born = FromChild::Born(pid.as_raw_nonzero().get());
                 inputs.channel.send(&born, &[std::os::fd::AsFd::as_fd(&pidfd)])
@@ -119,10 +120,10 @@ fn inputs_of(inputs: &mut Inputs) -> Inputs {
 }
 
 /// A refused clone3 with the reasons that are known for it.
-fn refused(plan: &Plan, host: &Host, errno: nix::errno::Errno) -> Error {
-    let kinds: Vec<&str> = plan.namespaces.private.iter().map(|kind| kind.file()).collect();
+fn refused(sandbox: &Sandbox, host: &Host, errno: nix::errno::Errno) -> Error {
+    let kinds: Vec<&str> = sandbox.namespaces.private.iter().map(|kind| kind.file()).collect();
     let error = Error::os("make the namespaces", kinds.join(", "), errno);
-    let user = plan.user_namespace.is_private();
+    let user = sandbox.user_namespace.is_private();
     match errno {
         nix::errno::Errno::EPERM if user && host.apparmor_restricts_user_namespaces => error.code(Code::Unsupported).hint(
             "AppArmor restricts user namespaces (Ubuntu 23.10 and later): sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, \
@@ -145,8 +146,8 @@ fn refused(plan: &Plan, host: &Host, errno: nix::errno::Errno) -> Error {
 ///
 /// # Errors
 /// The kernel or a helper refuses a map.
-pub fn map_ids(plan: &Plan, pid: rustix::process::Pid, channel: &Channel) -> Result<()> {
-    let UserNamespace::Private { uids, gids, writer, deny_setgroups } = &plan.user_namespace else { return Ok(()) };
+pub fn map_ids(sandbox: &Sandbox, pid: rustix::process::Pid, channel: &Channel) -> Result<()> {
+    let UserNamespace::Private { uids, gids, writer, deny_setgroups } = &sandbox.user_namespace else { return Ok(()) };
     let process = pid.as_raw_nonzero().to_string();
     match writer {
         MapWriter::Process => return Ok(()),

@@ -3,32 +3,32 @@
 use std::fs;
 use std::io::ErrorKind;
 
-use crate::plan::Plan;
 use crate::plan::mount::Source;
 use crate::plan::namespace::Join;
 use crate::plan::root::Root;
+use crate::plan::sandbox::Sandbox;
 use nsrs_base::error::{Code, Error};
 use nsrs_base::host::tree::unescape;
 
 /// Every path of the plan that can't be used as it is.
 #[must_use]
-pub fn check(plan: &Plan) -> Vec<Error> {
-    let root = match &plan.root {
+pub fn check(sandbox: &Sandbox) -> Vec<Error> {
+    let root = match &sandbox.root {
         Root::Directory { path, .. } => path.starts_with('/').then(|| check_root(path)).flatten(),
         // Whether its layers are there was looked up when it was found.
         Root::Shared | Root::Host(_) | Root::Image(_) => None,
     };
-    let copied = match &plan.root {
-        Root::Directory { path, .. } if plan.changes.is_some() => check_copied(path),
+    let copied = match &sandbox.root {
+        Root::Directory { path, .. } if sandbox.changes.is_some() => check_copied(path),
         _ => None,
     };
     // What stayed relative is relative to a directory that is gone, and was told.
-    let sources = plan.mounts.iter().filter_map(|mount| match &mount.source {
+    let sources = sandbox.mounts.iter().filter_map(|mount| match &mount.source {
         Source::Bind { path, .. } if path.starts_with('/') => check_source(path, &mount.option, false),
         Source::Overlay { lower } if lower.starts_with('/') => check_source(lower, &mount.option, true),
         _ => None,
     });
-    let joined = plan.namespaces.joined.iter().filter_map(check_namespace);
+    let joined = sandbox.namespaces.joined.iter().filter_map(check_namespace);
     root.into_iter().chain(copied).chain(sources).chain(joined).collect()
 }
 

@@ -127,15 +127,16 @@ pub(super) struct Spares {
 /// Not where it would hold what others may want meanwhile (an address by name, a port), where it joins what may be gone
 /// by then, or where what it shows is looked up when it is made: on the host's tree, which secrets exist.
 fn possible(plan: &Plan) -> bool {
-    let unseen = plan.changes.is_none();
-    let alone = plan.namespaces.makes(Kind::Mount) && plan.namespaces.makes(Kind::Pid) && !stage::needed(plan);
-    let root = match &plan.root {
+    let Plan { sandbox, process } = plan;
+    let unseen = sandbox.changes.is_none();
+    let alone = sandbox.namespaces.makes(Kind::Mount) && sandbox.namespaces.makes(Kind::Pid) && !stage::needed(sandbox);
+    let root = match &sandbox.root {
         Root::Directory { .. } => true,
         Root::Image(image) => image.layers.len() <= MOST_LAYERS,
         Root::Host(_) | Root::Shared => false,
     };
-    let live = plan.mounts.iter().all(|mount| !matches!(mount.source, Source::Overlay { .. }));
-    let network = match &plan.network {
+    let live = sandbox.mounts.iter().all(|mount| !matches!(mount.source, Source::Overlay { .. }));
+    let network = match &sandbox.network {
         Network::None | Network::Host => true,
         Network::Bridge(bridge) => {
             bridge.publish.is_empty() && bridge.ip.is_none() && bridge.ip6.is_none() && bridge.mac.is_none()
@@ -143,7 +144,7 @@ fn possible(plan: &Plan) -> bool {
         Network::Pasta { publish, .. } => publish.is_empty(),
         Network::Joined => false,
     };
-    unseen && alone && root && live && network && plan.tty.is_none()
+    unseen && alone && root && live && network && process.tty.is_none()
 }
 
 impl Spares {
@@ -169,7 +170,8 @@ impl Spares {
         }
         let oldest = (0..self.wanted.len()).min_by_key(|index| self.wanted[*index].last);
         let forgotten = oldest.filter(|_| self.wanted.len() == MOST_KINDS).map(|index| self.wanted.swap_remove(index));
-        let of_all = Plan { timeout_ms: None, ..Plan::clone(plan) };
+        let mut of_all = Plan::clone(plan);
+        of_all.process.timeout_ms = None;
         self.wanted.push(Wanted::new(Rc::new(of_all), leases.clone(), promptly));
         forgotten.map(|wanted| wanted.spares).unwrap_or_default()
     }
@@ -181,7 +183,7 @@ impl Spares {
 
     /// The kind of containers that this plan is of.
     fn kind(&mut self, plan: &Plan) -> Option<&mut Wanted> {
-        self.wanted.iter_mut().find(|wanted| wanted.plan.same_ground(plan))
+        self.wanted.iter_mut().find(|wanted| wanted.plan.serves(plan))
     }
 
     /// The plan of the kind that this one is of.
@@ -211,7 +213,7 @@ impl Engine {
     pub(super) fn find_spare(&mut self, order: &Order<'_>, resolved: &Resolved) -> Option<u64> {
         let plan = &resolved.plan;
         let spares = self.spares.as_mut().filter(|_| possible(plan))?;
-        if let Root::Image(image) = &plan.root
+        if let Root::Image(image) = &plan.sandbox.root
             && spares.images.is_none()
         {
             let names = ImageNames::watch(&image.store)?;
@@ -221,7 +223,7 @@ impl Engine {
         if spares.mounts_changed() {
             self.mounts_changed();
         }
-        if let Network::Bridge(_) = &plan.network
+        if let Network::Bridge(_) = &plan.sandbox.network
             && !self.wiring.bridge_stands()
         {
             self.discard_all();
@@ -246,8 +248,8 @@ impl Engine {
         // Of one that is still being made it is looked at when it stands.
         let mounts = spare.mounts.is_none() || spare.mounts == mount_table_of(first.pid);
         mounts
-            && spare.ground.files == ground::files(plan)
-            && wiring::files(plan, &container.wire).is_ok_and(|files| files == container.wire.files)
+            && spare.ground.files == ground::files(&plan.sandbox)
+            && wiring::files(&plan.sandbox, &container.wire).is_ok_and(|files| files == container.wire.files)
     }
 
     /// The spare is the container that was asked for from now on.
@@ -255,7 +257,7 @@ impl Engine {
         let Some(container) = self.containers.get_mut(&key) else { return };
         container.id = Some(order.id);
         container.announce = order.announce;
-        container.timeout_ms = plan.timeout_ms;
+        container.timeout_ms = plan.process.timeout_ms;
         container.since = since;
         container.waiting = order.stdio.map(|stdio| Waiting { plan, stdio, fds: order.fds });
         if container.stands {
@@ -268,7 +270,7 @@ impl Engine {
         let Some(container) = self.containers.get_mut(&key) else { return };
         let (Some(waiting), Some(channel)) = (container.waiting.take(), &container.channel) else { return };
         let fds: Vec<_> = waiting.stdio.iter().chain(&waiting.fds).map(AsFd::as_fd).collect();
-        if channel.send(&ToChild::Command(Box::new(waiting.plan.command.clone())), &fds).is_err() {
+        if channel.send(&ToChild::Process(Box::new(waiting.plan.process.clone())), &fds).is_err() {
             container.waiting = Some(waiting);
             return container.take_down();
         }
@@ -292,7 +294,7 @@ impl Engine {
         }
         let table = container.first.as_ref().and_then(|first| mount_table_of(first.pid)).filter(|table| {
             let points: Vec<&str> = table.lines().filter_map(|line| line.split(' ').nth(4)).collect();
-            places(&container.plan, &container.wire.files).iter().all(|place| points.contains(&place.as_str()))
+            places(&container.plan.sandbox, &container.wire.files).iter().all(|place| points.contains(&place.as_str()))
         });
         container.stands = true;
         let kind = self.spares.as_mut().and_then(|spares| spares.kind(&container.plan));
@@ -346,7 +348,7 @@ impl Engine {
         let table = mount_table("self");
         let mut stale = Vec::new();
         for wanted in &mut spares.wanted {
-            let now = table.as_ref().map(|table| ground::mounts(&wanted.plan, table));
+            let now = table.as_ref().map(|table| ground::mounts(&wanted.plan.sandbox, table));
             let holds = |spare: &Spare| spare.mounts.is_some() && now.is_some() && spare.ground.mounts == now;
             stale.extend(wanted.spares.extract_if(.., |spare| !holds(spare)));
         }
@@ -361,7 +363,7 @@ impl Engine {
         if let Some(names) = spares.images.take() {
             let _ = epoll::delete(&self.epoll, &names);
         }
-        let on_images = |wanted: &mut Wanted| matches!(wanted.plan.root, Root::Image(_));
+        let on_images = |wanted: &mut Wanted| matches!(wanted.plan.sandbox.root, Root::Image(_));
         let stale: Vec<Spare> = spares.wanted.extract_if(.., on_images).flat_map(|wanted| wanted.spares).collect();
         self.discard(stale.into_iter());
     }
@@ -389,7 +391,7 @@ impl Engine {
             let was_its = wanted.spares.len() < before;
             wanted.again &= !was_its;
             // The overlay is refused, and what is done then instead isn't done ahead.
-            wanted.possible &= !(was_its && failed && matches!(wanted.plan.root, Root::Image(_)));
+            wanted.possible &= !(was_its && failed && matches!(wanted.plan.sandbox.root, Root::Image(_)));
         }
     }
 
@@ -435,7 +437,7 @@ impl Engine {
 
     fn make_spare(&mut self, resolved: Resolved) {
         let plan = resolved.plan.clone();
-        let ground = Ground::of(&plan);
+        let ground = Ground::of(&plan.sandbox);
         let made = self.launch_ahead(resolved);
         let Some(wanted) = self.spares.as_mut().and_then(|spares| spares.kind(&plan)) else { return };
         match made {

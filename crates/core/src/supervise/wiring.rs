@@ -14,8 +14,8 @@ use crate::net::ports::Reserved;
 use crate::net::publish::Publish;
 use crate::net::transport::Netlink;
 use crate::net::veth::{Cable, Home, mac_of};
-use crate::plan::Plan;
 use crate::plan::network::{self, INTERFACE, Network};
+use crate::plan::sandbox::Sandbox;
 use crate::steps::etc::Files;
 use nsrs_base::error::{Error, Result};
 
@@ -58,12 +58,12 @@ impl Wiring {
     ///
     /// # Errors
     /// No rights, no free address, a port in use.
-    pub fn reserve(&mut self, plan: &Plan, state: &Path) -> Result<Wire> {
+    pub fn reserve(&mut self, sandbox: &Sandbox, state: &Path) -> Result<Wire> {
         let mut wire = Wire::default();
-        if let Network::Bridge(wanted) = &plan.network {
+        if let Network::Bridge(wanted) = &sandbox.network {
             self.reserve_bridge(&mut wire, wanted, state)?;
         }
-        wire.files = files(plan, &wire)?;
+        wire.files = files(sandbox, &wire)?;
         Ok(wire)
     }
 
@@ -199,35 +199,35 @@ fn targets(publish: &Publish, host_port: u16, addresses: &[Address]) -> Vec<Publ
 ///
 /// # Errors
 /// A line that was asked for is none.
-pub fn files(plan: &Plan, wire: &Wire) -> Result<Files> {
-    let names = &plan.names;
+pub fn files(sandbox: &Sandbox, wire: &Wire) -> Result<Files> {
+    let names = &sandbox.names;
     let addresses: Vec<IpAddr> = wire.addresses.iter().map(|address| address.address).collect();
     let gateway = wire.addresses.first().and_then(|address| address.gateway);
     let own_name = || nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
     let mut files = Files::default();
     if names.hosts {
-        let hostname = plan.hostname.clone().unwrap_or_else(own_name);
+        let hostname = sandbox.hostname.clone().unwrap_or_else(own_name);
         files.hosts =
             Some(Hosts { hostname: &hostname, addresses: &addresses, extra: &names.add_hosts, gateway }.text()?);
     }
     if names.resolv_conf {
         let resolv_conf = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
         let systemd = fs::read_to_string("/run/systemd/resolve/resolv.conf").ok();
-        let shares_network = matches!(plan.network, Network::Host);
+        let shares_network = matches!(sandbox.network, Network::Host);
         let host = HostResolver { resolv_conf: &resolv_conf, systemd: systemd.as_deref(), shares_network };
         files.resolv_conf =
             Some(Dns { servers: &names.dns, search: &names.dns_search, options: &names.dns_options }.text(&host)?);
     }
     if names.hostname {
-        files.hostname = plan.hostname.as_ref().map(|name| format!("{name}\n"));
+        files.hostname = sandbox.hostname.as_ref().map(|name| format!("{name}\n"));
     }
     Ok(files)
 }
 
 /// What is wrong with the addresses that are wanted of a bridge that stands already. Of one that doesn't, the first start tells.
 #[must_use]
-pub fn check(plan: &Plan, state: &Path) -> Vec<Error> {
-    let Network::Bridge(wanted) = &plan.network else { return Vec::new() };
+pub fn check(sandbox: &Sandbox, state: &Path) -> Vec<Error> {
+    let Network::Bridge(wanted) = &sandbox.network else { return Vec::new() };
     if wanted.ip.is_none() && wanted.ip6.is_none() {
         return Vec::new();
     }

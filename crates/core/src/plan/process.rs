@@ -1,11 +1,13 @@
-//! The command: what is executed, as whom, with which rights and limits.
+//! The second half of a plan: a process in the sandbox, what it executes, as whom, with which rights and limits.
 
 use serde::{Deserialize, Serialize};
 
 use super::capability::Capabilities;
 use super::limits::Rlimit;
+use super::namespace::{Kind, Namespaces};
+use super::root::Root;
 use super::{Problems, capability, env, image, limits};
-use crate::spec::Spec;
+use crate::spec::{Spec, TerminalSize};
 use nsrs_base::error::{Code, Error, Result};
 use nsrs_store::facts::ImageConfiguration;
 
@@ -35,10 +37,32 @@ pub enum User {
     },
 }
 
-/// What the container's last step executes.
+/// What a process may do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Command {
+pub struct Rights {
+    /// Its capabilities, and the bounding set of all its descendants.
+    pub capabilities: Capabilities,
+    /// Those the caller added by name; a user who isn't root keeps these.
+    pub ambient: Capabilities,
+    /// Nothing it executes ever gets more rights (`PR_SET_NO_NEW_PRIVS`).
+    pub no_new_privileges: bool,
+}
+
+/// How much of the host a process may use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Resources {
+    /// Resource limits (setrlimit(2)).
+    pub rlimits: Vec<Rlimit>,
+    /// Out-of-memory score, -1000 to 1000; `None` keeps the caller's.
+    pub oom_score_adj: Option<i32>,
+}
+
+/// A process in a sandbox: its first one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Process {
     /// Program and arguments.
     pub args: Vec<String>,
     /// The environment, `NAME=VALUE`.
@@ -49,20 +73,42 @@ pub struct Command {
     pub user: User,
     /// Supplementary groups beside those of the user.
     pub groups: Vec<Id>,
-    /// The command's capabilities, and the bounding set of all its descendants.
-    pub capabilities: Capabilities,
-    /// Those the caller added by name; a user who isn't root keeps these.
-    pub ambient: Capabilities,
-    /// Nothing it executes ever gets more rights (`PR_SET_NO_NEW_PRIVS`).
-    pub no_new_privileges: bool,
-    /// Resource limits.
-    pub rlimits: Vec<Rlimit>,
     /// File mode creation mask; `None` keeps the caller's.
     pub umask: Option<u32>,
-    /// Out-of-memory score; `None` keeps the caller's.
-    pub oom_score_adj: Option<i32>,
+    /// Its own terminal, of this size; `None`: it has none of its own.
+    pub tty: Option<TerminalSize>,
     /// Numbers of the passed file descriptors beyond 0, 1, 2.
     pub preserve_fds: Vec<i32>,
+    /// It is killed after this many milliseconds.
+    pub timeout_ms: Option<u64>,
+    /// What it may do.
+    pub rights: Rights,
+    /// How much it may use.
+    pub resources: Resources,
+}
+
+impl Process {
+    /// Whether what is done for this process before it is known, in a sandbox with this root, would be done for the other too.
+    pub(super) fn prepares(&self, root: &Root, other: &Process) -> bool {
+        let Process {
+            args: _,
+            env: _,
+            workdir,
+            user: _,
+            groups: _,
+            umask: _,
+            tty,
+            preserve_fds: _,
+            timeout_ms: _,
+            rights: Rights { capabilities, ambient: _, no_new_privileges: _ },
+            resources: Resources { rlimits: _, oom_score_adj },
+        } = self;
+        *oom_score_adj == other.resources.oom_score_adj
+            && *capabilities == other.rights.capabilities
+            && *tty == other.tty
+            // In an image it is made where it is missing.
+            && (!matches!(root, Root::Image(_)) || *workdir == other.workdir)
+    }
 }
 
 /// The kernel takes at most 32 pages for one argument (execve(2), `MAX_ARG_STRLEN`).
@@ -131,14 +177,74 @@ fn parse_user(option: &str, text: &str) -> Result<User> {
     })
 }
 
-/// Resolves the command.
+fn resolve_user(spec: &Spec, host_tree: bool, image: Option<&ImageConfiguration>, problems: &mut Problems) -> User {
+    let of_image = image.map(|config| config.user.as_str()).filter(|user| !user.is_empty());
+    match (&spec.user, of_image) {
+        (Some(text), _) => problems.take(parse_user("--user", text)).unwrap_or(User::Caller),
+        (None, Some(text)) => problems.take(parse_user("User of the image", text)).unwrap_or(User::Caller),
+        (None, None) if host_tree => User::Caller,
+        (None, None) => User::Given { user: Id::Number(0), group: None },
+    }
+}
+
+fn resolve_workdir(
+    spec: &Spec,
+    namespaces: &Namespaces,
+    host_tree: bool,
+    image: Option<&ImageConfiguration>,
+    problems: &mut Problems,
+) -> String {
+    match (&spec.workdir, image) {
+        (Some(path), _) if !path.starts_with('/') || path.contains('\0') => {
+            problems.push(Error::invalid("--workdir", path, "give an absolute path in the container"));
+            String::new()
+        }
+        // The caller's directory is a path of other mounts.
+        (None, _) if namespaces.joins(Kind::Mount) => "/".into(),
+        (_, Some(config)) => image::workdir(spec, config),
+        (Some(path), None) => path.clone(),
+        (None, None) if host_tree => spec.caller.cwd.clone(),
+        (None, None) => "/".into(),
+    }
+}
+
+fn resolve_rights(spec: &Spec, problems: &mut Problems) -> Rights {
+    let capabilities = capability::resolve(&spec.cap_add, &spec.cap_drop, problems);
+    let added = capability::resolve(&spec.cap_add, &["ALL".into()], &mut Problems::default());
+    Rights {
+        capabilities,
+        ambient: Capabilities(added.0 & capabilities.0),
+        no_new_privileges: !spec.allow_new_privileges,
+    }
+}
+
+fn resolve_resources(spec: &Spec, problems: &mut Problems) -> Resources {
+    Resources {
+        rlimits: problems.all(spec.ulimits.iter().map(|text| limits::parse_ulimit(text))),
+        oom_score_adj: spec.oom_score_adj.and_then(|score| problems.take(limits::check_oom_score(score))),
+    }
+}
+
+fn resolve_terminal(spec: &Spec, namespaces: &Namespaces, problems: &mut Problems) -> Option<TerminalSize> {
+    if spec.tty.is_some() && !namespaces.makes(Kind::Mount) {
+        problems.push(
+            Error::new(Code::InvalidArgument, "combine --tty", "a terminal is made in the container's own /dev")
+                .on("with --mountns")
+                .hint("leave the mount namespace private"),
+        );
+    }
+    spec.tty
+}
+
+/// Resolves the first process of a sandbox with these namespaces.
 pub fn resolve(
     spec: &Spec,
+    namespaces: &Namespaces,
     host_tree: bool,
     image: Option<&ImageConfiguration>,
     hostname: Option<&str>,
     problems: &mut Problems,
-) -> Command {
+) -> Process {
     let env: Vec<String> = env::resolve(spec, host_tree, image, hostname, problems)
         .into_iter()
         .map(|(name, value)| format!("{name}={value}"))
@@ -148,48 +254,24 @@ pub fn resolve(
     if spec.image.is_none() || image.is_some() {
         check_args(&args, &env, problems);
     }
-    let user = match &spec.user {
-        Some(text) => problems.take(parse_user("--user", text)).unwrap_or(User::Caller),
-        None if image.is_some_and(|config| !config.user.is_empty()) => {
-            let text = image.map_or("", |config| config.user.as_str());
-            problems.take(parse_user("User of the image", text)).unwrap_or(User::Caller)
-        }
-        None if host_tree => User::Caller,
-        None => User::Given { user: Id::Number(0), group: None },
-    };
-    let workdir = match &spec.workdir {
-        Some(path) if !path.starts_with('/') || path.contains('\0') => {
-            problems.push(Error::invalid("--workdir", path, "give an absolute path in the container"));
-            String::new()
-        }
-        given => match (image, given) {
-            (Some(config), _) => image::workdir(spec, config),
-            (None, Some(path)) => path.clone(),
-            (None, None) if host_tree => spec.caller.cwd.clone(),
-            (None, None) => "/".into(),
-        },
-    };
-    let capabilities = capability::resolve(&spec.cap_add, &spec.cap_drop, problems);
-    let added = capability::resolve(&spec.cap_add, &["ALL".into()], &mut Problems::default());
     if let Some(fd) = spec.preserve_fds.iter().find(|fd| !(3..1024).contains(*fd)) {
         problems.push(Error::invalid("--preserve-fd", fd, "give numbers from 3 to 1023"));
     }
-    Command {
+    Process {
         args,
         env,
-        workdir,
-        user,
+        user: resolve_user(spec, host_tree, image, problems),
+        workdir: resolve_workdir(spec, namespaces, host_tree, image, problems),
         groups: problems.all(spec.groups.iter().map(|text| parse_id("--group-add", text, text))),
-        capabilities,
-        ambient: Capabilities(added.0 & capabilities.0),
-        no_new_privileges: !spec.allow_new_privileges,
-        rlimits: problems.all(spec.ulimits.iter().map(|text| limits::parse_ulimit(text))),
         umask: match &spec.umask {
             Some(text) => problems.take(limits::parse_umask(text)),
             None => (!host_tree).then_some(0o022),
         },
-        oom_score_adj: spec.oom_score_adj.and_then(|score| problems.take(limits::check_oom_score(score))),
+        tty: resolve_terminal(spec, namespaces, problems),
         preserve_fds: spec.preserve_fds.clone(),
+        timeout_ms: spec.timeout_ms,
+        rights: resolve_rights(spec, problems),
+        resources: resolve_resources(spec, problems),
     }
 }
 
@@ -197,13 +279,13 @@ pub fn resolve(
 mod tests {
     use super::*;
 
-    fn resolved(spec: &Spec, host_tree: bool) -> std::result::Result<Command, Vec<Error>> {
+    fn resolved(spec: &Spec, host_tree: bool) -> std::result::Result<Process, Vec<Error>> {
         let mut problems = Problems::default();
-        let command = resolve(spec, host_tree, None, None, &mut problems);
-        problems.finish(command)
+        let process = resolve(spec, &Namespaces::default(), host_tree, None, None, &mut problems);
+        problems.finish(process)
     }
 
-    fn run(user: &str) -> std::result::Result<Command, Vec<Error>> {
+    fn run(user: &str) -> std::result::Result<Process, Vec<Error>> {
         resolved(&Spec { args: vec!["true".into()], user: Some(user.into()), ..Spec::default() }, false)
     }
 
