@@ -1,4 +1,5 @@
-//! The container's init: starts the command, reaps orphans, hands on signals, ends with the command.
+//! The container's init: starts the command, reaps orphans, hands on signals, ends with the command. Where there is no
+//! command, it holds the container open until it is asked to end.
 //!
 //! As PID 1 it takes the rest of the container along: the kernel sees to that. Elsewhere, in the host's or a joined PID
 //! namespace, it is the one to whom the kernel gives the orphans of its descendants, and ends them itself.
@@ -17,7 +18,8 @@ use nsrs_base::sys::clone::{Side, clone3};
 use nsrs_base::sys::process::exit_now;
 use nsrs_base::sys::signal;
 
-/// Runs the command and returns the exit code to end with.
+/// Runs the command and returns the exit code to end with. Without a command it reaps orphans until a signal or the
+/// supervisor ends it.
 pub fn run(channel: OwnedFd, args: &[String]) -> u8 {
     let channel = Channel::from_fd(channel);
     // The command can neither trace the init nor reach its executable or its channel through /proc, unless it was given
@@ -36,22 +38,87 @@ pub fn run(channel: OwnedFd, args: &[String]) -> u8 {
 fn supervise(channel: &Channel, args: &[String]) -> Result<u8> {
     let all = SigSet::all();
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&all), None).at("block signals", "")?;
-    let is_pid_one = std::process::id() == 1;
-    let supervisor = Pid::parent();
-    if !is_pid_one {
-        nix::sys::prctl::set_child_subreaper(true).at("become the parent of orphans", "")?;
-        // Without a PID namespace the kernel doesn't end the others with this process. So the supervisor's death comes as
-        // a signal that can be acted upon.
-        let told = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::HUP));
-        told.at("hear of the supervisor's death", "")?;
-        channel.send(&FromChild::InCharge, &[])?;
-        // The supervisor kills an init that it doesn't know to be in charge, and whom that one had started by then would
-        // be left to nobody.
-        match channel.receive::<ToChild>()? {
-            Some((ToChild::Start, _)) => {}
-            _ => return Err(Error::new(Code::SupervisorLost, "wait for the supervisor", "it is gone")),
+    let place = if std::process::id() == 1 { Place::PidOne } else { take_charge(channel)? };
+    let command = if args.is_empty() { None } else { Some(start(args)?) };
+    if let Err(error) = channel.send(&FromChild::Executed, &[]) {
+        place.end_others();
+        return Err(error);
+    }
+    loop {
+        // In our own PID namespace a signal is either for the command or tells of a child.
+        match (signal::wait(&all), command) {
+            (Ok((Signal::SIGCHLD, _)), _) => {
+                if let Some(code) = reap(channel, command) {
+                    place.end_others();
+                    return Ok(code);
+                }
+            }
+            (Ok(_), _) if place.is_abandoned(channel) => {
+                place.end_others();
+                let _ = kill(Pid::this(), Signal::SIGKILL);
+            }
+            // The command leads a process group of its own.
+            (Ok((signal, true)), Some(command)) => drop(killpg(command, signal)),
+            (Ok((signal, false)), Some(command)) => drop(kill(command, signal)),
+            (Ok((signal, _)), None) if ENDING.contains(&signal) => {
+                place.end_others();
+                return Ok(0);
+            }
+            _ => {}
         }
     }
+}
+
+/// The signals that end an init without a command: those by which programs are asked to end.
+const ENDING: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT];
+
+/// Where the init stands.
+#[derive(Clone, Copy)]
+enum Place {
+    /// The first of its PID namespace: the kernel ends the others with it.
+    PidOne,
+    /// In a PID namespace with others, whose descendants it ends itself.
+    InCharge {
+        /// Its parent, while that lives.
+        supervisor: Pid,
+    },
+}
+
+impl Place {
+    /// Ends every process that came of the command.
+    fn end_others(self) {
+        if matches!(self, Place::InCharge { .. }) {
+            end_orphans();
+        }
+    }
+
+    /// Whether the supervisor is gone, or wants the container to end.
+    fn is_abandoned(self, channel: &Channel) -> bool {
+        match self {
+            Place::PidOne => false,
+            Place::InCharge { supervisor } => Pid::parent() != supervisor || is_closed(channel),
+        }
+    }
+}
+
+/// Without a PID namespace of its own the kernel doesn't end the others with this process. So the supervisor's death comes
+/// as a signal that can be acted upon.
+fn take_charge(channel: &Channel) -> Result<Place> {
+    let supervisor = Pid::parent();
+    nix::sys::prctl::set_child_subreaper(true).at("become the parent of orphans", "")?;
+    let told = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::HUP));
+    told.at("hear of the supervisor's death", "")?;
+    channel.send(&FromChild::InCharge, &[])?;
+    // The supervisor kills an init that it doesn't know to be in charge, and whom that one had started by then would be
+    // left to nobody.
+    match channel.receive::<ToChild>()? {
+        Some((ToChild::Start, _)) => Ok(Place::InCharge { supervisor }),
+        _ => Err(Error::new(Code::SupervisorLost, "wait for the supervisor", "it is gone")),
+    }
+}
+
+/// Starts the command, with this process's environment.
+fn start(args: &[String]) -> Result<Pid> {
     let env: Vec<String> = std::env::vars_os()
         .map(|(name, value)| format!("{}={}", name.to_string_lossy(), value.to_string_lossy()))
         .collect();
@@ -61,7 +128,7 @@ fn supervise(channel: &Channel, args: &[String]) -> Result<u8> {
     let child = match clone3(0).at("start the command", "")? {
         Side::Parent(pid, _) => Pid::from_raw(pid.as_raw_nonzero().get()),
         Side::Child => {
-            let error = start(&image, own);
+            let error = become_command(&image, own);
             let _ = rustix::io::write(&tell, &serde_json::to_vec(&error).unwrap_or_default());
             exit_now(i32::from(error.code.exit_code()))
         }
@@ -70,34 +137,8 @@ fn supervise(channel: &Channel, args: &[String]) -> Result<u8> {
     let mut reason = Vec::new();
     let _ = std::io::Read::read_to_end(&mut std::fs::File::from(told), &mut reason);
     match serde_json::from_slice::<Error>(&reason) {
-        Ok(error) => return Err(error),
-        Err(_) => {
-            if let Err(error) = channel.send(&FromChild::Executed, &[]) {
-                end_orphans();
-                return Err(error);
-            }
-        }
-    }
-    loop {
-        // In our own PID namespace a signal is either for the command or tells of a child.
-        match signal::wait(&all) {
-            Ok((Signal::SIGCHLD, _)) => {
-                if let Some(code) = reap(channel, child) {
-                    if !is_pid_one {
-                        end_orphans();
-                    }
-                    return Ok(code);
-                }
-            }
-            Ok(_) if !is_pid_one && (Pid::parent() != supervisor || is_closed(channel)) => {
-                end_orphans();
-                let _ = kill(Pid::this(), Signal::SIGKILL);
-            }
-            // The command leads a process group of its own.
-            Ok((signal, true)) => drop(killpg(child, signal)),
-            Ok((signal, false)) => drop(kill(child, signal)),
-            Err(_) => {}
-        }
+        Ok(error) => Err(error),
+        Err(_) => Ok(child),
     }
 }
 
@@ -109,7 +150,7 @@ fn is_closed(channel: &Channel) -> bool {
 }
 
 /// In the child: a process group of its own, in the terminal's foreground if there is one, then the command.
-fn start(image: &Image, init: rustix::process::Pid) -> Error {
+fn become_command(image: &Image, init: rustix::process::Pid) -> Error {
     // Where the init is not PID 1, its end would not be the command's.
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
     if rustix::process::getppid() != Some(init) {
@@ -139,12 +180,12 @@ fn end_orphans() {
     }
 }
 
-/// Reaps everything that has ended; the command's end is ours.
-fn reap(channel: &Channel, child: Pid) -> Option<u8> {
+/// Reaps everything that has ended; the command's end, if there is one, is ours.
+fn reap(channel: &Channel, command: Option<Pid>) -> Option<u8> {
     loop {
         let (raw, code) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, code)) if pid == child => (code << 8, code),
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == child => (signal as i32, 128 + signal as i32),
+            Ok(WaitStatus::Exited(pid, code)) if Some(pid) == command => (code << 8, code),
+            Ok(WaitStatus::Signaled(pid, signal, _)) if Some(pid) == command => (signal as i32, 128 + signal as i32),
             Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return None,
             _ => continue,
         };
