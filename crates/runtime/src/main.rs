@@ -1,4 +1,5 @@
-//! The static executable of nsrs: supervisor of a Node process, container in the foreground, init of a container.
+//! The static executable of nsrs: supervisor of a Node process, container in the foreground, entrance to containers, init of
+//! a container.
 
 mod apply;
 mod seal;
@@ -12,6 +13,8 @@ use nsrs_base::sys::fds;
 use nsrs_base::version::VERSION;
 use nsrs_core::init;
 use nsrs_core::spec::Spec;
+use nsrs_core::steps::channel::Channel;
+use nsrs_core::steps::enter;
 use nsrs_core::supervise::foreground::Ended;
 use nsrs_core::supervise::{attached, foreground};
 
@@ -27,6 +30,7 @@ fn main() -> ExitCode {
         ["apply", version, directory, ref flags @ ..] => {
             finish(check(version).and_then(|()| apply::run(directory, flags)).map_err(Vec::from))
         }
+        ["enter", channel] => finish(enter(channel).map(|()| 0).map_err(Vec::from)),
         ["init", channel, ..] => {
             match number(channel).and_then(|fd| fds::inherited(fd).at("take over the channel", fd)) {
                 Ok(channel) => ExitCode::from(init::run(channel, &args[3..])),
@@ -100,6 +104,13 @@ fn supervise() -> Result<()> {
     rustix::process::setsid().at("leave the caller's session", "")?;
     rustix::process::chdir("/").at("leave the caller's directory", "/")?;
     attached::serve(socket, program)
+}
+
+/// Serves a supervisor as the entrance to its containers.
+fn enter(channel: &str) -> Result<()> {
+    let program = seal::program()?;
+    let channel = number(channel).and_then(|fd| fds::inherited(fd).at("take over the channel", fd))?;
+    enter::serve(&Channel::from_fd(channel), &program)
 }
 
 /// Runs the one container that the handed request asks for.

@@ -3,13 +3,17 @@
 //! The socket is closed on exec: its end tells the supervisor that the command runs, or, after a [`FromChild::Failed`],
 //! that it never will.
 
+use std::fs::File;
+use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::enter::Destination;
 use crate::plan::process::Process;
 use nsrs_base::error::{At, Code, Error, Result};
 use nsrs_base::sys::message;
@@ -19,7 +23,8 @@ use nsrs_base::sys::message;
 pub enum FromChild {
     /// A step failed; nothing was executed.
     Failed(Error),
-    /// The stage before the container has made it: the number of the process, with its pidfd.
+    /// The stage before the container, or the intermediate process of one that enters, has made it: the number of the
+    /// process, with its pidfd.
     Born(i32),
     /// The stage is in a new user namespace and waits for [`ToChild::Mapped`].
     NeedMaps,
@@ -39,8 +44,25 @@ pub enum FromChild {
     /// the user namespace, where there is one of its own.
     Layers,
     /// A container made ahead stands and waits for [`ToChild::Process`]; with its mount namespace, unless something of the
-    /// caller's is mounted there.
+    /// caller's is mounted there. Or an intermediate process has entered its container, and waits for the same.
     Ready,
+}
+
+/// From the supervisor to the entrance ([`super::enter`]).
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToEntrance {
+    /// Make an intermediate process.
+    Prepare,
+}
+
+/// From the entrance to the supervisor: one answer to each [`ToEntrance::Prepare`], in their order.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromEntrance {
+    /// The number of the intermediate process, a child of the supervisor; with its pidfd and the supervisor's end of its
+    /// channel.
+    Made(i32),
+    /// There is none.
+    Failed(Error),
 }
 
 /// From the supervisor to the container.
@@ -54,8 +76,10 @@ pub enum ToChild {
     Connected,
     /// To an init that is in charge: from now on nobody kills it who could ask it to end.
     Start,
-    /// To a container made ahead: what to execute in it. Its descriptors: standard input, output and error, then those of
-    /// `preserve_fds`.
+    /// To an intermediate process: the container to enter, with the pidfd of its first process.
+    Enter(Box<Destination>),
+    /// To a container made ahead, and to an intermediate process: what to execute. Its descriptors: standard input, output
+    /// and error, unless the process has a terminal of its own, then those of `preserve_fds`.
     Process(Box<Process>),
 }
 
@@ -65,12 +89,19 @@ const MOST: usize = message::MOST_BYTES;
 const TALK: &str = "talk over the channel of the container";
 const READ: &str = "read from the channel of the container";
 
+/// Stands for a message that is too large for the socket, and lies in the memory behind the first descriptor.
+const IN_MEMORY: &[u8] = b"+";
+
+fn serialize(message: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(message).expect("messages are plain data")
+}
+
 /// A message as it is sent.
 ///
 /// # Errors
 /// It is too large.
 pub fn encode(message: &impl Serialize) -> Result<Vec<u8>> {
-    let bytes = serde_json::to_vec(message).expect("messages are plain data");
+    let bytes = serialize(message);
     if bytes.len() > MOST { Err(Error::os(TALK, "", Errno::MSGSIZE)) } else { Ok(bytes) }
 }
 
@@ -112,15 +143,56 @@ impl Channel {
     /// The message is not one of this program's.
     pub fn receive<T: DeserializeOwned>(&self) -> Result<Option<(T, Vec<OwnedFd>)>> {
         let mut fds = Vec::new();
-        let message = loop {
-            let read = |bytes: &[u8]| if bytes.is_empty() { Ok(None) } else { decode(bytes).map(Some) };
-            match message::receive(&self.0, &mut fds, read) {
-                // The other end closed without having read all of ours: told once, and what it sent can still be read.
-                Err(Errno::INTR | Errno::CONNRESET) => {}
-                other => break other.at(READ, "")??,
-            }
-        };
+        let read = |bytes: &[u8]| if bytes.is_empty() { Ok(None) } else { decode(bytes).map(Some) };
+        let message = self.receive_with(&mut fds, read)??;
         Ok(message.map(|message| (message, fds)))
+    }
+
+    /// As [`Channel::send`], but of any size, for a process of our own that takes it by [`Channel::receive_any_size`].
+    ///
+    /// # Errors
+    /// The other end is gone; no memory is left.
+    pub fn send_any_size(&self, message: &impl Serialize, fds: &[BorrowedFd<'_>]) -> Result<()> {
+        let bytes = serialize(message);
+        if bytes.len() <= MOST {
+            message::send(&self.0, &bytes, fds).at(TALK, "")?;
+            return Ok(());
+        }
+        let mut memory = File::from(memfd_create("nsrs-message", MemfdFlags::CLOEXEC).at(TALK, "")?);
+        memory.write_all(&bytes).and_then(|()| memory.rewind()).at(TALK, "")?;
+        let fds: Vec<_> = std::iter::once(memory.as_fd()).chain(fds.iter().copied()).collect();
+        message::send(&self.0, IN_MEMORY, &fds).at(TALK, "")?;
+        Ok(())
+    }
+
+    /// As [`Channel::receive`], for what was sent by [`Channel::send_any_size`]. It reads a descriptor that the other end
+    /// chose, so only from the supervisor.
+    ///
+    /// # Errors
+    /// The message is not one of this program's.
+    pub fn receive_any_size<T: DeserializeOwned>(&self) -> Result<Option<(T, Vec<OwnedFd>)>> {
+        let mut fds = Vec::new();
+        let bytes = self.receive_with(&mut fds, <[u8]>::to_vec)?;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        if bytes != IN_MEMORY || fds.is_empty() {
+            return decode(&bytes).map(|message| Some((message, fds)));
+        }
+        let mut bytes = Vec::new();
+        File::from(fds.remove(0)).read_to_end(&mut bytes).at(READ, "")?;
+        decode(&bytes).map(|message| Some((message, fds)))
+    }
+
+    /// The next message's bytes, none at the end, as `act` makes of them.
+    fn receive_with<T>(&self, fds: &mut Vec<OwnedFd>, act: impl Fn(&[u8]) -> T) -> Result<T> {
+        loop {
+            match message::receive(&self.0, fds, &act) {
+                // The other end closed without having read all of ours: reported once, and what it sent can still be read.
+                Err(Errno::INTR | Errno::CONNRESET) => {}
+                other => return other.at(READ, ""),
+            }
+        }
     }
 
     /// The same end once more.

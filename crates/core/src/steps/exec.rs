@@ -1,7 +1,7 @@
 //! The last step: the command takes the place of our program.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
@@ -10,10 +10,11 @@ use nix::unistd::{execve, execveat};
 use rustix::fs::{Mode, OFlags};
 
 use super::channel::Channel;
+use super::complete;
 use super::root_dir::RootDir;
 use crate::plan::capability::NAMES;
 use nsrs_base::error::{At, Code, Error, Result};
-use nsrs_base::sys::fds::{close_on_exec_from, duplicate_above, place};
+use nsrs_base::sys::fds::{close_others, duplicate_above, place};
 use nsrs_base::sys::signal::set_default;
 
 /// The strings of an execve(2), made while the heap is ours.
@@ -186,22 +187,40 @@ pub fn forget_ignored_signals() -> Result<()> {
     Ok(())
 }
 
-/// Puts the passed descriptors at their numbers; everything else from 3 on is closed by the exec.
+/// What a process has open beside its standard streams and the passed descriptors, which stand at their numbers.
+pub struct Arranged {
+    /// The way back to the supervisor.
+    pub channel: Channel,
+    /// Our own executable, for a process that becomes an init first.
+    pub program: Option<OwnedFd>,
+}
+
+/// Puts the passed descriptors at their numbers, and closes every other from 3 on but copies of the channel and the program.
+/// The values that own the others are not to be used or dropped any more.
 ///
 /// # Errors
 /// No descriptors are left.
-pub fn arrange_fds(numbers: &[i32], fds: Vec<OwnedFd>, channel: Channel) -> Result<Channel> {
+pub fn arrange_fds(
+    numbers: &[i32],
+    fds: Vec<OwnedFd>,
+    channel: &Channel,
+    program: Option<&OwnedFd>,
+) -> Result<Arranged> {
     let step = "pass the file descriptor";
     let above = numbers.iter().max().map_or(3, |most| most + 1);
     // First out of the way of each other, then each to its place.
-    let channel = Channel::from_fd(duplicate_above(channel.as_fd(), above).at(step, "")?);
+    let aside = |fd: BorrowedFd<'_>| duplicate_above(fd, above).at(step, "");
+    let channel = Channel::from_fd(aside(channel.as_fd())?);
+    let program = program.map(|program| aside(program.as_fd())).transpose()?;
     // The originals are closed here: one of them may have the number that another is to get.
-    let moved = fds.into_iter().map(|fd| duplicate_above(&fd, above).at(step, "")).collect::<Result<Vec<_>>>()?;
-    close_on_exec_from(3).at("close all other file descriptors", "")?;
+    let moved = fds.into_iter().map(|fd| aside(fd.as_fd())).collect::<Result<Vec<_>>>()?;
+    let kept = moved.iter().map(AsFd::as_fd).chain(program.as_ref().map(AsFd::as_fd)).chain([channel.as_fd()]);
+    close_others(&kept.collect::<Vec<_>>()).at("close all other file descriptors", "")?;
     for (number, fd) in numbers.iter().zip(moved) {
-        place(fd, *number).at(step, number)?;
+        // The caller's channel is closed.
+        place(fd, *number).at(step, number).unwrap_or_else(|error| complete::report(&channel, error));
     }
-    Ok(channel)
+    Ok(Arranged { channel, program })
 }
 
 /// The command's environment with what the container's /etc/passwd says of its user, if nothing else was said: the home
@@ -218,8 +237,14 @@ pub fn with_user(env: &[String], home: Option<&str>, name: Option<&str>) -> Vec<
 /// Executes our own program as the container's init, from sealed memory: no path of the container is involved, and
 /// nothing inside can write to it. The init gets the channel and, behind its number, the command.
 #[must_use]
-pub fn exec_init(program: &OwnedFd, channel: Channel, args: &[String], env: &[String]) -> Error {
-    let number = channel.as_fd().as_raw_fd();
+pub fn exec_init(program: &OwnedFd, channel: &Channel, args: &[String], env: &[String]) -> Error {
+    let step = "hand the channel to the init";
+    // A copy of its own: the channel itself is still needed if the exec fails.
+    let channel = match channel.try_clone() {
+        Ok(channel) => channel.into_fd(),
+        Err(error) => return error,
+    };
+    let number = channel.as_raw_fd();
     let mut own = vec!["nsrs-runtime".to_owned(), "init".to_owned(), number.to_string()];
     own.extend_from_slice(args);
     let all = |texts: &[String]| texts.iter().map(|text| c_string(text)).collect::<Result<Vec<_>>>();
@@ -227,8 +252,8 @@ pub fn exec_init(program: &OwnedFd, channel: Channel, args: &[String], env: &[St
         (Ok(args), Ok(env)) => (args, env),
         (Err(error), _) | (_, Err(error)) => return error,
     };
-    if let Err(errno) = place(channel.into_fd(), number) {
-        return Error::os("hand the channel to the init", "", errno);
+    if let Err(errno) = place(channel, number) {
+        return Error::os(step, "", errno);
     }
     let Err(errno) = execveat(program, c"", &args, &env, AtFlags::AT_EMPTY_PATH);
     Error::os("run the init", "", errno)

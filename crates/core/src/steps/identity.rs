@@ -13,9 +13,8 @@ use rustix::thread::{
 };
 
 use super::root_dir::RootDir;
-use crate::plan::capability::NAMES;
+use crate::plan::capability::{Capabilities, NAMES};
 use crate::plan::process::{Id, Process, Rights, User};
-use crate::plan::sandbox::Sandbox;
 use nsrs_base::error::{At, Code, Error, Result};
 use nsrs_base::ids::maps::UserNamespace;
 
@@ -189,9 +188,9 @@ fn unmapped(what: &str, id: u32, errno: impl Into<nsrs_base::error::Errno>) -> E
 ///
 /// # Errors
 /// An id isn't mapped in the container's user namespace.
-pub fn assume(sandbox: &Sandbox, process: &Process, identity: &Identity) -> Result<()> {
+pub fn assume(user_namespace: &UserNamespace, process: &Process, identity: &Identity) -> Result<()> {
     own_stdio(identity);
-    let deny_groups = match &sandbox.user_namespace {
+    let deny_groups = match user_namespace {
         UserNamespace::Private { deny_setgroups, .. } => *deny_setgroups,
         // Its maps are not ours to know, but the kernel says what they allow (user_namespaces(7)).
         UserNamespace::Joined if identity.groups.is_some() => set_thread_groups(&[]) == Err(rustix::io::Errno::PERM),
@@ -236,13 +235,14 @@ fn own_stdio(identity: &Identity) {
     }
 }
 
-/// Takes what the command may never have out of the bounding set; what this process has itself it keeps meanwhile.
+/// Takes what the command may never have out of the bounding set, in which there are `from` until now; what this process
+/// has itself it keeps meanwhile.
 ///
 /// # Errors
 /// `EPERM`: not privileged to.
-pub fn drop_bounding(rights: &Rights) -> Result<()> {
+pub fn drop_bounding(from: Capabilities, rights: &Rights) -> Result<()> {
     for (number, name) in NAMES.iter().enumerate() {
-        if rights.capabilities.has(number as u32) {
+        if !from.has(number as u32) || rights.capabilities.has(number as u32) {
             continue;
         }
         match remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << number)) {
@@ -254,19 +254,25 @@ pub fn drop_bounding(rights: &Rights) -> Result<()> {
     Ok(())
 }
 
-/// Sets all five capability sets and `no_new_privs`, the last rights the process has.
+/// Sets all five capability sets and `no_new_privs`, the last rights the process has: those that it is to have, and no more
+/// than `most`, which are those of the container's first process.
 ///
 /// # Errors
-/// `EPERM`: a wanted capability is not among those the caller has.
-pub fn limit_rights(rights: &Rights, identity: &Identity) -> Result<()> {
-    let have = capabilities(None).at("read the capabilities", "")?.permitted;
+/// `EPERM`: a wanted capability is not among those the caller, or the container, has.
+pub fn limit_rights(rights: &Rights, most: &Rights, identity: &Identity) -> Result<()> {
+    let permitted = capabilities(None).at("read the capabilities", "")?.permitted;
+    let have = permitted & CapabilitySet::from_bits_retain(most.capabilities.0);
     let as_root = identity.uid == 0;
     let wanted = if as_root { rights.capabilities.0 } else { rights.ambient.0 };
     let wanted = CapabilitySet::from_bits_retain(wanted);
     if let Some(number) = (0..NAMES.len()).find(|number| wanted.bits() & !have.bits() & 1 << number != 0)
         && rights.ambient.has(number as u32)
     {
-        return Err(Error::new(Code::Unsupported, "give the capability", "the caller doesn't have it")
+        let step = "give the capability";
+        if !most.capabilities.has(number as u32) {
+            return Err(Error::new(Code::InvalidArgument, step, "the container doesn't have it").on(NAMES[number]));
+        }
+        return Err(Error::new(Code::Unsupported, step, "the caller doesn't have it")
             .on(NAMES[number])
             .hint(format!("leave it out of --cap-add; beside --cap-add ALL say --cap-drop {}", NAMES[number])));
     }
@@ -279,7 +285,7 @@ pub fn limit_rights(rights: &Rights, identity: &Identity) -> Result<()> {
         configure_capability_in_ambient_set(CapabilitySet::from_bits_retain(1 << number), true)
             .at("give the capability", NAMES[number])?;
     }
-    if rights.no_new_privileges {
+    if rights.no_new_privileges || most.no_new_privileges {
         prctl::set_no_new_privs().at("forbid new privileges", "")?;
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! Limits and scores of the process itself.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::Write;
 
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
@@ -58,13 +58,36 @@ pub fn set(resources: &Resources) -> Result<()> {
 /// # Errors
 /// `EACCES`: a score below the caller's own, without the right.
 pub fn set_oom_score(resources: &Resources) -> Result<()> {
-    let Some(score) = resources.oom_score_adj else { return Ok(()) };
-    let step = "set the out-of-memory score";
-    let file = OpenOptions::new().write(true).open("/proc/self/oom_score_adj");
-    file.and_then(|mut file| file.write_all(score.to_string().as_bytes())).at(step, score).map_err(|error| match error
-        .errno
-    {
-        Some(libc::EACCES) => error.hint("only root may go below the caller's own score"),
-        _ => error,
-    })
+    match resources.oom_score_adj {
+        Some(score) => OomScore::open()?.set(Some(score)),
+        None => Ok(()),
+    }
+}
+
+/// The way to this process's own out-of-memory score (proc_pid_oom_score_adj(5)), which stays when the host's /proc is left.
+pub struct OomScore(File);
+
+const OOM_SCORE: &str = "set the out-of-memory score";
+
+impl OomScore {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// /proc is not mounted.
+    pub fn open() -> Result<OomScore> {
+        let path = "/proc/self/oom_score_adj";
+        OpenOptions::new().write(true).open(path).at(OOM_SCORE, path).map(OomScore)
+    }
+
+    /// Sets the score; `None` keeps it.
+    ///
+    /// # Errors
+    /// `EACCES`: a score below the caller's own, without the right.
+    pub fn set(&mut self, score: Option<i32>) -> Result<()> {
+        let Some(score) = score else { return Ok(()) };
+        self.0.write_all(score.to_string().as_bytes()).at(OOM_SCORE, score).map_err(|error| match error.errno {
+            Some(libc::EACCES) => error.hint("only root may go below the caller's own score"),
+            _ => error,
+        })
+    }
 }

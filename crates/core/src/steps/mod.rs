@@ -1,10 +1,12 @@
 //! What happens inside the new process, one file per act.
 //!
-//! [`prepare`] and [`complete`] are the order of acts; the reason for each place stands beside it. [`run`] does both in
+//! [`prepare`] and [`complete`](mod@complete) are the order of acts; the reason for each place stands beside it. [`run`] does both in
 //! one go, [`run_ahead`] does the first before anybody has asked and the second when somebody does.
 
 pub mod channel;
 mod closed;
+pub mod complete;
+pub mod enter;
 pub mod etc;
 pub mod exec;
 mod host_root;
@@ -33,20 +35,19 @@ use rustix::fs::{Mode, OFlags, openat};
 use rustix::process::{Signal, setsid, umask};
 
 use self::channel::{Channel, FromChild, ToChild};
+use self::complete::{Draft, Surroundings, Tree};
 use self::etc::Files;
-use self::root_dir::RootDir;
 use crate::net::inside::{self, Address, Inside};
 use crate::plan::Plan;
+use crate::plan::capability::Capabilities;
 use crate::plan::namespace::Kind;
 use crate::plan::network::{INTERFACE, Network};
 use crate::plan::process::Process;
-use crate::plan::root::Root;
 use crate::plan::sandbox::Sandbox;
 use nsrs_base::error::{At, Code, Error, Result};
 use nsrs_base::ids::maps::{self, MapWriter, UserNamespace};
-use nsrs_base::sys::fds::{close_others, place};
+use nsrs_base::sys::fds::close_others;
 use nsrs_base::sys::process::exit_now;
-use nsrs_base::sys::seccomp;
 
 /// What the supervisor hands to the new process beside the plan.
 pub struct Inputs {
@@ -78,7 +79,7 @@ pub struct Inputs {
 pub fn run(plan: &Plan, inputs: Inputs) -> ! {
     finish_with(inputs, |mut inputs| {
         let ground = prepare(plan, &mut inputs, Writes::MountPoints)?;
-        complete(&plan.sandbox, &plan.process, ground, inputs)
+        complete_first(&plan.sandbox, &plan.process, ground, inputs)
     })
 }
 
@@ -88,7 +89,7 @@ pub fn run_taken_over(plan: &Plan, inputs: Inputs) -> ! {
     finish_with(inputs, |mut inputs| {
         wait_for(&inputs.channel, "wait to be taken over", |message| matches!(message, ToChild::Known))?;
         let ground = prepare(plan, &mut inputs, Writes::MountPoints)?;
-        complete(&plan.sandbox, &plan.process, ground, inputs)
+        complete_first(&plan.sandbox, &plan.process, ground, inputs)
     })
 }
 
@@ -113,7 +114,7 @@ pub fn run_ahead(plan: &Plan, inputs: Inputs) -> ! {
         };
         inputs.fds = stdio.split_off(stdio.len().min(3));
         inputs.stdio = <[OwnedFd; 3]>::try_from(stdio).ok();
-        complete(&plan.sandbox, &process, ground, inputs)
+        complete_first(&plan.sandbox, &process, ground, inputs)
     })
 }
 
@@ -126,7 +127,7 @@ fn rehearse(plan: &Plan) -> Result<()> {
     // Errors are told at the order.
     let _ = channel::encode(&ToChild::Process(Box::new(process.clone())))
         .and_then(|bytes| channel::decode::<ToChild>(&bytes))
-        .and_then(|_| Draft::of(sandbox, process, &root));
+        .and_then(|_| Draft::of(Tree::of(&sandbox.root), process, &root));
     let found = |path: &str| root.open(path, OFlags::PATH).is_ok();
     let _ = identity::FILES.map(found);
     let _ = exec::candidates(&process.args, &process.env).iter().any(|path| path.starts_with('/') && found(path));
@@ -144,11 +145,10 @@ fn own_mounts(sandbox: &Sandbox, ground: &Ground) -> Result<Option<OwnedFd>> {
 fn finish_with(inputs: Inputs, steps: impl FnOnce(Inputs) -> Result<Infallible>) -> ! {
     let reporter = inputs.channel.try_clone();
     let Err(error) = steps(inputs);
-    if let Ok(channel) = reporter {
-        let _ = channel.send(&FromChild::Failed(error), &[]);
+    match reporter {
+        Ok(channel) => complete::report(&channel, error),
+        Err(_) => exit_now(125),
     }
-    // Nothing of the supervisor's, whose copy this process is, may run on the way out.
-    exit_now(125)
 }
 
 /// May mount points that are missing be made in the root?
@@ -221,27 +221,25 @@ fn prepare(plan: &Plan, inputs: &mut Inputs, writes: Writes) -> Result<Ground> {
         pseudo::restrict(pseudo, mounted)?;
     }
     // Thirty calls, which take no right from the acts to come.
-    identity::drop_bounding(&process.rights)?;
+    identity::drop_bounding(Capabilities::ALL, &process.rights)?;
     Ok(Ground { mounted, callers_mask })
 }
 
-/// The acts that are the process's own.
-fn complete(sandbox: &Sandbox, process: &Process, ground: Ground, mut inputs: Inputs) -> Result<Infallible> {
-    take_stdio(inputs.stdio.take())?;
+/// The acts that are the first process's own.
+fn complete_first(sandbox: &Sandbox, process: &Process, ground: Ground, mut inputs: Inputs) -> Result<Infallible> {
+    complete::take_stdio(inputs.stdio.take())?;
     if let (Some(mounted), Some(size)) = (&ground.mounted, process.tty) {
         terminal::open(size, mounted, &inputs.channel)?;
     }
     drop(ground.mounted);
     umask(process.umask.map_or(ground.callers_mask, Mode::from_raw_mode));
-    become_command(sandbox, process, inputs)
-}
-
-fn take_stdio(stdio: Option<[OwnedFd; 3]>) -> Result<()> {
-    let Some(stdio) = stdio else { return Ok(()) };
-    for (number, fd) in (0..).zip(stdio) {
-        place(fd, number).at("take standard input and output", number)?;
-    }
-    Ok(())
+    let around = Surroundings::of(sandbox, &process.rights, inputs.filtered);
+    let draft = complete::assume(&around, process)?;
+    // The signal at the supervisor's death is lost with every change of credentials, so it comes after the last one.
+    die_with_supervisor(&inputs.supervisor)?;
+    let program = sandbox.init.then_some(&inputs.program);
+    let fds = exec::arrange_fds(&process.preserve_fds, inputs.fds, &inputs.channel, program)?;
+    draft.exec(process, &fds)
 }
 
 fn enter_user_namespace(sandbox: &Sandbox, inputs: &Inputs) -> Result<()> {
@@ -291,56 +289,6 @@ fn connect(sandbox: &Sandbox, inputs: &Inputs, mounted: Option<&pseudo::Mounted>
             }
         }
     }
-}
-
-/// Who the command is, and what is executed.
-struct Draft {
-    identity: identity::Identity,
-    env: Vec<String>,
-    image: exec::Image,
-}
-
-impl Draft {
-    fn of(sandbox: &Sandbox, process: &Process, root: &RootDir) -> Result<Draft> {
-        let identity = identity::resolve(process, root)?;
-        // In another root a command is told of its user no more than docker tells.
-        let name = identity.name.as_deref().filter(|_| sandbox.root.is_host_tree());
-        let env = exec::with_user(&process.env, identity.home.as_deref(), name);
-        let image = exec::Image::new(&process.args, &env)?;
-        Ok(Draft { identity, env, image })
-    }
-}
-
-/// From here on the process gives up its rights; the last acts are those that need none.
-fn become_command(sandbox: &Sandbox, process: &Process, inputs: Inputs) -> Result<Infallible> {
-    let root = root::current()?;
-    // Limits may be raised only with a right that is given up next.
-    limits::set(&process.resources)?;
-    if matches!(sandbox.root, Root::Image(_)) {
-        // Once more, for one below a mount. Where it can't be made, to enter it says why.
-        let _ = image_root::make_directory(&root, &process.workdir);
-    }
-    let Draft { identity, env, image } = Draft::of(sandbox, process, &root)?;
-    if !inputs.filtered {
-        // While the process has the right to: without no_new_privs a filter takes CAP_SYS_ADMIN. It forbids nothing that
-        // the acts below need.
-        seccomp::install().at("install the system call filter", "")?;
-    }
-    identity::assume(sandbox, process, &identity)?;
-    // As the user: a directory that is closed to them is an error here, not a surprise in the command.
-    exec::enter_workdir(&process.workdir, &root)?;
-    identity::limit_rights(&process.rights, &identity)?;
-    if !sandbox.init {
-        // What an init is sent before it waits for signals stays pending until it does.
-        exec::reset_signals()?;
-    }
-    // The signal at the supervisor's death is lost with every change of credentials, so it comes after the last one.
-    die_with_supervisor(&inputs.supervisor)?;
-    let channel = exec::arrange_fds(&process.preserve_fds, inputs.fds, inputs.channel)?;
-    if sandbox.init {
-        return Err(exec::exec_init(&inputs.program, channel, &process.args, &env));
-    }
-    Err(image.exec())
 }
 
 fn die_with_supervisor(supervisor: &OwnedFd) -> Result<()> {

@@ -1,8 +1,8 @@
 //! The container's own terminal: made in its own devpts, so that its name is true inside (pty(7), ioctl_tty(2)).
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::{Mode, OFlags, ResolveFlags, fstatfs, openat, openat2};
 use rustix::process::ioctl_tiocsctty;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
@@ -10,9 +10,10 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use super::channel::{Channel, FromChild};
 use super::mount_api::{attach, clone_tree};
 use super::pseudo::Mounted;
+use super::root_dir::RootDir;
 use crate::spec::TerminalSize;
-use nsrs_base::error::{At, Result};
-use nsrs_base::sys::fds::place;
+use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::sys::fds::{place, stdio};
 
 /// Sets the size that programs on a terminal see.
 ///
@@ -23,28 +24,70 @@ pub fn resize(master: impl AsFd, size: TerminalSize) -> Result<()> {
     tcsetwinsize(master, size).at("set the terminal's size", "")
 }
 
-/// Makes the terminal, hands its master to the supervisor, and makes it the command's input, output and controlling
-/// terminal. The process leads a session already.
+/// Makes the terminal of the sandbox's first process, which leads a session already.
 ///
 /// # Errors
 /// The kernel refuses; the supervisor is gone.
 pub fn open(size: TerminalSize, mounted: &Mounted, channel: &Channel) -> Result<()> {
-    let step = "make the terminal";
-    let master = openat(&mounted.pts, "ptmx", OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())
-        .at(step, "/dev/pts/ptmx")?;
-    unlockpt(&master).at(step, "")?;
+    let slave = make(size, mounted.pts.as_fd(), channel)?;
+    console(&slave, mounted)?;
+    take(&slave)?;
+    control()
+}
+
+/// Makes a terminal for a process that enters, in the devpts that the container has by now. The process is to [`control`] it.
+///
+/// # Errors
+/// The container has no devpts; as [`open`].
+pub fn open_inside(size: TerminalSize, root: &RootDir, channel: &Channel) -> Result<()> {
+    let path = "/dev/pts";
+    let pts = root.open(path, OFlags::PATH | OFlags::DIRECTORY).at(STEP, path)?;
+    // Whatever else the container has put there: to open it could do anything.
+    if fstatfs(&pts).at(STEP, path)?.f_type != DEVPTS_SUPER_MAGIC {
+        return Err(Error::new(Code::SetupFailed, STEP, "the container has no devpts there").on(path));
+    }
+    take(&make(size, pts.as_fd(), channel)?)
+}
+
+const STEP: &str = "make the terminal";
+
+/// Magic number of devpts (linux/magic.h).
+const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
+
+/// Makes a terminal and hands its master to the supervisor. Of a devpts nothing is opened but its own file: it lets nobody
+/// make others, and what is mounted onto it is refused.
+fn make(size: TerminalSize, pts: BorrowedFd<'_>, channel: &Channel) -> Result<OwnedFd> {
+    let master = openat2(
+        pts,
+        "ptmx",
+        OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC,
+        Mode::empty(),
+        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV,
+    )
+    .at(STEP, "/dev/pts/ptmx")?;
+    unlockpt(&master).at(STEP, "")?;
     // The slave is opened through its master: no name in /dev is looked up.
     let slave =
-        ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).at(step, "")?;
+        ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).at(STEP, "")?;
     resize(&master, size)?;
-    console(&slave, mounted)?;
-    ioctl_tiocsctty(&slave).at("make it the controlling terminal", "")?;
     channel.send(&FromChild::Terminal, &[master.as_fd()])?;
+    Ok(slave)
+}
+
+/// The terminal becomes standard input, output and error.
+fn take(slave: &OwnedFd) -> Result<()> {
     for number in 0..=2 {
-        let copy: OwnedFd = slave.try_clone().at(step, "")?;
-        place(copy, number).at(step, number)?;
+        place(slave.try_clone().at(STEP, "")?, number).at(STEP, number)?;
     }
     Ok(())
+}
+
+/// The terminal on standard input becomes the one that controls the session, which this process leads.
+///
+/// # Errors
+/// It controls another session.
+pub fn control() -> Result<()> {
+    ioctl_tiocsctty(stdio()[0]).at("make it the controlling terminal", "")
 }
 
 /// /dev/console is the terminal, as a container's programs expect.

@@ -1,0 +1,146 @@
+//! The second half of the recipe: the acts that are a process's own. A sandbox's first process and one that enters later
+//! walk it alike.
+
+use std::os::fd::OwnedFd;
+
+use serde::{Deserialize, Serialize};
+
+use super::channel::{Channel, FromChild};
+use super::exec::Arranged;
+use super::root_dir::RootDir;
+use super::{exec, identity, image_root, limits, root};
+use crate::plan::process::{Process, Rights};
+use crate::plan::root::Root;
+use crate::plan::sandbox::Sandbox;
+use nsrs_base::error::{At, Error, Result};
+use nsrs_base::ids::maps::UserNamespace;
+use nsrs_base::sys::fds::place;
+use nsrs_base::sys::process::exit_now;
+use nsrs_base::sys::seccomp;
+
+/// What a process has to know of the sandbox that it is in. It holds nothing that the container may not see: whoever traces
+/// a process that enters reads it in its memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Surroundings {
+    /// Its user namespace.
+    pub user_namespace: UserNamespace,
+    /// What its file tree was made from.
+    pub tree: Tree,
+    /// The rights of its first process: nobody in it has more.
+    pub most: Rights,
+    /// The system call filter is inherited from the supervisor.
+    pub filtered: bool,
+}
+
+/// What the file tree of a sandbox was made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Tree {
+    /// The host's own tree, in which a process is told its user's name.
+    Host,
+    /// A directory.
+    Directory,
+    /// An image, in which a missing working directory is made.
+    Image,
+}
+
+impl Tree {
+    /// The tree of this root.
+    #[must_use]
+    pub fn of(root: &Root) -> Tree {
+        match root {
+            Root::Image(_) => Tree::Image,
+            Root::Directory { .. } => Tree::Directory,
+            Root::Host(_) | Root::Shared => Tree::Host,
+        }
+    }
+}
+
+impl Surroundings {
+    /// What `sandbox` is to its processes, the first of which has the rights `most`.
+    #[must_use]
+    pub fn of(sandbox: &Sandbox, most: &Rights, filtered: bool) -> Surroundings {
+        let tree = Tree::of(&sandbox.root);
+        Surroundings { user_namespace: sandbox.user_namespace.clone(), tree, most: most.clone(), filtered }
+    }
+}
+
+/// Takes standard input, output and error.
+///
+/// # Errors
+/// Those of dup2(2).
+pub fn take_stdio(stdio: Option<[OwnedFd; 3]>) -> Result<()> {
+    let Some(stdio) = stdio else { return Ok(()) };
+    for (number, fd) in (0..).zip(stdio) {
+        place(fd, number).at("take standard input and output", number)?;
+    }
+    Ok(())
+}
+
+/// Who the process is, and what is executed.
+pub struct Draft {
+    identity: identity::Identity,
+    env: Vec<String>,
+    image: exec::Image,
+}
+
+impl Draft {
+    /// Looks the user up in the container.
+    ///
+    /// # Errors
+    /// There is no such user or group; a text holds a NUL byte.
+    pub fn of(tree: Tree, process: &Process, root: &RootDir) -> Result<Draft> {
+        let identity = identity::resolve(process, root)?;
+        // In another root a command is told of its user no more than docker tells.
+        let name = identity.name.as_deref().filter(|_| tree == Tree::Host);
+        let env = exec::with_user(&process.env, identity.home.as_deref(), name);
+        let image = exec::Image::new(&process.args, &env)?;
+        Ok(Draft { identity, env, image })
+    }
+
+    /// The last act, which does not come back: if it fails, the supervisor is told. With a program, our own, that one is
+    /// executed, and the command will be its child.
+    pub fn exec(self, process: &Process, fds: &Arranged) -> ! {
+        let error = match &fds.program {
+            // What an init is sent before it waits for signals stays pending until it does.
+            Some(program) => exec::exec_init(program, &fds.channel, &process.args, &self.env),
+            None => match exec::reset_signals() {
+                Ok(()) => self.image.exec(),
+                Err(error) => error,
+            },
+        };
+        report(&fds.channel, error)
+    }
+}
+
+/// Ends this process with the reason why the command was not executed.
+pub fn report(channel: &Channel, error: Error) -> ! {
+    let _ = channel.send(&FromChild::Failed(error), &[]);
+    // Nothing of the supervisor's, whose copy this process may be, may run on the way out.
+    exit_now(125)
+}
+
+/// Becomes the process's user, with its limits and rights, in its working directory. What comes after needs no right.
+///
+/// # Errors
+/// The first act that failed.
+pub fn assume(around: &Surroundings, process: &Process) -> Result<Draft> {
+    let root = root::current()?;
+    // Limits may be raised only with a right that is given up next.
+    limits::set(&process.resources)?;
+    if around.tree == Tree::Image {
+        // Once more, for one below a mount. Where it can't be made, to enter it says why.
+        let _ = image_root::make_directory(&root, &process.workdir);
+    }
+    let draft = Draft::of(around.tree, process, &root)?;
+    if !around.filtered {
+        // While the process has the right to: without no_new_privs a filter takes CAP_SYS_ADMIN. It forbids nothing that
+        // the acts below need.
+        seccomp::install().at("install the system call filter", "")?;
+    }
+    identity::drop_bounding(around.most.capabilities, &process.rights)?;
+    identity::assume(&around.user_namespace, process, &draft.identity)?;
+    // As the user: a directory that is closed to them is an error here, not a surprise in the command.
+    exec::enter_workdir(&process.workdir, &root)?;
+    identity::limit_rights(&process.rights, &around.most, &draft.identity)?;
+    Ok(draft)
+}

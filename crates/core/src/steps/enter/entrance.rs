@@ -1,0 +1,98 @@
+//! The entrance: the process from which all that enter containers descend.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use nix::fcntl::AtFlags;
+use nix::unistd::execveat;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+
+use super::intermediate::{self, Origin};
+use crate::steps::channel::{Channel, FromEntrance, ToEntrance};
+use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::sys::clone::{Side, clone3};
+use nsrs_base::sys::fds::{close_others, duplicate_above, place};
+use nsrs_base::sys::process::{exit_now, leave_caller};
+
+const START: &str = "start the entrance to containers";
+const PREPARE: &str = "make the intermediate process";
+
+/// The entrance of a supervisor, as that holds it.
+#[derive(Debug)]
+pub struct Entrance {
+    /// Its number.
+    pub pid: Pid,
+    /// Its pidfd.
+    pub pidfd: OwnedFd,
+    /// The way to it: [`ToEntrance`] and [`FromEntrance`]. It ends with this.
+    pub channel: Channel,
+}
+
+/// Starts the entrance from the sealed executable of this process, which has one thread only.
+///
+/// # Errors
+/// The kernel refuses a process or a descriptor.
+pub fn start(program: &OwnedFd) -> Result<Entrance> {
+    let (ours, theirs) = Channel::pair()?;
+    match clone3(0).at(START, "")? {
+        Side::Parent(pid, pidfd) => Ok(Entrance { pid, pidfd, channel: ours }),
+        Side::Child => {
+            leave_caller();
+            let error = execute(program, &theirs);
+            let _ = theirs.send(&FromEntrance::Failed(error), &[]);
+            exit_now(125)
+        }
+    }
+}
+
+/// Executes our own program with an empty environment: that of the supervisor may hold secrets.
+fn execute(program: &OwnedFd, channel: &Channel) -> Error {
+    let handed = close_others(&[program.as_fd(), channel.as_fd()]).and_then(|()| duplicate_above(channel, 3));
+    let result = handed.and_then(|handed| {
+        let number = handed.as_raw_fd();
+        place(handed, number)?;
+        let args = ["nsrs-runtime", "enter", &number.to_string()].map(CString::new);
+        let args = args.into_iter().collect::<Result<Vec<_>, _>>().unwrap_or_default();
+        execveat(program, c"", &args, &[] as &[CString], AtFlags::AT_EMPTY_PATH)
+    });
+    let Err(errno) = result;
+    Error::os(START, "", errno)
+}
+
+/// Serves a supervisor, this process's parent, until that closes its end. `program` is our executable in sealed memory.
+///
+/// # Errors
+/// The supervisor sends what is not a message of ours.
+pub fn serve(channel: &Channel, program: &OwnedFd) -> Result<()> {
+    intermediate::hide()?;
+    set_parent_process_death_signal(Some(Signal::KILL)).at("die with the supervisor", "")?;
+    close_others(&[channel.as_fd(), program.as_fd()]).at("close all other file descriptors", "")?;
+    // For whoever looks at the host's processes and wonders.
+    rustix::thread::set_name(c"nsrs-entrance").at("name the process", "")?;
+    let supervisor = getppid();
+    while let Some((ToEntrance::Prepare, _)) = channel.receive()? {
+        if let Err(error) = prepare(channel, program, supervisor) {
+            channel.send(&FromEntrance::Failed(error), &[])?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes an intermediate process, as a child of the supervisor, and waits until it has answered.
+fn prepare(channel: &Channel, program: &OwnedFd, supervisor: Option<Pid>) -> Result<()> {
+    let (answered, answer) = pipe_with(PipeFlags::CLOEXEC).at(PREPARE, "")?;
+    match clone3(libc::CLONE_PARENT as u64).at(PREPARE, "")? {
+        Side::Child => intermediate::run(Origin { entrance: channel, answer: &answer, supervisor, program }),
+        Side::Parent(..) => {
+            drop(answer);
+            let mut byte = [0];
+            match File::from(answered).read(&mut byte).at(PREPARE, "")? {
+                0 => Err(Error::new(Code::SetupFailed, PREPARE, "it ended before it was ready")),
+                _ => Ok(()),
+            }
+        }
+    }
+}
