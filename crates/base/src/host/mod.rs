@@ -2,6 +2,7 @@
 //!
 //! The facts here are cheap to read and are read once by a supervisor.
 
+pub mod boot;
 pub mod tree;
 
 use std::fs;

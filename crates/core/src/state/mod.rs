@@ -1,6 +1,11 @@
-//! What nsrs keeps on disk while it runs: a directory of its own, and a journal of what outlives a killed supervisor.
+//! What nsrs keeps on disk while it runs: a directory of its own, a journal of what outlives a killed supervisor, and the records
+//! of containers that outlive the command that made them.
 
 pub mod journal;
+pub mod process;
+pub mod record;
+#[cfg(test)]
+mod testing;
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -51,16 +56,19 @@ pub fn open(host: &Host) -> Result<PathBuf> {
 pub fn make_private(path: &Path, uid: u32) -> Result<()> {
     let step = "open the state directory";
     match fs::DirBuilder::new().mode(0o700).recursive(false).create(path) {
-        Ok(()) => return Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-        Err(error) => {
-            return Err(Error::os(step, path.display().to_string(), &error)
-                .hint("set NSRS_STATE_DIR to a directory of your own, on a tmpfs if you can"));
-        }
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => check_private(path, uid),
+        Err(error) => Err(Error::os(step, path.display().to_string(), &error)
+            .hint("set NSRS_STATE_DIR to a directory of your own, on a tmpfs if you can")),
     }
+}
+
+/// Makes sure that a directory is the user's own, and that nobody else can enter it.
+fn check_private(path: &Path, uid: u32) -> Result<()> {
+    let step = "open the state directory";
     let meta = fs::symlink_metadata(path).at(step, path.display())?;
     let why = match (meta.is_dir(), meta.uid() == uid, meta.mode() & 0o077) {
-        (false, ..) => "it is no directory",
+        (false, ..) => "not a directory",
         (_, false, _) => "it belongs to another user",
         (.., 0) => return Ok(()),
         _ => "it is open to other users",
@@ -104,7 +112,7 @@ mod tests {
         fs::set_permissions(base.join("open"), fs::Permissions::from_mode(0o755)).unwrap();
         symlink(base.join("mine"), base.join("link")).unwrap();
         fs::write(base.join("file"), "").unwrap();
-        for (name, why) in [("open", "open to other users"), ("link", "no directory"), ("file", "no directory")] {
+        for (name, why) in [("open", "open to other users"), ("link", "not a directory"), ("file", "not a directory")] {
             let error = make_private(&base.join(name), uid).unwrap_err();
             assert!(error.to_string().contains(why), "{error}");
         }

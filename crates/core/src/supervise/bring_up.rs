@@ -17,7 +17,7 @@ use crate::net::pasta::Pasta;
 use crate::net::ports;
 use crate::plan::namespace::Kind;
 use crate::plan::network::Network;
-use crate::state::journal::End;
+use crate::state::journal::{Entry, Termination};
 use crate::steps::channel::ToChild;
 use nsrs_base::error::{At, Result};
 
@@ -157,7 +157,8 @@ impl Engine {
         let shared = source == Source::First
             && container.plan.sandbox.init
             && !container.plan.sandbox.namespaces.makes(Kind::Pid);
-        let slot = self.ground()?.journal.note(pid, if shared { End::Ask } else { End::Kill })?;
+        let termination = if shared { Termination::Ask } else { Termination::Kill };
+        let slot = self.ground()?.journal.note(Entry::process(pid, termination))?;
         let Some(container) = self.containers.get_mut(&key) else { return Ok(()) };
         let process = if source == Source::Stage { &mut container.stage } else { &mut container.first };
         if let Some(process) = process {

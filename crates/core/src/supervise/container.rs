@@ -18,7 +18,7 @@ use crate::diff::collect::{Collector, ContainerLayers};
 use crate::plan::Plan;
 use crate::plan::namespace::Kind;
 use crate::plan::network::Network;
-use crate::state::journal::Slot;
+use crate::state::journal::EntryId;
 use crate::steps::channel::Channel;
 use nsrs_base::error::Error;
 use nsrs_base::sys::process::send_signal;
@@ -36,8 +36,8 @@ pub struct Process {
     pub pid: Pid,
     /// Readable when it has ended.
     pub pidfd: OwnedFd,
-    /// Its line in the journal.
-    pub slot: Option<Slot>,
+    /// Its entry in the journal.
+    pub slot: Option<EntryId>,
 }
 
 impl Process {

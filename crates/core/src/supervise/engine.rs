@@ -392,7 +392,7 @@ impl Engine {
 
     /// Ends and removes what dead supervisors left. Not beside a journal of our own, whose lock would tell us nothing.
     fn collect(&mut self, state: &Path) -> Result<()> {
-        journal::collect(state)?;
+        journal::collect(state, wiring::remove)?;
         if self.host.net_admin {
             wiring::collect(state)?;
         }
@@ -413,7 +413,7 @@ impl Engine {
         Changes::make(Path::new(&image.store), &id).map(Some)
     }
 
-    pub(super) fn strike(&mut self, slot: Option<journal::Slot>) {
+    pub(super) fn strike(&mut self, slot: Option<journal::EntryId>) {
         if let (Some(ground), Some(slot)) = (&mut self.ground, slot) {
             ground.journal.strike(slot);
         }

@@ -13,7 +13,7 @@ use super::container::Process;
 use crate::net::pasta::{Pasta, PastaPlan, argv};
 use crate::net::publish::Publish;
 use crate::plan::network::INTERFACE;
-use crate::state::journal::{End, Journal};
+use crate::state::journal::{Entry, Journal, Termination};
 use crate::steps::exec::{Image, reset_signals};
 use nsrs_base::error::{At, Code, Error, Result};
 use nsrs_base::sys::clone::{Side, clone3};
@@ -77,7 +77,7 @@ impl UserNetwork {
             Side::Parent(pid, pidfd) => {
                 let mut process = Process { pid, pidfd, slot: None };
                 // What is not in the journal must not run, for it takes its death signal off.
-                match journal.note(pid, End::Kill) {
+                match journal.note(Entry::process(pid, Termination::Kill)) {
                     Ok(slot) => process.slot = Some(slot),
                     Err(error) => {
                         process.end_now();

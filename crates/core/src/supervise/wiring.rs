@@ -9,13 +9,14 @@ use crate::net::bridge::{self, Bridge};
 use crate::net::inside::Address;
 use crate::net::lease::{self, Lease};
 use crate::net::names::{Dns, HostResolver, Hosts};
-use crate::net::nft::{Nat, Published};
+use crate::net::nft::{self, Nat, Published};
 use crate::net::ports::Reserved;
 use crate::net::publish::Publish;
 use crate::net::transport::Netlink;
-use crate::net::veth::{Cable, Home, mac_of};
+use crate::net::veth::{Cable, Home, mac_of, unplug};
 use crate::plan::network::{self, INTERFACE, Network};
 use crate::plan::sandbox::Sandbox;
+use crate::state::journal::NetworkObject;
 use crate::steps::etc::Files;
 use nsrs_base::error::{Error, Result};
 
@@ -241,4 +242,15 @@ pub fn check(sandbox: &Sandbox, state: &Path) -> Vec<Error> {
 /// Where the state of networks is kept.
 pub fn collect(state: &Path) -> Result<Vec<String>> {
     bridge::collect(state)
+}
+
+/// Removes what a dead supervisor left in this network namespace.
+///
+/// # Errors
+/// The kernel refuses the removal.
+pub fn remove(object: &NetworkObject) -> Result<()> {
+    match object {
+        NetworkObject::Link(name) => unplug(&mut Netlink::route()?, name),
+        NetworkObject::Table(name) => nft::remove(name),
+    }
 }

@@ -6,7 +6,6 @@ use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
 
 use rustix::fs::{FlockOperation, Mode, OFlags, openat};
 use serde::{Deserialize, Serialize};
@@ -15,6 +14,7 @@ use super::{Store, lock, with_room};
 use crate::digest::Digest;
 use crate::unpack::{self, Options, Unpacked};
 use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::host::boot::boot_id;
 use nsrs_base::tree::remove::remove;
 
 const RECORD: &str = "layer.json";
@@ -51,13 +51,6 @@ impl Layer {
     pub fn into_lease(self) -> File {
         self.lease
     }
-}
-
-/// The identity of this boot of the host (random(4)).
-fn boot() -> &'static str {
-    static BOOT: LazyLock<String> =
-        LazyLock::new(|| fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned());
-    &BOOT
 }
 
 /// A number of which there is no other.
@@ -113,7 +106,7 @@ impl Store {
         lease.read_to_string(&mut text).at(step, path.display())?;
         // A record that was cut short by a crash of the host is none.
         let Ok(record) = serde_json::from_str::<LayerRecord>(&text) else { return Ok(None) };
-        if record.boot != boot() && !self.has_settled(key, &record) {
+        if record.boot != boot_id() && !self.has_settled(key, &record) {
             return Ok(None);
         }
         let path = directory.join("fs");
@@ -184,7 +177,7 @@ impl Store {
             let root = temporary.join("fs");
             fs::DirBuilder::new().mode(0o700).create(&temporary).at(step, temporary.display())?;
             fs::DirBuilder::new().mode(0o755).create(&root).at(step, root.display())?;
-            let record = LayerRecord { boot: boot().to_owned(), unique: unique()?, unpacked: make(&root)? };
+            let record = LayerRecord { boot: boot_id().to_owned(), unique: unique()?, unpacked: make(&root)? };
             let text =
                 serde_json::to_vec(&record).map_err(|error| Error::new(Code::SetupFailed, step, error.to_string()))?;
             let path = temporary.join(RECORD);
@@ -212,7 +205,7 @@ impl Store {
     /// meanwhile is noted for nothing.
     fn unsettled(&self) -> Vec<(String, String)> {
         let entries = fs::read_dir(self.root.join("layers")).into_iter().flatten().flatten();
-        let here = boot();
+        let here = boot_id();
         entries
             .filter_map(|entry| {
                 let key = entry.file_name().into_string().ok()?;

@@ -159,6 +159,17 @@ impl Nat {
     }
 }
 
+/// Removes a table of the family inet that no socket owns, with all that is in it.
+///
+/// # Errors
+/// The kernel's refusal; a table that is gone already is none.
+pub fn remove(table: &str) -> Result<()> {
+    let mut transaction = Transaction::begin(table.as_bytes());
+    transaction.delete_table();
+    let removed = Netlink::netfilter().and_then(|mut netlink| netlink.send(transaction.end()));
+    removed.or_else(|error| if error.errno == Some(libc::ENOENT) { Ok(()) } else { Err(explain(error)) })
+}
+
 fn element<'b>(
     request: PushSetelemListAttrs<&'b mut Vec<u8>>,
     table: &[u8],
@@ -266,6 +277,21 @@ mod tests {
             assert_eq!(error.subject, nat.table(), "{error}");
             drop(nat);
             assert_eq!(listed(), "");
+        });
+    }
+
+    #[test]
+    fn a_table_that_was_left_is_removed_and_one_that_is_owned_is_not() {
+        in_new_netns("a_table_that_was_left_is_removed", || {
+            let nat = Nat::open("nsrs0", &subnets()).unwrap();
+            assert_eq!(remove(nat.table()).unwrap_err().errno, Some(libc::EPERM));
+            let left = ["add table inet left", "add chain inet left c"];
+            left.iter()
+                .for_each(|words| assert!(Command::new("nft").args(words.split(' ')).status().unwrap().success()));
+            assert!(listed().contains("table inet left"));
+            remove("left").unwrap();
+            remove("left").unwrap();
+            assert!(!listed().contains("table inet left") && listed().contains(nat.table()));
         });
     }
 

@@ -23,7 +23,8 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use netlink_bindings::nftables::{
-    ChainFlags, MetaKeys, Nfgenmsg, OpNewchainDo, OpNewruleDo, OpNewsetDo, OpNewtableDo, SetFlags, TableFlags,
+    ChainFlags, MetaKeys, Nfgenmsg, OpDeltableDo, OpNewchainDo, OpNewruleDo, OpNewsetDo, OpNewtableDo, SetFlags,
+    TableFlags,
 };
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
 
@@ -35,6 +36,7 @@ use crate::net::transport::Batch;
 const SUBSYSTEM: u16 = 10;
 /// The lower bytes.
 pub const NEW_TABLE: u16 = SUBSYSTEM << 8;
+const DELETE_TABLE: u16 = SUBSYSTEM << 8 | 2;
 const NEW_CHAIN: u16 = SUBSYSTEM << 8 | 3;
 const NEW_RULE: u16 = SUBSYSTEM << 8 | 6;
 const NEW_SET: u16 = SUBSYSTEM << 8 | 9;
@@ -178,6 +180,14 @@ impl<'a> Transaction<'a> {
         let (flags, table) = (NLM_F_CREATE | NLM_F_EXCL, self.table);
         self.batch.raw(NEW_TABLE, flags, "make the nftables table", &name(table), |bytes| {
             OpNewtableDo::encode_request(bytes, &inet()).push_name_bytes(table).push_flags(TableFlags::Owner as u32);
+        });
+    }
+
+    /// Removes the table with all that is in it.
+    pub fn delete_table(&mut self) {
+        let table = self.table;
+        self.batch.raw(DELETE_TABLE, 0, "remove the nftables table", &name(table), |bytes| {
+            OpDeltableDo::encode_request(bytes, &inet()).push_name_bytes(table);
         });
     }
 
