@@ -4,7 +4,7 @@ use netlink_bindings::nftables::{Nfgenmsg, OpGetchainDump};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
 use super::{Finding, Verdict, probe};
-use crate::plan::network::BRIDGE;
+use crate::net::kinds::BRIDGE;
 use nsrs_base::error::{At, Code, Error, Result};
 
 /// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETCHAIN`.

@@ -9,11 +9,11 @@ use rustix::fs::{Access, Mode, OFlags, access, open};
 
 use super::{Finding, Ground, Verdict, forward_policy, probe};
 use crate::net::forward::has_ipv6;
+use crate::net::kinds::BRIDGE;
 use crate::net::nft::Nat;
 use crate::net::subnet::Prefix;
 use crate::net::transport::{Batch, Netlink};
 use crate::plan::namespace::Kind;
-use crate::plan::network::BRIDGE;
 use nsrs_base::error::{At, Result};
 use nsrs_base::host::Host;
 

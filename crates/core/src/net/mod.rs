@@ -10,6 +10,7 @@
 pub mod bridge;
 pub mod forward;
 pub mod inside;
+pub mod kinds;
 pub mod lease;
 pub mod link;
 pub mod names;

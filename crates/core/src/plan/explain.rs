@@ -72,7 +72,7 @@ impl fmt::Display for Plan {
         mounts.iter().try_for_each(|mount| one_mount(sheet, mount))?;
         sheet.gap()?;
         host_names(sheet, kinds, hostname.as_deref(), domainname.as_deref())?;
-        network::connection(sheet, network)?;
+        network.kind().explain(sheet)?;
         sysctls.iter().try_for_each(|sysctl| parameter(sheet, sysctl))?;
         pseudo.as_ref().map_or(Ok(()), |pseudo| masks(sheet, pseudo))?;
         sheet.gap()?;

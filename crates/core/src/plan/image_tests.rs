@@ -164,7 +164,7 @@ fn ports_are_published_only_on_request_and_on_ports_of_the_host_s_choice() {
     let published = |spec: &Spec, facts: &ImageFacts| match plan_of(spec, facts, &Host::root())
         .map(|plan| plan.sandbox.network)
     {
-        Ok(crate::plan::network::Network::Bridge(bridge)) => {
+        Ok(crate::net::kinds::Network::Bridge(bridge)) => {
             Ok(bridge.publish.iter().map(|port| (port.host_port, port.container_port, port.proto)).collect::<Vec<_>>())
         }
         Ok(other) => panic!("{other:?}"),

@@ -35,7 +35,7 @@ pub fn resolve(spec: &Spec, host: &Host, tree: &HostTree, facts: Option<&ImageFa
     let host_tree = root.is_host_tree();
     let (hostname, domainname) = host_names(spec, &namespaces, host_tree, problems_ref);
     let own_mounts = namespaces.makes(Kind::Mount);
-    let names = network::names(spec, &network, host_tree, own_mounts, hostname.as_deref(), problems_ref);
+    let names = network::names(spec, network.kind(), host_tree, own_mounts, hostname.as_deref(), problems_ref);
     let shm_size = match &spec.shm_size {
         Some(text) => problems_ref.take(size::parse("--shm-size", text)).unwrap_or(pseudo::SHM_SIZE),
         None => pseudo::SHM_SIZE,

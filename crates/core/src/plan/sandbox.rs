@@ -5,10 +5,11 @@ use serde::{Deserialize, Serialize};
 use super::changes::Changes;
 use super::mount::Mount;
 use super::namespace::Namespaces;
-use super::network::{Names, Network};
+use super::network::Names;
 use super::pseudo::Pseudo;
 use super::root::Root;
 use super::sysctl::Sysctl;
+use crate::net::kinds::Network;
 use nsrs_base::ids::maps::UserNamespace;
 
 /// Namespaces, root, mounts and network, resolved.

@@ -37,11 +37,11 @@ use rustix::process::{Signal, setsid, umask};
 use self::channel::{Channel, FromChild, ToChild};
 use self::complete::{Draft, Surroundings, Tree};
 use self::etc::Files;
-use crate::net::inside::{self, Address, Inside};
+use crate::net::inside::Address;
+use crate::net::kinds::{ContainerSide, ProcRoot};
 use crate::plan::Plan;
 use crate::plan::capability::Capabilities;
 use crate::plan::namespace::Kind;
-use crate::plan::network::{INTERFACE, Network};
 use crate::plan::process::Process;
 use crate::plan::sandbox::Sandbox;
 use nsrs_base::error::{At, Code, Error, Result};
@@ -214,7 +214,7 @@ fn prepare(plan: &Plan, inputs: &mut Inputs, writes: Writes) -> Result<Ground> {
     };
     drop(sources);
     names::set(sandbox)?;
-    connect(sandbox, inputs, mounted.as_ref())?;
+    sandbox.network.kind().inside(&Connecting { sandbox, inputs, mounted: mounted.as_ref() })?;
     if let (Some(mounted), Some(pseudo)) = (&mounted, &sandbox.pseudo) {
         names::set_sysctls(sandbox, mounted)?;
         // After the last write of ours to /proc/sys.
@@ -262,31 +262,34 @@ fn wait_for(channel: &Channel, step: &str, wanted: impl Fn(&ToChild) -> bool) ->
 }
 
 /// The container's side of its network.
-fn connect(sandbox: &Sandbox, inputs: &Inputs, mounted: Option<&pseudo::Mounted>) -> Result<()> {
-    let connected = |message: &ToChild| matches!(message, ToChild::Connected);
-    match &sandbox.network {
-        Network::Host | Network::Joined => Ok(()),
-        Network::None => inside::loopback_up(),
-        Network::Pasta { .. } => {
-            // pasta opens this process's namespaces, as the caller; one that has taken other ids is hidden until its exec.
-            nix::sys::prctl::set_dumpable(true).at("let pasta in", "")?;
-            inputs.channel.send(&FromChild::NeedNetwork, &[])?;
-            inside::loopback_up()?;
-            wait_for(&inputs.channel, "wait for the network", connected)
-        }
-        Network::Bridge(_) => {
-            wait_for(&inputs.channel, "wait for the network", connected)?;
-            let of = |v4: bool| inputs.addresses.iter().find(|address| address.address.is_ipv4() == v4).copied();
-            let inside = Inside { interface: INTERFACE, v4: of(true), v6: of(false) };
-            match mounted {
-                Some(mounted) => inside::configure(&inside, mounted.proc.as_fd()),
-                // What a joined one shows of the network's settings may be read-only.
-                None if sandbox.namespaces.joins(Kind::Mount) => {
-                    inside::configure(&inside, sources::fresh_proc()?.as_fd())
-                }
-                // Without a mount namespace of its own the container has the host's /proc, and so have we.
-                None => inside::configure(&inside, std::fs::File::open("/proc").at("open", "/proc")?.as_fd()),
-            }
+struct Connecting<'a> {
+    sandbox: &'a Sandbox,
+    inputs: &'a Inputs,
+    mounted: Option<&'a pseudo::Mounted>,
+}
+
+impl ContainerSide for Connecting<'_> {
+    fn wait(&self) -> Result<()> {
+        wait_for(&self.inputs.channel, "wait for the network", |message| matches!(message, ToChild::Connected))
+    }
+
+    fn ask_for_program(&self) -> Result<()> {
+        // It opens this process's namespaces, as the caller; one that has taken other ids is hidden until its exec.
+        nix::sys::prctl::set_dumpable(true).at("let the network's program in", "")?;
+        self.inputs.channel.send(&FromChild::NeedNetwork, &[])
+    }
+
+    fn addresses(&self) -> &[Address] {
+        &self.inputs.addresses
+    }
+
+    fn proc(&self) -> Result<ProcRoot<'_>> {
+        match self.mounted {
+            Some(mounted) => Ok(ProcRoot::Mounted(mounted.proc.as_fd())),
+            // What a joined one shows of the network's settings may be read-only.
+            None if self.sandbox.namespaces.joins(Kind::Mount) => Ok(ProcRoot::Opened(sources::fresh_proc()?)),
+            // Without a mount namespace of its own the container has the host's /proc, and so have we.
+            None => Ok(ProcRoot::Opened(std::fs::File::open("/proc").at("open", "/proc")?.into())),
         }
     }
 }

@@ -9,14 +9,13 @@ use rustix::process::Pid;
 use super::container::{Container, Process};
 use super::engine::{Engine, Order, Resolved};
 use super::launch::{self, Files, Launched};
+use super::name_files;
 use super::protocol::Report;
 use super::token::{Source, Token};
 use super::user_network::UserNetwork;
 use crate::diff::changes_directory::ChangesDirectory;
-use crate::net::pasta::Pasta;
-use crate::net::ports;
+use crate::net::kinds::ProgramTarget;
 use crate::plan::namespace::Kind;
-use crate::plan::network::Network;
 use crate::state::journal::{Entry, Termination};
 use crate::steps::channel::ToChild;
 use nsrs_base::error::{At, Result};
@@ -25,8 +24,7 @@ impl Engine {
     /// Makes the container that was asked for.
     pub(super) fn launch(&mut self, order: Order<'_>, resolved: Resolved, since: Instant) -> Result<()> {
         let Order { id, stdio, fds, announce, .. } = order;
-        if matches!(&resolved.plan.sandbox.network, Network::Bridge(bridge) if bridge.ip.is_some() || bridge.ip6.is_some())
-        {
+        if resolved.plan.sandbox.network.kind().wants_address() {
             self.free_addresses();
         }
         self.make(Some(id), stdio, fds, announce, resolved, since).map(drop)
@@ -48,14 +46,15 @@ impl Engine {
         since: Instant,
     ) -> Result<u64> {
         let state = self.ground()?.state.clone();
-        let wire = self.wiring.reserve(&plan.sandbox, &state)?;
+        let attachment = plan.sandbox.network.kind().reserve(&mut self.network, &state)?;
+        let name_files = name_files::text(&plan.sandbox, &attachment.addresses)?;
         let upper = plan.sandbox.changes.as_ref().and_then(|changes| changes.upper.as_deref());
         let kept = upper.map(|path| ChangesDirectory::prepare(path, &plan.sandbox)).transpose()?;
         let hold =
             |kept: &ChangesDirectory| kept.directory.try_clone().at("hold the directory for changes", &kept.path);
         let held = kept.as_ref().map(hold).transpose()?;
         let program = self.program.try_clone().at("hold the executable", "")?;
-        let (addresses, etc) = (wire.addresses.clone(), wire.files.clone());
+        let (addresses, etc) = (attachment.addresses.clone(), name_files.clone());
         let key = self.next;
         self.next += 1;
         // Kept ones have their directory.
@@ -79,10 +78,14 @@ impl Engine {
         let (stage, first) = if is_stage { (Some(launched.process), None) } else { (None, Some(launched.process)) };
         let report = Report {
             pid: if is_stage { 0 } else { pid.as_raw_nonzero().get() },
-            network: plan.sandbox.network.name().into(),
-            addresses: wire.addresses.iter().map(|address| format!("{}/{}", address.address, address.length)).collect(),
-            ports: wire.port_texts(),
-            notes: wire.notes.clone(),
+            network: plan.sandbox.network.kind().name().into(),
+            addresses: attachment
+                .addresses
+                .iter()
+                .map(|address| format!("{}/{}", address.address, address.length))
+                .collect(),
+            ports: attachment.ports.clone(),
+            notes: attachment.notes.clone(),
             fallbacks: Vec::new(),
         };
         let timeout_ms = plan.process.timeout_ms;
@@ -96,7 +99,8 @@ impl Engine {
             first,
             leases,
             changes,
-            wire,
+            attachment,
+            name_files,
             user_network: None,
             channel: Some(launched.channel),
             announce,
@@ -178,8 +182,8 @@ impl Engine {
         if map {
             launch::map_ids(&container.plan.sandbox, pid, channel)?;
         }
-        if matches!(container.plan.sandbox.network, Network::Bridge(_)) {
-            self.wiring.connect(&container.wire, pid.as_raw_nonzero().get(), &state)?;
+        let (kind, pid) = (container.plan.sandbox.network.kind(), pid.as_raw_nonzero().get());
+        if kind.up(&mut self.network, &container.attachment, pid, &state)? {
             // A process that is gone by now says why on its own channel.
             let _ = channel.send(&ToChild::Connected, &[]);
         }
@@ -213,21 +217,15 @@ impl Engine {
     /// Starts the program that connects a container.
     pub(super) fn start_user_network(&mut self, key: u64) -> Result<()> {
         let Some(container) = self.containers.get_mut(&key) else { return Ok(()) };
-        let (Network::Pasta { program, publish }, Some(first)) = (&container.plan.sandbox.network, &container.first)
-        else {
-            return Ok(());
-        };
-        if self.pasta.is_none() {
-            let directory = std::path::Path::new(program).parent().unwrap_or(std::path::Path::new("/"));
-            self.pasta = Some(Pasta::probe(directory.as_os_str())?);
-        }
-        let Some(pasta) = &self.pasta else { return Ok(()) };
-        let userns = container.plan.sandbox.user_namespace.is_private();
-        let Some(ground) = &mut self.ground else { return Ok(()) };
-        // pasta goes on with one address family where the port of the other is taken, and names no reason where both are.
-        let publish = ports::choose(publish)?;
-        container.report.ports = publish.iter().map(ToString::to_string).collect();
-        let mut network = UserNetwork::start(pasta, first.pid, userns, &publish, &mut ground.journal)?;
+        let (Some(first), Some(ground)) = (&container.first, &mut self.ground) else { return Ok(()) };
+        let sandbox = &container.plan.sandbox;
+        let has_user_namespace = sandbox.user_namespace.is_private();
+        let started = UserNetwork::start(first.pid, &mut ground.journal, |pid, ready| {
+            let target = ProgramTarget { pid, has_user_namespace, ready };
+            sandbox.network.kind().program(&mut self.network, &target)
+        })?;
+        let Some((mut network, ports)) = started else { return Ok(()) };
+        container.report.ports = ports;
         let watch = |fd: &OwnedFd, source| {
             epoll::add(&self.epoll, fd, Token::Container(key, source).data(), epoll::EventFlags::IN)
         };
@@ -238,7 +236,7 @@ impl Engine {
             let slot = network.process.slot.take();
             network.process.end_now();
             self.strike(slot);
-            return Err(errno).at("watch pasta", "");
+            return Err(errno).at("watch the network's program", "");
         }
         container.user_network = Some(network);
         Ok(())

@@ -12,14 +12,14 @@ use super::protocol::{Exit, Report};
 use super::signals::{Delivery, delivery};
 use super::spare::Waiting;
 use super::user_network::UserNetwork;
-use super::wiring::Wire;
 use crate::diff::changes_directory::ChangesDirectory;
 use crate::diff::collect::{Collector, ContainerLayers};
+use crate::net::kinds::Attachment;
 use crate::plan::Plan;
 use crate::plan::namespace::Kind;
-use crate::plan::network::Network;
 use crate::state::journal::EntryId;
 use crate::steps::channel::Channel;
+use crate::steps::etc::Files;
 use nsrs_base::error::Error;
 use nsrs_base::sys::process::send_signal;
 use nsrs_base::sys::signal::{send_for_group, send_to_group};
@@ -67,7 +67,9 @@ pub struct Container {
     /// Where it writes, on an image.
     pub changes: Option<Changes>,
     /// What it holds of the host's network.
-    pub wire: Wire,
+    pub attachment: Attachment,
+    /// What its files in /etc say.
+    pub name_files: Files,
     /// The program that connects it, where it is not the kernel.
     pub user_network: Option<UserNetwork>,
     /// Open until the command is executed, or to the end where an init reports through it.
@@ -124,7 +126,7 @@ impl Container {
     /// Must its channel be listened to while it runs? If not, what it said is read at its end.
     #[must_use]
     pub fn is_heard(&self) -> bool {
-        let asks = matches!(self.plan.sandbox.network, Network::Pasta { .. })
+        let asks = self.plan.sandbox.network.kind().needs_program()
             || self.plan.process.tty.is_some()
             || self.plan.sandbox.init;
         self.announce || asks || self.stage.is_some() || self.id.is_none() || self.waiting.is_some()

@@ -19,14 +19,15 @@ use super::preflight;
 use super::protocol::Event;
 use super::spare::Spares;
 use super::token::{Source, Token};
-use super::wiring::{self, Wiring};
-use crate::net::link;
-use crate::net::pasta::Pasta;
+use crate::net::kinds::SharedNetwork;
 use crate::net::transport::Netlink;
+use crate::net::veth::unplug;
+use crate::net::{bridge, link, nft};
 use crate::plan::image::Upper;
 use crate::plan::root::Root;
 use crate::plan::{self, Plan};
 use crate::spec::Spec;
+use crate::state::journal::NetworkObject;
 use crate::state::{self, journal};
 use nsrs_base::error::{At, Error, Result};
 use nsrs_base::host::Host;
@@ -66,8 +67,7 @@ pub struct Engine {
     pub(super) host: Host,
     pub(super) program: OwnedFd,
     pub(super) ground: Option<Ground>,
-    pub(super) wiring: Wiring,
-    pub(super) pasta: Option<Pasta>,
+    pub(super) network: SharedNetwork,
     pub(super) containers: HashMap<u64, Container>,
     /// Containers by number of ours: the caller's numbers are theirs to choose.
     pub(super) next: u64,
@@ -113,8 +113,7 @@ impl Engine {
             host,
             program,
             ground: None,
-            wiring: Wiring::default(),
-            pasta: None,
+            network: SharedNetwork::default(),
             containers: HashMap::new(),
             next: 1,
             events: Vec::new(),
@@ -218,7 +217,7 @@ impl Engine {
         let (plan, mut problems) = plan::resolve(spec, &self.host, &tree, facts);
         problems.extend(missing);
         problems.extend(preflight::check(&plan.sandbox));
-        problems.extend(wiring::check(&plan.sandbox, &state::directory(&self.host)));
+        problems.extend(plan.sandbox.network.kind().check(&state::directory(&self.host)));
         let plan = Rc::new(problems.finish(plan)?);
         Ok(Resolved { plan, leases: image.map(|(_, leases)| leases).unwrap_or_default() })
     }
@@ -392,9 +391,12 @@ impl Engine {
 
     /// Ends and removes what dead supervisors left. Not beside a journal of our own, whose lock would tell us nothing.
     fn collect(&mut self, state: &Path) -> Result<()> {
-        journal::collect(state, wiring::remove)?;
+        journal::collect(state, |object| match object {
+            NetworkObject::Link(name) => unplug(&mut Netlink::route()?, name),
+            NetworkObject::Table(name) => nft::remove(name),
+        })?;
         if self.host.net_admin {
-            wiring::collect(state)?;
+            bridge::collect(state)?;
         }
         // Where there is no store nothing is left in it.
         if let Ok(identity) = identity::outside(&self.host) {
@@ -427,7 +429,7 @@ impl Engine {
     /// There is something of the host's to give back, which takes a moment.
     #[must_use]
     pub fn holds_network(&self) -> bool {
-        self.wiring.is_used()
+        self.network.is_used()
     }
 
     /// Gives back what containers shared, when the last of them is gone.
@@ -435,6 +437,6 @@ impl Engine {
     /// # Errors
     /// The kernel refuses to remove the bridge.
     pub fn release(&mut self) -> Result<()> {
-        self.wiring.release()
+        self.network.release()
     }
 }

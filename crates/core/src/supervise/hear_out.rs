@@ -170,7 +170,8 @@ impl Engine {
         if let Some(network) = &mut container.user_network {
             network.end();
         }
-        if let Err(error) = self.wiring.disconnect(&container.wire) {
+        let kind = container.plan.sandbox.network.kind();
+        if let Err(error) = kind.down(&mut self.network, &container.attachment) {
             container.report.notes.push(error.to_string());
         }
         self.unwatch(&first.pidfd);

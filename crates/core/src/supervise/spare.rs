@@ -17,12 +17,12 @@ use super::container::{Container, Leases};
 use super::engine::{Engine, Order, Resolved};
 use super::ground::{self, Ground, mount_table, mount_table_of, places};
 use super::image_names::ImageNames;
+use super::name_files;
 use super::token::Token;
-use super::wiring::{self, Wire};
+use crate::net::kinds::Attachment;
 use crate::plan::Plan;
 use crate::plan::mount::Source;
 use crate::plan::namespace::Kind;
-use crate::plan::network::Network;
 use crate::plan::root::Root;
 use crate::steps::channel::ToChild;
 use crate::steps::stage;
@@ -136,14 +136,7 @@ fn possible(plan: &Plan) -> bool {
         Root::Host(_) | Root::Shared => false,
     };
     let live = sandbox.mounts.iter().all(|mount| !matches!(mount.source, Source::Overlay { .. }));
-    let network = match &sandbox.network {
-        Network::None | Network::Host => true,
-        Network::Bridge(bridge) => {
-            bridge.publish.is_empty() && bridge.ip.is_none() && bridge.ip6.is_none() && bridge.mac.is_none()
-        }
-        Network::Pasta { publish, .. } => publish.is_empty(),
-        Network::Joined => false,
-    };
+    let network = sandbox.network.kind().can_be_prewarmed();
     unseen && alone && root && live && network && process.tty.is_none()
 }
 
@@ -223,9 +216,7 @@ impl Engine {
         if spares.mounts_changed() {
             self.mounts_changed();
         }
-        if let Network::Bridge(_) = &plan.sandbox.network
-            && !self.wiring.bridge_stands()
-        {
+        if !plan.sandbox.network.kind().still_stands(&mut self.network) {
             self.discard_all();
         }
         let spares = self.spares.as_mut()?;
@@ -249,7 +240,8 @@ impl Engine {
         let mounts = spare.mounts.is_none() || spare.mounts == mount_table_of(first.pid);
         mounts
             && spare.ground.files == ground::files(&plan.sandbox)
-            && wiring::files(&plan.sandbox, &container.wire).is_ok_and(|files| files == container.wire.files)
+            && name_files::text(&plan.sandbox, &container.attachment.addresses)
+                .is_ok_and(|files| files == container.name_files)
     }
 
     /// The spare is the container that was asked for from now on.
@@ -294,7 +286,7 @@ impl Engine {
         }
         let table = container.first.as_ref().and_then(|first| mount_table_of(first.pid)).filter(|table| {
             let points: Vec<&str> = table.lines().filter_map(|line| line.split(' ').nth(4)).collect();
-            places(&container.plan.sandbox, &container.wire.files).iter().all(|place| points.contains(&place.as_str()))
+            places(&container.plan.sandbox, &container.name_files).iter().all(|place| points.contains(&place.as_str()))
         });
         container.stands = true;
         let kind = self.spares.as_mut().and_then(|spares| spares.kind(&container.plan));
@@ -336,7 +328,7 @@ impl Engine {
         for spare in spares.wanted.iter_mut().flat_map(|wanted| std::mem::take(&mut wanted.spares)) {
             self.containers.entry(spare.key).and_modify(|container| {
                 container.end();
-                container.wire = Wire::default();
+                container.attachment = Attachment::default();
             });
         }
     }

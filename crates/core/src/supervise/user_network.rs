@@ -1,5 +1,5 @@
-//! pasta beside a container: started when the container's namespaces stand, watched until it is ready, ended with the
-//! container.
+//! The program that connects a container, beside it: started when the container's namespaces stand, watched until it is ready,
+//! ended with the container. Which program that is, its kind of network says.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -10,9 +10,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, open};
 use rustix::process::Pid;
 
 use super::container::Process;
-use crate::net::pasta::{Pasta, PastaPlan, argv};
-use crate::net::publish::Publish;
-use crate::plan::network::INTERFACE;
+use crate::net::kinds::NetworkProgram;
 use crate::state::journal::{Entry, Journal, Termination};
 use crate::steps::exec::{Image, reset_signals};
 use nsrs_base::error::{At, Code, Error, Result};
@@ -21,7 +19,7 @@ use nsrs_base::sys::fds::{place, stdio};
 use nsrs_base::sys::process::{exit_now, send_signal};
 use nsrs_base::sys::wait::reap;
 
-/// A pasta of ours.
+/// Such a program.
 #[derive(Debug)]
 pub struct UserNetwork {
     /// Its process; the pidfd is readable when it has ended.
@@ -31,9 +29,11 @@ pub struct UserNetwork {
     fifo: PathBuf,
     /// Readable when the network is up.
     pub ready: OwnedFd,
+    name: &'static str,
+    hint: &'static str,
 }
 
-/// The ends of the pipes that are pasta's.
+/// The program's ends of the pipes.
 struct Inputs {
     /// A byte comes when it stands in the journal.
     told: OwnedFd,
@@ -41,38 +41,36 @@ struct Inputs {
 }
 
 impl UserNetwork {
-    /// Starts pasta for the container whose first process this is.
+    /// Starts the program that is named for a process and the path of a FIFO, if one is, for the container whose first process this
+    /// is. Returns the ports that it publishes, too.
     ///
     /// # Errors
     /// It can't be started, or is too old.
     pub fn start(
-        pasta: &Pasta,
         container: Pid,
-        userns: bool,
-        publish: &[Publish],
         journal: &mut Journal,
-    ) -> Result<UserNetwork> {
-        let step = "start pasta";
+        program: impl FnOnce(i32, &str) -> Result<Option<NetworkProgram>>,
+    ) -> Result<Option<(UserNetwork, Vec<String>)>> {
         let pid = container.as_raw_nonzero().get();
-        let fifo = journal.companion(&format!("pasta-{pid}"));
+        let fifo = journal.companion(&format!("network-{pid}"));
+        let Some(NetworkProgram { name, args, ports, hint }) = program(pid, &fifo.to_string_lossy())? else {
+            return Ok(None);
+        };
+        let step = format!("start {name}");
         let _ = std::fs::remove_file(&fifo);
         mknodat(CWD, &fifo, FileType::Fifo, Mode::from(0o600), 0).at("make the pipe", fifo.display())?;
         let ready = open(&fifo, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
             .at("open the pipe", fifo.display())?;
-        let ready_path = fifo.to_string_lossy();
-        let plan = PastaPlan { pasta, pid: pid as u32, userns, interface: INTERFACE, publish, ready: &ready_path };
-        let mut args = argv(&plan);
-        args[0] = pasta.path.to_string_lossy().into_owned();
         let env: Vec<String> = std::env::vars().map(|(name, value)| format!("{name}={value}")).collect();
         let image = Image::new(&args, &env)?;
-        let (told, tell) = pipe2(OFlag::O_CLOEXEC).at(step, "")?;
-        let (said, say) = pipe2(OFlag::O_CLOEXEC).at(step, "")?;
+        let (told, tell) = pipe2(OFlag::O_CLOEXEC).at(&step, "")?;
+        let (said, say) = pipe2(OFlag::O_CLOEXEC).at(&step, "")?;
         let null = || open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).at("open", "/dev/null");
         let inputs = Inputs { told, stdio: [null()?, null()?, say] };
-        match clone3(0).at(step, pasta.path.display())? {
+        match clone3(0).at(&step, &args[0])? {
             Side::Child => {
                 drop(tell);
-                become_pasta(inputs, &image)
+                become_program(inputs, &image)
             }
             Side::Parent(pid, pidfd) => {
                 let mut process = Process { pid, pidfd, slot: None };
@@ -87,7 +85,7 @@ impl UserNetwork {
                 }
                 // It waits for the word at the other end.
                 let _ = rustix::io::write(&tell, &[0]);
-                Ok(UserNetwork { process, said, fifo, ready })
+                Ok(Some((UserNetwork { process, said, fifo, ready, name, hint }, ports)))
             }
         }
     }
@@ -106,13 +104,12 @@ impl UserNetwork {
         let count = rustix::io::read(&self.said, &mut text).unwrap_or(0);
         let said = String::from_utf8_lossy(&text[..count]).trim().to_owned();
         let last = said.lines().last().unwrap_or("it ended without a word").to_owned();
-        Error::new(Code::SetupFailed, "connect the container by pasta", last)
-            .hint("pasta needs a default route on the host, a /dev/net/tun that this user may open, and ports that this user may take; or use --network none")
+        Error::new(Code::SetupFailed, format!("connect the container by {}", self.name), last).hint(self.hint)
     }
 }
 
 /// In the new process. If the supervisor dies before it has told, the pipe ends and so does this process.
-fn become_pasta(inputs: Inputs, image: &Image) -> ! {
+fn become_program(inputs: Inputs, image: &Image) -> ! {
     if rustix::io::read(&inputs.told, &mut [0; 1]) != Ok(1) {
         exit_now(0);
     }

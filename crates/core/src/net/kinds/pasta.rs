@@ -1,0 +1,107 @@
+//! User-mode network by pasta(1), for callers without rights on the host. How pasta behaves is told in [`crate::net::pasta`].
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    ContainerSide, INTERFACE, Network, NetworkKind, NetworkProgram, NetworkRequest, ProgramTarget, Rows, SharedNetwork,
+    explain_ports,
+};
+use crate::net::pasta::{Pasta, PastaPlan, argv};
+use crate::net::publish::Publish;
+use crate::net::{inside, ports};
+use nsrs_base::error::{Code, Error, Result};
+use nsrs_base::host::Host;
+
+/// A container that pasta connects.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PastaNetwork {
+    /// Where pasta is.
+    pub program: String,
+    /// Published ports.
+    pub publish: Vec<Publish>,
+}
+
+pub fn validate(request: &NetworkRequest<'_>, host: &Host) -> (Network, Vec<Error>) {
+    let mut problems = Vec::new();
+    let publish = request.ports(&mut problems);
+    let mut refuse = |why: &str, hint: &str| {
+        problems.push(Error::new(Code::Unsupported, "use --network pasta", why).hint(hint));
+    };
+    if host.privileged {
+        refuse("it is for callers without rights", "as root use --network bridge");
+    }
+    if request.joins_user_namespace {
+        let hint = "join the network namespace too, or use --network none";
+        refuse("it can't enter a user namespace that was joined", hint);
+    }
+    if host.pasta.is_none() && !host.privileged {
+        let hint = "install it (Debian: apt-get install passt), let users open /dev/net/tun (chmod 666), or use --network none";
+        refuse(&host.pasta_missing, hint);
+    }
+    let program = host.pasta.clone().unwrap_or_default();
+    (Network::Pasta(PastaNetwork { program, publish }), problems)
+}
+
+impl NetworkKind for PastaNetwork {
+    fn name(&self) -> &'static str {
+        "pasta"
+    }
+
+    fn publishes(&self) -> bool {
+        true
+    }
+
+    fn explain(&self, rows: &mut dyn Rows) -> fmt::Result {
+        let PastaNetwork { program, publish } = self;
+        let program = rows.quote(program);
+        rows.prose("network", &format!("user mode, by {program}"))?;
+        explain_ports(rows, publish)
+    }
+
+    fn can_be_prewarmed(&self) -> bool {
+        self.publish.is_empty()
+    }
+
+    fn needs_program(&self) -> bool {
+        true
+    }
+
+    fn program(&self, shared: &mut SharedNetwork, container: &ProgramTarget<'_>) -> Result<Option<NetworkProgram>> {
+        let pasta = match &mut shared.pasta {
+            Some(pasta) => pasta,
+            none => none.insert(probe(&self.program)?),
+        };
+        // pasta goes on with one address family where the port of the other is taken, and names no reason where both are.
+        let publish = ports::choose(&self.publish)?;
+        let args = argv(&PastaPlan {
+            pasta,
+            pid: container.pid as u32,
+            userns: container.has_user_namespace,
+            interface: INTERFACE,
+            publish: &publish,
+            ready: container.ready,
+        });
+        Ok(Some(NetworkProgram {
+            name: "pasta",
+            args,
+            ports: publish.iter().map(ToString::to_string).collect(),
+            hint: "pasta needs a default route on the host, a /dev/net/tun that this user may open, and ports that this user may take; or use --network none",
+        }))
+    }
+
+    fn inside(&self, side: &dyn ContainerSide) -> Result<()> {
+        side.ask_for_program()?;
+        inside::loopback_up()?;
+        side.wait()
+    }
+}
+
+fn probe(program: &str) -> Result<Pasta> {
+    let directory = Path::new(program).parent().map_or(OsStr::new("/"), Path::as_os_str);
+    Pasta::probe(directory)
+}
