@@ -92,7 +92,8 @@ impl Target {
             words.push(holder.id().to_string());
         }
         words.extend(
-            ["unshare", "--fork", "--kill-child", "--pid", "--mount", "--uts", "--ipc", "--net"].map(str::to_owned),
+            ["unshare", "--fork", "--kill-child", "--pid", "--mount", "--uts", "--ipc", "--net", "--cgroup", "--time"]
+                .map(str::to_owned),
         );
         if users == Users::Own {
             words.push("--map-root-user".into());
@@ -119,10 +120,8 @@ impl Target {
 
     /// What whoever enters is told of it.
     pub fn destination(&self) -> Destination {
-        let mut namespaces = vec![Kind::Mount, Kind::Pid, Kind::Network, Kind::Uts, Kind::Ipc];
-        if self.users != Users::Host {
-            namespaces.insert(0, Kind::User);
-        }
+        let is_made = |kind: &Kind| *kind != Kind::User || self.users != Users::Host;
+        let namespaces = Kind::ALL.into_iter().filter(is_made).collect();
         let one = |(outside, count)| vec![IdMap { inside: 0, outside, count }];
         let user_namespace = match self.users {
             Users::Host => UserNamespace::Host,

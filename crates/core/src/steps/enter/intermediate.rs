@@ -83,18 +83,17 @@ fn introduce(origin: &Origin<'_>) -> Result<(Channel, OwnedFd)> {
 /// This process, in the supervisor's PID namespace, ends with the supervisor.
 fn die_with(supervisor: Option<Pid>) -> Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL)).at("die with the supervisor", "")?;
-    if getppid() == supervisor { Ok(()) } else { Err(supervisor_lost()) }
-}
-
-fn supervisor_lost() -> Error {
-    Error::new(Code::SupervisorLost, "look for the supervisor", "it is gone")
+    if getppid() != supervisor {
+        return Err(Error::new(Code::SupervisorLost, "look for the supervisor", "it is gone"));
+    }
+    Ok(())
 }
 
 fn enter_and_become(channel: &Channel, program: &OwnedFd, supervisor: Option<Pid>) -> Result<Infallible> {
     let Some((ToChild::Enter(destination), mut fds)) = channel.receive_any_size()? else { exit_now(0) };
     let first = fds.pop().ok_or_else(|| Error::new(Code::SetupFailed, ENTER, "its first process wasn't named"))?;
-    let mut score = OomScore::open()?;
-    // While the score may still be lowered.
+    let mut score = open_score()?;
+    // While it may still be lowered.
     score.set(destination.oom_score_adj)?;
     enter(&destination, &first)?;
     drop(first);
@@ -105,6 +104,15 @@ fn enter_and_become(channel: &Channel, program: &OwnedFd, supervisor: Option<Pid
         Some((ToChild::Process(process), fds)) => become_process(&destination, &process, fds, score, channel, program),
         _ => exit_now(0),
     }
+}
+
+/// Opens this process's out-of-memory score. The files in /proc of a process that hides belong to root (proc(5)); in the
+/// container's namespaces, where it must, it is not yet.
+fn open_score() -> Result<OomScore> {
+    nix::sys::prctl::set_dumpable(true).at("open the process's own files", "")?;
+    let score = OomScore::open()?;
+    hide()?;
+    Ok(score)
 }
 
 const ENTER: &str = "enter the container";
@@ -128,8 +136,8 @@ fn enter(destination: &Destination, first: &OwnedFd) -> Result<()> {
     identity::drop_bounding(Capabilities::ALL, &around.most)
 }
 
-/// The acts before the birth, in their order. All that they take, open, read and decide nobody in the container can see or
-/// hold up, unless it shares the supervisor's PID namespace.
+/// The acts before the birth, in their order: all that takes a right, a descriptor or a look at the container's files.
+/// Nobody in the container can see this process, unless they share the supervisor's PID namespace.
 fn become_process(
     destination: &Destination,
     process: &Process,
