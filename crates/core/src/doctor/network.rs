@@ -1,7 +1,9 @@
 //! What the network of a container needs: tried in a network namespace that goes with the try, never in the host's.
 
 use std::fs;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use rtnetlink::{LinkBridge, LinkVeth};
@@ -11,7 +13,6 @@ use super::{Finding, Ground, Verdict, forward_policy, probe};
 use crate::net::forward::has_ipv6;
 use crate::net::kinds::BRIDGE;
 use crate::net::nft::Nat;
-use crate::net::subnet::Prefix;
 use crate::net::transport::{Batch, Netlink};
 use crate::plan::namespace::Kind;
 use nsrs_base::error::{At, Result};
@@ -71,8 +72,8 @@ fn bridge() -> Result<String> {
 /// The whole table that containers use, so that every expression in it is tried.
 fn nftables() -> Result<String> {
     let subnets = [
-        Prefix { address: [10, 0, 0, 0].into(), length: 24 },
-        Prefix { address: [0xfd00, 0, 0, 0, 0, 0, 0, 0].into(), length: 64 },
+        IpNet::new_assert(Ipv4Addr::new(10, 0, 0, 0).into(), 24),
+        IpNet::new_assert(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0).into(), 64),
     ];
     Nat::open(BRIDGE, &subnets)?;
     Ok("the table for masquerade and ports, made in a new network namespace".into())

@@ -9,9 +9,10 @@
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::BridgeStpState;
@@ -21,27 +22,19 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::net::forward::{self, Change};
 use crate::net::link::{self, Link, add_address};
-use crate::net::subnet::{Prefix, choose_v4, choose_v6, random, taken};
+use crate::net::subnet::{choose_v4, choose_v6, overlap, random, taken};
 use crate::net::transport::{Batch, Netlink};
 use nsrs_base::error::{At, Code, Error, Result};
 
-/// A subnet of the bridge and the bridge's own address in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Subnet<A> {
-    /// The network.
-    pub subnet: Prefix,
-    /// The bridge's address, which is the containers' gateway.
-    pub gateway: A,
-}
-
-/// Those of one bridge; no IPv6 where the host has none.
-pub type Subnets = (Subnet<Ipv4Addr>, Option<Subnet<Ipv6Addr>>);
+/// The addresses of one bridge, which are its containers' gateways, with the lengths of their subnets; no IPv6 where the host has
+/// none.
+pub type BridgeAddresses = (Ipv4Net, Option<Ipv6Net>);
 
 /// The journal of a bridge that nsrs made.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Record {
-    v4: Subnet<Ipv4Addr>,
-    v6: Option<Subnet<Ipv6Addr>>,
+struct BridgeRecord {
+    v4: Ipv4Net,
+    v6: Option<Ipv6Net>,
     mtu: u32,
 }
 
@@ -54,10 +47,10 @@ pub struct Bridge {
     pub name: String,
     /// The largest packet it takes, in bytes.
     pub mtu: u32,
-    /// Its IPv4 subnet.
-    pub v4: Subnet<Ipv4Addr>,
-    /// Its IPv6 subnet; `None` where the host has no IPv6.
-    pub v6: Option<Subnet<Ipv6Addr>>,
+    /// Its IPv4 address, with the length of its subnet.
+    pub v4: Ipv4Net,
+    /// Its IPv6 address; `None` where the host has no IPv6.
+    pub v6: Option<Ipv6Net>,
     /// What was changed on the host for it, in sentences for the user.
     pub changed: Vec<String>,
     folder: PathBuf,
@@ -85,7 +78,7 @@ impl Bridge {
         flock(&user, FlockOperation::LockShared).at("lock", folder.join(name).display())?;
 
         let mut netlink = Netlink::route()?;
-        let record: Option<Record> = load(&journal(&folder, name))?;
+        let record: Option<BridgeRecord> = load(&journal(&folder, name))?;
         let (link, record) = match (link::find(&mut netlink, name)?, record) {
             (Some(link), _) if !link.is_bridge => return Err(not_a_bridge(name)),
             (Some(link), Some(record)) => (link, record),
@@ -93,14 +86,15 @@ impl Bridge {
             (None, record) => create(&mut netlink, &folder, name, record)?,
         };
         let changed = open_the_way(&mut netlink, &folder, name, record.v6.is_some())?;
-        let Record { v4, v6, .. } = record;
+        let BridgeRecord { v4, v6, .. } = record;
         Ok(Bridge { index: link.index, name: link.name, mtu: link.mtu, v4, v6, changed, folder, user })
     }
 
     /// Its subnets, for [`crate::net::nft::Nat::open`].
     #[must_use]
-    pub fn subnets(&self) -> Vec<Prefix> {
-        std::iter::once(self.v4.subnet).chain(self.v6.map(|v6| v6.subnet)).collect()
+    pub fn subnets(&self) -> Vec<IpNet> {
+        let v4 = IpNet::V4(self.v4.trunc());
+        std::iter::once(v4).chain(self.v6.map(|v6| IpNet::V6(v6.trunc()))).collect()
     }
 
     /// The directory of its leases.
@@ -122,11 +116,11 @@ impl Bridge {
     }
 }
 
-/// The subnets of the bridge of this name, where it stands; before there is one they aren't known.
+/// The addresses of the bridge of this name, where it stands; before there is one they aren't known.
 ///
 /// # Errors
 /// A bridge without an IPv4 address, or the kernel's refusal.
-pub fn standing(state_dir: &Path, name: &str) -> Result<Option<Subnets>> {
+pub fn standing(state_dir: &Path, name: &str) -> Result<Option<BridgeAddresses>> {
     let mut netlink = Netlink::route()?;
     let Some(link) = link::find(&mut netlink, name)?.filter(|link| link.is_bridge) else { return Ok(None) };
     let record = match load(&journal(&state_dir.join("net"), name))? {
@@ -159,12 +153,17 @@ pub fn collect(state_dir: &Path) -> Result<Vec<String>> {
 }
 
 /// Makes the bridge, with the subnets of `record` if a crash or a reboot left one that is still free.
-fn create(netlink: &mut Netlink, folder: &Path, name: &str, record: Option<Record>) -> Result<(Link, Record)> {
+fn create(
+    netlink: &mut Netlink,
+    folder: &Path,
+    name: &str,
+    record: Option<BridgeRecord>,
+) -> Result<(Link, BridgeRecord)> {
     let resolv_conf = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let taken = taken(netlink, &resolv_conf)?;
-    let is_free = |subnet: &Prefix| taken.iter().all(|prefix| !prefix.overlaps(subnet));
+    let is_free = |net: IpNet| taken.iter().all(|other| !overlap(other, &net));
     let record = match record {
-        Some(record) if is_free(&record.v4.subnet) && record.v6.is_none_or(|v6| is_free(&v6.subnet)) => record,
+        Some(record) if is_free(record.v4.into()) && record.v6.is_none_or(|v6| is_free(v6.into())) => record,
         _ => choose(&taken, link::outside_mtu(netlink)?)?,
     };
     // The journal comes first: a bridge without one would look like somebody else's after a crash.
@@ -196,58 +195,41 @@ fn create(netlink: &mut Netlink, folder: &Path, name: &str, record: Option<Recor
     let mut give = |address: IpAddr, length| {
         add_address(&mut batch, link.index, address, length, &format!("{address}/{length} of {name}"));
     };
-    give(record.v4.gateway.into(), record.v4.subnet.length);
-    record.v6.inspect(|v6| give(v6.gateway.into(), v6.subnet.length));
+    give(record.v4.addr().into(), record.v4.prefix_len());
+    record.v6.inspect(|v6| give(v6.addr().into(), v6.prefix_len()));
     let up = RouteNetlinkMessage::SetLink(LinkUnspec::new_with_index(link.index).up().build());
     batch.route(up, 0, "switch on the bridge", name);
     netlink.send(batch)?;
     Ok((link, record))
 }
 
-fn choose(taken: &[Prefix], mtu: u32) -> Result<Record> {
-    let subnet = choose_v4(taken)?;
-    let v4 = Subnet { subnet, gateway: first_v4(&subnet) };
+fn choose(taken: &[IpNet], mtu: u32) -> Result<BridgeRecord> {
+    let v4 = choose_v4(taken)?;
     let mut v6 = None;
     // Below 1280 bytes the kernel switches IPv6 off on a link.
     if forward::has_ipv6() && mtu >= 1280 {
         let id = random::<80>()?;
         let mut ids = id.chunks_exact(5).map(|id| [id[0], id[1], id[2], id[3], id[4]]);
-        let subnet = choose_v6(taken, || ids.next().unwrap_or_default())?;
-        v6 = Some(Subnet { subnet, gateway: first_v6(&subnet) });
+        v6 = Some(choose_v6(taken, || ids.next().unwrap_or_default())?);
     }
-    Ok(Record { v4, v6, mtu })
-}
-
-fn first_v4(subnet: &Prefix) -> Ipv4Addr {
-    match subnet.address {
-        IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits() + 1),
-        IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
-    }
-}
-
-fn first_v6(subnet: &Prefix) -> Ipv6Addr {
-    match subnet.address {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() + 1),
-        IpAddr::V4(_) => Ipv6Addr::UNSPECIFIED,
-    }
+    Ok(BridgeRecord { v4, v6, mtu })
 }
 
 /// A bridge that somebody else made, with the first global address of each family that it has.
-fn foreign(netlink: &mut Netlink, link: Link) -> Result<(Link, Record)> {
+fn foreign(netlink: &mut Netlink, link: Link) -> Result<(Link, BridgeRecord)> {
     let (mut v4, mut v6) = (None, None);
     for (address, length) in link::addresses(netlink, link.index)? {
-        let subnet = Prefix::new(address, length);
-        match address {
-            IpAddr::V4(gateway) => _ = v4.get_or_insert(Subnet { subnet, gateway }),
-            IpAddr::V6(gateway) if gateway.is_unicast_link_local() => (),
-            IpAddr::V6(gateway) => _ = v6.get_or_insert(Subnet { subnet, gateway }),
+        match IpNet::new(address, length) {
+            Ok(IpNet::V4(net)) => _ = v4.get_or_insert(net),
+            Ok(IpNet::V6(net)) if !net.addr().is_unicast_link_local() => _ = v6.get_or_insert(net),
+            _ => (),
         }
     }
     let v4 = v4.ok_or_else(|| {
         Error::invalid("--bridge", &link.name, "this bridge exists and has no IPv4 address")
             .hint("give it one, or choose a name that is free: nsrs then makes the bridge")
     })?;
-    let record = Record { v4, v6, mtu: link.mtu };
+    let record = BridgeRecord { v4, v6, mtu: link.mtu };
     Ok((link, record))
 }
 
@@ -285,7 +267,7 @@ fn remove_if_unused(folder: &Path, name: &str, user: &File) -> Result<bool> {
         return Ok(false);
     }
     let journal = journal(folder, name);
-    let ours = load::<Record>(&journal)?.is_some();
+    let ours = load::<BridgeRecord>(&journal)?.is_some();
     if ours {
         let mut netlink = Netlink::route()?;
         if link::find(&mut netlink, name)?.is_some_and(|link| link.is_bridge) {

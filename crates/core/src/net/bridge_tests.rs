@@ -13,9 +13,9 @@ fn the_first_user_makes_it_and_the_last_one_removes_it() {
         let first = Bridge::ensure(state.path(), "nsrs0").unwrap();
         assert!(first.changed.contains(&"set net.ipv4.ip_forward from 0 to 1".to_owned()), "{:?}", first.changed);
         let addresses = link::addresses(&mut Netlink::route().unwrap(), first.index).unwrap();
-        assert!(addresses.contains(&(first.v4.gateway.into(), first.v4.subnet.length)), "{addresses:?}");
+        assert!(addresses.contains(&(first.v4.addr().into(), first.v4.prefix_len())), "{addresses:?}");
         let v6 = first.v6.expect("this host has IPv6");
-        assert!(addresses.contains(&(v6.gateway.into(), 64)), "{addresses:?}");
+        assert!(addresses.contains(&(v6.addr().into(), 64)), "{addresses:?}");
 
         let second = Bridge::ensure(state.path(), "nsrs0").unwrap();
         assert_eq!((second.index, second.v4, second.v6), (first.index, first.v4, first.v6));
@@ -53,7 +53,7 @@ fn two_bridges_have_two_subnets_and_one_set_of_settings() {
         fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
         let one = Bridge::ensure(state.path(), "nsrs0").unwrap();
         let two = Bridge::ensure(state.path(), "nsrs1").unwrap();
-        assert!(!one.v4.subnet.overlaps(&two.v4.subnet));
+        assert!(!overlap(&one.v4.into(), &two.v4.into()));
         one.release().unwrap();
         assert_eq!(fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap(), "1\n");
         two.release().unwrap();
@@ -83,7 +83,7 @@ fn a_bridge_of_somebody_else_is_used_and_kept() {
         add_address(&mut batch, index, "10.9.0.1".parse().unwrap(), 24, "br0");
         netlink.send(batch).unwrap();
         let used = Bridge::ensure(state.path(), "br0").unwrap();
-        assert_eq!((used.v4.gateway, used.v4.subnet.length, used.v6), (Ipv4Addr::new(10, 9, 0, 1), 24, None));
+        assert_eq!((used.v4.to_string(), used.v6), ("10.9.0.1/24".to_owned(), None));
         used.release().unwrap();
         assert!(exists("br0"));
     });

@@ -11,9 +11,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use ipnet::{Ipv4Net, Ipv6Net};
 use rustix::fs::{FlockOperation, flock};
 
-use crate::net::bridge::{Bridge, Subnet, Subnets};
+use crate::net::bridge::{Bridge, BridgeAddresses};
 use nsrs_base::error::{At, Code, Error, Result};
 
 /// The addresses of one container, held until this is dropped or the process ends.
@@ -45,48 +46,38 @@ impl Lease {
         if let Some(error) = check((bridge.v4, bridge.v6), wanted_v4, wanted_v6).into_iter().next() {
             return Err(error);
         }
-        let (range, v6) = (Range::of(&bridge.v4), wanted_v6);
         let folder = bridge.leases();
         let (v4, first) = match wanted_v4 {
             Some(wanted) => {
                 let held = hold(&folder, wanted.into())?;
-                (wanted, held.ok_or_else(|| taken("--ip", wanted.into()).hint(range.offer()))?)
+                (wanted, held.ok_or_else(|| taken("--ip", wanted.into()).hint(offer_v4(bridge.v4)))?)
             }
-            None => next(&folder, &range)?,
+            None => next(&folder, bridge.v4)?,
         };
-        let derived = bridge.v6.map(|v6| {
-            let number = u128::from(v4.to_bits() - range.network);
-            Ipv6Addr::from_bits(
-                u128::from_be_bytes(match v6.subnet.address {
-                    IpAddr::V6(network) => network.octets(),
-                    IpAddr::V4(_) => [0; 16],
-                }) | number,
-            )
-        });
+        let number = u128::from(v4.to_bits() - bridge.v4.network().to_bits());
+        let derived = bridge.v6.map(|v6| Ipv6Addr::from_bits(v6.network().to_bits() | number));
         let mut held = vec![first];
-        if let Some(wanted) = v6.filter(|wanted| Some(*wanted) != derived) {
-            let address = counterpart(bridge, &range, wanted).map_or(IpAddr::V6(wanted), IpAddr::V4);
-            let taken = || taken("--ip6", wanted.into()).hint(bridge.v6.as_ref().map_or_else(String::new, offer_v6));
+        if let Some(wanted) = wanted_v6.filter(|wanted| Some(*wanted) != derived) {
+            let address = counterpart(bridge, wanted).map_or(IpAddr::V6(wanted), IpAddr::V4);
+            let taken = || taken("--ip6", wanted.into()).hint(bridge.v6.map_or_else(String::new, offer_v6));
             held.push(hold(&folder, address)?.ok_or_else(taken)?);
         }
-        Ok(Lease { v4, v6: v6.or(derived), _held: held })
+        Ok(Lease { v4, v6: wanted_v6.or(derived), _held: held })
     }
 }
 
 /// What can be said of wanted addresses before anything is leased.
-pub fn check((v4, v6): Subnets, wanted_v4: Option<Ipv4Addr>, wanted_v6: Option<Ipv6Addr>) -> Vec<Error> {
-    let range = Range::of(&v4);
-    let v4 = wanted_v4.and_then(|wanted| range.check(wanted).err());
+pub fn check((v4, v6): BridgeAddresses, wanted_v4: Option<Ipv4Addr>, wanted_v6: Option<Ipv6Addr>) -> Vec<Error> {
+    let v4 = wanted_v4.and_then(|wanted| check_v4(v4, wanted).err());
     let v6 = wanted_v6.and_then(|wanted| check_v6(v6, wanted).err());
     v4.into_iter().chain(v6).collect()
 }
 
 /// The IPv4 address whose lease an IPv6 address belongs to: the one of the same number in its subnet.
-fn counterpart(bridge: &Bridge, range: &Range, address: Ipv6Addr) -> Option<Ipv4Addr> {
-    let IpAddr::V6(network) = bridge.v6?.subnet.address else { return None };
-    let number = u32::try_from(address.to_bits().checked_sub(network.to_bits())?).ok()?;
-    let bits = range.network.checked_add(number).filter(|bits| *bits < range.broadcast)?;
-    Some(Ipv4Addr::from(bits))
+fn counterpart(bridge: &Bridge, address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let number = u32::try_from(address.to_bits().checked_sub(bridge.v6?.network().to_bits())?).ok()?;
+    let address = Ipv4Addr::from(bridge.v4.network().to_bits().checked_add(number)?);
+    (address < bridge.v4.broadcast()).then_some(address)
 }
 
 impl Drop for Held {
@@ -96,71 +87,54 @@ impl Drop for Held {
     }
 }
 
-/// The addresses of a subnet that hosts may have.
-#[derive(Clone, Copy, Debug)]
-struct Range {
-    network: u32,
-    broadcast: u32,
-    gateway: u32,
+fn check_v4(bridge: Ipv4Net, wanted: Ipv4Addr) -> Result<()> {
+    let why = match wanted {
+        _ if !bridge.contains(&wanted) => "outside of the bridge's subnet",
+        _ if wanted == bridge.network() => "the network's own address",
+        _ if wanted == bridge.broadcast() => "the broadcast address",
+        _ if wanted == bridge.addr() => "the bridge's address",
+        _ => return Ok(()),
+    };
+    Err(Error::invalid("--ip", wanted, why).hint(offer_v4(bridge)))
 }
 
-impl Range {
-    fn of(v4: &Subnet<Ipv4Addr>) -> Range {
-        let network = match v4.subnet.address {
-            IpAddr::V4(network) => network.to_bits(),
-            IpAddr::V6(_) => 0,
-        };
-        let hosts = u32::MAX.checked_shr(u32::from(v4.subnet.length)).unwrap_or(0);
-        Range { network, broadcast: network | hosts, gateway: v4.gateway.to_bits() }
-    }
-
-    fn check(&self, wanted: Ipv4Addr) -> Result<()> {
-        let why = match wanted.to_bits() {
-            bits if !(self.network..=self.broadcast).contains(&bits) => "outside of the bridge's subnet",
-            bits if bits == self.network => "the network's own address",
-            bits if bits == self.broadcast => "the broadcast address",
-            bits if bits == self.gateway => "the bridge's address",
-            _ => return Ok(()),
-        };
-        Err(Error::invalid("--ip", wanted, why).hint(self.offer()))
-    }
-
-    /// What to ask for instead.
-    fn offer(&self) -> String {
-        let mut hosts = (self.network.saturating_add(1)..self.broadcast).filter(|bits| *bits != self.gateway);
-        let Some(lowest) = hosts.next() else { return "its subnet has no address for a container".into() };
-        let highest = hosts.next_back().unwrap_or(lowest);
-        let without = match self.gateway {
-            bits if (lowest..highest).contains(&bits) => format!(" without {}", Ipv4Addr::from(bits)),
-            _ => String::new(),
-        };
-        let (lowest, highest) = (Ipv4Addr::from(lowest), Ipv4Addr::from(highest));
-        format!("choose one from {lowest} to {highest}{without}, or leave --ip out for one that is free")
-    }
-
-    /// All of them, once, beginning behind `last`.
-    fn behind(&self, last: u32) -> impl Iterator<Item = u32> + use<> {
-        let Range { network, broadcast, gateway } = *self;
-        let count = broadcast.saturating_sub(network + 1);
-        let start = if (network..broadcast).contains(&last) { last - network } else { 0 };
-        (0..count).map(move |n| network + 1 + (start + n) % count).filter(move |bits| *bits != gateway)
-    }
+/// What to ask for instead.
+fn offer_v4(bridge: Ipv4Net) -> String {
+    let (network, gateway) = (bridge.network().to_bits(), bridge.addr().to_bits());
+    let mut hosts = (network.saturating_add(1)..bridge.broadcast().to_bits()).filter(|bits| *bits != gateway);
+    let Some(lowest) = hosts.next() else { return "its subnet has no address for a container".into() };
+    let highest = hosts.next_back().unwrap_or(lowest);
+    let without = match gateway {
+        bits if (lowest..highest).contains(&bits) => format!(" without {}", bridge.addr()),
+        _ => String::new(),
+    };
+    let (lowest, highest) = (Ipv4Addr::from(lowest), Ipv4Addr::from(highest));
+    format!("choose one from {lowest} to {highest}{without}, or leave --ip out for one that is free")
 }
 
-fn check_v6(v6: Option<Subnet<Ipv6Addr>>, wanted: Ipv6Addr) -> Result<()> {
+/// All addresses that containers may have, once, beginning behind `last`.
+fn behind(bridge: Ipv4Net, last: u32) -> impl Iterator<Item = u32> {
+    let (network, broadcast, gateway) =
+        (bridge.network().to_bits(), bridge.broadcast().to_bits(), bridge.addr().to_bits());
+    let count = broadcast.saturating_sub(network.saturating_add(1));
+    let start = if (network..broadcast).contains(&last) { last - network } else { 0 };
+    (0..count).map(move |n| network + 1 + (start + n) % count).filter(move |bits| *bits != gateway)
+}
+
+fn check_v6(v6: Option<Ipv6Net>, wanted: Ipv6Addr) -> Result<()> {
     let invalid = |why: &str| Error::invalid("--ip6", wanted, why);
     let Some(v6) = v6 else { return Err(invalid("the bridge has no IPv6")) };
     let why = match wanted {
-        _ if !v6.subnet.contains(wanted.into()) => "outside of the bridge's subnet",
-        _ if v6.gateway == wanted => "the bridge's address",
-        _ if v6.subnet.address == IpAddr::V6(wanted) => "the network's own address",
+        _ if !v6.contains(&wanted) => "outside of the bridge's subnet",
+        _ if v6.addr() == wanted => "the bridge's address",
+        _ if v6.network() == wanted => "the network's own address",
         _ => return Ok(()),
     };
-    Err(invalid(why).hint(offer_v6(&v6)))
+    Err(invalid(why).hint(offer_v6(v6)))
 }
 
-fn offer_v6(v6: &Subnet<Ipv6Addr>) -> String {
-    format!("choose another of {}, or leave --ip6 out for one that is free", v6.subnet)
+fn offer_v6(v6: Ipv6Net) -> String {
+    format!("choose another of {}, or leave --ip6 out for one that is free", v6.trunc())
 }
 
 fn taken(option: &str, address: IpAddr) -> Error {
@@ -170,12 +144,12 @@ fn taken(option: &str, address: IpAddr) -> Error {
 
 /// Takes the next free address behind the last one given out, which `last` in the directory says. That file is a hint:
 /// two processes may read the same number, and the lock of the address decides.
-fn next(folder: &Path, range: &Range) -> Result<(Ipv4Addr, Held)> {
+fn next(folder: &Path, bridge: Ipv4Net) -> Result<(Ipv4Addr, Held)> {
     let path = folder.join("last");
     let mut hint = open(&path)?;
     let mut bytes = [0; 4];
-    let last = if hint.read_exact(&mut bytes).is_ok() { u32::from_be_bytes(bytes) } else { range.network };
-    for bits in range.behind(last) {
+    let last = if hint.read_exact(&mut bytes).is_ok() { u32::from_be_bytes(bytes) } else { bridge.network().to_bits() };
+    for bits in behind(bridge, last) {
         let address = Ipv4Addr::from(bits);
         if let Some(held) = hold(folder, address.into())? {
             let written = rustix::io::pwrite(&hint, &bits.to_be_bytes(), 0);
@@ -216,7 +190,7 @@ mod tests {
         in_new_netns("addresses_rest", || {
             let state = StateDir::new("rest");
             let bridge = Bridge::ensure(state.path(), "nsrs0").unwrap();
-            let network = bridge.v4.gateway.to_bits() - 1;
+            let network = bridge.v4.network().to_bits();
             let take = || Lease::take(&bridge, None, None).unwrap();
             let first = take();
             assert_eq!(first.v4.to_bits(), network + 2);
@@ -241,7 +215,7 @@ mod tests {
         in_new_netns("an_ipv6_address_is_given_once", || {
             let state = StateDir::new("once");
             let bridge = Bridge::ensure(state.path(), "nsrs0").unwrap();
-            let IpAddr::V6(network) = bridge.v6.unwrap().subnet.address else { panic!("no IPv6") };
+            let network = bridge.v6.unwrap().network();
             let number = |number: u128| Some(Ipv6Addr::from_bits(network.to_bits() | number));
             let take = |wanted| Lease::take(&bridge, None, wanted);
             for wanted in [number(0xffff_ffff_ffff), number(77)] {
@@ -266,14 +240,15 @@ mod tests {
         in_new_netns("an_address_that_is_not_for_hosts", || {
             let state = StateDir::new("refused");
             let bridge = Bridge::ensure(state.path(), "nsrs0").unwrap();
-            let Range { network, broadcast, gateway } = Range::of(&bridge.v4);
+            let [network, broadcast, gateway] =
+                [bridge.v4.network(), bridge.v4.broadcast(), bridge.v4.addr()].map(Ipv4Addr::to_bits);
             for (bits, why) in [(network, "own"), (broadcast, "broadcast"), (gateway, "bridge's"), (1, "outside")] {
                 let error = Lease::take(&bridge, Some(bits.into()), None).unwrap_err();
                 assert!(error.detail.contains(why), "{error}");
                 let (lowest, highest) = (Ipv4Addr::from(network + 2), Ipv4Addr::from(broadcast - 1));
                 assert!(error.hint.contains(&format!("from {lowest} to {highest}")), "{error}");
             }
-            let gateway = bridge.v6.unwrap().gateway;
+            let gateway = bridge.v6.unwrap().addr();
             for wanted in ["2001:db8::1".parse().unwrap(), gateway] {
                 assert!(Lease::take(&bridge, None, Some(wanted)).is_err());
             }
@@ -282,20 +257,18 @@ mod tests {
 
     #[test]
     fn the_addresses_that_are_offered_are_for_containers() {
-        let offer = |gateway: u32| {
-            Range { network: 0x0a00_0000, broadcast: 0x0a00_0007, gateway: 0x0a00_0000 + gateway }.offer()
-        };
+        let offer = |gateway| offer_v4(Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, gateway), 29));
         assert!(offer(1).contains("from 10.0.0.2 to 10.0.0.6,"));
         assert!(offer(6).contains("from 10.0.0.1 to 10.0.0.5,"));
         assert!(offer(3).contains("from 10.0.0.1 to 10.0.0.6 without 10.0.0.3,"));
-        let none = Range { network: 0x0a00_0000, broadcast: 0x0a00_0000, gateway: 0x0a00_0000 };
-        assert!(none.offer().contains("no address"));
+        assert!(offer_v4(Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 32)).contains("no address"));
+        assert!(offer_v4(Ipv4Net::new_assert(Ipv4Addr::BROADCAST, 32)).contains("no address"));
     }
 
     #[test]
     fn a_small_subnet_runs_out_and_wraps() {
-        let range = Range { network: 0x0a00_0000, broadcast: 0x0a00_0007, gateway: 0x0a00_0001 };
-        let from = |last: u32| range.behind(0x0a00_0000 + last).map(|bits| bits & 0xff).collect::<Vec<_>>();
+        let bridge = Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 1), 29);
+        let from = |last: u32| behind(bridge, 0x0a00_0000 + last).map(|bits| bits & 0xff).collect::<Vec<_>>();
         assert_eq!(from(0), [2, 3, 4, 5, 6]);
         assert_eq!(from(4), [5, 6, 2, 3, 4]);
         assert_eq!(from(6), [2, 3, 4, 5, 6]);

@@ -38,13 +38,13 @@ fn container(bridge: &Bridge) -> Container {
     enter(&netns, || {
         let v4 = Address {
             address: lease.v4.into(),
-            length: bridge.v4.subnet.length,
-            gateway: Some(bridge.v4.gateway.into()),
+            length: bridge.v4.prefix_len(),
+            gateway: Some(bridge.v4.addr().into()),
         };
         let v6 = bridge.v6.zip(lease.v6).map(|(subnet, address)| Address {
             address: address.into(),
-            length: subnet.subnet.length,
-            gateway: Some(subnet.gateway.into()),
+            length: subnet.prefix_len(),
+            gateway: Some(subnet.addr().into()),
         });
         configure(&Inside { interface: "eth0", v4: Some(v4), v6 }, File::open("/proc").unwrap().as_fd()).unwrap();
     });
@@ -148,7 +148,7 @@ fn containers_reach_and_are_reached_as_they_should() {
         let (c1, c2) = (container(&bridge), container(&bridge));
         let (c1_v4, c2_v4) = (c1.lease.v4, c2.lease.v4);
         let (c1_v6, c2_v6) = (c1.lease.v6.unwrap(), c2.lease.v6.unwrap());
-        let gateway = bridge.v4.gateway.to_string();
+        let gateway = bridge.v4.addr().to_string();
         let (a, b, c1, c2) = (None, Some(&b), Some(&c1.netns), Some(&c2.netns));
 
         serve(b, "[::]:9000");
@@ -170,7 +170,7 @@ fn containers_reach_and_are_reached_as_they_should() {
         assert_eq!(ask(a, &format!("{gateway}:8080")), gateway);
         assert_eq!(ask(a, "[2001:db8::1]:8080"), "2001:db8::1");
         assert_eq!(ask(c2, "198.51.100.1:8080"), gateway, "by the host's address");
-        assert_eq!(ask(c2, "[2001:db8::1]:8080"), bridge.v6.unwrap().gateway.to_string(), "by the host's address");
+        assert_eq!(ask(c2, "[2001:db8::1]:8080"), bridge.v6.unwrap().addr().to_string(), "by the host's address");
         assert_eq!(ask(c1, "198.51.100.1:8080"), gateway, "its own port by the host's address");
         ask_tcp(c1, "198.51.100.2:8080").expect_err("only the host's own addresses are redirected");
 
@@ -207,7 +207,7 @@ fn route_loopback_by(interface: &str, via: &str) {
 #[test]
 fn an_owner_that_waits_to_be_killed() {
     if std::env::var_os("NSRS_TEST_OWNER").is_some() {
-        let subnet = crate::net::subnet::Prefix::new("10.118.0.0".parse().unwrap(), 16);
+        let subnet = "10.118.0.0/16".parse().unwrap();
         let _nat = Nat::open("nsrs0", &[subnet]).unwrap();
         println!("owned");
         std::thread::sleep(Duration::from_secs(60));
@@ -278,7 +278,7 @@ fn times_of_the_steps() {
             let home = Home::Fd(netns.as_fd());
             let cable = Cable { bridge: bridge.index, home, inner_name: "eth0", mac: None, mtu: bridge.mtu };
             timed(&mut plug, || cable.plug(&mut netlink)).unwrap();
-            let gateway = Some(bridge.v4.gateway.into());
+            let gateway = Some(bridge.v4.addr().into());
             let v4 = Some(Address { address: lease.v4.into(), length: 16, gateway });
             let v6 = Some(Address { address: lease.v6.unwrap().into(), length: 64, gateway: None });
             enter(&netns, || {

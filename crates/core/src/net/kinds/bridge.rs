@@ -156,7 +156,7 @@ impl NetworkKind for BridgeNetwork {
             return Vec::new();
         }
         match bridge::standing(state, &self.name) {
-            Ok(Some(subnets)) => lease::check(subnets, self.ip, self.ip6),
+            Ok(Some(addresses)) => lease::check(addresses, self.ip, self.ip6),
             _ => Vec::new(),
         }
     }
@@ -182,10 +182,10 @@ impl NetworkKind for BridgeNetwork {
         let lease = Lease::take(&shared.bridge, self.ip, self.ip6)?;
         let v4 = shared.bridge.v4;
         let mut addresses =
-            vec![Address { address: lease.v4.into(), length: v4.subnet.length, gateway: Some(v4.gateway.into()) }];
+            vec![Address { address: lease.v4.into(), length: v4.prefix_len(), gateway: Some(v4.addr().into()) }];
         if let (Some(address), Some(v6)) = (lease.v6, shared.bridge.v6) {
-            let gateway = Some(v6.gateway.into());
-            addresses.push(Address { address: address.into(), length: v6.subnet.length, gateway });
+            let gateway = Some(v6.addr().into());
+            addresses.push(Address { address: address.into(), length: v6.prefix_len(), gateway });
         }
         let ports: Vec<Reserved> = self.publish.iter().map(|port| Reserved::take(*port)).collect::<Result<_>>()?;
         let published = ports.iter().flat_map(|port| redirections(port, &addresses)).collect();

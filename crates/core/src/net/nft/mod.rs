@@ -9,6 +9,7 @@ mod table;
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use netlink_bindings::nftables::{OpDelsetelemDo, OpNewsetelemDo};
 use netlink_bindings::nftables::{PushSetelemListAttrs, PushSetelemListElemAttrs};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -16,7 +17,6 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use crate::net::forward;
 use crate::net::nft::table::{DELETE_ELEMENT, Family, NEW_ELEMENT, Transaction, inet, octets};
 use crate::net::publish::Proto;
-use crate::net::subnet::Prefix;
 use crate::net::transport::{Batch, Netlink};
 use nsrs_base::error::{Code, Error, Result};
 
@@ -89,7 +89,7 @@ impl Nat {
     ///
     /// # Errors
     /// The kernel's refusal: without nftables or `CAP_NET_ADMIN`, or with a second `Nat` of this process.
-    pub fn open(bridge: &str, subnets: &[Prefix]) -> Result<Nat> {
+    pub fn open(bridge: &str, subnets: &[IpNet]) -> Result<Nat> {
         let table = format!("nsrs-{}", std::process::id());
         let mut netlink = Netlink::netfilter().map_err(explain)?;
         let mut transaction = Transaction::begin(table.as_bytes());
@@ -201,8 +201,8 @@ mod tests {
         Published { host_ip, host_port, target: target.parse().unwrap(), target_port: 80, proto }
     }
 
-    fn subnets() -> [Prefix; 2] {
-        [Prefix::new("10.118.0.0".parse().unwrap(), 16), Prefix::new("fd01::".parse().unwrap(), 64)]
+    fn subnets() -> [IpNet; 2] {
+        ["10.118.0.0/16".parse().unwrap(), "fd01::/64".parse().unwrap()]
     }
 
     /// What the reference tool reads of our table.

@@ -20,8 +20,9 @@
 //! another program's firewall (docker's and firewalld's forward policies). Whoever runs such a firewall has to let the
 //! bridge pass there.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
 use netlink_bindings::nftables::{
     ChainFlags, MetaKeys, Nfgenmsg, OpDeltableDo, OpNewchainDo, OpNewruleDo, OpNewsetDo, OpNewtableDo, SetFlags,
     TableFlags,
@@ -29,7 +30,6 @@ use netlink_bindings::nftables::{
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
 
 use crate::net::nft::expr::{Expr, push};
-use crate::net::subnet::Prefix;
 use crate::net::transport::Batch;
 
 /// `NFNL_SUBSYS_NFTABLES`, the upper byte of every request's type.
@@ -125,14 +125,10 @@ impl Family {
     }
 
     /// The address at `offset` of the header lies in `subnet`.
-    fn within(&self, offset: u32, subnet: &Prefix) -> [Expr<'static>; 3] {
-        let all_ones = match subnet.address {
-            IpAddr::V4(_) => IpAddr::from([0xff; 4]),
-            IpAddr::V6(_) => IpAddr::from([0xff; 16]),
-        };
-        let mask = octets(Prefix::new(all_ones, subnet.length).address);
+    fn within(&self, offset: u32, subnet: &IpNet) -> [Expr<'static>; 3] {
+        let mask = octets(subnet.netmask());
         let load = Expr::Network { offset, len: self.address_len, register: 0 };
-        [load, Expr::Mask(mask), Expr::Is(octets(subnet.address))]
+        [load, Expr::Mask(mask), Expr::Is(octets(subnet.network()))]
     }
 }
 
@@ -238,7 +234,7 @@ impl<'a> Transaction<'a> {
     }
 
     /// Everything but the elements of the maps.
-    pub fn whole_table(&mut self, bridge: &str, subnets: &[Prefix]) {
+    pub fn whole_table(&mut self, bridge: &str, subnets: &[IpNet]) {
         self.table();
         for family in [&V4, &V6] {
             let value = [family.address_type, TYPE_SERVICE];
@@ -252,7 +248,7 @@ impl<'a> Transaction<'a> {
         self.chain(b"published", None);
 
         // 127.0.0.0/8 is routable on the bridge (route_localnet): nobody but the host itself may use it, CVE-2020-8558.
-        let loopback = Prefix::new(IpAddr::from([127, 0, 0, 0]), 8);
+        let loopback = IpNet::new_assert(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8);
         let not_lo = [Expr::Meta(MetaKeys::Iifname, 0), Expr::IsNot(interface("lo"))];
         let to_loopback = V4.within(V4.destination, &loopback);
         self.rule(b"guard", chain_of([&not_lo, &V4.is(), &to_loopback, &[Expr::Drop]]));
@@ -284,8 +280,8 @@ impl<'a> Transaction<'a> {
         self.rule(b"published", chain_of([&family.is()[..], &family.not_stranded(), &protocol_and_port(0), &any]));
     }
 
-    fn masquerades(&mut self, bridge: &str, subnet: &Prefix) {
-        let family = Family::of(subnet.address);
+    fn masquerades(&mut self, bridge: &str, subnet: &IpNet) {
+        let family = Family::of(subnet.addr());
         let from_subnet = family.within(family.source, subnet);
         let to_subnet = family.within(family.destination, subnet);
         let elsewhere = [Expr::Meta(MetaKeys::Oifname, 0), Expr::IsNot(interface(bridge)), Expr::Masquerade];
