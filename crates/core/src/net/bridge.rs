@@ -20,7 +20,7 @@ use rtnetlink::{LinkBridge, LinkUnspec};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::net::forward::{self, Change};
+use crate::net::forward::{self, SettingChange};
 use crate::net::link::{self, Link, add_address};
 use crate::net::subnet::{choose_v4, choose_v6, overlap, random, taken};
 use crate::net::transport::{Batch, Netlink};
@@ -63,7 +63,7 @@ impl Bridge {
     /// An existing bridge that nsrs did not make is used with its addresses and never removed.
     ///
     /// # Errors
-    /// A name that isn't one, a link of that name that is no bridge, a bridge without an IPv4 address, no free subnet, or
+    /// An invalid name, a link of that name that is not a bridge, a bridge without an IPv4 address, no free subnet, or
     /// the kernel's refusal.
     pub fn ensure(state_dir: &Path, name: &str) -> Result<Bridge> {
         link::check_name("--bridge", name)?;
@@ -234,7 +234,7 @@ fn foreign(netlink: &mut Netlink, link: Link) -> Result<(Link, BridgeRecord)> {
 }
 
 fn not_a_bridge(name: &str) -> Error {
-    Error::invalid("--bridge", name, "an interface of this name exists and is no bridge")
+    Error::invalid("--bridge", name, "an interface of this name exists and is not a bridge")
         .code(Code::InUse)
         .hint("choose another name")
 }
@@ -246,11 +246,11 @@ fn open_the_way(netlink: &mut Netlink, folder: &Path, name: &str, with_v6: bool)
     if changes.is_empty() {
         return Ok(Vec::new());
     }
-    let mut all: Vec<Change> = load(&folder.join("host.json"))?.unwrap_or_default();
+    let mut all: Vec<SettingChange> = load(&folder.join("host.json"))?.unwrap_or_default();
     all.extend(changes.iter().cloned());
     store(&folder.join("host.json"), &all)?;
     forward::apply(&changes)?;
-    Ok(changes.iter().map(Change::sentence).collect())
+    Ok(changes.iter().map(SettingChange::sentence).collect())
 }
 
 /// The other interfaces that have a global IPv6 address: packets for containers come in there.
@@ -287,7 +287,7 @@ fn restore_if_unused(folder: &Path) -> Result<()> {
         return Ok(());
     }
     let path = folder.join("host.json");
-    if let Some(changes) = load::<Vec<Change>>(&path)? {
+    if let Some(changes) = load::<Vec<SettingChange>>(&path)? {
         // A bridge that came since, docker's for example, may rely on forwarding by now without having set it.
         let relied_on = link::list(&mut Netlink::route()?)?.iter().any(|link| link.is_bridge);
         if !relied_on {

@@ -67,7 +67,7 @@ fn a_link_that_is_no_bridge_is_refused() {
         let state = StateDir::new("no-bridge");
         veth("eth9", &[]);
         let error = Bridge::ensure(state.path(), "eth9").unwrap_err();
-        assert!(error.to_string().contains("is no bridge") && !error.hint.is_empty(), "{error}");
+        assert!(error.to_string().contains("not a bridge") && !error.hint.is_empty(), "{error}");
     });
 }
 

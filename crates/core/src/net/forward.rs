@@ -16,7 +16,7 @@ const SYS_NET: &str = "/proc/sys/net";
 
 /// A setting that was changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Change {
+pub struct SettingChange {
     /// The file below `/proc/sys/net`: `ipv4/ip_forward`.
     pub setting: String,
     /// What it was.
@@ -25,7 +25,7 @@ pub struct Change {
     pub after: String,
 }
 
-impl Change {
+impl SettingChange {
     /// A sentence for the user: `set net.ipv4.ip_forward from 0 to 1`.
     #[must_use]
     pub fn sentence(&self) -> String {
@@ -48,7 +48,7 @@ impl Change {
 ///
 /// # Errors
 /// A setting can't be read.
-pub fn needed(bridge: &str, outside_v6: &[String], with_v6: bool) -> Result<Vec<Change>> {
+pub fn needed(bridge: &str, outside_v6: &[String], with_v6: bool) -> Result<Vec<SettingChange>> {
     let mut wanted = vec![("ipv4/ip_forward".to_owned(), "1")];
     if with_v6 && read("ipv6/conf/all/forwarding")?.as_deref() == Some("0") {
         let forced = format!("ipv6/conf/{bridge}/force_forwarding");
@@ -68,7 +68,7 @@ pub fn needed(bridge: &str, outside_v6: &[String], with_v6: bool) -> Result<Vec<
     let mut changes = Vec::new();
     for (setting, after) in wanted {
         if let Some(before) = read(&setting)?.filter(|before| before != after) {
-            changes.push(Change { setting, before, after: after.to_owned() });
+            changes.push(SettingChange { setting, before, after: after.to_owned() });
         }
     }
     Ok(changes)
@@ -98,7 +98,7 @@ pub fn route_loopback(bridge: &str) -> Result<()> {
 ///
 /// # Errors
 /// The kernel's refusal, for example in a container whose `/proc/sys` is read-only.
-pub fn apply(changes: &[Change]) -> Result<()> {
+pub fn apply(changes: &[SettingChange]) -> Result<()> {
     changes.iter().try_for_each(|change| write(&change.setting, &change.after))
 }
 
@@ -106,7 +106,7 @@ pub fn apply(changes: &[Change]) -> Result<()> {
 ///
 /// # Errors
 /// The kernel's refusal. An interface that is gone took its settings with it.
-pub fn restore(changes: &[Change]) -> Result<()> {
+pub fn restore(changes: &[SettingChange]) -> Result<()> {
     for change in changes.iter().rev() {
         if read(&change.setting)?.as_deref() == Some(change.after.as_str()) {
             write_if_present(&change.setting, &change.before)?;
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn says_what_was_changed_in_the_words_of_sysctl() {
-        let change = |setting: &str| Change { setting: setting.into(), before: "0".into(), after: "1".into() };
+        let change = |setting: &str| SettingChange { setting: setting.into(), before: "0".into(), after: "1".into() };
         assert_eq!(change("ipv4/ip_forward").sentence(), "set net.ipv4.ip_forward from 0 to 1");
         let dotted = change("ipv6/conf/eth0.5/force_forwarding").sentence();
         assert_eq!(dotted, "set net.ipv6.conf.eth0/5.force_forwarding from 0 to 1");
@@ -183,7 +183,8 @@ mod tests {
     #[test]
     fn leaves_what_somebody_else_decided_since() {
         in_new_netns("leaves_what_somebody_else_decided", || {
-            let change = Change { setting: "ipv4/ip_default_ttl".into(), before: "64".into(), after: "65".into() };
+            let change =
+                SettingChange { setting: "ipv4/ip_default_ttl".into(), before: "64".into(), after: "65".into() };
             write("ipv4/ip_default_ttl", "66").unwrap();
             restore(&[change]).unwrap();
             assert_eq!(read("ipv4/ip_default_ttl").unwrap().unwrap(), "66");

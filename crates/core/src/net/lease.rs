@@ -24,12 +24,12 @@ pub struct Lease {
     pub v4: Ipv4Addr,
     /// The IPv6 address; `None` where the bridge has no IPv6.
     pub v6: Option<Ipv6Addr>,
-    _held: Vec<Held>,
+    _held: Vec<HeldAddress>,
 }
 
 /// The locked file of an address.
 #[derive(Debug)]
-struct Held {
+struct HeldAddress {
     path: PathBuf,
     _lock: File,
 }
@@ -80,7 +80,7 @@ fn counterpart(bridge: &Bridge, address: Ipv6Addr) -> Option<Ipv4Addr> {
     (address < bridge.v4.broadcast()).then_some(address)
 }
 
-impl Drop for Held {
+impl Drop for HeldAddress {
     /// The file goes while its lock is held, so that nobody can have locked it in between.
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
@@ -144,7 +144,7 @@ fn taken(option: &str, address: IpAddr) -> Error {
 
 /// Takes the next free address behind the last one given out, which `last` in the directory says. That file is a hint:
 /// two processes may read the same number, and the lock of the address decides.
-fn next(folder: &Path, bridge: Ipv4Net) -> Result<(Ipv4Addr, Held)> {
+fn next(folder: &Path, bridge: Ipv4Net) -> Result<(Ipv4Addr, HeldAddress)> {
     let path = folder.join("last");
     let mut hint = open(&path)?;
     let mut bytes = [0; 4];
@@ -161,7 +161,7 @@ fn next(folder: &Path, bridge: Ipv4Net) -> Result<(Ipv4Addr, Held)> {
 }
 
 /// Locks the file of an address; `None` when another process has it.
-fn hold(folder: &Path, address: IpAddr) -> Result<Option<Held>> {
+fn hold(folder: &Path, address: IpAddr) -> Result<Option<HeldAddress>> {
     let path = folder.join(address.to_string());
     loop {
         let file = open(&path)?;
@@ -171,7 +171,7 @@ fn hold(folder: &Path, address: IpAddr) -> Result<Option<Held>> {
         }
         // Its last holder may have removed the file after we opened it: then the name is free, or somebody else's.
         if file.metadata().at("read the links of", path.display())?.nlink() > 0 {
-            return Ok(Some(Held { path, _lock: file }));
+            return Ok(Some(HeldAddress { path, _lock: file }));
         }
     }
 }

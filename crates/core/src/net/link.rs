@@ -47,7 +47,7 @@ pub fn check_name(option: &str, name: &str) -> Result<()> {
     Err(Error::invalid(option, name, why))
 }
 
-/// The link of this name; `None` when there is none.
+/// The link of this name, if there is one.
 ///
 /// # Errors
 /// The kernel's refusal.

@@ -154,7 +154,7 @@ impl Dns<'_> {
 /// The text of `/etc/hostname`.
 ///
 /// # Errors
-/// A name that is no host name, or is longer than the kernel takes.
+/// A name that is not a valid host name, or is longer than the kernel takes.
 pub fn hostname(name: &str) -> Result<String> {
     check_name(name).map_err(|why| Error::invalid("--hostname", name, why))?;
     if name.len() > HOSTNAME_MAX {

@@ -37,7 +37,7 @@ impl Pasta {
     /// Looks for pasta in `search`, which has the form of PATH.
     ///
     /// # Errors
-    /// `Unsupported`, with advice, when there is none.
+    /// `Unsupported`, with advice, when pasta is not installed.
     pub fn find(search: &OsStr) -> Result<PathBuf> {
         let is_program = |path: &PathBuf| {
             path.is_absolute()

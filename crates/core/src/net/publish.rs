@@ -121,7 +121,7 @@ fn host_ip(text: &str) -> std::result::Result<IpAddr, String> {
     let ip: IpAddr = bare.unwrap_or(text).parse().map_err(|_| format!("{text:?} is not an IP address"))?;
     match ip {
         IpAddr::V6(_) if bare.is_none() => Err(format!("write an IPv6 address in brackets: [{ip}]")),
-        IpAddr::V4(_) if bare.is_some() => Err(format!("brackets are for IPv6 addresses, {ip} is none")),
+        IpAddr::V4(_) if bare.is_some() => Err(format!("brackets are for IPv6 addresses, and {ip} is an IPv4 address")),
         _ => Ok(ip),
     }
 }

@@ -23,13 +23,13 @@ use crate::net::veth::{Cable, Home};
 
 const WAIT: Duration = Duration::from_secs(3);
 
-struct Container {
+struct TestContainer {
     netns: File,
     lease: Lease,
 }
 
 /// A container's network, as the supervisor and the child make it.
-fn container(bridge: &Bridge) -> Container {
+fn container(bridge: &Bridge) -> TestContainer {
     let netns = new_netns();
     let lease = Lease::take(bridge, None, None).unwrap();
     let home = Home::Fd(netns.as_fd());
@@ -48,7 +48,7 @@ fn container(bridge: &Bridge) -> Container {
         });
         configure(&Inside { interface: "eth0", v4: Some(v4), v6 }, File::open("/proc").unwrap().as_fd()).unwrap();
     });
-    Container { netns, lease }
+    TestContainer { netns, lease }
 }
 
 /// Connects this namespace (A, .1) with a new one (B, .2), which has no route back to the containers.

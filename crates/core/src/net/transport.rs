@@ -39,11 +39,11 @@ const DUMP_ATTEMPTS: usize = 8;
 #[derive(Debug, Default)]
 pub struct Batch {
     bytes: Vec<u8>,
-    requests: Vec<Request>,
+    requests: Vec<BatchRequest>,
 }
 
 #[derive(Debug)]
-struct Request {
+struct BatchRequest {
     offset: usize,
     asks: bool,
     step: &'static str,
@@ -65,7 +65,7 @@ impl Batch {
         let offset = self.bytes.len();
         self.bytes.resize(offset + message.buffer_len().next_multiple_of(4), 0);
         message.serialize(&mut self.bytes[offset..offset + message.buffer_len()]);
-        self.requests.push(Request { offset, asks: true, step, subject: subject.to_owned() });
+        self.requests.push(BatchRequest { offset, asks: true, step, subject: subject.to_owned() });
     }
 
     /// Adds a request whose body (all after `nlmsghdr`) `write` appends.
@@ -95,7 +95,7 @@ impl Batch {
         self.bytes[offset..offset + 4].copy_from_slice(&length.to_ne_bytes());
         self.bytes[offset + 4..offset + 6].copy_from_slice(&kind.to_ne_bytes());
         self.bytes[offset + 6..offset + 8].copy_from_slice(&(flags | NLM_F_REQUEST).to_ne_bytes());
-        self.requests.push(Request { offset, asks, step, subject: subject.to_owned() });
+        self.requests.push(BatchRequest { offset, asks, step, subject: subject.to_owned() });
     }
 
     /// Whether there is nothing to send.
@@ -177,7 +177,7 @@ impl Netlink {
         let first = self.sequence;
         let Some(last) = batch.number(first) else { return Ok(()) };
         self.sequence = first.wrapping_add(u32::try_from(batch.requests.len()).unwrap_or(u32::MAX));
-        let subject = |request: &Request| (request.step, request.subject.clone());
+        let subject = |request: &BatchRequest| (request.step, request.subject.clone());
         let (step, on) = subject(&batch.requests[0]);
         self.transmit(&batch.bytes).at(step, &on)?;
 

@@ -112,7 +112,7 @@ fn hairpin(name: &str) -> RouteNetlinkMessage {
 /// Removes a pair by its host's end, where waiting for the end of the namespace is too late.
 ///
 /// # Errors
-/// The kernel's refusal; a pair that is gone already is none.
+/// The kernel's refusal. A pair that is already gone is not an error.
 pub fn unplug(netlink: &mut Netlink, name: &str) -> Result<()> {
     let mut batch = Batch::new();
     let message = RouteNetlinkMessage::DelLink(LinkUnspec::new_with_name(name).build());

@@ -80,7 +80,7 @@ pub struct FirstProcess {
 }
 
 impl FirstProcess {
-    /// The process of this number, now. `None` where there is none.
+    /// The process that has this number now, if there is one.
     #[must_use]
     pub fn of(pid: i32) -> Option<FirstProcess> {
         Some(FirstProcess { pid, started: started(pid)? })
@@ -196,7 +196,7 @@ impl ContainerOwner {
 /// Not for its owner: whoever closes the lock file lets go of its own lock (fcntl_locking(2)).
 ///
 /// # Errors
-/// An id that can't be one, a directory that isn't ours alone, a file that is no record, or is one of a newer nsrs.
+/// An id that can't be one, a directory that isn't ours alone, a file that is not a record, or a record of a newer nsrs.
 pub fn read(containers: &Path, id: &str) -> Result<Option<FoundContainer>> {
     let step = "read the container record";
     check_id(id)?;

@@ -16,7 +16,7 @@ use super::user_network::UserNetwork;
 use crate::diff::changes_directory::ChangesDirectory;
 use crate::net::kinds::ProgramTarget;
 use crate::plan::namespace::Kind;
-use crate::state::journal::{Entry, Termination};
+use crate::state::journal::{JournalEntry, Termination};
 use crate::steps::channel::ToChild;
 use nsrs_base::error::{At, Result};
 
@@ -162,7 +162,7 @@ impl Engine {
             && container.plan.sandbox.init
             && !container.plan.sandbox.namespaces.makes(Kind::Pid);
         let termination = if shared { Termination::Ask } else { Termination::Kill };
-        let slot = self.ground()?.journal.note(Entry::process(pid, termination))?;
+        let slot = self.ground()?.journal.note(JournalEntry::process(pid, termination))?;
         let Some(container) = self.containers.get_mut(&key) else { return Ok(()) };
         let process = if source == Source::Stage { &mut container.stage } else { &mut container.first };
         if let Some(process) = process {

@@ -11,7 +11,7 @@ use rustix::process::Pid;
 
 use super::container::Process;
 use crate::net::kinds::NetworkProgram;
-use crate::state::journal::{Entry, Journal, Termination};
+use crate::state::journal::{Journal, JournalEntry, Termination};
 use crate::steps::exec::{Image, reset_signals};
 use nsrs_base::error::{At, Code, Error, Result};
 use nsrs_base::sys::clone::{Side, clone3};
@@ -34,7 +34,7 @@ pub struct UserNetwork {
 }
 
 /// The program's ends of the pipes.
-struct Inputs {
+struct ProgramInputs {
     /// A byte comes when it stands in the journal.
     told: OwnedFd,
     stdio: [OwnedFd; 3],
@@ -66,7 +66,7 @@ impl UserNetwork {
         let (told, tell) = pipe2(OFlag::O_CLOEXEC).at(&step, "")?;
         let (said, say) = pipe2(OFlag::O_CLOEXEC).at(&step, "")?;
         let null = || open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).at("open", "/dev/null");
-        let inputs = Inputs { told, stdio: [null()?, null()?, say] };
+        let inputs = ProgramInputs { told, stdio: [null()?, null()?, say] };
         match clone3(0).at(&step, &args[0])? {
             Side::Child => {
                 drop(tell);
@@ -75,7 +75,7 @@ impl UserNetwork {
             Side::Parent(pid, pidfd) => {
                 let mut process = Process { pid, pidfd, slot: None };
                 // What is not in the journal must not run, for it takes its death signal off.
-                match journal.note(Entry::process(pid, Termination::Kill)) {
+                match journal.note(JournalEntry::process(pid, Termination::Kill)) {
                     Ok(slot) => process.slot = Some(slot),
                     Err(error) => {
                         process.end_now();
@@ -109,7 +109,7 @@ impl UserNetwork {
 }
 
 /// In the new process. If the supervisor dies before it has told, the pipe ends and so does this process.
-fn become_program(inputs: Inputs, image: &Image) -> ! {
+fn become_program(inputs: ProgramInputs, image: &Image) -> ! {
     if rustix::io::read(&inputs.told, &mut [0; 1]) != Ok(1) {
         exit_now(0);
     }

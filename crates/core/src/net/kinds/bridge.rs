@@ -150,7 +150,7 @@ impl NetworkKind for BridgeNetwork {
     }
 
     /// What is wrong with the addresses that are wanted of a bridge that stands already. Of one that doesn't, and of what else
-    /// is wrong with the bridge, the first start tells.
+    /// is wrong with the bridge, the first start reports.
     fn check(&self, state: &Path) -> Vec<Error> {
         if !self.wants_address() {
             return Vec::new();

@@ -144,8 +144,8 @@ pub trait NetworkKind {
         Vec::new()
     }
 
-    /// A container can be made before it is asked for: it holds nothing that others may want meanwhile, and joins nothing that may be
-    /// gone by then.
+    /// Whether a container can be prewarmed: it holds nothing that others may want in the meantime, and joins nothing that
+    /// may be gone by then.
     fn can_be_prewarmed(&self) -> bool;
 
     /// What prewarmed containers were connected to is still there.

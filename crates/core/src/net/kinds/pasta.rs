@@ -1,4 +1,4 @@
-//! User-mode network by pasta(1), for callers without rights on the host. How pasta behaves is told in [`crate::net::pasta`].
+//! User-mode network by pasta(1), for callers without rights on the host. [`crate::net::pasta`] says how pasta behaves.
 
 use std::ffi::OsStr;
 use std::fmt;

@@ -162,7 +162,7 @@ impl Nat {
 /// Removes a table of the family inet that no socket owns, with all that is in it.
 ///
 /// # Errors
-/// The kernel's refusal; a table that is gone already is none.
+/// The kernel's refusal. A table that is already gone is not an error.
 pub fn remove(table: &str) -> Result<()> {
     let mut transaction = Transaction::begin(table.as_bytes());
     transaction.delete_table();

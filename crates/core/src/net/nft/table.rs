@@ -114,7 +114,7 @@ impl Family {
         [Expr::Meta(MetaKeys::Nfproto, 0), Expr::Is(vec![self.nfproto])]
     }
 
-    /// The destination is none that would be rewritten in vain: IPv6 has no `route_localnet`, so what a container answers
+    /// The destination is not one that would be rewritten in vain: IPv6 has no `route_localnet`, so what a container answers
     /// to ::1 is never delivered. Left alone such a connection is refused at once, and `localhost` goes on to 127.0.0.1.
     fn not_stranded(&self) -> Vec<Expr<'static>> {
         if self.nfproto == NFPROTO_IPV4 {

@@ -13,7 +13,7 @@ use nsrs_base::error::{At, Result};
 /// So long the kernel has to take killed processes down.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Kills what runs in a cgroup and below it, and removes all of these. That there is none is no failure.
+/// Kills what runs in a cgroup and below it, and removes all of these. A cgroup that is already gone is not an error.
 ///
 /// # Errors
 /// Those of rmdir(2); `EBUSY`: a process could not be killed in time.

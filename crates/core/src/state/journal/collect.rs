@@ -23,8 +23,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::process::{Signal, pidfd_send_signal};
 
-use super::format::{self, Contents, Newer};
-use super::{COMPANION, Entry, NetworkObject, Termination, cgroup, current_netns, now};
+use super::format::{self, JournalContents, Newer};
+use super::{COMPANION, JournalEntry, NetworkObject, Termination, cgroup, current_netns, now};
 use crate::state::process::hold;
 use nsrs_base::error::{At, Code, Error, Result};
 use nsrs_base::host::boot::boot_id;
@@ -82,7 +82,8 @@ enum Rest {
     Elsewhere,
 }
 
-/// Opens and locks the journal of a dead supervisor. `None` where it is none, or was rewritten or collected meanwhile.
+/// Opens and locks the journal of a dead supervisor. `None` where the supervisor lives, or the journal was
+/// rewritten or collected in the meantime.
 fn lock(path: &Path) -> Option<File> {
     let file = File::options().read(true).write(true).open(path).ok()?;
     fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
@@ -90,7 +91,7 @@ fn lock(path: &Path) -> Option<File> {
     ((ours.dev(), ours.ino()) == (named.dev(), named.ino())).then_some(file)
 }
 
-fn read(file: &mut File, path: &Path) -> Result<Contents> {
+fn read(file: &mut File, path: &Path) -> Result<JournalContents> {
     let step = "read the journal";
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).at(step, path.display())?;
@@ -103,11 +104,11 @@ fn read(file: &mut File, path: &Path) -> Result<Contents> {
 }
 
 /// Ends those that still are the processes that were noted, and returns how many these are.
-fn end_processes<'a>(entries: impl Iterator<Item = &'a Entry>) -> usize {
+fn end_processes<'a>(entries: impl Iterator<Item = &'a JournalEntry>) -> usize {
     let mut asked = Vec::new();
     let mut count = 0;
     for entry in entries {
-        let Entry::Process { pid, noted_ns, termination } = entry else { continue };
+        let JournalEntry::Process { pid, noted_ns, termination } = entry else { continue };
         let Some(process) = find(*pid, *noted_ns) else { continue };
         count += 1;
         match termination {
@@ -144,17 +145,17 @@ fn end_by_asking(processes: &[OwnedFd]) {
     }
 }
 
-/// Takes back what is no process, the last made first.
+/// Takes back everything but processes, the last made first.
 fn take_back(
-    contents: &Contents,
+    contents: &JournalContents,
     is_of_this_boot: bool,
     remove: impl Fn(&NetworkObject) -> Result<()>,
 ) -> Result<Rest> {
     let (mut rest, mut failure) = (Rest::Nothing, None);
     for entry in contents.open.values().rev() {
         let done = match entry {
-            Entry::Directory { path, inode } => remove_directory(path, *inode),
-            Entry::Network { netns, object } if is_of_this_boot => match current_netns() {
+            JournalEntry::Directory { path, inode } => remove_directory(path, *inode),
+            JournalEntry::Network { netns, object } if is_of_this_boot => match current_netns() {
                 Ok(current) if current == *netns => remove(object),
                 Ok(_) => {
                     rest = Rest::Elsewhere;
@@ -162,8 +163,8 @@ fn take_back(
                 }
                 Err(error) => Err(error),
             },
-            Entry::Cgroup { path } if is_of_this_boot => cgroup::remove(path),
-            Entry::Process { .. } | Entry::Network { .. } | Entry::Cgroup { .. } => Ok(()),
+            JournalEntry::Cgroup { path } if is_of_this_boot => cgroup::remove(path),
+            JournalEntry::Process { .. } | JournalEntry::Network { .. } | JournalEntry::Cgroup { .. } => Ok(()),
         };
         if let Err(error) = done {
             failure.get_or_insert(error);

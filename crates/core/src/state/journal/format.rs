@@ -33,7 +33,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 use super::crc::crc32;
-use super::{Entry, NetworkObject, Termination};
+use super::{JournalEntry, NetworkObject, Termination};
 
 const VERSION: u8 = 1;
 const FRAME: usize = 8;
@@ -48,11 +48,11 @@ const TABLE: u8 = 6;
 
 /// What a journal says.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Contents {
+pub struct JournalContents {
     /// The boot it is of; `None` where that record is lost.
     pub boot: Option<String>,
     /// What has not ended, by number.
-    pub open: BTreeMap<u32, Entry>,
+    pub open: BTreeMap<u32, JournalEntry>,
 }
 
 /// A record of a newer nsrs.
@@ -73,22 +73,22 @@ pub fn end(number: u32) -> Vec<u8> {
 }
 
 /// The record of an entry.
-pub fn entry(number: u32, entry: &Entry) -> Vec<u8> {
+pub fn entry(number: u32, entry: &JournalEntry) -> Vec<u8> {
     let number = number.to_le_bytes();
     match entry {
-        Entry::Process { pid, noted_ns, termination } => {
+        JournalEntry::Process { pid, noted_ns, termination } => {
             let how = [u8::from(*termination == Termination::Ask)];
             frame(VERSION, PROCESS, &[&number, &pid.to_le_bytes(), &noted_ns.to_le_bytes(), &how])
         }
-        Entry::Network { netns, object } => {
+        JournalEntry::Network { netns, object } => {
             let (kind, name) = match object {
                 NetworkObject::Link(name) => (LINK, name),
                 NetworkObject::Table(name) => (TABLE, name),
             };
             frame(VERSION, kind, &[&number, &netns.to_le_bytes(), name.as_bytes()])
         }
-        Entry::Cgroup { path } => frame(VERSION, CGROUP, &[&number, path.as_os_str().as_bytes()]),
-        Entry::Directory { path, inode } => {
+        JournalEntry::Cgroup { path } => frame(VERSION, CGROUP, &[&number, path.as_os_str().as_bytes()]),
+        JournalEntry::Directory { path, inode } => {
             frame(VERSION, DIRECTORY, &[&number, &inode.to_le_bytes(), path.as_os_str().as_bytes()])
         }
     }
@@ -106,8 +106,8 @@ fn frame(version: u8, kind: u8, payload: &[&[u8]]) -> Vec<u8> {
 ///
 /// # Errors
 /// It has a record of a newer nsrs.
-pub fn read(mut bytes: &[u8]) -> Result<Contents, Newer> {
-    let mut contents = Contents::default();
+pub fn read(mut bytes: &[u8]) -> Result<JournalContents, Newer> {
+    let mut contents = JournalContents::default();
     while !bytes.is_empty() {
         let Some((version, kind, payload)) = whole(bytes) else {
             bytes = &bytes[1..];
@@ -140,15 +140,15 @@ fn whole(bytes: &[u8]) -> Option<(u8, u8, &[u8])> {
 }
 
 /// `None` for what this version does not know.
-fn decode(kind: u8, mut payload: &[u8]) -> Option<(u32, Entry)> {
+fn decode(kind: u8, mut payload: &[u8]) -> Option<(u32, JournalEntry)> {
     let number = u32::from_le_bytes(take(&mut payload)?);
     let path = |bytes: &[u8]| PathBuf::from(OsString::from_vec(bytes.to_vec()));
     let mut network = |object: fn(String) -> NetworkObject| {
         let netns = u64::from_le_bytes(take(&mut payload)?);
-        Some(Entry::Network { netns, object: object(String::from_utf8(payload.to_vec()).ok()?) })
+        Some(JournalEntry::Network { netns, object: object(String::from_utf8(payload.to_vec()).ok()?) })
     };
     let entry = match kind {
-        PROCESS => Entry::Process {
+        PROCESS => JournalEntry::Process {
             pid: i32::from_le_bytes(take(&mut payload)?),
             noted_ns: u64::from_le_bytes(take(&mut payload)?),
             termination: match payload {
@@ -159,10 +159,10 @@ fn decode(kind: u8, mut payload: &[u8]) -> Option<(u32, Entry)> {
         },
         LINK => network(NetworkObject::Link)?,
         TABLE => network(NetworkObject::Table)?,
-        CGROUP => Entry::Cgroup { path: path(payload) },
+        CGROUP => JournalEntry::Cgroup { path: path(payload) },
         DIRECTORY => {
             let inode = u64::from_le_bytes(take(&mut payload)?);
-            Entry::Directory { path: path(payload), inode }
+            JournalEntry::Directory { path: path(payload), inode }
         }
         _ => return None,
     };
@@ -179,14 +179,14 @@ fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
 mod tests {
     use super::*;
 
-    fn one_of_each() -> Vec<Entry> {
+    fn one_of_each() -> Vec<JournalEntry> {
         let path: PathBuf = OsString::from_vec(b"/a\n\xff".to_vec()).into();
         vec![
-            Entry::Process { pid: 7, noted_ns: 1 << 40, termination: Termination::Ask },
-            Entry::Network { netns: 4_026_531_840, object: NetworkObject::Link("mv1".into()) },
-            Entry::Network { netns: 4_026_531_840, object: NetworkObject::Table("nsrs-7".into()) },
-            Entry::Cgroup { path: path.clone() },
-            Entry::Directory { path, inode: u64::MAX },
+            JournalEntry::Process { pid: 7, noted_ns: 1 << 40, termination: Termination::Ask },
+            JournalEntry::Network { netns: 4_026_531_840, object: NetworkObject::Link("mv1".into()) },
+            JournalEntry::Network { netns: 4_026_531_840, object: NetworkObject::Table("nsrs-7".into()) },
+            JournalEntry::Cgroup { path: path.clone() },
+            JournalEntry::Directory { path, inode: u64::MAX },
         ]
     }
 
@@ -252,9 +252,9 @@ mod tests {
 
     #[test]
     fn bytes_that_were_never_written_say_nothing() {
-        assert_eq!(read(&[0; 4096]).unwrap(), Contents::default());
+        assert_eq!(read(&[0; 4096]).unwrap(), JournalContents::default());
         // A list of processes, as text.
-        assert_eq!(read(format!("{:<39}\n", "1234 567890").as_bytes()).unwrap(), Contents::default());
+        assert_eq!(read(format!("{:<39}\n", "1234 567890").as_bytes()).unwrap(), JournalContents::default());
     }
 
     #[test]

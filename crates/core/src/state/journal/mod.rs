@@ -2,10 +2,10 @@
 //!
 //! The kernel ends almost everything with the supervisor: containers by their death signal, mounts and interfaces with
 //! their namespaces, leases and ports with their descriptors, the nftables table with its socket. What the kernel does not
-//! bound is an [`Entry`] here. The next nsrs command that finds the file unlocked takes it back, see [`collect`], and removes
+//! bound is an [`JournalEntry`] here. The next nsrs command that finds the file unlocked takes it back, see [`collect`], and removes
 //! the file.
 //!
-//! Not here is what several supervisors share or what can be told from its own lock: a bridge and the host's settings for it
+//! What several supervisors share, and what has a lock of its own, is not in it: a bridge and the host's settings for it
 //! (net/bridge), and a container's writable layer on an image (`nsrs_store::writable`).
 //!
 //! The file is guarded against the death of processes, not against that of the host: nothing is synced. Its bytes are
@@ -45,7 +45,7 @@ pub struct Journal {
     /// In bytes.
     size: u64,
     rewritten_at: u64,
-    open: BTreeMap<u32, Entry>,
+    open: BTreeMap<u32, JournalEntry>,
     next: u32,
 }
 
@@ -55,7 +55,7 @@ pub struct Journal {
 /// or a random number. Two kinds are known by a number of the kernel's, which they have only when they exist: a process is
 /// noted while it can do nothing yet, and a directory while nothing is in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Entry {
+pub enum JournalEntry {
     /// A process.
     Process {
         /// Its number.
@@ -110,20 +110,20 @@ pub enum Termination {
 #[derive(Debug)]
 pub struct EntryId(u32);
 
-impl Entry {
+impl JournalEntry {
     /// A process that was just made.
     #[must_use]
-    pub fn process(pid: Pid, termination: Termination) -> Entry {
-        Entry::Process { pid: pid.as_raw_nonzero().get(), noted_ns: now(), termination }
+    pub fn process(pid: Pid, termination: Termination) -> JournalEntry {
+        JournalEntry::Process { pid: pid.as_raw_nonzero().get(), noted_ns: now(), termination }
     }
 
     /// A directory that was just made.
     ///
     /// # Errors
     /// Those of lstat(2).
-    pub fn directory(path: &Path) -> Result<Entry> {
+    pub fn directory(path: &Path) -> Result<JournalEntry> {
         let inode = fs::symlink_metadata(path).at("look at the directory", path.display())?.ino();
-        Ok(Entry::Directory { path: path.to_owned(), inode })
+        Ok(JournalEntry::Directory { path: path.to_owned(), inode })
     }
 }
 
@@ -186,7 +186,7 @@ impl Journal {
     ///
     /// # Errors
     /// The disk is full.
-    pub fn note(&mut self, entry: Entry) -> Result<EntryId> {
+    pub fn note(&mut self, entry: JournalEntry) -> Result<EntryId> {
         let number = self.next;
         self.append(&format::entry(number, &entry))?;
         self.next += 1;

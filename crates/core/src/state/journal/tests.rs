@@ -8,16 +8,16 @@ use crate::state::testing::Holder;
 use nsrs_base::error::Code;
 
 /// A state directory, removed with this.
-struct State(PathBuf);
+struct StateDirectory(PathBuf);
 
-impl State {
-    fn new(name: &str) -> State {
+impl StateDirectory {
+    fn new(name: &str) -> StateDirectory {
         let path = std::env::temp_dir().join(format!("nsrs-journal-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&path);
         fs::create_dir(&path).unwrap();
         fs::create_dir(path.join("supervisors")).unwrap();
         fs::set_permissions(path.join("supervisors"), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
-        State(path)
+        StateDirectory(path)
     }
 
     /// A journal of a supervisor that is dead.
@@ -32,7 +32,7 @@ impl State {
     }
 }
 
-impl Drop for State {
+impl Drop for StateDirectory {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
@@ -57,8 +57,8 @@ impl Sleeper {
         Sleeper(Command::new("sleep").arg("60").spawn().unwrap())
     }
 
-    fn entry(&self) -> Entry {
-        Entry::process(Pid::from_child(&self.0), Termination::Kill)
+    fn entry(&self) -> JournalEntry {
+        JournalEntry::process(Pid::from_child(&self.0), Termination::Kill)
     }
 
     fn lives(&mut self) -> bool {
@@ -77,13 +77,13 @@ impl Drop for Sleeper {
     }
 }
 
-fn one(boot: &str, entry: &Entry) -> Vec<u8> {
+fn one(boot: &str, entry: &JournalEntry) -> Vec<u8> {
     [format::boot(boot), format::entry(0, entry)].concat()
 }
 
 #[test]
 fn what_a_dead_supervisor_left_is_ended() {
-    let state = State::new("left");
+    let state = StateDirectory::new("left");
     let (mut child, mut other) = (Sleeper::new(), Sleeper::new());
     let mut journal = Journal::open(&state.0).unwrap();
     journal.note(child.entry()).unwrap();
@@ -104,8 +104,8 @@ fn what_a_dead_supervisor_left_is_ended() {
 
 #[test]
 fn what_a_living_supervisor_has_is_left_alone() {
-    let state = State::new("living");
-    let path = state.dead("1-0", &one(boot_id(), &Entry::Cgroup { path: "/nowhere".into() }));
+    let state = StateDirectory::new("living");
+    let path = state.dead("1-0", &one(boot_id(), &JournalEntry::Cgroup { path: "/nowhere".into() }));
     let holder = Holder::of(&path);
     assert_eq!(state.collect().unwrap(), 0);
     assert!(path.exists());
@@ -116,7 +116,7 @@ fn what_a_living_supervisor_has_is_left_alone() {
 
 #[test]
 fn an_init_is_asked_to_end_and_waited_for() {
-    let state = State::new("asked");
+    let state = StateDirectory::new("asked");
     // The one ends what it has when it is told, the other doesn't listen.
     let trap =
         format!("trap 'sleep 0.05; echo > {}/done; exit' HUP; echo; while :; do sleep 0.01; done", state.0.display());
@@ -129,7 +129,7 @@ fn an_init_is_asked_to_end_and_waited_for() {
     let (mut polite, mut deaf) = (spawn(&trap), spawn("trap '' HUP; echo; while :; do sleep 0.01; done"));
     let mut journal = Journal::open(&state.0).unwrap();
     for child in [&polite, &deaf] {
-        journal.note(Entry::process(Pid::from_child(child), Termination::Ask)).unwrap();
+        journal.note(JournalEntry::process(Pid::from_child(child), Termination::Ask)).unwrap();
     }
     journal.die();
     assert_eq!(state.collect().unwrap(), 2);
@@ -140,11 +140,11 @@ fn an_init_is_asked_to_end_and_waited_for() {
 
 #[test]
 fn a_number_that_passed_to_another_process_is_left_alone() {
-    let state = State::new("reused");
+    let state = StateDirectory::new("reused");
     let mut child = Sleeper::new();
     let pid = child.0.id() as i32;
     for noted_ns in [0, 12345, now() + 60_000_000_000, u64::MAX] {
-        let entry = Entry::Process { pid, noted_ns, termination: Termination::Kill };
+        let entry = JournalEntry::Process { pid, noted_ns, termination: Termination::Kill };
         state.dead("1-0", &one(boot_id(), &entry));
         assert_eq!(state.collect().unwrap(), 0, "{noted_ns}");
     }
@@ -153,7 +153,7 @@ fn a_number_that_passed_to_another_process_is_left_alone() {
 
 #[test]
 fn directories_go_with_what_is_in_them_if_they_are_still_the_ones() {
-    let state = State::new("directories");
+    let state = StateDirectory::new("directories");
     let make = |name: &str| {
         let path = state.0.join(name);
         fs::create_dir_all(path.join("a/b")).unwrap();
@@ -162,7 +162,7 @@ fn directories_go_with_what_is_in_them_if_they_are_still_the_ones() {
     let (left, replaced, linked, gone) = (make("left"), make("replaced"), make("linked"), make("gone"));
     let mut journal = Journal::open(&state.0).unwrap();
     for path in [&left, &replaced, &linked, &gone] {
-        journal.note(Entry::directory(path).unwrap()).unwrap();
+        journal.note(JournalEntry::directory(path).unwrap()).unwrap();
     }
     // The old ones stay, so that their inodes are not given to the new ones.
     fs::rename(&replaced, state.0.join("old")).unwrap();
@@ -178,18 +178,18 @@ fn directories_go_with_what_is_in_them_if_they_are_still_the_ones() {
 
 #[test]
 fn of_another_boot_only_directories_are_taken_back() {
-    let state = State::new("boot");
+    let state = StateDirectory::new("boot");
     let mut child = Sleeper::new();
     let directory = state.0.join("left");
     let object = NetworkObject::Link("nsrs-none".into());
     let others = [
         child.entry(),
-        Entry::Network { netns: current_netns().unwrap(), object },
-        Entry::Cgroup { path: state.0.join("supervisors") },
+        JournalEntry::Network { netns: current_netns().unwrap(), object },
+        JournalEntry::Cgroup { path: state.0.join("supervisors") },
     ];
     for boot in [format::boot("1b4e28ba-2fa1-11d2-883f-0016d3cca427"), Vec::new()] {
         fs::create_dir(&directory).unwrap();
-        let entries = others.iter().chain([&Entry::directory(&directory).unwrap()]).cloned().collect::<Vec<_>>();
+        let entries = others.iter().chain([&JournalEntry::directory(&directory).unwrap()]).cloned().collect::<Vec<_>>();
         let entries = (0..).zip(entries).flat_map(|(number, entry)| format::entry(number, &entry));
         let path = state.dead("1-0", &boot.into_iter().chain(entries).collect::<Vec<u8>>());
         // What is asked for of the network would panic.
@@ -201,7 +201,7 @@ fn of_another_boot_only_directories_are_taken_back() {
 
 #[test]
 fn a_journal_cut_short_or_damaged_counts_by_its_whole_records() {
-    let state = State::new("damaged");
+    let state = StateDirectory::new("damaged");
     let (mut first, mut last, mut lost) = (Sleeper::new(), Sleeper::new(), Sleeper::new());
     let mut damaged = format::entry(1, &lost.entry());
     damaged[10] ^= 1;
@@ -217,7 +217,7 @@ fn a_journal_cut_short_or_damaged_counts_by_its_whole_records() {
 
 #[test]
 fn a_journal_of_a_newer_nsrs_is_an_error_and_the_others_are_collected() {
-    let state = State::new("newer");
+    let state = StateDirectory::new("newer");
     let (mut child, mut theirs) = (Sleeper::new(), Sleeper::new());
     let mut bytes = one(boot_id(), &theirs.entry());
     // Of version 2, and whole.
@@ -240,9 +240,9 @@ fn a_journal_of_a_newer_nsrs_is_an_error_and_the_others_are_collected() {
 
 #[test]
 fn objects_of_the_network_are_removed_in_their_namespace_alone() {
-    let state = State::new("network");
+    let state = StateDirectory::new("network");
     let here = current_netns().unwrap();
-    let entry = |netns, name: &str| Entry::Network { netns, object: NetworkObject::Link(name.into()) };
+    let entry = |netns, name: &str| JournalEntry::Network { netns, object: NetworkObject::Link(name.into()) };
     let mut journal = Journal::open(&state.0).unwrap();
     for (netns, name) in [(here, "one"), (here + 1, "elsewhere"), (here, "two")] {
         journal.note(entry(netns, name)).unwrap();
@@ -284,10 +284,10 @@ fn a_cgroup_goes_with_what_runs_in_it() {
         for (child, group) in children.iter().zip([cgroup.clone(), cgroup.join("inner")]) {
             fs::write(group.join("cgroup.procs"), child.0.id().to_string()).unwrap();
         }
-        let state = State::new("cgroup");
+        let state = StateDirectory::new("cgroup");
         let mut journal = Journal::open(&state.0).unwrap();
-        journal.note(Entry::Cgroup { path: cgroup.clone() }).unwrap();
-        journal.note(Entry::Cgroup { path: cgroup.join("gone") }).unwrap();
+        journal.note(JournalEntry::Cgroup { path: cgroup.clone() }).unwrap();
+        journal.note(JournalEntry::Cgroup { path: cgroup.join("gone") }).unwrap();
         journal.die();
         assert_eq!(state.collect().unwrap(), 0);
         assert!(!cgroup.exists());
@@ -300,9 +300,9 @@ fn a_cgroup_goes_with_what_runs_in_it() {
 
 #[test]
 fn a_journal_stays_small_and_keeps_what_is_open() {
-    let state = State::new("small");
+    let state = StateDirectory::new("small");
     let mut journal = Journal::open(&state.0).unwrap();
-    let entry = |number: u32| Entry::Cgroup { path: format!("/nowhere/{number}").into() };
+    let entry = |number: u32| JournalEntry::Cgroup { path: format!("/nowhere/{number}").into() };
     // Nothing is open in between: it is emptied.
     for number in 0..1000 {
         let id = journal.note(entry(number)).unwrap();
@@ -336,13 +336,13 @@ fn a_journal_stays_small_and_keeps_what_is_open() {
 
 #[test]
 fn without_room_there_is_an_error_and_no_half_record() {
-    let state = State::new("room");
+    let state = StateDirectory::new("room");
     let mut journal = Journal::open(&state.0).unwrap();
-    let id = journal.note(Entry::Cgroup { path: "/nowhere".into() }).unwrap();
+    let id = journal.note(JournalEntry::Cgroup { path: "/nowhere".into() }).unwrap();
     let before = fs::read(&journal.path).unwrap();
     // It can't be written to by this descriptor.
     journal.file = File::open(&journal.path).unwrap();
-    let error = journal.note(Entry::Cgroup { path: "/elsewhere".into() }).unwrap_err();
+    let error = journal.note(JournalEntry::Cgroup { path: "/elsewhere".into() }).unwrap_err();
     assert_eq!(error.step, "write the journal");
     assert_eq!(journal.open.len(), 1);
     journal.strike(id);
