@@ -1,5 +1,5 @@
 import { Command, Option } from 'commander'
-import { native } from '../ts/native.ts'
+import { native } from '../ts/native/load.ts'
 import { report } from './report.ts'
 
 const FLAGS = {

@@ -1,5 +1,5 @@
 import { Argument, Command, Option } from 'commander'
-import { native } from '../ts/native.ts'
+import { native } from '../ts/native/load.ts'
 import { FAILED, report } from './report.ts'
 import { type Verb, type VerbFlag, verbs } from './verbs.ts'
 

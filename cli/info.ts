@@ -1,7 +1,7 @@
 import { release } from 'node:os'
 import { Command, Option } from 'commander'
-import { native } from '../ts/native.ts'
-import { version } from '../ts/version.ts'
+import { native } from '../ts/native/load.ts'
+import { version } from '../ts/native/version.ts'
 import { say } from './report.ts'
 
 /** `nsrs info`. */

@@ -10,7 +10,7 @@ async function main(): Promise<void> {
     const line = readPlain(words)
     if (problems.length > 0) process.exitCode = report(problems)
     else if (line !== undefined) await start(line)
-    else await (await import('./commands.ts')).execute(words)
+    else await (await import('./commands.ts')).execute(words, start)
   } catch (error) {
     process.exitCode = reportError(error)
   }

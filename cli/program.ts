@@ -1,11 +1,11 @@
 import { Command, CommanderError } from 'commander'
-import { version } from '../ts/version.ts'
+import { version } from '../ts/native/version.ts'
 import { applyCommand } from './apply.ts'
 import { doctorCommand } from './doctor.ts'
 import { imageCommand, verbCommand } from './images.ts'
 import { infoCommand } from './info.ts'
 import { FAILED, report, say } from './report.ts'
-import { runCommand } from './run.ts'
+import { runCommand, type Start } from './run.ts'
 import { verbs } from './verbs.ts'
 
 const EXAMPLES = `
@@ -14,7 +14,7 @@ Examples:
   nsrs run -- npm test       on this host's tree, leaving nothing`
 
 /** The commands that are no verbs of images. */
-const commands: Record<string, { summary: string; make: (words: readonly string[]) => Command }> = {
+const commands: Record<string, { summary: string; make: (words: readonly string[], start: Start) => Command }> = {
   run: { summary: 'run a command in a container', make: runCommand },
   apply: { summary: 'bring kept changes into the real tree', make: applyCommand },
   doctor: { summary: 'check what this host can do', make: doctorCommand },
@@ -44,7 +44,7 @@ function overview(): string {
 }
 
 /** The command line as far as these arguments need it. Only the command that is called is made: that takes a while. */
-export function program(args: readonly string[]): Command {
+export function program(args: readonly string[], start: Start): Command {
   const nsrs = new Command('nsrs')
     .version(version, '--version', 'print the version')
     .helpOption('-h, --help', 'show this')
@@ -54,7 +54,7 @@ export function program(args: readonly string[]): Command {
     .addHelpText('after', EXAMPLES)
   const named = args.find((arg) => !arg.startsWith('-'))
   for (const [name, { summary, make }] of Object.entries({ ...commands, ...images })) {
-    nsrs.addCommand(name === named || named === 'help' ? make(args) : new Command(name).summary(summary))
+    nsrs.addCommand(name === named || named === 'help' ? make(args, start) : new Command(name).summary(summary))
   }
   tame(nsrs)
   return nsrs
@@ -66,10 +66,10 @@ function tame(command: Command): void {
   for (const inner of command.commands) tame(inner)
 }
 
-/** Does what these arguments say. */
-export async function execute(args: readonly string[]): Promise<void> {
+/** Does what these arguments say; `start` does so where they are of `nsrs run`. */
+export async function execute(args: readonly string[], start: Start): Promise<void> {
   try {
-    await program(args).parseAsync(args, { from: 'user' })
+    await program(args, start).parseAsync(args, { from: 'user' })
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error
     // Help was asked for, or everything has been said already.

@@ -1,6 +1,6 @@
 import { Command, Option } from 'commander'
 import { type Flag, flags, groups, ownFlags } from './flags.ts'
-import { start } from './start.ts'
+import type { Line } from './plain.ts'
 
 const EXAMPLES = `
 Examples:
@@ -35,8 +35,11 @@ const common: ReadonlySet<string> = new Set<keyof typeof flags | keyof typeof ow
 /** Asks for the help of all options. */
 const HELP_ALL = '--help-all'
 
+/** Does what a command line of `nsrs run` asks for. */
+export type Start = (line: Line) => Promise<void>
+
 /** `nsrs run`, as far as this command line, as it was given, needs it. */
-export function runCommand(words: readonly string[]): Command {
+export function runCommand(words: readonly string[], start: Start): Command {
   const all = words.includes(HELP_ALL)
   // What is hidden is not suggested for a mistyped option either.
   const short = !all && ['--help', 'help'].some((word) => words.includes(word))
@@ -70,7 +73,7 @@ export function hasDashes(words: readonly string[], args: readonly string[]): bo
   const at = words.length - args.length - 1
   if (words[at] !== '--') return false
   try {
-    const silent = runCommand(words)
+    const silent = runCommand(words, async () => {})
       .exitOverride()
       .configureOutput({ outputError: () => {} })
     silent.parseOptions(words.slice(1, at))

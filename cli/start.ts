@@ -1,6 +1,6 @@
 import type { ContainerOptions } from '../ts/binding.d.ts'
-import { toRequest } from '../ts/convert.ts'
-import { native } from '../ts/native.ts'
+import { toRequest } from '../ts/internal/request.ts'
+import { native } from '../ts/native/load.ts'
 import { mayBeAltered } from './bytes.ts'
 import { ignoredSignals } from './inherited.ts'
 import type { Line } from './plain.ts'

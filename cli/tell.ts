@@ -1,4 +1,4 @@
-import { explainWords } from '../ts/explain.ts'
+import { resolvePlan } from '../ts/internal/plan.ts'
 import { FAILED, report, reportError, say } from './report.ts'
 import { known, type Own, type Wish } from './wish.ts'
 
@@ -6,7 +6,7 @@ import { known, type Own, type Wish } from './wish.ts'
 export async function tell(args: string[], { options, problems }: Wish, own: Own): Promise<void> {
   try {
     const [command, ...rest] = args
-    const { text, plan } = await explainWords(command, rest, known(options))
+    const { text, plan } = await resolvePlan(command, rest, known(options))
     if (problems.length === 0) say(own.format === 'json' ? `${JSON.stringify(plan, null, 2)}\n` : text)
     else process.exitCode = report(problems)
   } catch (error) {

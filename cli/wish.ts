@@ -1,5 +1,5 @@
 import type { ContainerOptions } from '../ts/binding.d.ts'
-import type { PullPolicy } from '../ts/images/provide.ts'
+import type { PullPolicy } from '../ts/options/types.ts'
 import { flags } from './flags.ts'
 import { inheritedFds } from './inherited.ts'
 import type { Problem } from './report.ts'

@@ -1,6 +1,6 @@
 import type { HostFinding } from './binding.d.ts'
-import { native } from './native.ts'
-import { question } from './question.ts'
+import { ask } from './internal/ask.ts'
+import { native } from './native/load.ts'
 
 export type { HostFinding }
 
@@ -9,7 +9,7 @@ export type { HostFinding }
  * run; each that is not `ok` says what to do.
  */
 export function checkHost(): Promise<HostFinding[]> {
-  return question(
+  return ask(
     (supervisor) => supervisor.examine(),
     (event) => event.examined,
   )

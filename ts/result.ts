@@ -1,5 +1,5 @@
 import type { ContainerReport, ExitReport, ResourceUsage } from './binding.d.ts'
-import { signalName } from './signals.ts'
+import { signalName } from './options/signals.ts'
 
 /** One path that a command added, modified or deleted. */
 export interface Change {

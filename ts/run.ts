@@ -1,18 +1,19 @@
 import { closeSync, writeSync } from 'node:fs'
 import type { Readable, Writable } from 'node:stream'
-import { imageOf, split } from './arguments.ts'
 import type { ContainerReport, ExitReport, NativeEvent } from './binding.d.ts'
-import { Canceler } from './canceler.ts'
-import { ExitError, fromRecords } from './errors.ts'
-import { provide } from './images/provide.ts'
-import { type Launched, launch } from './launch.ts'
-import type { OfImage, RunOptions, Stdio } from './options.ts'
+import { fromRecords } from './errors/nsrs-error.ts'
+import { ExitError } from './exit-error.ts'
+import { provide } from './images/ensure.ts'
+import { Canceler } from './internal/canceler.ts'
+import { type Launched, launch } from './internal/launch.ts'
+import { connect, take } from './internal/supervisor.ts'
+import { hasFiles, readable, writable } from './io/pipe-streams.ts'
+import { Terminal } from './io/terminal.ts'
+import { imageOf, splitArguments } from './options/arguments.ts'
+import { signalNumber } from './options/signals.ts'
+import type { OfImage, RunOptions, Stdio } from './options/types.ts'
+import { checkCommand, checkOptions } from './options/validate.ts'
 import { commandLine, type Result, toExit } from './result.ts'
-import { signalNumber } from './signals.ts'
-import { hasFiles, readable, writable } from './streams.ts'
-import { connect, take } from './supervisor.ts'
-import { Terminal } from './terminal.ts'
-import { checkCommand, checkOptions } from './validate.ts'
 
 const MAX_BUFFER = 100 * 1024 * 1024
 /** This much fits into any pipe that is empty, so that writing it never blocks. */
@@ -38,7 +39,7 @@ export function run(
   third?: RunOptions,
 ): Promise<Result<string | Uint8Array>> {
   return new Promise((resolve, reject) => {
-    const [command, args, options] = split(first, second, third)
+    const [command, args, options] = splitArguments(first, second, third)
     checkCommand(command, args, options)
     checkOptions(options)
     options.signal?.throwIfAborted()

@@ -1,8 +1,8 @@
-import { split } from './arguments.ts'
-import { bringing } from './images/provide.ts'
-import type { OfImage, SpawnOptions } from './options.ts'
+import { bringing } from './images/ensure.ts'
+import { splitArguments } from './options/arguments.ts'
+import type { OfImage, SpawnOptions } from './options/types.ts'
+import { checkCommand, checkOptions } from './options/validate.ts'
 import { Process } from './process.ts'
-import { checkCommand, checkOptions } from './validate.ts'
 
 /**
  * Starts a command in a container of its own. What becomes of it is told by the returned {@link Process}.
@@ -21,7 +21,7 @@ export function spawn(
   second?: readonly string[] | SpawnOptions,
   third?: SpawnOptions,
 ): Process {
-  const [command, args, options] = split(first, second, third)
+  const [command, args, options] = splitArguments(first, second, third)
   checkCommand(command, args, options)
   checkOptions(options)
   options.signal?.throwIfAborted()

@@ -7,7 +7,7 @@ import { hasDashes } from '../../cli/run.ts'
 /** The same command line as commander reads it; undefined where it has an error or help to tell. */
 function readByCommander(words: readonly string[]): Line | undefined {
   let line: Line | undefined
-  const nsrs = program(words)
+  const nsrs = program(words, async () => {})
   for (const command of nsrs.commands) {
     command.configureOutput({ writeOut: () => {}, writeErr: () => {}, outputError: () => {} })
     command.action((name: string, rest: string[], given: Line['given']) => {

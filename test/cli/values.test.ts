@@ -13,7 +13,7 @@ import {
   ValueError,
   variable,
 } from '../../cli/values.ts'
-import { nearest } from '../../ts/nearest.ts'
+import { nearest } from '../../ts/options/nearest.ts'
 import { temporary } from '../helpers/host.ts'
 
 test('times', (t) => {

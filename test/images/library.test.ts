@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { PassThrough, Readable } from 'node:stream'
 import { buffer } from 'node:stream/consumers'
 import test, { type ExecutionContext } from 'ava'
-import { ImageTask } from '../../ts/images/task.ts'
+import { ImageTask } from '../../ts/images/image-task.ts'
 import { type ImageEvent, images, NsrsError } from '../../ts/index.ts'
 import { temporary, until } from '../helpers/host.ts'
 import {

@@ -1,10 +1,10 @@
 import type { Readable, Writable } from 'node:stream'
-import { wrongType } from '../validate.ts'
-import type { Call, Verb } from './execute.ts'
+import { wrongType } from '../options/validate.ts'
+import { toWords } from './arguments.ts'
+import { ImageTask } from './image-task.ts'
+import type { Call, Verb } from './nsrs-image.ts'
 import type * as Options from './options.ts'
 import type * as Results from './results.ts'
-import { ImageTask } from './task.ts'
-import { toWords } from './words.ts'
 
 /** What is read: the path of a file or a directory, bytes, or a stream. */
 type Source = string | Uint8Array | Readable
@@ -24,7 +24,7 @@ function task<Result>(
   return new ImageTask(async (hear) => {
     const { args, ...streams } = given()
     options.signal?.throwIfAborted()
-    const { execute } = await import('./execute.ts')
+    const { execute } = await import('./nsrs-image.ts')
     return result(await execute({ verb, args: ['--format=json', ...args], ...streams, signal: options.signal, hear }))
   })
 }

@@ -1,5 +1,5 @@
 import { constants } from 'node:os'
-import { OptionTypeError } from './errors.ts'
+import { OptionTypeError } from '../errors/option-type-error.ts'
 import { nearest } from './nearest.ts'
 
 const numbers = constants.signals as Record<string, number>

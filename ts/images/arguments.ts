@@ -1,4 +1,4 @@
-import { checkAgainst, type Kind } from '../validate.ts'
+import { checkAgainst, type Kind } from '../options/validate.ts'
 import type * as Options from './options.ts'
 
 /** An option: what it must be, and the words that say it to nsrs-image. */

@@ -1,7 +1,7 @@
 import { resolve } from 'node:path'
-import type { ContainerRequest, ContainerOptions as NativeOptions } from './binding.d.ts'
-import { caller } from './caller.ts'
-import type { AnyOptions, ContainerOptions } from './options.ts'
+import type { ContainerRequest, ContainerOptions as NativeOptions } from '../binding.d.ts'
+import type { AnyOptions, ContainerOptions } from '../options/types.ts'
+import { caller } from './caller-info.ts'
 
 /** The options that are this side's own; a new one does not compile until it stands here. */
 const OWN: Record<Exclude<keyof AnyOptions, keyof NativeOptions>, true> = {

@@ -1,5 +1,4 @@
-import type { ErrorRecord } from './binding.d.ts'
-import type { Result } from './result.ts'
+import type { ErrorRecord } from '../binding.d.ts'
 
 /**
  * nsrs could not do what it was asked for: a wrong value, a refusal of the kernel, a command that is not there. There
@@ -46,26 +45,3 @@ export function ownError(code: string, step: string, detail: string, more: { hin
   if (more.hint !== undefined) record.hint = more.hint
   return new NsrsError([record], more.cause === undefined ? {} : { cause: more.cause })
 }
-
-/** A wrong type in a call; quotes the option and the value. */
-export class OptionTypeError extends TypeError {
-  readonly code = 'ERR_NSRS_INVALID_ARG_TYPE'
-}
-OptionTypeError.prototype.name = 'TypeError'
-
-/** A command that ended with another exit code than 0, by a signal, its time limit or its `AbortSignal`. */
-export interface ExitError<Output = string> extends Result<Output> {}
-
-/** A command that failed; has every field of the {@link Result}. */
-export class ExitError<Output = string> extends Error {
-  /** The message without the command's standard error. */
-  declare readonly shortMessage: string
-
-  constructor(shortMessage: string, result: Result<Output>, options?: ErrorOptions) {
-    const stderr = typeof result.stderr === 'string' ? result.stderr : ''
-    super(stderr === '' ? shortMessage : `${shortMessage}\n${stderr}`, options)
-    Object.assign(this, result)
-    Object.defineProperty(this, 'shortMessage', { value: shortMessage })
-  }
-}
-ExitError.prototype.name = 'ExitError'

@@ -1,7 +1,7 @@
+import { OptionTypeError } from '../errors/option-type-error.ts'
 import { imageOf } from './arguments.ts'
-import { OptionTypeError } from './errors.ts'
 import { nearest } from './nearest.ts'
-import type { AnyOptions } from './options.ts'
+import type { AnyOptions } from './types.ts'
 
 /** What a value must be, and how that is said. */
 export type Kind = keyof typeof kinds

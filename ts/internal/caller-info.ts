@@ -1,6 +1,6 @@
-import type { CallerInfo } from './binding.d.ts'
-import { native } from './native.ts'
-import type { ContainerOptions } from './options.ts'
+import type { CallerInfo } from '../binding.d.ts'
+import { native } from '../native/load.ts'
+import type { ContainerOptions } from '../options/types.ts'
 
 /** The variables that count, with another root and on the host's tree. */
 const names: (readonly string[] | undefined)[] = []

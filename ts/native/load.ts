@@ -1,9 +1,9 @@
 import { existsSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { dirname, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import type * as Binding from './binding.d.ts'
-import { ownError } from './errors.ts'
+import type * as Binding from '../binding.d.ts'
+import { ownError } from '../errors/nsrs-error.ts'
 
 /** The addon, and the executables that travel with it. */
 export interface Native {
@@ -46,9 +46,11 @@ function* candidates(require: NodeJS.Require): Generator<string> {
   // The bundled CLI has a path here, not a URL.
   const own = import.meta.url
   const here = dirname(own.startsWith('file:') ? fileURLToPath(own) : own)
+  // Bundled it is in dist/, and in a checkout this file is one deeper.
+  const root = join(here, basename(here) === 'native' ? '../..' : '..')
   for (const name of packages()) {
-    yield join(here, '..', '..', '@nsrs', name)
-    yield join(here, '..', 'npm', name)
+    yield join(root, '..', '@nsrs', name)
+    yield join(root, 'npm', name)
   }
   for (const name of packages()) {
     try {

@@ -4,11 +4,11 @@ import type { Readable, Writable } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { pipeline } from 'node:stream/promises'
 import type { ErrorRecord } from '../binding.d.ts'
-import { fromRecords, type NsrsError, ownError } from '../errors.ts'
-import { lines } from '../lines.ts'
-import { native } from '../native.ts'
-import { version } from '../version.ts'
-import type { ImageEvent } from './events.ts'
+import { fromRecords, type NsrsError, ownError } from '../errors/nsrs-error.ts'
+import { lines } from '../io/lines.ts'
+import { native } from '../native/load.ts'
+import { version } from '../native/version.ts'
+import type { ImageEvent } from './progress.ts'
 
 /** What nsrs-image can do. */
 export type Verb =

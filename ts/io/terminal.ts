@@ -1,9 +1,10 @@
 import { createReadStream, createWriteStream } from 'node:fs'
 import { Duplex } from 'node:stream'
 import { ReadStream } from 'node:tty'
-import type { TerminalSize } from './binding.d.ts'
-import { native } from './native.ts'
-import { close, isBun } from './streams.ts'
+import type { TerminalSize } from '../binding.d.ts'
+import { isBun } from '../native/js-runtime.ts'
+import { native } from '../native/load.ts'
+import { close } from './pipe-streams.ts'
 
 /** Ctrl-D, by which a terminal tells its program that no more input comes. */
 const END_OF_INPUT = '\x04'

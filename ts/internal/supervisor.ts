@@ -1,7 +1,8 @@
 import { isMainThread } from 'node:worker_threads'
-import type { NativeEvent, Supervisor } from './binding.d.ts'
-import { native } from './native.ts'
-import { close } from './streams.ts'
+import type { NativeEvent, Supervisor } from '../binding.d.ts'
+import { close } from '../io/pipe-streams.ts'
+import { isNode } from '../native/js-runtime.ts'
+import { native } from '../native/load.ts'
 
 /** Hears what becomes of one container, or of one question. */
 export type Listener = (event: NativeEvent) => void
@@ -9,8 +10,6 @@ export type Listener = (event: NativeEvent) => void
 const listeners = new Map<number, Listener>()
 /** Numbers that keep the event loop alive: the addon's callback doesn't. */
 const held = new Set<number>()
-/** Bun and Deno have Node's interfaces, and event loops of their own. */
-const isNodeItself = process.versions.bun === undefined && process.versions.deno === undefined
 let supervisor: Supervisor | undefined
 let alive: NodeJS.Timeout | undefined
 
@@ -21,7 +20,7 @@ const LONG = 2 ** 31 - 1
 export function connect(): Supervisor {
   if (supervisor === undefined) {
     const { binding, executable } = native()
-    supervisor = new binding.Supervisor(executable, deliver, isNodeItself && isMainThread)
+    supervisor = new binding.Supervisor(executable, deliver, isNode && isMainThread)
   }
   return supervisor
 }

@@ -19,7 +19,7 @@ function closeQuietly(fd: number): void {
   }
 }
 
-/** A stream over the reading end of a pipe, in Bun. It owns the descriptor. */
+/** A stream over the reading end of a pipe, in Bun, which has no sockets over a given one. It owns the descriptor. */
 export function bunReadable(fd: number): Readable {
   const stream = Readable.from(bun.file(fd).stream(), { objectMode: false })
   stream.once('close', () => closeQuietly(fd))

@@ -1,5 +1,5 @@
 import { PassThrough, pipeline, type Readable, type Writable } from 'node:stream'
-import { close } from './streams.ts'
+import { close } from '../io/pipe-streams.ts'
 import { take } from './supervisor.ts'
 
 /**

@@ -1,6 +1,6 @@
-import { words } from './arguments.ts'
-import { IGNORE, toRequest } from './convert.ts'
-import type { AnyOptions, Stdio } from './options.ts'
+import { commandWords } from '../options/arguments.ts'
+import type { AnyOptions, Stdio } from '../options/types.ts'
+import { IGNORE, toRequest } from './request.ts'
 import { connect, type Listener, listen } from './supervisor.ts'
 
 /** What the addon calls a new pipe. */
@@ -43,7 +43,7 @@ export function launch(
   const numbers = options.tty
     ? [IGNORE, IGNORE, IGNORE]
     : [number(stdio[0], 0), number(stdio[1], 1), number(stdio[2], 2)]
-  const request = toRequest(words(command, args), options, { stdio: numbers, pass, passAs, announce })
+  const request = toRequest(commandWords(command, args), options, { stdio: numbers, pass, passAs, announce })
   const started = connect().start(request)
   listen(started.id, listener)
   const [stdin = -1, stdout = -1, stderr = -1] = started.stdio

@@ -1,14 +1,10 @@
 import { closeSync } from 'node:fs'
 import { Socket } from 'node:net'
 import type { Readable, Writable } from 'node:stream'
-import { bunReadable, bunWritable } from './bun.ts'
+import { isBun, isDeno } from '../native/js-runtime.ts'
+import { bunReadable, bunWritable } from './bun-streams.ts'
 
-/** Bun has no sockets over a given pipe; what it has instead is in bun.ts. */
-export const isBun = process.versions.bun !== undefined
-/** Deno knows file descriptors by number in sockets only. */
-const isDeno = process.versions.deno !== undefined
-
-/** The functions of node:fs work on descriptors that others have opened. */
+/** The functions of node:fs work on descriptors that others have opened: Deno knows those in sockets only. */
 export const hasFiles = !isDeno
 
 /** A stream over the reading end of a pipe. It owns the descriptor. */

@@ -1,4 +1,4 @@
-import type { ContainerOptions } from './options.ts'
+import type { ContainerOptions } from './types.ts'
 
 const NO_ARGS: readonly string[] = Object.freeze([])
 const NO_OPTIONS = Object.freeze({})
@@ -9,12 +9,12 @@ export function imageOf({ rootfs }: Pick<ContainerOptions, 'rootfs'>): string | 
 }
 
 /** Command and arguments as one list; without a command of the caller's it is empty. */
-export function words(command: string | undefined, args: readonly string[]): string[] {
+export function commandWords(command: string | undefined, args: readonly string[]): string[] {
   return command === undefined ? [] : [command, ...args]
 }
 
 /** Command, arguments and options of a call that may leave out each of them; the command only with an image. */
-export function split<Options extends ContainerOptions>(
+export function splitArguments<Options extends ContainerOptions>(
   first: string | Options,
   second: readonly string[] | Options | undefined,
   third: Options | undefined,

@@ -1,12 +1,9 @@
-import { imageOf } from '../arguments.ts'
 import type { ErrorRecord } from '../binding.d.ts'
-import { fromRecords, NsrsError } from '../errors.ts'
-import { explainWords } from '../explain.ts'
-import { native } from '../native.ts'
-import type { ContainerOptions, ProcessOptions } from '../options.ts'
-
-/** When an image is pulled before a container runs from it: each time, if it isn't in the store, or not at all. */
-export type PullPolicy = 'always' | 'missing' | 'never'
+import { fromRecords, NsrsError } from '../errors/nsrs-error.ts'
+import { resolvePlan } from '../internal/plan.ts'
+import { native } from '../native/load.ts'
+import { imageOf } from '../options/arguments.ts'
+import type { ContainerOptions, ProcessOptions, PullPolicy } from '../options/types.ts'
 
 /** The image that a container runs from. */
 export interface Wanted {
@@ -64,7 +61,7 @@ export async function checkAhead(command: string | undefined, args: readonly str
   const obstacle = image === undefined ? null : native().binding.imageObstacle(image, options.platform)
   if (!obstacle) return
   try {
-    await explainWords(command, args, options)
+    await resolvePlan(command, args, options)
   } catch (error) {
     if (!(error instanceof NsrsError)) throw error
     const others = error.errors.filter(({ message }) => message !== obstacle.message)
@@ -91,7 +88,7 @@ export function bringing(
 }
 
 async function bring({ verb, args }: Exclude<Lack, { failure: unknown }>, pull: PullPolicy, signal?: AbortSignal) {
-  const { execute } = await import('./execute.ts')
+  const { execute } = await import('./nsrs-image.ts')
   try {
     await execute({ verb, args, signal })
   } catch (error) {

@@ -1,5 +1,5 @@
-import type { ProcessOptions } from './options.ts'
-import { signalNumber } from './signals.ts'
+import { signalNumber } from '../options/signals.ts'
+import type { ProcessOptions } from '../options/types.ts'
 import { connect } from './supervisor.ts'
 
 const SIGKILL = 9

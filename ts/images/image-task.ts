@@ -1,4 +1,4 @@
-import type { ImageEvent } from './events.ts'
+import type { ImageEvent } from './progress.ts'
 
 /**
  * Work on images, while it goes on: a promise of its result, and an iterator of what happens. It goes on whether or not

@@ -1,6 +1,8 @@
 import type { Readable } from 'node:stream'
-import type { ContainerOptions as NativeOptions } from './binding.d.ts'
-import type { PullPolicy } from './images/provide.ts'
+import type { ContainerOptions as NativeOptions } from '../binding.d.ts'
+
+/** When an image is pulled before a container runs from it: each time, if it isn't in the store, or not at all. */
+export type PullPolicy = 'always' | 'missing' | 'never'
 
 /** Every field may also be given as `undefined`, which is the same as leaving it out. */
 type Loose<T> = { [Key in keyof T]?: T[Key] | undefined }

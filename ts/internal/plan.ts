@@ -1,0 +1,32 @@
+import { commandWords } from '../options/arguments.ts'
+import type { ContainerOptions } from '../options/types.ts'
+import { checkCommand, checkOptions } from '../options/validate.ts'
+import { ask } from './ask.ts'
+import { toRequest } from './request.ts'
+
+/** A plan that was resolved and not carried out. */
+export interface Explanation {
+  /** For people. */
+  text: string
+  /** The whole plan. Its shape may change from version to version. */
+  plan: unknown
+}
+
+/**
+ * Resolves what a call would do, and does nothing. Only an image can do without a command.
+ *
+ * @throws {@link NsrsError} with every problem of the call.
+ */
+export async function resolvePlan(
+  command: string | undefined,
+  args: readonly string[],
+  options: ContainerOptions,
+): Promise<Explanation> {
+  checkCommand(command, args, options)
+  checkOptions(options)
+  const { text, json } = await ask(
+    (supervisor) => supervisor.explain(toRequest(commandWords(command, args), options, {})),
+    (event) => event.explained,
+  )
+  return { text, plan: JSON.parse(json) }
+}
