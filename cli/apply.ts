@@ -5,31 +5,33 @@ import { report } from './report.ts'
 const FLAGS = {
   yes: ['-y, --yes', "don't ask"],
   'dry-run': ['--dry-run', 'only show the changes'],
-  force: ['--force', 'write over what has changed in the real tree since the command ran, and part hard links'],
-  'privileged-files': ['--privileged-files', 'bring set-user-ID files, file capabilities and devices too'],
+  force: ['--force', 'overwrite what has changed in the real tree since the command ran, and break hard links'],
+  'privileged-files': ['--privileged-files', 'also apply set-user-ID files, file capabilities and devices'],
   keep: ['--keep', 'keep the directory'],
-  discard: ['--discard', 'apply nothing: only remove the kept changes'],
+  discard: ['--discard', 'remove the kept changes without applying them'],
 } as const
 
 const EXAMPLES = `
 Examples:
   nsrs run --diff --upper ./changes -- make install     what would it change?
-  nsrs apply ./changes                                  show it once more, ask, do it
-  nsrs apply --discard ./changes                        or throw it away
+  nsrs apply ./changes                                  show the changes again, ask, apply them
+  nsrs apply --discard ./changes                        or throw them away
 `
 
 /** `nsrs apply`. */
 export function applyCommand(): Command {
   const command = new Command('apply')
     .description(
-      'Bring the changes that nsrs run --upper has kept into the real tree, after showing them. What has changed there ' +
-        'meanwhile, or needs rights that the caller lacks, is left out and told.\n' +
-        'Exit code: 0 all is applied, or discarded, and the directory gone; 1 not all of it; 125 nsrs failed.',
+      'Apply the changes kept by nsrs run --upper to the real tree, after showing them. Skips and reports what has ' +
+        'changed there since, or needs rights that the caller lacks.\n' +
+        'Exit codes: 0 everything was applied or discarded, and the directory removed; 1 something was skipped; 125 nsrs failed.',
     )
     .argument('<directory>')
-    .helpOption('--help', 'show this')
+    .helpOption('--help', 'show this help')
     .addHelpText('after', EXAMPLES)
-    .addOption(new Option('--format <FORMAT>', 'of the list: text or json').choices(['text', 'json']).default('text'))
+    .addOption(
+      new Option('--format <FORMAT>', 'format of the list: text or json').choices(['text', 'json']).default('text'),
+    )
   for (const [flags, help] of Object.values(FLAGS)) command.option(flags, help)
   return command.action((directory: string, given: Record<string, unknown>) => {
     const property = (flag: string) => flag.replace(/-(.)/g, (_, letter: string) => letter.toUpperCase())

@@ -1,6 +1,6 @@
-// What a plain `nsrs run` does without. The bundle has it in a file of its own, so that it isn't even read there.
+// What a plain `nsrs run` doesn't need. It is a bundle of its own, so that such a run doesn't even read it.
 
-export { alteredArguments, alteredVariables } from './bytes.ts'
+export { ensureImage } from './ensure-image.ts'
+export { explainRun } from './explain.ts'
+export { alteredArguments, alteredVariables } from './non-utf8.ts'
 export { execute } from './program.ts'
-export { provide } from './provide.ts'
-export { tell } from './tell.ts'

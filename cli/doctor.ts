@@ -1,25 +1,25 @@
 import { styleText } from 'node:util'
 import { Command, Option } from 'commander'
-import { say } from './report.ts'
+import { print } from './report.ts'
 
 const MARKS = { ok: ['ok', 'green'], warning: ['warn', 'yellow'], failure: ['FAIL', 'red'] } as const
 
 /** `nsrs doctor`. */
 export function doctorCommand(): Command {
   return new Command('doctor')
-    .description("Find out, by trying, what containers can do on this host.\nExit code 1: they can't run.")
+    .description("Try out what containers can do on this host.\nExits with 1 if they can't run.")
     .addOption(new Option('--format <FORMAT>', 'text or json').choices(['text', 'json']).default('text'))
     .action(async ({ format }: { format: string }) => {
       const findings = await (await import('../ts/host.ts')).checkHost()
       if (format === 'json') {
-        say(`${JSON.stringify(findings, null, 2)}\n`)
+        print(`${JSON.stringify(findings, null, 2)}\n`)
       } else {
         const width = Math.max(0, ...findings.map(({ name }) => name.length))
         for (const { name, verdict, detail, fix } of findings) {
           const [mark, colour] = MARKS[verdict]
           const painted = process.stdout.isTTY ? styleText(colour, mark.padEnd(4)) : mark.padEnd(4)
-          say(`${painted}  ${name.padEnd(width)}  ${detail}\n`)
-          if (fix) say(`${' '.repeat(width + 8)}fix: ${fix}\n`)
+          print(`${painted}  ${name.padEnd(width)}  ${detail}\n`)
+          if (fix) print(`${' '.repeat(width + 8)}fix: ${fix}\n`)
         }
       }
       if (findings.some(({ verdict }) => verdict === 'failure')) process.exitCode = 1

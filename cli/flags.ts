@@ -1,25 +1,25 @@
 import type { ContainerOptions } from '../ts/binding.d.ts'
-import { integer, milliseconds, sysctl, variable } from './values.ts'
+import { integer, milliseconds, sysctl, variable } from './flag-values.ts'
 
 /** A flag of `nsrs run`. */
 export interface Flag {
-  /** As commander takes it: `-e, --env <NAME[=VALUE]>`. */
+  /** In the syntax of commander: `-e, --env <NAME[=VALUE]>`. */
   flags: string
-  /** One line of help, in lower case, without a full stop. */
+  /** One line of help, in lower case without a full stop. */
   help: string
-  /** May be given several times; the values are collected. */
-  many?: true
+  /** May be given several times; the values are collected in a list. */
+  repeatable?: true
   /** The only values it takes. */
   choices?: readonly string[]
-  /** Other names for it, kept out of the help. */
+  /** Alternative names, not shown in the help. */
   aliases?: string[]
-  /** What the text on the command line means; default: itself. */
-  value?: (text: string) => unknown
-  /** With `many`: what the collected values are together; default: a list. */
-  together?: (values: unknown[]) => unknown
+  /** Parses the text on the command line. Default: the text itself. */
+  parse?: (text: string) => unknown
+  /** With `repeatable`: combines the collected values. Default: a list. */
+  combine?: (values: unknown[]) => unknown
 }
 
-/** Headings of the help, in order, each with the options under it. */
+/** The headings of the help, each with its options. */
 export const groups = {
   Image: ['platform', 'entrypoint', 'publishAll', 'rootfsTmpfs'],
   'Root file system': ['rootfs', 'readOnly', 'diff', 'upper', 'hide', 'volumes', 'mounts', 'tmpfs', 'shmSize'],
@@ -45,40 +45,40 @@ const namespace = (letter: string) => `${letter} namespace: private, host, a pat
 
 type Ungrouped = Exclude<keyof ContainerOptions, (typeof groups)[keyof typeof groups][number]>
 
-/** Nothing can be of this type while an option stands in no group. */
+/** `never` while some option is in no group. */
 type Flags = [Ungrouped] extends [never] ? Record<keyof ContainerOptions, Flag> : never
 
-/** Every option with its flag; a new option does not compile until it stands here and in a group. */
+/** Every option with its flag. A new option does not compile until it is listed here and in a group. */
 export const flags: Flags = {
   rootfs: {
     flags: '--rootfs <DIR>',
-    help: 'a directory, or host for its own tree, copy-on-write; a command follows',
+    help: "directory to use as the root, or host for this host's own tree, copy-on-write",
   },
-  platform: { flags: '--platform <OS/ARCH>', help: "which of an image's platforms (default: this machine's)" },
+  platform: { flags: '--platform <OS/ARCH>', help: "platform of the image (default: this machine's)" },
   entrypoint: {
     flags: '--entrypoint <PROGRAM>',
-    help: "in place of the image's; an empty text for none",
-    value: (text) => (text === '' ? [] : [text]),
+    help: "replace the image's entrypoint; empty for none",
+    parse: (text) => (text === '' ? [] : [text]),
   },
   publishAll: {
     flags: '-P, --publish-all',
-    help: 'publish every port of tcp and udp that the image exposes, on free ports, which are told',
+    help: 'publish every port that the image exposes on a free port, and print which',
   },
-  rootfsTmpfs: { flags: '--rootfs-tmpfs', help: 'keep changes of the image in memory, not on disk' },
+  rootfsTmpfs: { flags: '--rootfs-tmpfs', help: 'keep changes to the image in memory, not on disk' },
   readOnly: { flags: '--read-only', help: 'mount the root file system read-only' },
-  diff: { flags: '--diff', help: 'list at the end what the command changed; a directory as the root stays as it is' },
+  diff: { flags: '--diff', help: 'list what the command changed; a root directory is not modified' },
   upper: {
     flags: '--upper <DIR>',
-    help: 'keep the changes in a directory, for nsrs apply or another run; a directory as the root stays as it is',
+    help: 'keep the changes in DIR for nsrs apply or another run; a root directory is not modified',
   },
   hide: {
     flags: '--hide <PATH>',
-    help: "hide a path of the host's tree, beside the well-known secret places",
-    many: true,
+    help: "hide a path of the host's tree, in addition to known secrets",
+    repeatable: true,
   },
-  volumes: { flags: '-v, --volume <SRC:DST[:OPTS]>', help: 'bind mount', many: true },
-  mounts: { flags: '--mount <type=…,…>', help: 'mount of type bind, tmpfs or overlay', many: true },
-  tmpfs: { flags: '--tmpfs <DST[:OPTS]>', help: 'temporary file system in memory', many: true },
+  volumes: { flags: '-v, --volume <SRC:DST[:OPTS]>', help: 'bind mount', repeatable: true },
+  mounts: { flags: '--mount <type=…,…>', help: 'mount of type bind, tmpfs or overlay', repeatable: true },
+  tmpfs: { flags: '--tmpfs <DST[:OPTS]>', help: 'temporary file system in memory', repeatable: true },
   shmSize: { flags: '--shm-size <SIZE>', help: 'size of /dev/shm (default 64m)' },
   network: {
     flags: '--network <MODE>',
@@ -90,90 +90,97 @@ export const flags: Flags = {
   mac: { flags: '--mac-address <MAC>', help: 'hardware address', aliases: ['--mac <MAC>'] },
   publish: {
     flags: '-p, --publish <[IP:]HOST:PORT[/udp]>',
-    help: 'publish a port of the container; PORT or IP::PORT: on a free port, which is told',
-    many: true,
+    help: 'publish a port; with PORT or IP::PORT, on a free port, which is printed',
+    repeatable: true,
   },
-  dns: { flags: '--dns <IP>', help: 'name server', many: true },
-  dnsSearch: { flags: '--dns-search <DOMAIN>', help: 'search domain', many: true },
-  dnsOptions: { flags: '--dns-option <OPT>', help: 'resolver option', many: true, aliases: ['--dns-opt <OPT>'] },
+  dns: { flags: '--dns <IP>', help: 'name server', repeatable: true },
+  dnsSearch: { flags: '--dns-search <DOMAIN>', help: 'search domain', repeatable: true },
+  dnsOptions: { flags: '--dns-option <OPT>', help: 'resolver option', repeatable: true, aliases: ['--dns-opt <OPT>'] },
   addHosts: {
     flags: '--add-host <NAME:IP>',
-    help: 'line of /etc/hosts; the address host-gateway is the host',
-    many: true,
+    help: 'line of /etc/hosts; the address host-gateway means the host',
+    repeatable: true,
   },
   userns: { flags: '--userns <NS>', help: namespace('user') },
-  uidMaps: { flags: '--uidmap <IN:OUT:N>', help: 'map user ids', many: true },
-  gidMaps: { flags: '--gidmap <IN:OUT:N>', help: 'map group ids (default: as the user ids)', many: true },
+  uidMaps: { flags: '--uidmap <IN:OUT:N>', help: 'map user ids', repeatable: true },
+  gidMaps: { flags: '--gidmap <IN:OUT:N>', help: 'map group ids (default: as the user ids)', repeatable: true },
   pid: { flags: '--pid <NS>', help: namespace('PID') },
   ipc: { flags: '--ipc <NS>', help: namespace('IPC') },
   uts: { flags: '--uts <NS>', help: namespace('UTS') },
   cgroupns: { flags: '--cgroupns <NS>', help: namespace('cgroup') },
   mountns: { flags: '--mountns <NS>', help: namespace('mount') },
   timens: { flags: '--timens <NS>', help: namespace('time') },
-  monotonic: { flags: '--monotonic <SECONDS>', help: 'offset of the monotonic clock', value: integer },
-  boottime: { flags: '--boottime <SECONDS>', help: 'offset of the boot-time clock', value: integer },
+  monotonic: { flags: '--monotonic <SECONDS>', help: 'offset of the monotonic clock', parse: integer },
+  boottime: { flags: '--boottime <SECONDS>', help: 'offset of the boot-time clock', parse: integer },
   env: {
     flags: '-e, --env <NAME[=VALUE]>',
-    help: "variable; a name alone takes the caller's value",
-    many: true,
-    value: variable,
-    together: (pairs) => Object.fromEntries(pairs as [string, string | undefined][]),
+    help: "set a variable; a name alone takes the caller's value",
+    repeatable: true,
+    parse: variable,
+    combine: (pairs) => Object.fromEntries(pairs as [string, string | undefined][]),
   },
-  envHost: { flags: '--env-host', help: 'all variables of the caller' },
+  envHost: { flags: '--env-host', help: "pass all of the caller's variables" },
   workdir: { flags: '-w, --workdir <DIR>', help: 'working directory' },
   user: { flags: '-u, --user <USER[:GROUP]>', help: 'user, by name or number' },
-  groups: { flags: '--group-add <GROUP>', help: 'supplementary group', many: true },
+  groups: { flags: '--group-add <GROUP>', help: 'supplementary group', repeatable: true },
   hostname: { flags: '-h, --hostname <NAME>', help: 'host name' },
   domainname: { flags: '--domainname <NAME>', help: 'NIS domain name' },
-  ulimits: { flags: '--ulimit <NAME=SOFT[:HARD]>', help: 'resource limit', many: true },
+  ulimits: { flags: '--ulimit <NAME=SOFT[:HARD]>', help: 'resource limit', repeatable: true },
   sysctls: {
     flags: '--sysctl <NAME=VALUE>',
     help: "kernel parameter of the container's namespaces",
-    many: true,
-    value: sysctl,
-    together: (pairs) => Object.fromEntries(pairs as [string, string][]),
+    repeatable: true,
+    parse: sysctl,
+    combine: (pairs) => Object.fromEntries(pairs as [string, string][]),
   },
   umask: { flags: '--umask <MODE>', help: 'file mode creation mask, octal' },
-  oomScoreAdj: { flags: '--oom-score-adj <N>', help: 'out-of-memory score, -1000 to 1000', value: integer },
-  capAdd: { flags: '--cap-add <CAP>', help: 'add a capability, or ALL', many: true },
-  capDrop: { flags: '--cap-drop <CAP>', help: 'drop a capability, or ALL', many: true },
-  allowNewPrivileges: { flags: '--allow-new-privileges', help: 'let set-user-ID programs give more rights' },
+  oomScoreAdj: { flags: '--oom-score-adj <N>', help: 'out-of-memory score, -1000 to 1000', parse: integer },
+  capAdd: { flags: '--cap-add <CAP>', help: 'add a capability, or ALL', repeatable: true },
+  capDrop: { flags: '--cap-drop <CAP>', help: 'drop a capability, or ALL', repeatable: true },
+  allowNewPrivileges: { flags: '--allow-new-privileges', help: 'let set-user-ID programs gain privileges' },
   init: { flags: '--init', help: 'run a small init as PID 1' },
-  // The size is that of the terminal that the container is run in.
-  tty: { flags: '-t, --tty', help: 'give the command a terminal', value: () => ({ cols: 80, rows: 24 }) },
+  // The supervisor takes the size from the terminal that the container runs in.
+  tty: { flags: '-t, --tty', help: 'allocate a terminal for the command', parse: () => ({ cols: 80, rows: 24 }) },
   timeout: {
     flags: '--timeout <SECONDS>',
-    help: 'kill the container after this time (1.5, 500ms, 2m, 1h)',
-    value: milliseconds,
+    help: 'time limit, such as 1.5, 500ms, 2m or 1h',
+    parse: milliseconds,
   },
 }
 
-/** Flags of `nsrs run` that are no options of a container, by the property that their values are kept in. */
-export const ownFlags = {
-  envFile: { flags: '--env-file <FILE>', help: 'variables from a file, a line each', many: true },
+/** Flags of `nsrs run` that are not options of a container, by the property that holds their values. */
+export const cliFlags = {
+  envFile: { flags: '--env-file <FILE>', help: 'read variables from a file, one per line', repeatable: true },
   securityOpt: {
     flags: '--security-opt <OPT>',
-    help: 'no-new-privileges:false is --allow-new-privileges',
-    many: true,
+    help: 'no-new-privileges:false is the same as --allow-new-privileges',
+    repeatable: true,
   },
   preserveFd: {
     flags: '--preserve-fd <LIST>',
-    help: 'hand on open file descriptors, such as 3,5-7',
-    many: true,
+    help: 'pass open file descriptors to the command, such as 3,5-7',
+    repeatable: true,
   },
-  interactive: { flags: '-i, --interactive', help: "accepted as docker's; standard input is always connected" },
-  rm: { flags: '--rm', help: "accepted as docker's; a container always goes with its end" },
+  interactive: {
+    flags: '-i, --interactive',
+    help: 'no effect: standard input is always connected',
+  },
+  rm: { flags: '--rm', help: 'no effect: containers are always removed' },
   pull: {
     flags: '--pull <WHEN>',
-    help: 'pull the image: always, missing (default) or never',
+    help: 'when to pull the image: always, missing (default) or never',
     choices: ['always', 'missing', 'never'],
   },
-  quiet: { flags: '-q, --quiet', help: 'pull without a word' },
+  quiet: { flags: '-q, --quiet', help: 'suppress pull output' },
   progress: {
     flags: '--progress <FORM>',
-    help: 'how a pull is told: live, plain, json or none',
+    help: 'pull progress: live, plain, json or none',
     choices: ['live', 'plain', 'json', 'none'],
   },
-  explain: { flags: '--explain', help: 'print what would be done, and do nothing' },
-  format: { flags: '--format <FORMAT>', help: 'of --explain or --diff: text or json', choices: ['text', 'json'] },
+  explain: { flags: '--explain', help: 'only print what would be done' },
+  format: {
+    flags: '--format <FORMAT>',
+    help: 'format of --explain or --diff: text or json',
+    choices: ['text', 'json'],
+  },
 } as const satisfies Record<string, Flag>

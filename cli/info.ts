@@ -2,12 +2,12 @@ import { release } from 'node:os'
 import { Command, Option } from 'commander'
 import { native } from '../ts/native/load.ts'
 import { version } from '../ts/native/version.ts'
-import { say } from './report.ts'
+import { print } from './report.ts'
 
 /** `nsrs info`. */
 export function infoCommand(): Command {
   return new Command('info')
-    .description('Tell which nsrs this is, where its parts are, and what the host has.')
+    .description('Show the version of nsrs, the paths of its parts, and what the host supports.')
     .addOption(new Option('--format <FORMAT>', 'text or json').choices(['text', 'json']).default('text'))
     .action(async ({ format }: { format: string }) => {
       const { directory, executable } = native()
@@ -22,10 +22,10 @@ export function infoCommand(): Command {
       }
       const host = await (await import('../ts/host.ts')).checkHost()
       if (format === 'json') {
-        say(`${JSON.stringify({ ...facts, host }, null, 2)}\n`)
+        print(`${JSON.stringify({ ...facts, host }, null, 2)}\n`)
         return
       }
-      for (const [name, value] of Object.entries(facts)) say(`${name.padEnd(10)}  ${value}\n`)
-      for (const { name, verdict, detail } of host) say(`${name.padEnd(10)}  ${verdict}: ${detail}\n`)
+      for (const [name, value] of Object.entries(facts)) print(`${name.padEnd(10)}  ${value}\n`)
+      for (const { name, verdict, detail } of host) print(`${name.padEnd(10)}  ${verdict}: ${detail}\n`)
     })
 }

@@ -2,26 +2,26 @@ import { Command, CommanderError } from 'commander'
 import { version } from '../ts/native/version.ts'
 import { applyCommand } from './apply.ts'
 import { doctorCommand } from './doctor.ts'
-import { imageCommand, verbCommand } from './images.ts'
+import { imageCommand, verbCommand } from './image-commands.ts'
+import { verbs } from './image-verbs.ts'
 import { infoCommand } from './info.ts'
-import { FAILED, report, say } from './report.ts'
+import { FAILED, print, report } from './report.ts'
 import { runCommand, type Start } from './run.ts'
-import { verbs } from './verbs.ts'
 
 const EXAMPLES = `
 Examples:
-  nsrs run -it busybox sh    a shell in an image, pulled if it is missing
+  nsrs run -it busybox sh    a shell in an image, pulled if missing
   nsrs run -- npm test       on this host's tree, leaving nothing`
 
-/** The commands that are no verbs of images. */
+/** The commands for containers and the host. */
 const commands: Record<string, { summary: string; make: (words: readonly string[], start: Start) => Command }> = {
   run: { summary: 'run a command in a container', make: runCommand },
-  apply: { summary: 'bring kept changes into the real tree', make: applyCommand },
+  apply: { summary: 'apply kept changes to the real tree', make: applyCommand },
   doctor: { summary: 'check what this host can do', make: doctorCommand },
-  info: { summary: 'tell version, paths and host', make: infoCommand },
+  info: { summary: 'show version, paths and host', make: infoCommand },
 }
 
-/** The verbs of images that are commands, with `image` for the rest. */
+/** The commands for images. */
 const images: typeof commands = Object.fromEntries([
   ...Object.entries(verbs)
     .filter(([, { onlyLong }]) => !onlyLong)
@@ -29,7 +29,7 @@ const images: typeof commands = Object.fromEntries([
   ['image', { summary: "prune; docker's long forms", make: imageCommand }],
 ])
 
-/** All commands in few enough lines for any screen. */
+/** Lists all commands in few enough lines for any screen. */
 function overview(): string {
   const lines = ['Linux containers without a daemon. Usage: nsrs COMMAND ...', '', 'Containers:']
   for (const [name, { summary }] of Object.entries(commands)) lines.push(`  ${name.padEnd(9)}${summary}`)
@@ -39,16 +39,16 @@ function overview(): string {
   for (let row = 0; row < half; row++) {
     lines.push(`${(cells[2 * row] as string).padEnd(38)}${cells[2 * row + 1] ?? ''}`)
   }
-  lines.push('', 'nsrs COMMAND --help tells more; nsrs --version the version.')
+  lines.push('', 'nsrs COMMAND --help shows the options of a command; nsrs --version the version.')
   return `${lines.join('\n')}\n`
 }
 
-/** The command line as far as these arguments need it. Only the command that is called is made: that takes a while. */
+/** The command line, with what is needed to parse these arguments: only the called command is built, to save time. */
 export function program(args: readonly string[], start: Start): Command {
   const nsrs = new Command('nsrs')
     .version(version, '--version', 'print the version')
-    .helpOption('-h, --help', 'show this')
-    .helpCommand('help [COMMAND]', 'show the help of a command')
+    .helpOption('-h, --help', 'show this help')
+    .helpCommand('help [COMMAND]', 'show help for a command')
     .enablePositionalOptions()
     .configureHelp({ formatHelp: overview })
     .addHelpText('after', EXAMPLES)
@@ -56,29 +56,31 @@ export function program(args: readonly string[], start: Start): Command {
   for (const [name, { summary, make }] of Object.entries({ ...commands, ...images })) {
     nsrs.addCommand(name === named || named === 'help' ? make(args, start) : new Command(name).summary(summary))
   }
-  tame(nsrs)
+  useOwnErrors(nsrs)
   return nsrs
 }
 
-/** Errors are thrown and told our way, in all commands. */
-function tame(command: Command): void {
-  command.exitOverride().configureOutput({ outputError: (text) => outputError(guess(text, command)), writeOut: say })
-  for (const inner of command.commands) tame(inner)
+/** Lets all commands throw errors and print them in our format. */
+function useOwnErrors(command: Command): void {
+  command
+    .exitOverride()
+    .configureOutput({ outputError: (text) => outputError(suggestLonger(text, command)), writeOut: print })
+  for (const inner of command.commands) useOwnErrors(inner)
 }
 
-/** Does what these arguments say; `start` does so where they are of `nsrs run`. */
+/** Carries out a command line; `start` does so if it is one of `nsrs run`. */
 export async function execute(args: readonly string[], start: Start): Promise<void> {
   try {
     await program(args, start).parseAsync(args, { from: 'user' })
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error
-    // Help was asked for, or everything has been said already.
+    // It was a request for help, or the error has been printed.
     process.exitCode = error.exitCode === 0 ? 0 : FAILED
   }
 }
 
-/** A shortened option (`--time`) is sooner meant to be a longer one than another that is spelled alike. */
-function guess(text: string, command: Command): string {
+/** Suggests the options that begin with the unknown one, in place of those that are spelled similarly. */
+function suggestLonger(text: string, command: Command): string {
   const [, name] = /unknown option '(--[\w-]{2,})'/.exec(text) ?? []
   const longer = command.options.flatMap(({ long, hidden }) =>
     name !== undefined && !hidden && long?.startsWith(name) ? [long] : [],

@@ -1,9 +1,9 @@
 import { stripVTControlCharacters, styleText } from 'node:util'
 
-/** nsrs itself failed, as opposed to the command: docker's code. */
+/** The exit code if nsrs itself failed, as opposed to the command; the same as docker's. */
 export const FAILED = 125
 
-/** One problem, as it is written out. */
+/** A problem to print. */
 export interface Problem {
   message: string
   hint?: string | undefined
@@ -12,8 +12,8 @@ export interface Problem {
 
 let isListening = false
 
-/** Writes to standard output. A reader that goes away early (`nsrs doctor | head`) ends us as it ends any program. */
-export function say(text: string): void {
+/** Writes to standard output. If the reader closes it early (`nsrs doctor | head`), the process ends like any program. */
+export function print(text: string): void {
   if (!isListening) {
     isListening = true
     process.stdout.on('error', (error: NodeJS.ErrnoException) => {
@@ -23,7 +23,7 @@ export function say(text: string): void {
   process.stdout.write(text)
 }
 
-/** Writes each problem and its hint, and returns the exit code of the first. */
+/** Prints each problem and its hint to standard error. Returns the exit code of the first. */
 export function report(problems: readonly Problem[]): number {
   const isColoured = process.stderr.isTTY && !process.env.NO_COLOR && process.env.TERM !== 'dumb'
   const paint = (style: 'red' | 'cyan', text: string) => (isColoured ? styleText(style, text) : text)
@@ -39,7 +39,7 @@ function clean(text: string): string {
   return stripVTControlCharacters(text).replace(/[\0-\x08\x0b-\x1f\x7f]/g, '')
 }
 
-/** Reports whatever was thrown. */
+/** Prints whatever was thrown. Returns the exit code. */
 export function reportError(error: unknown): number {
   const { errors } = error as { errors?: readonly Problem[] }
   if (Array.isArray(errors)) return report(errors)

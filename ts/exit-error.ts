@@ -1,9 +1,9 @@
 import type { Result } from './result.ts'
 
-/** A command that ended with another exit code than 0, by a signal, its time limit or its `AbortSignal`. */
+/** A command that exited with a code other than 0, or was ended by a signal, its time limit or its `AbortSignal`. */
 export interface ExitError<Output = string> extends Result<Output> {}
 
-/** A command that failed; has every field of the {@link Result}. */
+/** The error for a command that failed, with every field of its {@link Result}. */
 export class ExitError<Output = string> extends Error {
   /** The message without the command's standard error. */
   declare readonly shortMessage: string

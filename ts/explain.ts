@@ -3,7 +3,7 @@ import { splitArguments } from './options/arguments.ts'
 import type { ContainerOptions } from './options/types.ts'
 
 /**
- * Resolves what {@link run} would do with the same arguments, and does nothing: an image that is missing isn't pulled.
+ * Returns what {@link run} would do with the same arguments, without doing it. A missing image isn't pulled.
  *
  * @throws {@link NsrsError} with every problem of the call.
  */

@@ -5,8 +5,8 @@ import { native } from './native/load.ts'
 export type { HostFinding }
 
 /**
- * Finds out, by trying, what containers can do on this host. A finding with the verdict `failure` means that they can't
- * run; each that is not `ok` says what to do.
+ * Tries out what containers can do on this host. A finding with the verdict `failure` means that they can't run; one that
+ * is not `ok` usually has a `fix`.
  */
 export function checkHost(): Promise<HostFinding[]> {
   return ask(
@@ -15,7 +15,7 @@ export function checkHost(): Promise<HostFinding[]> {
   )
 }
 
-/** Whether this platform has what nsrs needs to be called at all: Linux, and the addon. {@link checkHost} tells more. */
+/** Whether nsrs can be called on this platform: it is Linux, and the addon loads. {@link checkHost} finds out more. */
 export function isSupported(): boolean {
   try {
     native()

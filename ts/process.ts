@@ -1,7 +1,7 @@
 import { EventEmitter } from 'node:events'
 import type { Readable, Writable } from 'node:stream'
 import type { ContainerReport, NativeEvent, TerminalSize } from './binding.d.ts'
-import { fromRecords, ownError } from './errors/nsrs-error.ts'
+import { fromRecords, localError } from './errors/nsrs-error.ts'
 import type { Bringing } from './images/ensure.ts'
 import { Canceler } from './internal/canceler.ts'
 import { End, readLate, writeLate } from './internal/deferred-pipe.ts'
@@ -50,7 +50,11 @@ class Killed {
   constructor(signal: number, durationMs: number) {
     const usage = { userMs: 0, systemMs: 0, maxRss: 0 }
     this.exit = toExit({ signal, timedOut: false, durationMs, usage }, undefined, false)
-    this.error = ownError('ERR_NSRS_SETUP_FAILED', 'bring the image', `${this.exit.signal} ended it before it was here`)
+    this.error = localError(
+      'ERR_NSRS_SETUP_FAILED',
+      'bring the image',
+      `${this.exit.signal} ended it before it was here`,
+    )
   }
 }
 

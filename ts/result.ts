@@ -4,17 +4,17 @@ import { signalName } from './options/signals.ts'
 /** One path that a command added, modified or deleted. */
 export interface Change {
   kind: 'added' | 'modified' | 'deleted'
-  /** Absolute path in the container; bytes that are no UTF-8 are replaced. */
+  /** Absolute path in the container. Bytes that aren't UTF-8 are replaced by U+FFFD. */
   path: string
-  /** All bytes of the path in hexadecimal, where it is no UTF-8. */
+  /** The path's bytes in hexadecimal, if it isn't UTF-8. */
   pathHex?: string
-  /** What it is now; of what was deleted, what it was. */
+  /** Its type now; for a deleted path, the type it had. */
   type: 'file' | 'directory' | 'link' | 'fifo' | 'socket' | 'device' | 'unknown'
-  /** Of what was modified, in what. */
+  /** What differs, if it was modified. */
   differs?: ('type' | 'content' | 'mode' | 'owner' | 'xattrs' | 'links')[]
-  /** How many other names (hard links) the modified file has, which keep their content. */
+  /** How many other hard links a modified file has; they keep the old content. */
   otherNames?: number
-  /** Why it could give somebody more rights than the command had; `nsrs apply` brings such a file only when told to. */
+  /** Why it could give someone more rights than the command had. `nsrs apply` skips such files unless told otherwise. */
   hazards?: ('set-user-id' | 'set-group-id' | 'capabilities' | 'device')[]
 }
 
@@ -24,35 +24,35 @@ export interface Exit {
   exitCode: number | undefined
   /** The signal that ended it, such as `SIGKILL`. */
   signal: string | undefined
-  /** Its time limit ended it. */
+  /** It was killed because it exceeded its time limit. */
   timedOut: boolean
-  /** Its `AbortSignal` ended it. */
+  /** Its `AbortSignal` was aborted. */
   isCanceled: boolean
   /** Milliseconds from the call to the end. */
   durationMs: number
   /** Processor time and memory of the command and of the processes it waited for. */
   usage: ResourceUsage
-  /** What it changed of its root file system, by path, with the option `diff`. */
+  /** With the option `diff`: what it changed in its root file system, sorted by path. */
   changes: Change[] | undefined
 }
 
-/** How a command ended, and what it wrote. The names are execa's. */
+/** How a command ended, and its output. The names are those of execa. */
 export interface Result<Output = string> extends Exit {
-  /** What it wrote to standard output; empty where that went elsewhere. */
+  /** Its standard output; empty if that was not a pipe. */
   stdout: Output
-  /** What it wrote to standard error; empty where that went elsewhere. */
+  /** Its standard error; empty if that was not a pipe. */
   stderr: Output
   /** It was killed because it wrote more than `maxBuffer`. */
   isMaxBuffer: boolean
-  /** Its exit code is not 0, or something else than itself ended it. */
+  /** Its exit code is not 0, or it was ended by something other than itself. */
   failed: boolean
-  /** Command and arguments, as a shell would take them. */
+  /** Command and arguments, quoted for a shell. */
   command: string
-  /** What the container was given; `undefined` if it never ran. */
+  /** What the container was given; `undefined` if the command never ran. */
   container: ContainerReport | undefined
 }
 
-/** The addon's report in the words of this API. */
+/** Converts the addon's report. */
 export function toExit(report: ExitReport, changes: string | undefined, isCanceled: boolean): Exit {
   return {
     exitCode: report.exitCode,
@@ -67,7 +67,7 @@ export function toExit(report: ExitReport, changes: string | undefined, isCancel
 
 const PLAIN = /^[\w@%+=:,./-]+$/
 
-/** Command and arguments as a shell would take them. */
+/** Command and arguments, quoted for a shell. */
 export function commandLine(command: string, args: readonly string[]): string {
   const quote = (word: string) => (PLAIN.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`)
   return args.length === 0 ? quote(command) : `${quote(command)} ${args.map(quote).join(' ')}`

@@ -7,7 +7,7 @@ import { provide } from './images/ensure.ts'
 import { Canceler } from './internal/canceler.ts'
 import { type Launched, launch } from './internal/launch.ts'
 import { connect, take } from './internal/supervisor.ts'
-import { hasFiles, readable, writable } from './io/pipe-streams.ts'
+import { canUseDescriptors, readable, writable } from './io/pipe-streams.ts'
 import { Terminal } from './io/terminal.ts'
 import { imageOf, splitArguments } from './options/arguments.ts'
 import { signalNumber } from './options/signals.ts'
@@ -143,7 +143,7 @@ class Run {
     const input = this.options.input as string | Uint8Array | Readable
     const bytes = typeof input === 'string' ? Buffer.from(input) : input
     if (bytes instanceof Uint8Array) {
-      if (hasFiles && bytes.length <= FITS) {
+      if (canUseDescriptors && bytes.length <= FITS) {
         try {
           if (bytes.length > 0) writeSync(fd, bytes)
         } catch {

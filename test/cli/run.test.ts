@@ -3,7 +3,7 @@ import { closeSync, constants, openSync, readFileSync, readSync, writeFileSync }
 import { join } from 'node:path'
 import type { Writable } from 'node:stream'
 import test from 'ava'
-import { flags, ownFlags } from '../../cli/flags.ts'
+import { cliFlags, flags } from '../../cli/flags.ts'
 import { cli, nsrs } from '../helpers/cli.ts'
 import { busybox, temporary } from '../helpers/host.ts'
 
@@ -234,11 +234,7 @@ for (const [what, args, text] of [
   ['a number that is none', ['--oom-score-adj', 'much', 'true'], /invalid --oom-score-adj "much"/],
   ['a time that is none', ['--timeout', '-1', 'true'], /invalid --timeout "-1"/],
   ['descriptors that are none', ['--preserve-fd', '1', 'true'], /invalid --preserve-fd "1"/],
-  [
-    'a format of nothing',
-    ['--format', 'json', 'true'],
-    /--format says how --explain and --diff print\n.*add one of them/,
-  ],
+  ['a format of nothing', ['--format', 'json', 'true'], /--format needs --explain or --diff\n.*add one of them/],
   ['a file that is missing', ['--env-file', '/nope', 'true'], /invalid --env-file "\/nope": ENOENT/],
   ['a sysctl without a value', ['--sysctl', 'net.x', 'true'], /invalid --sysctl "net.x"/],
   ['a root that is missing', ['--rootfs', '/nope', 'true'], /\/nope/],
@@ -275,14 +271,14 @@ test('mistakes of the command line and of the plan are told together', (t) => {
   }
 })
 
-test('bytes that are no UTF-8 are refused, for Node would alter them', (t) => {
+test('arguments and variables that are not UTF-8 are refused, as Node would alter them', (t) => {
   const say = (script: string) => spawnSync('sh', ['-c', script, cli, ...box], { encoding: 'utf8' })
   const argument = say('"$0" "$@" -- echo fine "$(printf "\\377")"')
   t.deepEqual([argument.status, argument.stdout], [125, ''])
-  t.regex(argument.stderr, /argument 9 holds bytes that are no UTF-8/)
+  t.regex(argument.stderr, /argument 9 contains bytes that are not UTF-8/)
   const variable = say('A=$(printf "\\377") "$0" "$@" -e A -- true')
   t.is(variable.status, 125)
-  t.regex(variable.stderr, /variable A holds bytes that are no UTF-8/)
+  t.regex(variable.stderr, /variable A contains bytes that are not UTF-8/)
   // The sign itself is text as any other.
   t.is(say('A=\ufffd "$0" "$@" -e A -- sh -c "echo \\$A \ufffd"').stdout, '\ufffd \ufffd\n')
 })
@@ -312,7 +308,7 @@ test('the help fits a screen, has examples, and tells how to see every option', 
   t.is(nsrs(['help', 'run']).stdout, help.stdout)
   const { stdout, status } = nsrs(['run', '--help-all'])
   t.is(status, 0)
-  const names = Object.values({ ...flags, ...ownFlags }).map(({ flags }) => /--[\w-]+/.exec(flags)?.[0] ?? flags)
+  const names = Object.values({ ...flags, ...cliFlags }).map(({ flags }) => /--[\w-]+/.exec(flags)?.[0] ?? flags)
   t.deepEqual(
     names.filter((name) => !stdout.includes(name)),
     [],

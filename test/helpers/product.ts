@@ -5,7 +5,7 @@ import { chownSync, mkdirSync, mkdtempSync } from 'node:fs'
 import { tmpdir, userInfo } from 'node:os'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
-import { readPlain } from '../../cli/plain.ts'
+import { fastParse } from '../../cli/fast-parse.ts'
 import { remove } from './remove.ts'
 import { skip } from './skips.ts'
 
@@ -201,7 +201,7 @@ export class Place {
     // What stands behind the dashes is the command's, which may be nsrs again.
     const own = dashes < 0 ? args : args.slice(0, dashes)
     const named = own.some((arg) => /^--net(work)?$/.test(arg))
-    const line = readPlain(['run', ...args])
+    const line = fastParse(['run', ...args])
     const at = args.length - (line?.args.length ?? 0)
     const words = line?.dashes === false ? [...args.slice(0, at), '--', ...args.slice(at)] : args
     return this.nsrs(['run', ...(named ? [] : ['--network', 'none']), ...words], options)

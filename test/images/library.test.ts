@@ -237,8 +237,8 @@ each('a failure is an NsrsError with what to do, told by the iterator too', asyn
 
 test('wrong arguments are type errors that quote them', async (t) => {
   const wrong: [() => PromiseLike<unknown>, RegExp][] = [
-    [() => images.pull(7 as unknown as string), /name of an image must be a string that is not empty, got 7/],
-    [() => images.pull('x', { platfrom: 'y' } as object), /there is no option platfrom; did you mean platform\?/],
+    [() => images.pull(7 as unknown as string), /name of an image must be a non-empty string, got 7/],
+    [() => images.pull('x', { platfrom: 'y' } as object), /unknown option platfrom; did you mean platform\?/],
     [
       () => images.pull('x', { jobs: 'many', unpack: 1 } as object),
       /option jobs must be an integer from 1 to 16, got "many"\noption unpack/,

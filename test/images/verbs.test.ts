@@ -123,7 +123,7 @@ each('mirrors are asked first, and the help tells of them', async (t, images) =>
   await images.fails(['pull', 'box'], /invalid NSRS_REGISTRY_MIRRORS "nonsense"/, {
     env: { NSRS_REGISTRY_MIRRORS: 'nonsense' },
   })
-  t.regex(await images.ok(['pull', '--help']), /NSRS_REGISTRY_MIRRORS is a list of \[REGISTRY=\]URL/)
+  t.regex(await images.ok(['pull', '--help']), /NSRS_REGISTRY_MIRRORS, a list of \[REGISTRY=\]URL/)
 })
 
 each('progress: plain lines elsewhere than on a terminal, or an event a line, or nothing', async (t, images) => {
@@ -245,7 +245,7 @@ each('what is wrong is said, with what to do', async (_, images) => {
 
 test('every command is in a help that fits a screen, and has one of its own', async (t) => {
   const { nsrs } = await import('../helpers/cli.ts')
-  const { verbs } = await import('../../cli/verbs.ts')
+  const { verbs } = await import('../../cli/image-verbs.ts')
   const help = nsrs(['--help']).stdout
   t.true(help.split('\n').length <= 25 && help.split('\n').every((line) => line.length <= 80), help)
   for (const [verb, { onlyLong, long, flags }] of Object.entries(verbs)) {

@@ -37,6 +37,6 @@ test('where the addon is missing, only calls throw, and say what to do', (t) => 
   const { stdout } = spawnSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8', env })
   t.regex(
     stdout,
-    /^false\nERR_NSRS_UNSUPPORTED_PLATFORM load nsrs: NSRS_NATIVE_DIR is .*, and no nsrs.node is there\n$/,
+    /^false\nERR_NSRS_UNSUPPORTED_PLATFORM load nsrs: no nsrs.node in NSRS_NATIVE_DIR \(.*\)\n$/,
   )
 })

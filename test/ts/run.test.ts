@@ -173,14 +173,14 @@ test('wrong types are type errors that quote option and value', async (t) => {
   t.deepEqual(error.message.split('\n'), [
     'option hostname must be a string, got 5',
     'option envHost must be a boolean, got "yes"',
-    'there is no option netwrok; did you mean network?',
+    'unknown option netwrok; did you mean network?',
   ])
-  await t.throwsAsync(run('' as never), { message: 'command must be a string that is not empty, got ""' })
+  await t.throwsAsync(run('' as never), { message: 'command must be a non-empty string, got ""' })
   await t.throwsAsync(run('true', [1] as never), { message: 'args[0] must be a string, got 1' })
   await t.throwsAsync(run('true', { killSignal: 'SIGTREM' }), {
-    message: 'killSignal: there is no signal "SIGTREM"; did you mean SIGTERM?',
+    message: 'killSignal: unknown signal "SIGTREM"; did you mean SIGTERM?',
   })
-  await t.throwsAsync(run('true', { killSignal: 'SIGFOO' }), { message: 'killSignal: there is no signal "SIGFOO"' })
+  await t.throwsAsync(run('true', { killSignal: 'SIGFOO' }), { message: 'killSignal: unknown signal "SIGFOO"' })
 })
 
 test('more descriptors than can be passed are refused, and nothing is lost', async (t) => {

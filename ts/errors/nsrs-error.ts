@@ -1,23 +1,23 @@
 import type { ErrorRecord } from '../binding.d.ts'
 
 /**
- * nsrs could not do what it was asked for: a wrong value, a refusal of the kernel, a command that is not there. There
- * was no container, or nothing is left of it.
+ * nsrs could not do what was asked: an invalid value, an error from the kernel, a command that doesn't exist. No
+ * container was made, or it has been removed.
  */
 export class NsrsError extends Error {
-  /** `ERR_NSRS_…`, the kind of failure. */
+  /** The kind of failure: `ERR_NSRS_…`. */
   readonly code: string
   /** What was being done. */
   readonly step: string
-  /** What it was done to: a path, an option with its value. */
+  /** What it was done to, such as a path or the value of an option. */
   declare readonly subject?: string
-  /** The kernel's error number, where the kernel refused. Positive, as in errno(3). */
+  /** The error number, if a system call failed. Positive, as in errno(3). */
   declare readonly errno?: number
-  /** What to do next, where it is known. */
+  /** What to do next, if known. */
   declare readonly hint?: string
-  /** What the CLI exits with: 127 command not found, 126 not executable, else 125. */
+  /** The exit code of the command line for this failure: 127 command not found, 126 not executable, otherwise 125. */
   readonly exitCode: number
-  /** Every problem of the call, this one first. */
+  /** Every problem found in the call, this one first. */
   declare readonly errors: readonly ErrorRecord[]
 
   constructor(errors: readonly [ErrorRecord, ...ErrorRecord[]], options?: ErrorOptions) {
@@ -34,13 +34,13 @@ export class NsrsError extends Error {
 }
 NsrsError.prototype.name = 'NsrsError'
 
-/** The error for what the addon told; there is always at least one record. */
+/** The error for what the addon reported: at least one record. */
 export function fromRecords(records: readonly ErrorRecord[]): NsrsError {
   return new NsrsError(records as [ErrorRecord, ...ErrorRecord[]])
 }
 
-/** An error of this side of the addon. */
-export function ownError(code: string, step: string, detail: string, more: { hint?: string; cause?: unknown } = {}) {
+/** An error that arises in JavaScript, not in the addon. */
+export function localError(code: string, step: string, detail: string, more: { hint?: string; cause?: unknown } = {}) {
   const record: ErrorRecord = { code, step, message: `${step}: ${detail}`, exitCode: 125 }
   if (more.hint !== undefined) record.hint = more.hint
   return new NsrsError([record], more.cause === undefined ? {} : { cause: more.cause })

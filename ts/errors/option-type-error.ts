@@ -1,4 +1,4 @@
-/** A wrong type in a call; quotes the option and the value. */
+/** An argument or option of the wrong type. The message quotes its name and value. */
 export class OptionTypeError extends TypeError {
   readonly code = 'ERR_NSRS_INVALID_ARG_TYPE'
 }

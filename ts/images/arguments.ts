@@ -1,23 +1,23 @@
 import { checkAgainst, type Kind } from '../options/validate.ts'
 import type * as Options from './options.ts'
 
-/** An option: what it must be, and the words that say it to nsrs-image. */
-interface Word {
+/** An option: its type, and the argument of nsrs-image that it becomes. */
+interface OptionArgument {
   kind: Kind
-  /** `--name`: a value follows, or, for a boolean, it stands where that is true. */
+  /** `--name`, which takes the value; for a boolean, it is given if the value is true. */
   flag?: string
-  /** For a boolean: it stands where that is false. */
-  unless?: string
-  /** Not by the command line. */
-  elsewhere?: true
+  /** For a boolean: given if the value is false. */
+  negated?: string
+  /** It is not passed as a flag. */
+  notAFlag?: true
 }
 
-/** Every option of a call; a new one does not compile until it stands here. */
-type Words<Of> = Record<keyof Required<Of>, Word>
+/** Every option of a call. A new one does not compile until it is listed here. */
+type OptionArguments<Of> = Record<keyof Required<Of>, OptionArgument>
 
-const any: Words<Options.ImageOptions> = { signal: { kind: 'abort', elsewhere: true } }
+const any: OptionArguments<Options.ImageOptions> = { signal: { kind: 'abort', notAFlag: true } }
 
-const registry: Words<Options.RegistryOptions> = {
+const registry: OptionArguments<Options.RegistryOptions> = {
   ...any,
   plainHttp: { kind: 'boolean', flag: '--plain-http' },
   caFile: { kind: 'word', flag: '--ca-file' },
@@ -26,8 +26,8 @@ const registry: Words<Options.RegistryOptions> = {
 
 const ratio = { kind: 'positive', flag: '--max-ratio' } as const
 const jobs = { kind: 'jobs', flag: '--jobs' } as const
-const unpack = { kind: 'boolean', unless: '--no-unpack' } as const
-const named = { kind: 'word', elsewhere: true } as const
+const unpack = { kind: 'boolean', negated: '--no-unpack' } as const
+const named = { kind: 'word', notAFlag: true } as const
 
 /** The options of each call. */
 const tables = {
@@ -38,17 +38,17 @@ const tables = {
     unpack,
     maxRatio: ratio,
     platform: { kind: 'word', flag: '--platform' },
-  } satisfies Words<Options.PullOptions>,
-  push: { ...registry, jobs, to: named } satisfies Words<Options.PushOptions>,
-  list: { ...any, name: named } satisfies Words<Options.ListOptions>,
-  unpack: { ...any, maxRatio: ratio } satisfies Words<Options.UnpackOptions>,
+  } satisfies OptionArguments<Options.PullOptions>,
+  push: { ...registry, jobs, to: named } satisfies OptionArguments<Options.PushOptions>,
+  list: { ...any, name: named } satisfies OptionArguments<Options.ListOptions>,
+  unpack: { ...any, maxRatio: ratio } satisfies OptionArguments<Options.UnpackOptions>,
   load: {
     ...any,
     maxRatio: ratio,
     unpack,
     name: { kind: 'word', flag: '--name' },
-  } satisfies Words<Options.LoadOptions>,
-  save: { ...any, format: { kind: 'archive', flag: '--type' } } satisfies Words<Options.SaveOptions>,
+  } satisfies OptionArguments<Options.LoadOptions>,
+  save: { ...any, format: { kind: 'archive', flag: '--type' } } satisfies OptionArguments<Options.SaveOptions>,
   import: {
     ...any,
     maxRatio: ratio,
@@ -56,30 +56,35 @@ const tables = {
     message: { kind: 'word', flag: '--message' },
     changes: { kind: 'words', flag: '--change' },
     arch: { kind: 'word', flag: '--arch' },
-  } satisfies Words<Options.ImportOptions>,
+  } satisfies OptionArguments<Options.ImportOptions>,
   remove: {
     ...any,
     force: { kind: 'boolean', flag: '--force' },
-    prune: { kind: 'boolean', unless: '--no-prune' },
-  } satisfies Words<Options.RemoveOptions>,
-  prune: { ...any, all: { kind: 'boolean', flag: '--all' } } satisfies Words<Options.PruneOptions>,
+    prune: { kind: 'boolean', negated: '--no-prune' },
+  } satisfies OptionArguments<Options.RemoveOptions>,
+  prune: { ...any, all: { kind: 'boolean', flag: '--all' } } satisfies OptionArguments<Options.PruneOptions>,
   login: {
     ...registry,
     registry: named,
     username: { kind: 'line', flag: '--username' },
-    password: { kind: 'line', elsewhere: true },
-  } satisfies Words<Options.LoginOptions>,
-  logout: { ...registry, registry: named } satisfies Words<Options.LogoutOptions>,
-} satisfies Record<string, Record<string, Word>>
+    password: { kind: 'line', notAFlag: true },
+  } satisfies OptionArguments<Options.LoginOptions>,
+  logout: { ...registry, registry: named } satisfies OptionArguments<Options.LogoutOptions>,
+} satisfies Record<string, Record<string, OptionArgument>>
 
-/** The words for the options of a call, each in one piece: a value may begin with a hyphen. Wrong options are thrown. */
-export function toWords(call: keyof typeof tables, options: object): string[] {
-  const table: Record<string, Word> = tables[call]
+/**
+ * The arguments of nsrs-image for the options of a call. Flag and value are one argument, as values may begin with a
+ * hyphen.
+ *
+ * @throws `TypeError` an unknown option, or one of the wrong type.
+ */
+export function toArguments(call: keyof typeof tables, options: object): string[] {
+  const table: Record<string, OptionArgument> = tables[call]
   checkAgainst(Object.fromEntries(Object.entries(table).map(([key, { kind }]) => [key, kind])), options)
   return Object.entries(options).flatMap(([key, value]) => {
-    const { flag, unless } = table[key] as Word
+    const { flag, negated } = table[key] as OptionArgument
     if (value === undefined) return []
-    if (typeof value === 'boolean') return (value ? flag : unless) ?? []
+    if (typeof value === 'boolean') return (value ? flag : negated) ?? []
     if (flag === undefined) return []
     return (Array.isArray(value) ? value : [value]).map((item) => `${flag}=${item}`)
   })

@@ -1,8 +1,8 @@
 import type { ImageEvent } from './progress.ts'
 
 /**
- * Work on images, while it goes on: a promise of its result, and an iterator of what happens. It goes on whether or not
- * anybody listens; only the `signal` of its options ends it.
+ * Work on images in progress: a promise of its result, and an async iterator of its events. It continues whether or not
+ * anyone listens; only the `signal` of its options ends it.
  *
  * ```js
  * const pull = images.pull('busybox')
@@ -13,16 +13,16 @@ import type { ImageEvent } from './progress.ts'
 export class ImageTask<Result> implements Promise<Result>, AsyncIterable<ImageEvent> {
   readonly [Symbol.toStringTag] = 'ImageTask'
   readonly #result: Promise<Result>
-  /** What has happened, numbered, for whoever iterates: of each phase of a layer the newest. */
+  /** The events so far, numbered, for every iterator; only the latest of each phase of a layer. */
   readonly #events: { number: number; event: ImageEvent }[] = []
   #count = 0
   #isOver = false
-  /** Iterators that have heard everything so far. */
+  /** Wakes the iterators that have yielded all events so far. */
   readonly #waiting: (() => void)[] = []
 
   /** @internal */
-  constructor(work: (hear: (event: ImageEvent) => void) => Promise<Result>) {
-    this.#result = work((event) => this.#hear(event)).finally(() => {
+  constructor(work: (onEvent: (event: ImageEvent) => void) => Promise<Result>) {
+    this.#result = work((event) => this.#add(event)).finally(() => {
       this.#isOver = true
       this.#wake()
     })
@@ -45,17 +45,17 @@ export class ImageTask<Result> implements Promise<Result>, AsyncIterable<ImageEv
   }
 
   /**
-   * What happens, in order, from the beginning, for each who iterates and also after the end; of bytes that move only the
-   * newest count. Throws at the end what the promise rejects with.
+   * Yields all events in order, from the first one on, to each iterator and even after the end. Of the progress of a layer
+   * only the latest event is kept. Throws at the end if the promise rejects.
    */
   async *[Symbol.asyncIterator](): AsyncGenerator<ImageEvent, void, undefined> {
-    // Whoever iterates is told of a failure when the events are over.
+    // An iterator throws the failure after the last event.
     this.#result.catch(() => {})
-    let heard = 0
+    let last = 0
     for (;;) {
-      const next = this.#events.find(({ number }) => number > heard)
+      const next = this.#events.find(({ number }) => number > last)
       if (next) {
-        heard = next.number
+        last = next.number
         yield next.event
       } else if (this.#isOver) break
       else await new Promise<void>((resolve) => this.#waiting.push(resolve))
@@ -63,8 +63,8 @@ export class ImageTask<Result> implements Promise<Result>, AsyncIterable<ImageEv
     await this.#result
   }
 
-  #hear(event: ImageEvent): void {
-    // So what is kept stays small, however long it takes.
+  #add(event: ImageEvent): void {
+    // This bounds the list, however long it takes.
     const same = event.event === 'layer' ? this.#events.findIndex((old) => isSame(old.event, event)) : -1
     if (same >= 0) this.#events.splice(same, 1)
     this.#count += 1

@@ -4,13 +4,13 @@ import type { Readable, Writable } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { pipeline } from 'node:stream/promises'
 import type { ErrorRecord } from '../binding.d.ts'
-import { fromRecords, type NsrsError, ownError } from '../errors/nsrs-error.ts'
+import { fromRecords, localError, type NsrsError } from '../errors/nsrs-error.ts'
 import { lines } from '../io/lines.ts'
 import { native } from '../native/load.ts'
 import { version } from '../native/version.ts'
 import type { ImageEvent } from './progress.ts'
 
-/** What nsrs-image can do. */
+/** The subcommands of nsrs-image. */
 export type Verb =
   | 'export'
   | 'history'
@@ -31,43 +31,43 @@ export type Verb =
 /** One call of nsrs-image. */
 export interface Call {
   verb: Verb
-  /** What follows the verb: options first, then `--`, then names. */
+  /** The arguments after the verb: options, then `--`, then names. */
   args: readonly string[]
-  /** What it reads from its standard input. Default: nothing. */
+  /** Its standard input. Default: empty. */
   input?: string | Uint8Array | Readable | undefined
-  /** Where its standard output goes. Default: it is returned. */
+  /** Where its standard output goes. Default: {@link execute} returns it. */
   output?: Writable | undefined
-  /** Kills it. The store stays consistent, and what came whole stays for the next call. */
+  /** Kills it when aborted. The store stays consistent, and the next call continues from what is complete. */
   signal?: AbortSignal | undefined
-  /** Hears what happens, in order. */
-  hear?: ((event: ImageEvent) => void) | undefined
+  /** Receives its events, in order. */
+  onEvent?: ((event: ImageEvent) => void) | undefined
 }
 
 /**
- * Calls nsrs-image and returns what it wrote to its standard output.
+ * Runs nsrs-image and returns its standard output.
  *
- * Unlike containers it is started by Node itself: next to what images take, the fork is nothing.
+ * Unlike containers it is started by Node itself: compared to the work on images, the fork is cheap.
  *
- * @throws {@link NsrsError} it could not do what it was asked for; the signal's reason, where it was aborted.
+ * @throws {@link NsrsError} it failed; or the signal's reason, if that was aborted.
  */
-export async function execute({ verb, args, input, output, signal, hear }: Call): Promise<string> {
+export async function execute({ verb, args, input, output, signal, onEvent }: Call): Promise<string> {
   signal?.throwIfAborted()
   const child = start(['--progress', 'json', ...args], verb, [input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'])
   const kill = () => child.kill('SIGKILL')
   signal?.addEventListener('abort', kill, { once: true })
-  const fed = input === undefined ? undefined : feed(child, input)
+  const feeding = input === undefined ? undefined : feed(child, input)
   const records: ErrorRecord[] = []
   try {
-    const [end, written] = await Promise.all([
-      ended(child),
-      output === undefined ? text(child.stdout as Readable) : passOn(child, output),
-      listen(child.stderr as Readable, records, hear),
+    const [code, written] = await Promise.all([
+      exitCode(child),
+      output === undefined ? text(child.stdout as Readable) : pipeOutput(child, output),
+      readEvents(child.stderr as Readable, records, onEvent),
     ])
     signal?.throwIfAborted()
-    // What the input failed of says more than what its reader makes of half of it.
-    const failure = await fed
-    if (failure !== undefined) throw failure
-    if (end !== 0) throw failed(records, verb, end)
+    // An error of the input says more than what nsrs-image makes of truncated input.
+    const inputError = await feeding
+    if (inputError !== undefined) throw inputError
+    if (code !== 0) throw failure(records, verb, code)
     return written
   } catch (error) {
     kill()
@@ -79,31 +79,32 @@ export async function execute({ verb, args, input, output, signal, hear }: Call)
 }
 
 /**
- * Calls nsrs-image so that it tells its progress and its failure to our own standard error: on a terminal, live. Its
- * standard output is dropped. Returns its exit code, for a signal as shells have it. Whatever ends this process ends it too:
- * the kernel sees to that, also where we have no time to. It goes by threads, so the caller's must be one that stays.
+ * Runs nsrs-image so that it reports progress and failures on our own standard error. Its standard output is discarded.
+ * Returns its exit code, which is 128 plus the number for a signal.
+ *
+ * The kernel kills it when the calling thread ends (PR_SET_PDEATHSIG), so that thread must outlive the call.
  */
-export async function executeAloud(verb: Verb, args: readonly string[]): Promise<number> {
-  return ended(start([`--parent=${process.pid}`, ...args], verb, ['inherit', 'ignore', 'inherit']))
+export async function executeVisibly(verb: Verb, args: readonly string[]): Promise<number> {
+  return exitCode(start([`--parent=${process.pid}`, ...args], verb, ['inherit', 'ignore', 'inherit']))
 }
 
 function start(args: readonly string[], verb: Verb, stdio: StdioOptions): ChildProcess {
   return spawn(native().image, [version, verb, ...args], { stdio })
 }
 
-/** The exit code, once all of its output has been read; for a signal as shells have it. */
-function ended(child: ChildProcess): Promise<number> {
+/** Resolves with the exit code once its output has been read; 128 plus the number for a signal. */
+function exitCode(child: ChildProcess): Promise<number> {
   return new Promise((resolve, reject) => {
     child.on('error', (cause) => {
       reject(
-        ownError('ERR_NSRS_SUPERVISOR_LOST', 'start nsrs-image', cause.message, { cause, hint: 'install nsrs again' }),
+        localError('ERR_NSRS_SUPERVISOR_LOST', 'start nsrs-image', cause.message, { cause, hint: 'reinstall nsrs' }),
       )
     })
     child.on('close', (code, signal) => resolve(code ?? 128 + (signal === null ? 0 : constants.signals[signal])))
   })
 }
 
-/** Writes the input; what it failed of, if not of a reader that has enough, is returned. */
+/** Writes the input. Returns its error, if any; that nsrs-image stopped reading is none. */
 async function feed(child: ChildProcess, input: string | Uint8Array | Readable): Promise<Error | undefined> {
   const stdin = child.stdin as Writable
   stdin.on('error', () => {})
@@ -112,12 +113,12 @@ async function feed(child: ChildProcess, input: string | Uint8Array | Readable):
     return undefined
   }
   let isBroken = input.destroyed && !input.readableEnded
-  // Heard before the pipeline hears of it, and takes the other end down.
-  const over = () => {
+  // Registered before the pipeline, which destroys the other end.
+  const onEnd = () => {
     isBroken ||= !input.readableEnded && !stdin.destroyed
     if (isBroken) child.kill('SIGKILL')
   }
-  input.once('error', over).once('close', over)
+  input.once('error', onEnd).once('close', onEnd)
   try {
     await pipeline(input, stdin)
   } catch (error) {
@@ -129,8 +130,8 @@ async function feed(child: ChildProcess, input: string | Uint8Array | Readable):
   return undefined
 }
 
-/** Gives the output to a stream, which it ends; a stream that fails ends the call. */
-async function passOn(child: ChildProcess, output: Writable): Promise<string> {
+/** Pipes the output to a stream, which is ended. If the stream fails, so does the call. */
+async function pipeOutput(child: ChildProcess, output: Writable): Promise<string> {
   try {
     await pipeline(child.stdout as Readable, output)
   } catch (error) {
@@ -139,31 +140,31 @@ async function passOn(child: ChildProcess, output: Writable): Promise<string> {
   return ''
 }
 
-/** Reads the lines of progress: events are told, errors kept. */
-async function listen(stderr: Readable, records: ErrorRecord[], hear: Call['hear']): Promise<void> {
+/** Reads the events and collects the errors, one JSON object per line. */
+async function readEvents(stderr: Readable, records: ErrorRecord[], onEvent: Call['onEvent']): Promise<void> {
   for await (const line of lines(stderr)) {
-    const told = parse(line)
-    if (told === undefined) continue
-    if (told.event !== 'error') hear?.(told)
-    else records.push(toRecord(told))
+    const event = parse(line)
+    if (event === undefined) continue
+    if (event.event !== 'error') onEvent?.(event)
+    else records.push(toRecord(event))
   }
 }
 
-/** What a line of nsrs-image says of a failure. */
-interface Told extends Omit<ErrorRecord, 'exitCode'> {
+/** A failure, as nsrs-image reports it. */
+interface ErrorEvent extends Omit<ErrorRecord, 'exitCode'> {
   event: 'error'
 }
 
-function parse(line: string): ImageEvent | Told | undefined {
+function parse(line: string): ImageEvent | ErrorEvent | undefined {
   try {
-    return JSON.parse(line) as ImageEvent | Told
+    return JSON.parse(line) as ImageEvent | ErrorEvent
   } catch {
-    // A credential helper may have something to say; it is not for programs.
+    // Output of a credential helper.
     return undefined
   }
 }
 
-function toRecord({ code, message, step, subject, errno, hint }: Told): ErrorRecord {
+function toRecord({ code, message, step, subject, errno, hint }: ErrorEvent): ErrorRecord {
   const record: ErrorRecord = { code, message, step, exitCode: 125 }
   if (subject !== undefined) record.subject = subject
   if (errno !== undefined) record.errno = errno
@@ -171,7 +172,7 @@ function toRecord({ code, message, step, subject, errno, hint }: Told): ErrorRec
   return record
 }
 
-function failed(records: readonly ErrorRecord[], verb: Verb, code: number): NsrsError {
+function failure(records: readonly ErrorRecord[], verb: Verb, code: number): NsrsError {
   if (records.length > 0) return fromRecords(records)
-  return ownError('ERR_NSRS_SETUP_FAILED', `${verb} images`, `nsrs-image ended with exit code ${code} without a word`)
+  return localError('ERR_NSRS_SETUP_FAILED', `${verb} images`, `nsrs-image exited with code ${code} and no error`)
 }

@@ -1,26 +1,26 @@
-/** What every call takes. */
+/** Options of every call. */
 export interface ImageOptions {
   /**
-   * Ends the call when it is aborted, which then rejects with the signal's reason. The store stays consistent; what came
-   * whole is there for the next call.
+   * Ends the call when it is aborted; the call rejects with the signal's reason. The store stays consistent, and the next
+   * call continues from what is complete.
    */
   signal?: AbortSignal | undefined
 }
 
 /** How a registry is reached. */
 export interface RegistryOptions extends ImageOptions {
-  /** Speak without encryption to registries that aren't on this machine too. Default false. */
+  /** Use HTTP without TLS, even for registries that aren't on this machine. Default false. */
   plainHttp?: boolean | undefined
-  /** A file of certificates that are trusted besides those of the system. */
+  /** A file of certificates to trust in addition to the system's. */
   caFile?: string | undefined
-  /** The file of credentials. Default: those of docker and podman, `$REGISTRY_AUTH_FILE` first. */
+  /** The file of credentials. Default: `$REGISTRY_AUTH_FILE`, then those of docker and podman. */
   authFile?: string | undefined
 }
 
 /** How layers are unpacked. */
 export interface UnpackOptions extends ImageOptions {
   /**
-   * How many times its packed size a layer may unpack to, beyond 1 GiB: a bound against archives made to fill the disk.
+   * How many times its compressed size a layer may unpack to, beyond 1 GiB: a limit against archives made to fill the disk.
    * Default 200.
    */
   maxRatio?: number | undefined
@@ -28,71 +28,71 @@ export interface UnpackOptions extends ImageOptions {
 
 /** What `images.pull()` takes. */
 export interface PullOptions extends RegistryOptions, UnpackOptions {
-  /** For which platform, as `linux/arm64` or `linux/arm/v7`. Default: that of this machine. */
+  /** The platform, such as `linux/arm64` or `linux/arm/v7`. Default: this machine's. */
   platform?: string | undefined
-  /** How many layers at the same time, 1 to 16. Default 3. */
+  /** How many layers to transfer at the same time, 1 to 16. Default 3. */
   jobs?: number | undefined
-  /** Unpack the layers too. Default true. */
+  /** Also unpack the layers. Default true. */
   unpack?: boolean | undefined
 }
 
 /** What `images.push()` takes. */
 export interface PushOptions extends RegistryOptions {
-  /** The name to push to, where it is another. */
+  /** The name to push to. Default: the image's own. */
   to?: string | undefined
-  /** How many layers at the same time, 1 to 16. Default 3. */
+  /** How many layers to transfer at the same time, 1 to 16. Default 3. */
   jobs?: number | undefined
 }
 
 /** What `images.list()` takes. */
 export interface ListOptions extends ImageOptions {
-  /** Only images of this name; without a tag all of the repository. */
+  /** List only images of this name; without a tag, all tags of the repository. */
   name?: string | undefined
 }
 
 /** What `images.load()` takes. */
 export interface LoadOptions extends UnpackOptions {
-  /** The name of an image that has none in the archive. */
+  /** The name for an image that has none in the archive. */
   name?: string | undefined
-  /** Unpack the layers too. Default true. */
+  /** Also unpack the layers. Default true. */
   unpack?: boolean | undefined
 }
 
 /** What `images.save()` takes. */
 export interface SaveOptions extends ImageOptions {
-  /** What the archive is like: docker's, or an OCI layout. Default `'docker'`. */
+  /** The format of the archive: that of `docker save`, or an OCI layout. Default `'docker'`. */
   format?: 'docker' | 'oci' | undefined
 }
 
 /** What `images.import()` takes. */
 export interface ImportOptions extends UnpackOptions {
-  /** The name of the image. Default: none, only an id. */
+  /** The name of the image. Default: it has an id only. */
   name?: string | undefined
-  /** What its history says. */
+  /** The comment in its history. */
   message?: string | undefined
-  /** Instructions of a Dockerfile that the configuration follows: `CMD ["sh"]`, `ENV A=b`. */
+  /** Dockerfile instructions to apply to its configuration: `CMD ["sh"]`, `ENV A=b`. */
   changes?: readonly string[] | undefined
-  /** The architecture, as `arm64`. Default: that of this machine. */
+  /** The architecture, such as `arm64`. Default: this machine's. */
   arch?: string | undefined
 }
 
 /** What `images.remove()` takes. */
 export interface RemoveOptions extends ImageOptions {
-  /** Remove an image that is given by its id and has several names. Default false. */
+  /** Remove an image that is given by its id even if it has several names. Default false. */
   force?: boolean | undefined
-  /** Remove what no image needs any more. Default true. */
+  /** Also remove what no image needs any more. Default true. */
   prune?: boolean | undefined
 }
 
 /** What `images.prune()` takes. */
 export interface PruneOptions extends ImageOptions {
-  /** Remove images with a name too, unless a container uses them. Default false. */
+  /** Also remove images that have a name, unless a container uses them. Default false. */
   all?: boolean | undefined
 }
 
 /** What `images.login()` takes. */
 export interface LoginOptions extends RegistryOptions {
-  /** Which registry. Default `docker.io`. */
+  /** The registry. Default `docker.io`. */
   registry?: string | undefined
   username: string
   password: string
@@ -100,6 +100,6 @@ export interface LoginOptions extends RegistryOptions {
 
 /** What `images.logout()` takes. */
 export interface LogoutOptions extends RegistryOptions {
-  /** Which registry. Default `docker.io`. */
+  /** The registry. Default `docker.io`. */
   registry?: string | undefined
 }

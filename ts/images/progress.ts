@@ -1,4 +1,4 @@
-/** An image is looked up in a registry. */
+/** An image is being looked up in a registry. */
 export interface ResolvingEvent {
   event: 'resolving'
   /** Its full name. */
@@ -6,12 +6,12 @@ export interface ResolvingEvent {
 }
 
 /**
- * What a layer is going through: in the queue; bytes come in, unpacked at the same time; bytes go out; all are there and
- * are held against their digest; the rest is unpacked; it was there already; it is finished.
+ * What is being done with a layer. It is unpacked while it is downloaded; `unpacking` is what is left after that.
+ * `present` means that it was there already.
  */
 export type LayerPhase = 'waiting' | 'downloading' | 'uploading' | 'verifying' | 'unpacking' | 'present' | 'done'
 
-/** A layer got further. While bytes move it is told ten times a second at most. */
+/** Progress of a layer: each new phase, and up to ten times a second while data is transferred. */
 export interface LayerEvent {
   event: 'layer'
   /** The digest of its blob. */
@@ -19,37 +19,37 @@ export interface LayerEvent {
   phase: LayerPhase
   /** Bytes of this phase so far. */
   current: number
-  /** How many there will be; 0 where that is unknown. */
+  /** Total bytes of this phase; 0 if unknown. */
   total: number
 }
 
-/** Something that one should know and that stops nothing. */
+/** A warning. The work goes on. */
 export interface WarningEvent {
   event: 'warning'
   message: string
 }
 
-/** Something is done again after a failure. */
+/** A step failed and will be retried. */
 export interface RetryEvent {
   event: 'retry'
-  /** What, and why. */
+  /** Which step, and why it failed. */
   message: string
-  /** After how many milliseconds. */
+  /** Milliseconds until the next attempt. */
   wait: number
 }
 
-/** An image has come, or gone, as a whole. */
+/** An image has been pulled or pushed completely. */
 export interface DoneEvent {
   event: 'done'
   /** Its full name. */
   reference: string
   /** The digest that the registry has under the name. */
   digest: string
-  /** How long it took. */
+  /** How long it took, in milliseconds. */
   milliseconds: number
-  /** Nothing was fetched: all of it was there. */
+  /** Nothing was transferred: everything was there already. */
   present: boolean
 }
 
-/** What happens while images are handled. */
+/** What happens during work on images. */
 export type ImageEvent = ResolvingEvent | LayerEvent | WarningEvent | RetryEvent | DoneEvent

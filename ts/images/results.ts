@@ -1,8 +1,8 @@
 /** What `images.push()` resolves with. */
 export interface PushedImage {
-  /** The full name it has in the registry. */
+  /** Its full name in the registry. */
   reference: string
-  /** The digest of what the registry has under that name now. */
+  /** The digest that the registry now has under that name. */
   digest: string
 }
 
@@ -10,39 +10,39 @@ export interface PushedImage {
 export interface PulledImage {
   /** The full name: `docker.io/library/busybox:latest`. */
   reference: string
-  /** The digest that the registry has under the name: of an index, or of the image. */
+  /** The digest that the registry has under that name: that of an index, or of the image's manifest. */
   digest: string
   /** The digest of the image's manifest. */
   image: string
-  /** Nothing was fetched: all of it was there. */
+  /** Nothing was transferred: everything was there already. */
   present: boolean
 }
 
-/** An image of the store, as `images.list()` has it. */
+/** An image of the store, as listed by `images.list()`. */
 export interface ImageSummary {
-  /** The full name; `null` for an image without one. */
+  /** The full name; `null` if it has none. */
   name: string | null
-  /** The short name without the tag: `busybox`; `<none>` without a name. */
+  /** The short name without the tag, such as `busybox`; `<none>` if it has no name. */
   repository: string
-  /** The tag; `<none>` without one. */
+  /** The tag; `<none>` if it has none. */
   tag: string
-  /** The digest of the configuration. Missing where the image is damaged. */
+  /** The digest of the configuration. Missing if the image is damaged. */
   id?: string
   /** The digest of the manifest. */
   digest: string
-  /** When it was made, as RFC 3339; `null` where it doesn't say. */
+  /** When it was made, by RFC 3339; `null` if unknown. */
   created?: string | null
-  /** Bytes of its packed layers. */
+  /** Size of its compressed layers in bytes. */
   size?: number
-  /** How many layers it has. */
+  /** The number of its layers. */
   layers?: number
-  /** `linux/amd64`. */
+  /** Operating system and architecture, such as `linux/amd64`. */
   platform?: string
-  /** What is wrong with it, where a part is missing or altered. */
+  /** What is wrong with it, if a part is missing or damaged. */
   error?: string
 }
 
-/** Everything that is known of an image, by docker's names. */
+/** Everything known about an image, under docker's names. */
 export interface ImageDetails {
   /** The digest of the configuration. */
   Id: string
@@ -55,34 +55,34 @@ export interface ImageDetails {
   Architecture: string
   Variant: string | null
   Os: string
-  /** Bytes of its packed layers. */
+  /** Size of its compressed layers in bytes. */
   Size: number
-  /** The configuration of its containers, as the image has it: `Env`, `Cmd`, `Entrypoint`, `User`, `WorkingDir`, … */
+  /** The configuration of its containers as stored in the image: `Env`, `Cmd`, `Entrypoint`, `User`, `WorkingDir`, … */
   Config: Record<string, unknown> | null
   RootFS: { Type: 'layers'; Layers: string[] }
-  /** The descriptors of its packed layers, the lowest first. */
+  /** The descriptors of its compressed layers, the lowest first. */
   Layers: { mediaType: string; digest: string; size: number }[]
-  /** All layers are unpacked. */
+  /** Whether all layers are unpacked. */
   Unpacked: boolean
   Annotations: Record<string, string> | null
 }
 
-/** One step of how an image came to be. */
+/** One step in the history of an image. */
 export interface ImageStep {
-  /** When, as RFC 3339; `null` where it doesn't say. */
+  /** When it was done, by RFC 3339; `null` if unknown. */
   created: string | null
-  /** The command. */
+  /** The command that was run. */
   createdBy: string | null
   comment: string | null
-  /** Bytes of its packed layer; 0 for a step without one. */
+  /** Size of its compressed layer in bytes; 0 if it made none. */
   size: number
-  /** The digest of its layer, unpacked; `null` for a step without one. */
+  /** The digest of its uncompressed layer; `null` if it made none. */
   diffId: string | null
 }
 
-/** An image that came from a file or a directory. */
+/** An image that was loaded or imported. */
 export interface LoadedImage {
-  /** The full name; `null` without one. */
+  /** The full name; `null` if it has none. */
   name: string | null
   /** The digest of the configuration. */
   id: string
@@ -90,23 +90,23 @@ export interface LoadedImage {
   digest: string
 }
 
-/** What was given back. */
+/** What was removed to reclaim disk space. */
 export interface PrunedSpace {
-  /** Manifests, configurations and packed layers. */
+  /** Number of removed manifests, configurations and compressed layers. */
   blobs: number
-  /** Unpacked layers. */
+  /** Number of removed unpacked layers. */
   layers: number
-  /** Unpacked layers that no image needs and a container still uses. */
+  /** Number of unpacked layers that no image needs, but that were kept because a container uses them. */
   inUse: number
-  /** Bytes of what was removed. */
+  /** Reclaimed bytes. */
   bytes: number
 }
 
 /** What `images.remove()` resolves with. */
 export interface RemovedImages {
-  /** The names that are gone; the digest of an image without one. */
+  /** The removed names; for an image without a name, its digest. */
   untagged: string[]
-  /** What was given back; `null` where others use the store just now, and the next `prune` does it. */
+  /** What was removed with them; `null` if the store was in use, in which case the next `prune` removes it. */
   pruned: PrunedSpace | null
 }
 
@@ -114,6 +114,6 @@ export interface RemovedImages {
 export interface LoggedIn {
   registry: string
   user: string
-  /** The file or the helper that keeps the credentials. */
+  /** The file or credential helper that stores the credentials. */
   kept: string
 }

@@ -2,7 +2,7 @@ import type { NativeEvent, Supervisor } from '../binding.d.ts'
 import { fromRecords } from '../errors/nsrs-error.ts'
 import { connect, listen } from './supervisor.ts'
 
-/** Asks the supervisor something and returns the part of its answer that is wanted. */
+/** Sends a question to the supervisor and resolves with the part of the answer that `pick` selects. */
 export function ask<T>(
   question: (supervisor: Supervisor) => number,
   pick: (event: NativeEvent) => T | undefined,

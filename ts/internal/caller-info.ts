@@ -2,12 +2,12 @@ import type { CallerInfo } from '../binding.d.ts'
 import { native } from '../native/load.ts'
 import type { ContainerOptions } from '../options/types.ts'
 
-/** The variables that count, with another root and on the host's tree. */
+/** The names of the variables that are passed on: [0] in any other root, [1] on the host's tree. */
 const names: (readonly string[] | undefined)[] = []
 
-/** The calling process. Of its environment only what counts is read: each look costs, and to list it all the most. */
-export function caller(options: Pick<ContainerOptions, 'rootfs' | 'env' | 'envHost'>): CallerInfo {
-  const cwd = directory()
+/** The calling process. Only the variables that are needed are read: each access is slow, listing all the slowest. */
+export function callerInfo(options: Pick<ContainerOptions, 'rootfs' | 'env' | 'envHost'>): CallerInfo {
+  const cwd = workingDirectory()
   if (options.envHost) return { cwd, env: { ...process.env } as Record<string, string> }
   const isHostTree = options.rootfs === undefined || options.rootfs === 'host'
   const index = Number(isHostTree)
@@ -24,8 +24,8 @@ export function caller(options: Pick<ContainerOptions, 'rootfs' | 'env' | 'envHo
   return { cwd, env }
 }
 
-/** The caller's directory; empty where it was removed, which is wrong only in a call that needs it. */
-function directory(): string {
+/** The working directory; empty if it was removed, which is an error only if the call needs it. */
+function workingDirectory(): string {
   try {
     return process.cwd()
   } catch {

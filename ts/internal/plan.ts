@@ -4,7 +4,7 @@ import { checkCommand, checkOptions } from '../options/validate.ts'
 import { ask } from './ask.ts'
 import { toRequest } from './request.ts'
 
-/** A plan that was resolved and not carried out. */
+/** What a call would do. */
 export interface Explanation {
   /** For people. */
   text: string
@@ -13,7 +13,7 @@ export interface Explanation {
 }
 
 /**
- * Resolves what a call would do, and does nothing. Only an image can do without a command.
+ * Resolves the plan of a call without carrying it out. The command may be left out if the root is an image.
  *
  * @throws {@link NsrsError} with every problem of the call.
  */

@@ -1,10 +1,10 @@
 import { resolve } from 'node:path'
 import type { ContainerRequest, ContainerOptions as NativeOptions } from '../binding.d.ts'
 import type { AnyOptions, ContainerOptions } from '../options/types.ts'
-import { caller } from './caller-info.ts'
+import { callerInfo } from './caller-info.ts'
 
-/** The options that are this side's own; a new one does not compile until it stands here. */
-const OWN: Record<Exclude<keyof AnyOptions, keyof NativeOptions>, true> = {
+/** The options that the addon doesn't take. A new one does not compile until it is listed here. */
+const LOCAL_OPTIONS: Record<Exclude<keyof AnyOptions, keyof NativeOptions>, true> = {
   pull: true,
   stdin: true,
   stdout: true,
@@ -20,7 +20,7 @@ const OWN: Record<Exclude<keyof AnyOptions, keyof NativeOptions>, true> = {
   stripFinalNewline: true,
 }
 
-/** A call as the addon takes it, for the streams and descriptors that are given. */
+/** A call as the JSON that the addon takes. Standard streams default to /dev/null. */
 export function toRequest(
   args: string[],
   options: ContainerOptions,
@@ -29,7 +29,7 @@ export function toRequest(
   const request = {
     args,
     options: toNative(options),
-    caller: caller(options),
+    caller: callerInfo(options),
     stdio: stdio ?? [IGNORE, IGNORE, IGNORE],
     pass,
     passAs,
@@ -38,24 +38,24 @@ export function toRequest(
   return JSON.stringify(request)
 }
 
-/** What the addon calls /dev/null. */
+/** The addon's number for /dev/null. */
 export const IGNORE = -2
 
 /** The options as the addon takes them. */
 function toNative(options: ContainerOptions): NativeOptions {
   const native: Record<string, unknown> = {}
   for (const key in options) {
-    if (!Object.hasOwn(OWN, key)) native[key] = options[key as keyof ContainerOptions]
+    if (!Object.hasOwn(LOCAL_OPTIONS, key)) native[key] = options[key as keyof ContainerOptions]
   }
   const { rootfs, timeout, env } = options
   if (typeof rootfs === 'object' && 'dir' in rootfs) native.rootfs = resolve(rootfs.dir)
-  // As with child_process, a limit of 0 is none.
+  // As in child_process, 0 means no limit.
   if (timeout !== undefined) native.timeout = timeout === 0 ? undefined : Math.ceil(timeout)
   if (env !== undefined) native.env = withNulls(env)
   return native as NativeOptions
 }
 
-/** JSON has no `undefined`; `null` is what takes the caller's value there. */
+/** JSON has no `undefined`: `null` stands for the caller's value. */
 function withNulls(env: Record<string, string | undefined>): Record<string, string | null> {
   const whole: Record<string, string | null> = {}
   for (const name in env) whole[name] = env[name] ?? null

@@ -4,19 +4,19 @@ import { close } from '../io/pipe-streams.ts'
 import { isNode } from '../native/js-runtime.ts'
 import { native } from '../native/load.ts'
 
-/** Hears what becomes of one container, or of one question. */
+/** Receives the events of one container, or the answer to one question. */
 export type Listener = (event: NativeEvent) => void
 
 const listeners = new Map<number, Listener>()
-/** Numbers that keep the event loop alive: the addon's callback doesn't. */
+/** Requests that keep the event loop alive; the addon's callback doesn't. */
 const held = new Set<number>()
 let supervisor: Supervisor | undefined
-let alive: NodeJS.Timeout | undefined
+let keepAlive: NodeJS.Timeout | undefined
 
-/** The longest that setInterval takes. */
-const LONG = 2 ** 31 - 1
+/** The longest delay that setInterval accepts. */
+const MAX_DELAY = 2 ** 31 - 1
 
-/** This thread's way to the supervisor; nothing is started before the first request. */
+/** This thread's connection to the supervisor, which is started by the first request. */
 export function connect(): Supervisor {
   if (supervisor === undefined) {
     const { binding, executable } = native()
@@ -25,29 +25,29 @@ export function connect(): Supervisor {
   return supervisor
 }
 
-/** Takes an end of a pipe out of the addon's hands, which closes it with this thread: it is ours to close from here on. */
+/** Takes over the end of a pipe from the addon, which otherwise closes it when this thread ends. The caller must close it. */
 export function take(fd: number): number {
   connect().take(fd)
   return fd
 }
 
-/** Gives a request's events to a listener, until its last one. Events come in later turns of the event loop. */
+/** Passes a request's events to a listener, up to the last one. They arrive in later turns of the event loop. */
 export function listen(id: number, listener: Listener): void {
   listeners.set(id, listener)
   hold(id)
 }
 
-/** Keeps the event loop alive for this request. */
+/** Keeps the event loop alive until this request's last event. */
 export function hold(id: number): void {
   if (!listeners.has(id)) return
   held.add(id)
-  if (alive === undefined) alive = setInterval(() => {}, LONG)
-  else if (held.size === 1) alive.ref()
+  if (keepAlive === undefined) keepAlive = setInterval(() => {}, MAX_DELAY)
+  else if (held.size === 1) keepAlive.ref()
 }
 
-/** Lets the event loop end, whatever becomes of this request. */
+/** Lets the event loop end before this request does. */
 export function release(id: number): void {
-  if (held.delete(id) && held.size === 0) alive?.unref()
+  if (held.delete(id) && held.size === 0) keepAlive?.unref()
 }
 
 function deliver(event: NativeEvent): void {

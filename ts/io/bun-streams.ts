@@ -1,7 +1,7 @@
 import { closeSync } from 'node:fs'
 import { Readable, Writable } from 'node:stream'
 
-/** What is used of Bun: files over descriptors that are waited for in its event loop, not in threads. */
+/** The part of Bun that is used: files over descriptors that its event loop polls, instead of threads. */
 interface Bun {
   file(fd: number): {
     stream(): AsyncIterable<Uint8Array>
@@ -15,7 +15,7 @@ function closeQuietly(fd: number): void {
   try {
     closeSync(fd)
   } catch {
-    // Bun has closed it together with its stream.
+    // Bun already closed it together with its stream.
   }
 }
 

@@ -14,7 +14,7 @@ export async function* lines(stream: Readable): AsyncGenerator<string, void, und
   if (rest !== '') yield rest
 }
 
-/** What several iterators yield, as it comes. */
+/** Yields from several iterators whatever comes first. */
 export async function* merge<T>(sources: AsyncGenerator<T, void, undefined>[]): AsyncGenerator<T, void, undefined> {
   const next = async (source: AsyncGenerator<T, void, undefined>) => ({ source, result: await source.next() })
   const pending = new Map(sources.map((source) => [source, next(source)]))
@@ -28,7 +28,7 @@ export async function* merge<T>(sources: AsyncGenerator<T, void, undefined>[]): 
       }
     }
   } finally {
-    // A generator that waits for its stream can't be returned from before that ends: its stream is destroyed instead.
+    // return() waits while a generator waits for its stream; the caller destroys the streams.
     for (const [source, promise] of pending) {
       promise.catch(() => {})
       source.return().catch(() => {})

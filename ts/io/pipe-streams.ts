@@ -4,8 +4,8 @@ import type { Readable, Writable } from 'node:stream'
 import { isBun, isDeno } from '../native/js-runtime.ts'
 import { bunReadable, bunWritable } from './bun-streams.ts'
 
-/** The functions of node:fs work on descriptors that others have opened: Deno knows those in sockets only. */
-export const hasFiles = !isDeno
+/** Whether node:fs accepts any open descriptor. Deno accepts them in sockets only. */
+export const canUseDescriptors = !isDeno
 
 /** A stream over the reading end of a pipe. It owns the descriptor. */
 export function readable(fd: number): Readable {
@@ -19,7 +19,7 @@ export function writable(fd: number): Writable {
   return new Socket({ fd, readable: false, writable: true })
 }
 
-/** Closes a descriptor that nobody has made a stream of. */
+/** Closes a descriptor that has no stream. */
 export function close(fd: number): void {
   if (isDeno) new Socket({ fd }).destroy()
   else closeSync(fd)

@@ -6,14 +6,15 @@ import { isBun } from '../native/js-runtime.ts'
 import { native } from '../native/load.ts'
 import { close } from './pipe-streams.ts'
 
-/** Ctrl-D, by which a terminal tells its program that no more input comes. */
+/** Ctrl-D, which a terminal turns into the end of input. */
 const END_OF_INPUT = '\x04'
 
 /**
- * This side of a container's terminal: what is written, the command reads as typed; what it writes, is read here.
+ * The near side of a container's terminal. The command reads what is written here as if it were typed; its output is read
+ * here.
  *
- * It exists before the terminal does; what is written meanwhile waits. It ends when the last program of the container
- * has closed its end. `end()` types Ctrl-D.
+ * It exists before the terminal does and buffers what is written until then. It ends when every program of the container
+ * has closed its side. `end()` types Ctrl-D.
  */
 export class Terminal extends Duplex {
   #fd = -1
@@ -39,7 +40,7 @@ export class Terminal extends Duplex {
     return this.#size.rows
   }
 
-  /** Changes the size that programs see; they are told by SIGWINCH. */
+  /** Changes the size of the terminal. Its programs receive SIGWINCH. */
   resize(size: TerminalSize): void {
     this.#size = { cols: size.cols, rows: size.rows }
     if (this.#fd >= 0) native().binding.resizeTerminal(this.#fd, this.#size)
@@ -53,7 +54,7 @@ export class Terminal extends Duplex {
     }
     this.#fd = fd
     if (isBun) {
-      // Each closes its own: one that both close could be another's in between.
+      // Each stream closes its own descriptor: the second close could hit one that was reused since.
       this.#input = createWriteStream('', { fd: native().binding.duplicateTerminal(fd) })
       this.#output = createReadStream('', { fd })
     } else {
@@ -65,7 +66,7 @@ export class Terminal extends Duplex {
     output.on('data', (chunk: Buffer) => {
       if (!this.push(chunk)) output.pause()
     })
-    // The kernel tells a hang-up as EIO; whatever it is, nothing more comes.
+    // The kernel reports a hang-up as EIO. After any error there is no more output.
     output.on('error', () => this.finish())
     output.on('end', () => this.finish())
     output.on('close', () => this.finish())
@@ -74,7 +75,7 @@ export class Terminal extends Duplex {
     this.#waiting?.()
   }
 
-  /** @internal No terminal, or no more of it. */
+  /** @internal There is no terminal, or it was closed. */
   finish(): void {
     if (this.#isOver) return
     this.#isOver = true
@@ -85,7 +86,7 @@ export class Terminal extends Duplex {
     for (const stream of new Set([input, output])) (stream as Duplex | undefined)?.destroy()
   }
 
-  /** @internal The container is gone. */
+  /** @internal The container has ended. */
   over(): void {
     if (this.#fd < 0) this.finish()
   }

@@ -3,15 +3,16 @@ import { createRequire } from 'node:module'
 import { basename, dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type * as Binding from '../binding.d.ts'
-import { ownError } from '../errors/nsrs-error.ts'
+import { localError } from '../errors/nsrs-error.ts'
 
-/** The addon, and the executables that travel with it. */
+/** The addon, and the executables of the same package. */
 export interface Native {
   binding: typeof Binding
-  /** nsrs-runtime: makes containers. */
+  /** Path of nsrs-runtime, which makes containers. */
   executable: string
-  /** nsrs-image: handles images. */
+  /** Path of nsrs-image, which manages images. */
   image: string
+  /** Where they are. */
   directory: string
 }
 
@@ -22,31 +23,31 @@ const IMAGE = 'nsrs-image'
 let loaded: Native | undefined
 
 /**
- * The addon, loaded at the first call: importing the package does nothing, on every platform.
+ * The addon. It is loaded by the first call: importing the package does nothing, on any platform.
  *
- * It is looked for in `NSRS_NATIVE_DIR`, in the package for this platform beside this one, in the `npm` directory of a
- * checkout, and wherever else the package manager has put that package.
+ * It is looked for in `NSRS_NATIVE_DIR` if that is set; otherwise in the platform's package next to this one, in the `npm`
+ * directory of a checkout, and wherever else the package manager has installed that package.
  */
 export function native(): Native {
   loaded ??= load()
   return loaded
 }
 
-/** The names of packages that may fit; only the loader of the C library can tell glibc from musl for certain. */
+/** The packages that may fit this machine: only loading one tells for certain whether the C library is glibc or musl. */
 function packages(): string[] {
   return ['gnu', 'musl'].map((abi) => `linux-${process.arch}-${abi}`)
 }
 
 function* candidates(require: NodeJS.Require): Generator<string> {
-  const fixed = process.env.NSRS_NATIVE_DIR
-  if (fixed) {
-    yield fixed
+  const override = process.env.NSRS_NATIVE_DIR
+  if (override) {
+    yield override
     return
   }
-  // The bundled CLI has a path here, not a URL.
+  // In the bundled CLI this is a path, not a URL.
   const own = import.meta.url
   const here = dirname(own.startsWith('file:') ? fileURLToPath(own) : own)
-  // Bundled it is in dist/, and in a checkout this file is one deeper.
+  // The bundles are in dist/; in a checkout this file is one level deeper.
   const root = join(here, basename(here) === 'native' ? '../..' : '..')
   for (const name of packages()) {
     yield join(root, '..', '@nsrs', name)
@@ -56,14 +57,14 @@ function* candidates(require: NodeJS.Require): Generator<string> {
     try {
       yield dirname(require.resolve(`@nsrs/${name}/package.json`))
     } catch {
-      // Not installed: the next may be.
+      // Not installed; the next one may be.
     }
   }
 }
 
 function load(): Native {
   if (process.platform !== 'linux') {
-    throw unsupported(`nsrs makes Linux containers, and this is ${process.platform}`, {
+    throw unsupported(`nsrs needs Linux, and this is ${process.platform}`, {
       hint: 'run it on Linux, or in a Linux virtual machine (WSL 2, Lima)',
     })
   }
@@ -85,19 +86,19 @@ function load(): Native {
 function missing(cause: unknown): Error {
   if (cause !== undefined) {
     const reason = cause instanceof Error ? cause.message : String(cause)
-    return unsupported(`the addon can't be loaded: ${reason}`, { cause, hint: 'install nsrs again on this machine' })
+    return unsupported(`cannot load the addon: ${reason}`, { cause, hint: 'reinstall nsrs on this machine' })
   }
   if (process.env.NSRS_NATIVE_DIR) {
-    return unsupported(`NSRS_NATIVE_DIR is ${process.env.NSRS_NATIVE_DIR}, and no ${ADDON} is there`, {})
+    return unsupported(`no ${ADDON} in NSRS_NATIVE_DIR (${process.env.NSRS_NATIVE_DIR})`, {})
   }
   if (process.arch !== 'x64' && process.arch !== 'arm64') {
-    return unsupported(`there is no prebuilt addon for ${process.arch}`, { hint: 'build it: npm run build' })
+    return unsupported(`there is no prebuilt addon for ${process.arch}`, { hint: 'build it with npm run build' })
   }
   return unsupported(`the package @nsrs/linux-${process.arch}-gnu (or -musl) is not installed`, {
-    hint: 'install nsrs again without --omit=optional; in a checkout run npm run build',
+    hint: 'reinstall nsrs without --omit=optional; in a checkout, run npm run build',
   })
 }
 
 function unsupported(detail: string, more: { hint?: string; cause?: unknown }): Error {
-  return ownError('ERR_NSRS_UNSUPPORTED_PLATFORM', 'load nsrs', detail, more)
+  return localError('ERR_NSRS_UNSUPPORTED_PLATFORM', 'load nsrs', detail, more)
 }

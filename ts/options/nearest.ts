@@ -1,4 +1,4 @@
-/** Changes that turn one word into the other: letters put in, left out, replaced, swapped. */
+/** The edit distance between two words: insertions, deletions, substitutions and swaps of neighbours. */
 function distance(a: string, b: string): number {
   let before: number[] = []
   let last = Array.from({ length: b.length + 1 }, (_, column) => column)
@@ -18,7 +18,7 @@ function distance(a: string, b: string): number {
   return last[b.length] ?? 0
 }
 
-/** `; did you mean WORD?` if one of the words is near, else nothing. The prefix is what all have in common. */
+/** `; did you mean WORD?` if one of the words is similar, otherwise an empty string. The prefix is put before the word. */
 export function nearest(word: string, words: readonly string[], prefix = ''): string {
   const most = Math.max(1, Math.floor(word.length / 3))
   const lower = word.toLowerCase()

@@ -1,29 +1,29 @@
 import type { Readable } from 'node:stream'
 import type { ContainerOptions as NativeOptions } from '../binding.d.ts'
 
-/** When an image is pulled before a container runs from it: each time, if it isn't in the store, or not at all. */
+/** When the image is pulled before a container runs from it: always, if it isn't in the store, or never. */
 export type PullPolicy = 'always' | 'missing' | 'never'
 
-/** Every field may also be given as `undefined`, which is the same as leaving it out. */
+/** Every field may also be `undefined`, which is the same as leaving it out. */
 type Loose<T> = { [Key in keyof T]?: T[Key] | undefined }
 
 /** How a container is made. */
 export interface ContainerOptions extends Loose<Omit<NativeOptions, 'rootfs'>> {
   /**
-   * The root file system: `'host'`, the host's own tree copy-on-write, a directory, or an image. `{ dir }` is always a
-   * directory, even one that is named `host`. Default `'host'`.
+   * The root file system: `'host'` (the host's own tree, copy-on-write), the path of a directory, or an image. `{ dir }` is
+   * always a directory, even if it is named `host`. Default `'host'`.
    */
   rootfs?: string | { dir: string } | { image: string } | undefined
-  /** When an image is pulled: each time, if it isn't in the store, or not at all. Default `'missing'`. */
+  /** When to pull the image: always, if it isn't in the store, or never. Default `'missing'`. */
   pull?: PullPolicy | undefined
 }
 
-/** Options that name an image: its own command can be run. */
+/** Options whose root is an image, so that the command may be left to the image. */
 export interface OfImage {
   rootfs: { image: string }
 }
 
-/** Where a standard stream goes: a pipe, where this process has its own, /dev/null, or a file descriptor. */
+/** What a standard stream is: a pipe, this process's own stream, /dev/null, or a file descriptor of this process. */
 export type Stdio = 'pipe' | 'inherit' | 'ignore' | number
 
 /** What both {@link run} and {@link spawn} take. */
@@ -32,16 +32,16 @@ export interface ProcessOptions extends ContainerOptions {
   stdout?: Stdio | undefined
   /** Where the command's standard error goes. Default `'pipe'`. */
   stderr?: Stdio | undefined
-  /** Further file descriptors, 250 at most: the number in the command, and the one of this process that it is. */
+  /** More file descriptors for the command, up to 250: its number there, and the descriptor of this process. */
   fds?: Record<number, number> | undefined
   /**
-   * Ends the container when it is aborted: {@link killSignal} first and, {@link forceKillAfter} later, SIGKILL. Aborted
-   * already, nothing is started and the call throws the signal's reason.
+   * Ends the container when it is aborted: first by {@link killSignal}, and after {@link forceKillAfter} by SIGKILL. If it is
+   * already aborted, nothing is started and the call throws the signal's reason.
    */
   signal?: AbortSignal | undefined
-  /** The signal that an abort and `kill()` send. Default: the image's, or `SIGTERM`. */
+  /** The signal sent by an abort and by `kill()`. Default: the image's stop signal, otherwise `SIGTERM`. */
   killSignal?: string | number | undefined
-  /** Milliseconds from an abort's {@link killSignal} to SIGKILL; `false`: never. Default 5000. */
+  /** Milliseconds between an abort's {@link killSignal} and SIGKILL; `false` sends no SIGKILL. Default 5000. */
   forceKillAfter?: number | false | undefined
 }
 
@@ -53,19 +53,19 @@ export interface SpawnOptions extends ProcessOptions {
 
 /** What {@link run} takes. */
 export interface RunOptions extends ProcessOptions {
-  /** Where the command's standard input comes from. Default `'ignore'`: it is empty. */
+  /** Where the command's standard input comes from. Default `'ignore'`: empty. */
   stdin?: Exclude<Stdio, 'pipe'> | undefined
-  /** What the command reads from its standard input. */
+  /** What to write to the command's standard input. */
   input?: string | Uint8Array | Readable | undefined
-  /** Reject where the command fails. Default true. */
+  /** Reject if the command fails. Default true. */
   reject?: boolean | undefined
   /** `'utf8'` for strings, `'buffer'` for bytes. Default `'utf8'`. */
   encoding?: 'utf8' | 'buffer' | undefined
-  /** Most bytes kept of each stream; a command that writes more is killed. Default 100 MiB. */
+  /** The most bytes to collect from each stream; a command that writes more is killed. Default 100 MiB. */
   maxBuffer?: number | undefined
-  /** Leave out the newline at the end of the output. Default true. */
+  /** Strip the final newline from the output. Default true. */
   stripFinalNewline?: boolean | undefined
 }
 
-/** Everything that may stand in an options object. */
+/** Every option of every call. */
 export type AnyOptions = Omit<RunOptions, 'stdin'> & SpawnOptions

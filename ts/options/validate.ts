@@ -3,17 +3,18 @@ import { imageOf } from './arguments.ts'
 import { nearest } from './nearest.ts'
 import type { AnyOptions } from './types.ts'
 
-/** What a value must be, and how that is said. */
+/** The type that an option must have. */
 export type Kind = keyof typeof kinds
 
 const isRecord = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
 const isStrings = (value: unknown) => Array.isArray(value) && value.every((item) => typeof item === 'string')
-/** Can it be an argument of a program? */
+/** Whether it can be an argument of a program. */
 const isWord = (value: unknown) => typeof value === 'string' && !value.includes('\0')
-const isCount = (value: unknown, most: number) =>
-  Number.isInteger(value) && (value as number) >= 1 && (value as number) <= most
+const isCount = (value: unknown, max: number) =>
+  Number.isInteger(value) && (value as number) >= 1 && (value as number) <= max
 
+/** Each type with its description in errors and its test. */
 const kinds = {
   string: ['a string', (value: unknown) => typeof value === 'string'],
   word: ['a string without null characters', isWord],
@@ -97,7 +98,7 @@ function isDescriptors(value: unknown): boolean {
   )
 }
 
-/** Each option with what it must be; a new option does not compile until it stands here. */
+/** The type of each option. A new option does not compile until it is listed here. */
 const table: Record<keyof AnyOptions, Kind> = {
   rootfs: 'rootfs',
   pull: 'policy',
@@ -164,7 +165,7 @@ const table: Record<keyof AnyOptions, Kind> = {
   stripFinalNewline: 'boolean',
 }
 
-/** A value as it is quoted in an error. */
+/** A value as errors quote it. */
 function quote(value: unknown): string {
   if (typeof value === 'function') return 'a function'
   if (typeof value === 'bigint') return `${value}n`
@@ -179,28 +180,28 @@ function quote(value: unknown): string {
   return typeof value === 'string' ? JSON.stringify(value) : String(value)
 }
 
-/** The type error for a value that stands at a place. */
-export function wrongType(place: string, must: string, value: unknown): OptionTypeError {
-  return new OptionTypeError(`${place} must be ${must}, got ${quote(value)}`)
+/** The error for a value of the wrong type: `NAME must be EXPECTED, got VALUE`. */
+export function wrongType(name: string, expected: string, value: unknown): OptionTypeError {
+  return new OptionTypeError(`${name} must be ${expected}, got ${quote(value)}`)
 }
 
-/** Command and arguments are strings; an image has a command of its own. */
+/** Checks that command and arguments are strings. The command may be left out if the root is an image. */
 export function checkCommand(command: unknown, args: unknown, options: unknown): void {
   const isOptional = command === undefined && isRecord(options) && imageOf(options) !== undefined
   if (!isOptional && (typeof command !== 'string' || command === ''))
-    throw wrongType('command', 'a string that is not empty', command)
+    throw wrongType('command', 'a non-empty string', command)
   if (!Array.isArray(args)) throw wrongType('args', 'an array of strings', args)
   for (let index = 0; index < args.length; index++) {
     if (typeof args[index] !== 'string') throw wrongType(`args[${index}]`, 'a string', args[index])
   }
 }
 
-/** Every option is known and of its type; what is wrong is told together. */
+/** Checks that every option is known and has the right type. Reports all problems in one error. */
 export function checkOptions(options: unknown): void {
   checkAgainst(table, options)
 }
 
-/** The same for the options of another call, of which a table says what each must be. */
+/** The same for the options in `table`, which says the type of each. */
 export function checkAgainst(table: Readonly<Record<string, Kind>>, options: unknown): void {
   if (!isRecord(options)) throw wrongType('options', 'an object', options)
   let problems: string[] | undefined
@@ -209,7 +210,7 @@ export function checkAgainst(table: Readonly<Record<string, Kind>>, options: unk
     const kind = Object.hasOwn(table, key) ? table[key] : undefined
     if (kind === undefined) {
       problems ??= []
-      problems.push(`there is no option ${key}${nearest(key, Object.keys(table))}`)
+      problems.push(`unknown option ${key}${nearest(key, Object.keys(table))}`)
     } else if (value !== undefined && !kinds[kind][1](value)) {
       problems ??= []
       problems.push(`option ${key} must be ${kinds[kind][0]}, got ${quote(value)}`)

@@ -1,16 +1,16 @@
 import test from 'ava'
-import { flags, ownFlags } from '../../cli/flags.ts'
-import { type Line, readPlain } from '../../cli/plain.ts'
+import { fastParse, type RunCommandLine } from '../../cli/fast-parse.ts'
+import { cliFlags, flags } from '../../cli/flags.ts'
 import { program } from '../../cli/program.ts'
 import { hasDashes } from '../../cli/run.ts'
 
 /** The same command line as commander reads it; undefined where it has an error or help to tell. */
-function readByCommander(words: readonly string[]): Line | undefined {
-  let line: Line | undefined
+function readByCommander(words: readonly string[]): RunCommandLine | undefined {
+  let line: RunCommandLine | undefined
   const nsrs = program(words, async () => {})
   for (const command of nsrs.commands) {
     command.configureOutput({ writeOut: () => {}, writeErr: () => {}, outputError: () => {} })
-    command.action((name: string, rest: string[], given: Line['given']) => {
+    command.action((name: string, rest: string[], given: RunCommandLine['given']) => {
       const args = [name, ...rest]
       line = { args, given: { ...given }, dashes: hasDashes(words, args) }
     })
@@ -33,8 +33,8 @@ function numbers(seed: number): (n: number) => number {
 }
 
 test('a line that is plain is read without commander', (t) => {
-  t.deepEqual(readPlain(['run', '--', 'true']), { args: ['true'], given: {}, dashes: true })
-  t.deepEqual(readPlain(['run', '-e', 'A=1', '--env=B', '--net', 'none', '--init', 'sh', '-c', 'exit', '--', '-i']), {
+  t.deepEqual(fastParse(['run', '--', 'true']), { args: ['true'], given: {}, dashes: true })
+  t.deepEqual(fastParse(['run', '-e', 'A=1', '--env=B', '--net', 'none', '--init', 'sh', '-c', 'exit', '--', '-i']), {
     args: ['sh', '-c', 'exit', '--', '-i'],
     given: { env: ['A=1', 'B'], network: 'none', init: true },
     dashes: false,
@@ -43,11 +43,11 @@ test('a line that is plain is read without commander', (t) => {
 
 test('what is not plain is left to commander', (t) => {
   for (const line of ['', 'info', '--help', 'run', 'run --', 'run --help', 'run -it sh', 'run --evn A sh', 'run --env'])
-    t.is(readPlain(line.split(' ')), undefined, line)
+    t.is(fastParse(line.split(' ')), undefined, line)
 })
 
 test('commander reads every line the same', (t) => {
-  const names = Object.values({ ...flags, ...ownFlags }).flatMap((flag) =>
+  const names = Object.values({ ...flags, ...cliFlags }).flatMap((flag) =>
     [flag.flags, ...('aliases' in flag ? (flag.aliases ?? []) : [])].flatMap(
       (text) => text.match(/(?<!\S)--?\w[\w-]*/g) ?? [],
     ),
@@ -81,7 +81,7 @@ test('commander reads every line the same', (t) => {
       )
     }
     words.push(...([['true'], ['--', 'true', '-x'], ['sh', '--', '-c'], []][random(4)] as string[]))
-    const line = readPlain(words)
+    const line = fastParse(words)
     if (line === undefined) continue
     plain++
     t.deepEqual(line, readByCommander(words), JSON.stringify(words))

@@ -1,16 +1,18 @@
-import { type Flag, flags, ownFlags } from './flags.ts'
+import { cliFlags, type Flag, flags } from './flags.ts'
 
-/** A command line of `nsrs run`: an image or a command with its arguments, and the flags, as commander keeps them. */
-export interface Line {
+/** A command line of `nsrs run`. */
+export interface RunCommandLine {
+  /** The image or the command, and its arguments. */
   args: string[]
+  /** The values of the flags by property, as commander returns them. */
   given: Record<string, unknown>
-  /** `--` stood before the arguments: they are a command. */
+  /** There was a `--` before the arguments, so they are a command. */
   dashes: boolean
 }
 
-const all: Record<string, Flag> = { ...flags, ...ownFlags }
+const all: Record<string, Flag> = { ...flags, ...cliFlags }
 
-/** The flag of this name (`-e`, `--env`), and the property that its values are kept in. */
+/** The flag of this name (`-e`, `--env`), and the property that holds its values. */
 function find(name: string): [string, Flag] | undefined {
   return Object.entries(all).find(([, { flags, aliases = [] }]) =>
     [flags, ...aliases].some((text) => text.split(/[ ,]+/).includes(name)),
@@ -18,12 +20,12 @@ function find(name: string): [string, Flag] | undefined {
 }
 
 /**
- * Reads a command line of `nsrs run` that is plain: each flag by its whole name and with what it needs, and a command.
- * Nearly all are, and loading commander takes as long as all the rest of our JavaScript. Of any other, one that asks for
- * help or is wrong among them, nothing is said here: it is `undefined`, and commander's to read.
+ * Parses a simple command line of `nsrs run`: full names of flags, with their values, then a command. Nearly all are simple,
+ * and loading commander takes as long as the rest of our JavaScript. Returns `undefined` for any other, including requests
+ * for help and errors, which are left to commander.
  */
-export function readPlain(words: readonly string[]): Line | undefined {
-  const given: Line['given'] = {}
+export function fastParse(words: readonly string[]): RunCommandLine | undefined {
+  const given: RunCommandLine['given'] = {}
   if (words[0] !== 'run') return undefined
   let at = 1
   let dashes = false
@@ -42,7 +44,7 @@ export function readPlain(words: readonly string[]): Line | undefined {
     const value = takesValue ? (attached ?? words[++at]) : true
     if (value === undefined || (attached !== undefined && !takesValue)) return undefined
     if (flag.choices?.includes(value as string) === false) return undefined
-    given[key] = flag.many ? [...((given[key] as string[] | undefined) ?? []), value] : value
+    given[key] = flag.repeatable ? [...((given[key] as string[] | undefined) ?? []), value] : value
   }
   return at < words.length ? { args: words.slice(at), given, dashes } : undefined
 }

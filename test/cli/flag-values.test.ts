@@ -1,7 +1,6 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
-import { flags } from '../../cli/flags.ts'
 import {
   descriptors,
   envFile,
@@ -12,7 +11,8 @@ import {
   sysctl,
   ValueError,
   variable,
-} from '../../cli/values.ts'
+} from '../../cli/flag-values.ts'
+import { flags } from '../../cli/flags.ts'
 import { nearest } from '../../ts/options/nearest.ts'
 import { temporary } from '../helpers/host.ts'
 
@@ -23,7 +23,7 @@ test('times', (t) => {
     t.throws(() => milliseconds(text), { instanceOf: ValueError }, text)
 })
 
-test('whole numbers', (t) => {
+test('integers', (t) => {
   t.deepEqual(['0', '-1000', '+7'].map(integer), [0, -1000, 7])
   for (const text of ['', '1.5', '0x10', ' 1', '1e3', '9'.repeat(20)])
     t.throws(() => integer(text), { instanceOf: ValueError }, text)
@@ -60,7 +60,7 @@ test('a file of variables, as docker reads it', (t) => {
     ['D', undefined],
   ])
   writeFileSync(path, 'A=1\nmy name=x\n')
-  t.throws(() => envFile(path), { instanceOf: ValueError, message: 'line 2: "my name" is no name of a variable' })
+  t.throws(() => envFile(path), { instanceOf: ValueError, message: 'line 2: "my name" is not a valid variable name' })
 })
 
 test('every option has one flag, and no two share a name', (t) => {

@@ -1,12 +1,12 @@
 import type { ContainerOptions } from '../ts/binding.d.ts'
 import type { PullPolicy } from '../ts/options/types.ts'
+import { descriptors, envFile, securityOption, ValueError } from './flag-values.ts'
 import { flags } from './flags.ts'
-import { inheritedFds } from './inherited.ts'
+import { inheritedFds } from './inherited-state.ts'
 import type { Problem } from './report.ts'
-import { descriptors, envFile, securityOption, ValueError } from './values.ts'
 
-/** Flags that are no options of a container, as they were given. */
-export interface Own {
+/** The values of the flags that are not options of a container. */
+export interface CliFlags {
   envFile?: string[]
   securityOpt?: string[]
   preserveFd?: string[]
@@ -19,15 +19,15 @@ export interface Own {
   format?: 'text' | 'json'
 }
 
-/** What the command line asks for. */
-export interface Wish {
+/** What a command line of `nsrs run` asks for. */
+export interface RunRequest {
   options: ContainerOptions
   preserveFds: number[]
   problems: Problem[]
 }
 
-/** The container's options for what was given, and what is wrong with it. */
-export function understand(given: Record<string, unknown>): Wish {
+/** Converts the values of flags to the options of a container, and collects all problems. */
+export function parseRunFlags(given: Record<string, unknown>): RunRequest {
   const problems: Problem[] = []
   const parse = <T>(name: string, text: string, value: (text: string) => T): T | undefined => {
     try {
@@ -45,19 +45,19 @@ export function understand(given: Record<string, unknown>): Wish {
   for (const key of Object.keys(given).filter((key) => Object.hasOwn(flags, key)) as (keyof ContainerOptions)[]) {
     const flag = flags[key]
     const name = /--[\w-]+/.exec(flag.flags)?.[0] ?? key
-    const value = flag.value ?? ((text: string) => text)
+    const value = flag.parse ?? ((text: string) => text)
     const raw = given[key]
-    if (!flag.many) options[key] = typeof raw === 'string' || flag.value ? parse(name, String(raw), value) : raw
-    else options[key] = (flag.together ?? ((list) => list))(parseAll(name, raw as string[], value))
+    if (!flag.repeatable) options[key] = typeof raw === 'string' || flag.parse ? parse(name, String(raw), value) : raw
+    else options[key] = (flag.combine ?? ((list) => list))(parseAll(name, raw as string[], value))
   }
-  const own = given as Own
+  const own = given as CliFlags
   const fromFiles = parseAll('--env-file', own.envFile, envFile).flat()
   if (fromFiles.length > 0) options.env = { ...Object.fromEntries(fromFiles), ...(options.env as object | undefined) }
   for (const allow of parseAll('--security-opt', own.securityOpt, securityOption)) options.allowNewPrivileges = allow
   if (own.format !== undefined && !own.explain && !options.diff)
     problems.push({
-      message: '--format says how --explain and --diff print',
-      hint: 'add one of them, or leave --format out',
+      message: '--format needs --explain or --diff',
+      hint: 'add one of them, or remove --format',
     })
   const preserveFds = [...new Set(parseAll('--preserve-fd', own.preserveFd, descriptors).flat())]
   const open = inheritedFds()
@@ -66,16 +66,16 @@ export function understand(given: Record<string, unknown>): Wish {
   return { options: options as ContainerOptions, preserveFds, problems }
 }
 
-/** The options that were given, as the library takes them. */
-export function known(options: ContainerOptions): ContainerOptions {
+/** The options without undefined values, as the library takes them. */
+export function definedOptions(options: ContainerOptions): ContainerOptions {
   return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined))
 }
 
-/** What was given that only an image could use. */
-export function withoutImage(own: Own): Problem[] {
-  const given = (['pull', 'quiet', 'progress'] as const).filter((key) => own[key] !== undefined)
+/** Problems for flags that need an image, if the root is not one. */
+export function misplacedImageFlags(flags: CliFlags): Problem[] {
+  const given = (['pull', 'quiet', 'progress'] as const).filter((key) => flags[key] !== undefined)
   return given.map((key) => ({
-    message: `--${key} says how an image is pulled, and no image is the root here`,
-    hint: 'nsrs run [options] IMAGE [COMMAND...], without -- before the image',
+    message: `--${key} is only for images, and the root is not an image here`,
+    hint: 'to run an image: nsrs run [options] IMAGE [COMMAND...], without -- before it',
   }))
 }

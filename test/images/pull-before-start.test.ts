@@ -53,7 +53,7 @@ each('run() brings an image that is missing, and runs the command that is its ow
 })
 
 each('without an image there has to be a command, and an image has to have one', async (t) => {
-  await t.throwsAsync(run({ network } as never), { message: /^command must be a string that is not empty, got \{/ })
+  await t.throwsAsync(run({ network } as never), { message: /^command must be a non-empty string, got \{/ })
   t.throws(() => spawn({ rootfs: '/' } as never), { message: /^command must be/ })
   await t.throwsAsync(run({ ...box(), entrypoint: [] }), { message: /no command is given/ })
 })

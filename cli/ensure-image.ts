@@ -1,11 +1,11 @@
 import { constants } from 'node:os'
 import type { ContainerOptions } from '../ts/binding.d.ts'
 import { checkAhead, lack } from '../ts/images/ensure.ts'
-import { executeAloud } from '../ts/images/nsrs-image.ts'
+import { executeVisibly } from '../ts/images/nsrs-image.ts'
 import type { PullPolicy } from '../ts/options/types.ts'
-import { peekIgnoredSignals } from './inherited.ts'
+import { peekIgnoredSignals } from './inherited-state.ts'
 import { report, reportError } from './report.ts'
-import { known } from './wish.ts'
+import { definedOptions } from './run-request.ts'
 
 /** What the command line says of an image. */
 export interface Image {
@@ -20,7 +20,7 @@ export interface Image {
  * Brings an image into the store if it has to be: on a terminal, live. Returns the exit code of what failed, else
  * `undefined`. What is wrong with these arguments and options, whatever the image is, is told before.
  */
-export async function provide(
+export async function ensureImage(
   { name, platform, pull, quiet, progress }: Image,
   args: readonly string[],
   options: ContainerOptions,
@@ -28,7 +28,7 @@ export async function provide(
   ignoreAgain()
   try {
     const [command, ...rest] = args
-    await checkAhead(command, rest, known(options))
+    await checkAhead(command, rest, definedOptions(options))
   } catch (error) {
     return reportError(error)
   }
@@ -43,10 +43,10 @@ export async function provide(
     return report([{ ...failure, hint: hints.join('; ') }])
   }
   const words = [...(quiet ? ['--quiet'] : []), ...(progress === undefined ? [] : [`--progress=${progress}`])]
-  let code = await executeAloud(missing.verb, [...words, ...missing.args])
+  let code = await executeVisibly(missing.verb, [...words, ...missing.args])
   // A part of it is gone.
   if (code !== 0 && missing.verb === 'prepare' && pull !== 'never')
-    code = await executeAloud('pull', [...words, ...missing.args])
+    code = await executeVisibly('pull', [...words, ...missing.args])
   if (code === 0) return undefined
   const hints = [missing.near, hint].filter((text) => text !== undefined)
   if (progress !== 'json') process.stderr.write(hints.map((text) => `hint: ${text}\n`).join(''))
