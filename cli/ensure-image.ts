@@ -1,60 +1,59 @@
 import { constants } from 'node:os'
 import type { ContainerOptions } from '../ts/binding.d.ts'
-import { checkAhead, lack } from '../ts/images/ensure.ts'
 import { executeVisibly } from '../ts/images/nsrs-image.ts'
-import type { PullPolicy } from '../ts/options/types.ts'
+import { checkBeforeFetch } from '../ts/images/prepare.ts'
+import type { ImageWork } from '../ts/images/pull-rule.ts'
 import { peekIgnoredSignals } from './inherited-state.ts'
 import { report, reportError } from './report.ts'
-import { definedOptions } from './run-request.ts'
-
-/** What the command line says of an image. */
-export interface Image {
-  name: string
-  platform: string | undefined
-  pull: PullPolicy
-  quiet: boolean
-  progress: string | undefined
-}
+import { type CliFlags, definedOptions } from './run-request.ts'
 
 /**
- * Brings an image into the store if it has to be: on a terminal, live. Returns the exit code of what failed, else
- * `undefined`. What is wrong with these arguments and options, whatever the image is, is told before.
+ * Pulls or unpacks an image before it is run, if that is allowed. All other problems of the arguments and options are reported
+ * first. Returns the exit code if something failed, otherwise `undefined`.
  */
 export async function ensureImage(
-  { name, platform, pull, quiet, progress }: Image,
+  image: string,
+  work: ImageWork,
   args: readonly string[],
   options: ContainerOptions,
+  flags: CliFlags,
 ): Promise<number | undefined> {
-  ignoreAgain()
+  ignoreSignalsAgain()
   try {
     const [command, ...rest] = args
-    await checkAhead(command, rest, definedOptions(options))
+    await checkBeforeFetch(command, rest, definedOptions(options), work.obstacle)
   } catch (error) {
     return reportError(error)
   }
-  const missing = lack({ image: name, platform, pull })
-  if (missing === undefined) return undefined
-  const hint = `nsrs run -- ${name} runs a command of this host, on its own tree`
-  if ('failure' in missing) {
-    const { failure } = missing
-    // Whether it was the name of an image at all, only the caller knows.
-    const isNone = ['ERR_NSRS_IMAGE_NOT_FOUND', 'ERR_NSRS_INVALID_ARGUMENT'].includes(failure.code)
-    const hints = [failure.hint, isNone ? hint : undefined].filter(Boolean)
-    return report([{ ...failure, hint: hints.join('; ') }])
+  const hint = `nsrs run -- ${image} runs a command of this host, on its own tree`
+  if (work.kind === 'refuse') {
+    const { obstacle } = work
+    // It may not be the name of an image at all.
+    const isUnknown = ['ERR_NSRS_IMAGE_NOT_FOUND', 'ERR_NSRS_INVALID_ARGUMENT'].includes(obstacle.code)
+    const hints = [obstacle.hint, isUnknown ? hint : undefined].filter(Boolean)
+    return report([{ ...obstacle, hint: hints.join('; ') }])
   }
-  const words = [...(quiet ? ['--quiet'] : []), ...(progress === undefined ? [] : [`--progress=${progress}`])]
-  let code = await executeVisibly(missing.verb, [...words, ...missing.args])
-  // A part of it is gone.
-  if (code !== 0 && missing.verb === 'prepare' && pull !== 'never')
-    code = await executeVisibly('pull', [...words, ...missing.args])
+  const code = await fetch(work, flags)
   if (code === 0) return undefined
-  const hints = [missing.near, hint].filter((text) => text !== undefined)
-  if (progress !== 'json') process.stderr.write(hints.map((text) => `hint: ${text}\n`).join(''))
+  const near = work.obstacle?.hint?.startsWith('did you mean') ? work.obstacle.hint : undefined
+  const hints = [near, hint].filter((text) => text !== undefined)
+  if (flags.progress !== 'json') process.stderr.write(hints.map((text) => `hint: ${text}\n`).join(''))
   return code
 }
 
-/** Has this process, which forgot what was ignored when it was started, ignore it again; nsrs-image does so by itself. */
-function ignoreAgain(): void {
+/** Calls nsrs-image until one of the verbs succeeds. Returns the last exit code. */
+async function fetch(work: Extract<ImageWork, { kind: 'fetch' }>, { quiet, progress }: CliFlags): Promise<number> {
+  const flags = [...(quiet ? ['--quiet'] : []), ...(progress === undefined ? [] : [`--progress=${progress}`])]
+  let code = 0
+  for (const verb of work.verbs) {
+    code = await executeVisibly(verb, [...flags, ...work.args])
+    if (code === 0) break
+  }
+  return code
+}
+
+/** Ignores the signals again that the caller ignores, which Node has forgotten. nsrs-image does so by itself. */
+function ignoreSignalsAgain(): void {
   const mask = peekIgnoredSignals()
   const fixed = ['SIGKILL', 'SIGSTOP']
   for (const [name, number] of Object.entries(constants.signals)) {

@@ -1,4 +1,5 @@
 import type { ContainerOptions } from '../ts/binding.d.ts'
+import { imageWork } from '../ts/images/pull-rule.ts'
 import { toRequest } from '../ts/internal/request.ts'
 import { native } from '../ts/native/load.ts'
 import type { RunCommandLine } from './fast-parse.ts'
@@ -26,12 +27,10 @@ export async function start({ args: words, given, dashes }: RunCommandLine): Pro
   if (isImage) options.rootfs = { image }
   else problems.push(...misplacedImageFlags(flags))
   if (isImage && problems.length === 0 && (!flags.explain || flags.pull !== undefined)) {
-    const { pull = 'missing', quiet = false, progress } = flags
-    const { platform } = options
+    const work = imageWork({ image, platform: options.platform, pull: flags.pull })
     // Nearly always the image is ready, and the code that pulls isn't even read.
-    if (pull === 'always' || native().binding.imageObstacle(image, platform)) {
-      const { ensureImage } = await import('./commands.ts')
-      const code = await ensureImage({ name: image, platform, pull, quiet, progress }, args, options)
+    if (work !== undefined) {
+      const code = await (await import('./commands.ts')).ensureImage(image, work, args, options, flags)
       if (code !== undefined) {
         process.exitCode = code
         return

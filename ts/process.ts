@@ -1,126 +1,75 @@
 import { EventEmitter } from 'node:events'
 import type { Readable, Writable } from 'node:stream'
-import type { ContainerReport, NativeEvent, TerminalSize } from './binding.d.ts'
-import { fromRecords, localError } from './errors/nsrs-error.ts'
-import type { Bringing } from './images/ensure.ts'
-import { Canceler } from './internal/canceler.ts'
-import { End, readLate, writeLate } from './internal/deferred-pipe.ts'
-import { type Launched, launch } from './internal/launch.ts'
-import { connect, hold, release } from './internal/supervisor.ts'
+import type { ContainerReport, TerminalSize } from './binding.d.ts'
+import { localError } from './errors/nsrs-error.ts'
+import { DeferredPipe, input, output } from './internal/deferred-pipe.ts'
+import type { Launched } from './internal/launch.ts'
+import { LazyPromise } from './internal/lazy-promise.ts'
+import { type Outcome, Task, type TaskSetup } from './internal/task.ts'
 import { lines, merge } from './io/lines.ts'
-import { readable, writable } from './io/pipe-streams.ts'
-import { Terminal } from './io/terminal.ts'
+import type { Terminal } from './io/terminal.ts'
 import { signalNumber } from './options/signals.ts'
-import type { SpawnOptions } from './options/types.ts'
 import { wrongType } from './options/validate.ts'
 import { type Exit, toExit } from './result.ts'
 
-/** A promise that is made only when somebody asks for it, so that nobody has to handle it. */
-class Later<T> {
-  #promise: Promise<T> | undefined
-  #settle: ((resolve: (value: T) => void, reject: (error: Error) => void) => void) | undefined
-  #waiting: [(value: T) => void, (error: Error) => void] | undefined
-
-  get isAsked(): boolean {
-    return this.#promise !== undefined
-  }
-
-  get promise(): Promise<T> {
-    this.#promise ??= new Promise((resolve, reject) => {
-      if (this.#settle) this.#settle(resolve, reject)
-      else this.#waiting = [resolve, reject]
-    })
-    return this.#promise
-  }
-
-  settle(how: (resolve: (value: T) => void, reject: (error: Error) => void) => void): void {
-    if (this.#settle) return
-    this.#settle = how
-    if (this.#waiting) how(...this.#waiting)
-  }
-}
-
-const SIGTERM = 15
-
-/** Why an image was brought no further: its process was killed before there was a container. */
-class Killed {
-  readonly exit: Exit
-  readonly error: Error
-
-  constructor(signal: number, durationMs: number) {
-    const usage = { userMs: 0, systemMs: 0, maxRss: 0 }
-    this.exit = toExit({ signal, timedOut: false, durationMs, usage }, undefined, false)
-    this.error = localError(
-      'ERR_NSRS_SETUP_FAILED',
-      'bring the image',
-      `${this.exit.signal} ended it before it was here`,
-    )
-  }
-}
-
 /** The events of a {@link Process}. */
 export interface ProcessEvents {
-  /** The command runs. */
+  /** The command has started. */
   spawn: [report: ContainerReport]
-  /** The command has ended, and nothing of the container is left. Output may still be on its way. */
+  /** The command has ended and its container has been removed. Some output may still be unread. */
   exit: [exit: Exit]
-  /** There is no container, and nothing of it is left: an {@link NsrsError}, or why the call was aborted. */
+  /** There was no container, or it has been removed: an {@link NsrsError}, or the reason of an abort. */
   error: [error: Error]
 }
 
-/** A command in a container of its own, while it runs. */
+/** Which of its standard streams are pipes. */
+export interface PipedStreams {
+  stdin: boolean
+  stdout: boolean
+  stderr: boolean
+}
+
+/** A command that runs in a container. */
 export class Process extends EventEmitter<ProcessEvents> implements AsyncDisposable {
-  /** The command's terminal, if it was given one with `tty`. */
+  /** The command's terminal, if it was given one by `tty`. */
   readonly terminal: Terminal | null
-  #launched: Launched | undefined
-  /** Until its image is there. */
-  #bringing: Bringing | undefined
-  #isHeld = true
-  readonly #stdin: End<Writable>
-  readonly #stdout: End<Readable>
-  readonly #stderr: End<Readable>
-  #canceler: Canceler | undefined
-  readonly #killSignal: number | undefined
-  readonly #ready = new Later<ContainerReport>()
-  readonly #exit = new Later<Exit>()
+  readonly #task: Task
+  readonly #stdin: DeferredPipe<Writable>
+  readonly #stdout: DeferredPipe<Readable>
+  readonly #stderr: DeferredPipe<Readable>
+  readonly #ready = new LazyPromise<ContainerReport>()
+  readonly #exit = new LazyPromise<Exit>()
   #report: ContainerReport | undefined
-  #isOver = false
   #isKilled = false
-  readonly #begun = performance.now()
 
   /** @internal Made by {@link spawn}. */
-  constructor(command: string | undefined, args: readonly string[], options: SpawnOptions, bringing?: Bringing) {
+  constructor(setup: TaskSetup, piped: PipedStreams) {
     super()
-    const { killSignal } = options
-    if (killSignal !== undefined) this.#killSignal = signalNumber(killSignal, 'killSignal')
-    this.terminal = options.tty ? new Terminal(options.tty) : null
-    const stdio = [options.stdin ?? 'pipe', options.stdout ?? 'pipe', options.stderr ?? 'pipe'] as const
-    const [stdin, stdout, stderr] = stdio.map((kind) => (kind === 'pipe' && !options.tty ? undefined : -1))
-    this.#stdin = new End(stdin, writable, writeLate)
-    this.#stdout = new End(stdout, readable, readLate)
-    this.#stderr = new End(stderr, readable, readLate)
-    const start = () =>
-      this.#start(
-        launch(command, args, options, stdio, (event) => this.#hear(event), true),
-        options,
-      )
-    if (bringing === undefined) start()
-    else this.#bring(bringing, options.signal, start)
+    this.terminal = setup.terminal ?? null
+    this.#stdin = new DeferredPipe(output, piped.stdin)
+    this.#stdout = new DeferredPipe(input, piped.stdout)
+    this.#stderr = new DeferredPipe(input, piped.stderr)
+    this.#task = new Task(setup, {
+      launched: (launched) => this.#launched(launched),
+      started: (report) => this.#started(report),
+      ended: (outcome) => this.#ended(outcome),
+    })
+    this.#task.begin()
   }
 
-  /** The command's standard input, or its terminal; `null` where it is not a pipe. */
+  /** The command's standard input, or its terminal; `null` if it is not a pipe. */
   get stdin(): Writable | null {
-    return this.terminal ?? this.#stdin.get()
+    return this.terminal ?? this.#stdin.open()
   }
 
-  /** The command's standard output, or its terminal; `null` where it is not a pipe. */
+  /** The command's standard output, or its terminal; `null` if it is not a pipe. */
   get stdout(): Readable | null {
-    return this.terminal ?? this.#stdout.get()
+    return this.terminal ?? this.#stdout.open()
   }
 
-  /** The command's standard error; `null` where it is not a pipe, or with a terminal. */
+  /** The command's standard error; `null` if it is not a pipe, or with a terminal. */
   get stderr(): Readable | null {
-    return this.#stderr.get()
+    return this.#stderr.open()
   }
 
   /** Process id of the container's first process, as the host sees it; `undefined` until the command runs. */
@@ -128,31 +77,27 @@ export class Process extends EventEmitter<ProcessEvents> implements AsyncDisposa
     return this.#report?.pid
   }
 
-  /** What the container was given, when the command runs. Rejects where there is no container. */
+  /** Resolves when the command has started, with what the container was given. Rejects if it can't start. */
   get ready(): Promise<ContainerReport> {
     return this.#ready.promise
   }
 
-  /** `kill()` has been called. */
+  /** Whether `kill()` has sent a signal. */
   get killed(): boolean {
     return this.#isKilled
   }
 
-  /** How the command ended, whatever its exit code. Rejects where there is no container. */
+  /** Resolves with how the command ended, whatever its exit code. Rejects if it can't start. */
   wait(): Promise<Exit> {
     return this.#exit.promise
   }
 
   /**
-   * Sends a signal to the command, by default `killSignal`. Returns false if the container is gone. While its image is still
-   * being brought, any signal ends that, and what was to run as if it had run.
+   * Sends a signal to the command, by default `killSignal`. Returns false if the container has ended. Until its image is ready,
+   * any signal but 0 ends the task as if it had ended the command.
    */
   kill(signal?: string | number): boolean {
-    const number = signal === undefined ? this.#killSignal : signalNumber(signal)
-    if (this.#isOver) return false
-    if (this.#launched === undefined) {
-      if (number !== 0 && this.#bringing !== undefined) this.#endBringing(this.#bringing, number ?? SIGTERM)
-    } else connect().kill(this.#launched.id, number)
+    if (!this.#task.kill(signal === undefined ? undefined : signalNumber(signal))) return false
     this.#isKilled = true
     return true
   }
@@ -164,15 +109,15 @@ export class Process extends EventEmitter<ProcessEvents> implements AsyncDisposa
   }
 
   /**
-   * The lines of the command's output, as they come. Throws at the end where there was no container; leaving the loop
-   * early closes the streams.
+   * The lines of the command's output, as they arrive. Throws at the end if the command couldn't start. Leaving the loop early
+   * closes the streams.
    */
   async *lines(options: { from?: 'stdout' | 'stderr' | 'all' } = {}): AsyncGenerator<string, void, undefined> {
     const from = options.from ?? 'stdout'
     const streams = [from === 'stderr' ? null : this.stdout, from === 'stdout' ? null : this.stderr]
     const open = streams.filter((stream) => stream !== null)
     const exit = this.wait()
-    // Whoever iterates is told of a failure when the lines are over.
+    // The failure is thrown after the last line.
     exit.catch(() => {})
     try {
       yield* open.length === 1 ? lines(open[0] as Readable) : merge(open.map(lines))
@@ -187,114 +132,65 @@ export class Process extends EventEmitter<ProcessEvents> implements AsyncDisposa
     return this.lines()
   }
 
-  /** The event loop stays alive until the container ends; this is the default. */
+  /** Keeps the event loop alive until the container ends; this is the default. */
   ref(): this {
-    this.#isHeld = true
-    if (this.#launched !== undefined) hold(this.#launched.id)
+    this.#task.hold()
     return this
   }
 
-  /** The event loop may end before the container, which ends with this process. Open streams keep it alive as well. */
+  /** Lets the event loop end before the container, which ends with this process. Open streams keep it alive too. */
   unref(): this {
-    this.#isHeld = false
-    if (this.#launched !== undefined) release(this.#launched.id)
+    this.#task.release()
     return this
   }
 
-  /** Kills the container and waits until nothing of it is left. */
+  /** Kills the container and waits until it has been removed. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.kill('SIGKILL')
     await this.wait().catch(() => {})
   }
 
-  /** Waits for the image, unless somebody has enough of that. */
-  async #bring(bringing: Bringing, signal: AbortSignal | undefined, start: () => void): Promise<void> {
-    this.#bringing = bringing
-    const { control, brought } = bringing
-    const abort = () => control.abort(signal?.reason)
-    signal?.addEventListener('abort', abort, { once: true })
-    try {
-      await brought
-      control.signal.throwIfAborted()
-      start()
-    } catch (error) {
-      if (error instanceof Killed) this.#over(() => this.#killed(error))
-      else this.#over(() => this.#failed(error as Error))
-    } finally {
-      this.#bringing = undefined
-      signal?.removeEventListener('abort', abort)
-    }
-  }
-
-  #endBringing({ control }: Bringing, signal: number): void {
-    control.abort(new Killed(signal, performance.now() - this.#begun))
-  }
-
-  #killed({ exit, error }: Killed): void {
-    this.#ready.settle((_, reject) => reject(error))
-    this.#ended(exit)
-  }
-
-  #start(launched: Launched, options: SpawnOptions): void {
-    this.#launched = launched
-    const { id, stdin, stdout, stderr } = launched
+  #launched({ stdin, stdout, stderr }: Launched): void {
     this.#stdin.arrive(stdin)
     this.#stdout.arrive(stdout)
     this.#stderr.arrive(stderr)
-    if (options.signal) this.#canceler = new Canceler(id, options.signal, options)
-    if (!this.#isHeld) release(id)
   }
 
-  #hear(event: NativeEvent): void {
-    if (event.started !== undefined) {
-      const report = event.started
-      this.#report = report
-      this.#ready.settle((resolve) => resolve(report))
-      this.emit('spawn', report)
-    } else if (event.terminal !== undefined) {
-      this.terminal?.attach(event.terminal)
-    } else {
-      this.#over(() => {
-        if (event.exited !== undefined)
-          this.#ended(toExit(event.exited, event.changes, this.#canceler?.isCanceled === true))
-        else this.#failed(fromRecords(event.failed ?? []))
-      })
+  #started(report: ContainerReport): void {
+    this.#report = report
+    this.#ready.resolve(report)
+    this.emit('spawn', report)
+  }
+
+  #ended(outcome: Outcome): void {
+    // Whoever waits for the end may still ask for a stream. The pipes that nobody wanted by then are closed.
+    setImmediate(() => this.#closePipes())
+    if (outcome.kind === 'failed') {
+      this.#failed(outcome.error as Error)
+      return
     }
-  }
-
-  #over(tell: () => void): void {
-    this.#isOver = true
-    this.#canceler?.stop()
-    // Whoever waits for the end may still reach for a stream; what nobody has wanted by then is let go.
-    setImmediate(() => this.#letGo())
-    try {
-      tell()
-    } finally {
-      this.terminal?.over()
-    }
-  }
-
-  #ended(exit: Exit): void {
-    // A command can end before it was told to run only where its start was not heard of.
-    this.#exit.settle((resolve) => resolve(exit))
+    const exit = toExit(outcome)
+    if (outcome.kind === 'killed')
+      this.#ready.reject(localError('ERR_NSRS_SETUP_FAILED', 'pull the image', `interrupted by ${exit.signal}`))
+    this.#exit.resolve(exit)
     this.emit('exit', exit)
   }
 
   #failed(error: Error): void {
-    const isHeard = this.#ready.isAsked || this.#exit.isAsked
-    this.#ready.settle((_, reject) => reject(error))
-    this.#exit.settle((_, reject) => reject(error))
-    // An error that nobody looks for must not be lost, unless it is what somebody wanted.
-    if (this.listenerCount('error') > 0 || !(isHeard || this.#isKilled)) this.emit('error', error)
+    const isExpected = this.#ready.isRequested || this.#exit.isRequested || this.#isKilled
+    this.#ready.reject(error)
+    this.#exit.reject(error)
+    // An error that nobody waits for must not go unnoticed.
+    if (this.listenerCount('error') > 0 || !isExpected) this.emit('error', error)
   }
 
-  #letGo(): void {
+  #closePipes(): void {
     this.#stdin.close()
     this.#stdin.stream?.destroy()
-    for (const end of [this.#stdout, this.#stderr]) {
-      end.close()
-      // As child_process does: what was asked for and is read by nobody would stay open for good.
-      const stream = end.stream
+    for (const pipe of [this.#stdout, this.#stderr]) {
+      pipe.close()
+      // As in child_process: a stream that was asked for and that nobody reads would stay open forever.
+      const { stream } = pipe
       if (stream && stream.readableFlowing === null && stream.listenerCount('readable') === 0) stream.resume()
     }
   }

@@ -1,4 +1,5 @@
-import type { ContainerReport, ExitReport, ResourceUsage } from './binding.d.ts'
+import type { ContainerReport, ResourceUsage } from './binding.d.ts'
+import type { Ended } from './internal/task.ts'
 import { signalName } from './options/signals.ts'
 
 /** One path that a command added, modified or deleted. */
@@ -52,15 +53,15 @@ export interface Result<Output = string> extends Exit {
   container: ContainerReport | undefined
 }
 
-/** Converts the addon's report. */
-export function toExit(report: ExitReport, changes: string | undefined, isCanceled: boolean): Exit {
+/** Converts the outcome of a task. */
+export function toExit({ exit, changes, isCanceled }: Ended): Exit {
   return {
-    exitCode: report.exitCode,
-    signal: report.signal === undefined ? undefined : signalName(report.signal),
-    timedOut: report.timedOut,
+    exitCode: exit.exitCode,
+    signal: exit.signal === undefined ? undefined : signalName(exit.signal),
+    timedOut: exit.timedOut,
     isCanceled,
-    durationMs: report.durationMs,
-    usage: report.usage,
+    durationMs: exit.durationMs,
+    usage: exit.usage,
     changes: changes === undefined ? undefined : (JSON.parse(changes) as Change[]),
   }
 }

@@ -1,31 +1,28 @@
-import { closeSync, writeSync } from 'node:fs'
 import type { Readable, Writable } from 'node:stream'
-import type { ContainerReport, ExitReport, NativeEvent } from './binding.d.ts'
-import { fromRecords } from './errors/nsrs-error.ts'
 import { ExitError } from './exit-error.ts'
-import { provide } from './images/ensure.ts'
-import { Canceler } from './internal/canceler.ts'
+import { imagePreparation } from './images/prepare.ts'
 import { type Launched, launch } from './internal/launch.ts'
-import { connect, take } from './internal/supervisor.ts'
-import { canUseDescriptors, readable, writable } from './io/pipe-streams.ts'
+import { take } from './internal/supervisor.ts'
+import { type Ended, type Outcome, Task, type TaskObserver } from './internal/task.ts'
+import { Collector } from './io/collector.ts'
+import { readable, writable } from './io/pipe-streams.ts'
 import { Terminal } from './io/terminal.ts'
+import { writeSmallInput } from './io/write-input.ts'
 import { imageOf, splitArguments } from './options/arguments.ts'
-import { signalNumber } from './options/signals.ts'
 import type { OfImage, RunOptions, Stdio } from './options/types.ts'
 import { checkCommand, checkOptions } from './options/validate.ts'
 import { commandLine, type Result, toExit } from './result.ts'
 
 const MAX_BUFFER = 100 * 1024 * 1024
-/** This much fits into any pipe that is empty, so that writing it never blocks. */
-const FITS = 4096
+const SIGKILL = 9
 
 type Bytes = RunOptions & { encoding: 'buffer' }
 
 /**
- * Runs a command in a container of its own and returns what it wrote and how it ended. With an image the command may be
- * left out: it is the image's own.
+ * Runs a command in a new container. Resolves with its output and how it ended. If the root is an image, the command may be left
+ * out: the image's own is run.
  *
- * @throws {@link ExitError} the command failed, {@link NsrsError} there was no container, `TypeError` wrong arguments.
+ * @throws {@link ExitError} the command failed, {@link NsrsError} it couldn't be started, `TypeError` invalid arguments.
  */
 export function run(command: string, args: readonly string[] | undefined, options: Bytes): Promise<Result<Uint8Array>>
 export function run(command: string, options: Bytes): Promise<Result<Uint8Array>>
@@ -43,69 +40,22 @@ export function run(
     checkCommand(command, args, options)
     checkOptions(options)
     options.signal?.throwIfAborted()
-    if (options.killSignal !== undefined) signalNumber(options.killSignal, 'killSignal')
-    const begin = () => void new Run(command, args, options, resolve, reject)
-    const brought = provide(command, args, options)
-    if (brought === undefined) begin()
-    else {
-      brought
-        .then(() => {
-          options.signal?.throwIfAborted()
-          begin()
-        })
-        .catch(reject)
-    }
+    new Run(command, args, options, resolve, reject).begin()
   })
 }
 
-/** What arrives from one of the command's streams. */
-class Collector {
-  chunks: Buffer[] = []
-  size = 0
-
-  constructor(stream: Readable, most: number, onEnd: () => void, onFull: () => void) {
-    stream.on('data', (chunk: Buffer) => {
-      if (this.size + chunk.length > most) {
-        this.chunks.push(chunk.subarray(0, most - this.size))
-        this.size = most
-        stream.destroy()
-        onFull()
-      } else {
-        this.chunks.push(chunk)
-        this.size += chunk.length
-      }
-    })
-    // It is over at its end, a turn of the event loop before it is closed; or, however it failed, when it is closed.
-    let isOver = false
-    const over = () => {
-      if (!isOver) onEnd()
-      isOver = true
-    }
-    stream.on('error', () => {})
-    stream.on('end', over)
-    stream.on('close', over)
-  }
-
-  bytes(): Buffer {
-    return this.chunks.length === 1 ? (this.chunks[0] as Buffer) : Buffer.concat(this.chunks, this.size)
-  }
-}
-
-/** One call of {@link run}. */
-class Run {
-  readonly #launched: Launched
-  readonly #canceler: Canceler | undefined
-  readonly #stdout: Collector | undefined
-  readonly #stderr: Collector | undefined
-  #terminal: Terminal | undefined
+/** One call of {@link run}: its task, and what it writes and reads. */
+class Run implements TaskObserver {
+  readonly #task: Task
+  readonly #terminal: Terminal | undefined
+  #stdout: Collector | undefined
+  #stderr: Collector | undefined
   #input: Readable | undefined
-  /** What is still to come: the end of the container, and of its streams. */
-  #missing = 1
-  #exit: ExitReport | undefined
-  #changes: string | undefined
-  #failure: Error | undefined
-  #report: ContainerReport | undefined
-  #full = false
+  /** The ends that have yet to come: that of the task, and those of its output streams. */
+  #pending = 1
+  #ended: Ended | undefined
+  #failure: unknown
+  #isFull = false
 
   constructor(
     readonly command: string | undefined,
@@ -116,43 +66,55 @@ class Run {
   ) {
     const stdin: Stdio = options.input === undefined ? (options.stdin ?? 'ignore') : 'pipe'
     const stdio = [stdin, options.stdout ?? 'pipe', options.stderr ?? 'pipe'] as const
-    this.#launched = launch(command, args, options, stdio, (event) => this.#hear(event), false)
-    const { id, stdin: write, stdout, stderr } = this.#launched
-    if (options.signal !== undefined) this.#canceler = new Canceler(id, options.signal, options)
-    // From here on the container is being made by others: what is done meanwhile costs nothing.
-    const most = options.maxBuffer ?? MAX_BUFFER
-    const [end, full] = [() => this.#settle(), () => this.#overflow()]
-    if (options.tty !== undefined) {
-      this.#missing++
-      this.#terminal = new Terminal(options.tty)
-      this.#stdout = new Collector(this.#terminal, most, end, full)
-      this.#send(options.input ?? '', this.#terminal)
+    this.#terminal = options.tty && new Terminal(options.tty)
+    this.#task = new Task(
+      {
+        prepare: imagePreparation(command, args, options),
+        // Not announced: the report comes with the end, which saves an event.
+        launch: (listener) => launch(command, args, options, stdio, listener, false),
+        terminal: this.#terminal,
+        options,
+      },
+      this,
+    )
+  }
+
+  begin(): void {
+    this.#task.begin()
+  }
+
+  // From here on others make the container: what is done meanwhile costs no time.
+  launched({ stdin, stdout, stderr }: Launched): void {
+    const max = this.options.maxBuffer ?? MAX_BUFFER
+    const [onEnd, onFull] = [() => this.#settle(), () => this.#overflow()]
+    if (this.#terminal !== undefined) {
+      this.#pending++
+      this.#stdout = new Collector(this.#terminal, max, onEnd, onFull)
+      this.#send(this.options.input ?? '', this.#terminal)
     }
     if (stdout >= 0) {
-      this.#missing++
-      this.#stdout = new Collector(readable(take(stdout)), most, end, full)
+      this.#pending++
+      this.#stdout = new Collector(readable(take(stdout)), max, onEnd, onFull)
     }
     if (stderr >= 0) {
-      this.#missing++
-      this.#stderr = new Collector(readable(take(stderr)), most, end, full)
+      this.#pending++
+      this.#stderr = new Collector(readable(take(stderr)), max, onEnd, onFull)
     }
-    if (write >= 0) this.#feed(take(write))
+    if (stdin >= 0) this.#feed(take(stdin))
+  }
+
+  started(): void {}
+
+  ended(outcome: Outcome): void {
+    if (outcome.kind === 'failed') this.#failure ??= outcome.error
+    else this.#ended = outcome
+    this.#settle()
   }
 
   #feed(fd: number): void {
     const input = this.options.input as string | Uint8Array | Readable
     const bytes = typeof input === 'string' ? Buffer.from(input) : input
-    if (bytes instanceof Uint8Array) {
-      if (canUseDescriptors && bytes.length <= FITS) {
-        try {
-          if (bytes.length > 0) writeSync(fd, bytes)
-        } catch {
-          // It did not want to read it.
-        }
-        closeSync(fd)
-        return
-      }
-    }
+    if (bytes instanceof Uint8Array && writeSmallInput(fd, bytes)) return
     this.#send(bytes, writable(fd))
   }
 
@@ -167,65 +129,49 @@ class Run {
     input.on('error', (error) => {
       this.#failure ??= error
       stream.destroy()
-      connect().kill(this.#launched.id, 9)
+      this.#task.kill(SIGKILL)
     })
     input.pipe(stream)
   }
 
   #overflow(): void {
-    this.#full = true
-    connect().kill(this.#launched.id, 9)
-  }
-
-  #hear(event: NativeEvent): void {
-    // Unannounced: the report comes with the end.
-    this.#report = event.started
-    if (event.terminal !== undefined) {
-      this.#terminal?.attach(event.terminal)
-      return
-    }
-    if (event.exited !== undefined) {
-      this.#exit = event.exited
-      this.#changes = event.changes
-    } else if (event.failed !== undefined) this.#failure ??= fromRecords(event.failed)
-    this.#canceler?.stop()
-    this.#terminal?.over()
-    this.#settle()
+    this.#isFull = true
+    this.#task.kill(SIGKILL)
   }
 
   #settle(): void {
-    if (--this.#missing > 0) return
+    if (--this.#pending > 0) return
     this.#input?.unpipe()
-    if (this.#exit === undefined || this.#failure !== undefined) {
+    if (this.#ended === undefined || this.#failure !== undefined) {
       this.reject(this.#failure)
       return
     }
-    const result = this.#result(this.#exit)
+    const result = this.#result(this.#ended)
     if (result.failed && this.options.reject !== false) {
-      const options = result.isCanceled ? { cause: this.#canceler?.reason } : undefined
+      const options = result.isCanceled ? { cause: this.options.signal?.reason } : undefined
       this.reject(new ExitError(this.#message(result), result, options))
     } else {
       this.resolve(result)
     }
   }
 
-  #result(report: ExitReport): Result<string | Uint8Array> {
-    const exit = toExit(report, this.#changes, this.#canceler?.isCanceled === true)
+  #result(ended: Ended): Result<string | Uint8Array> {
+    const exit = toExit(ended)
     return {
       ...exit,
       stdout: this.#output(this.#stdout),
       stderr: this.#output(this.#stderr),
-      isMaxBuffer: this.#full,
-      failed: exit.exitCode !== 0 || exit.timedOut || exit.isCanceled || this.#full,
+      isMaxBuffer: this.#isFull,
+      failed: exit.exitCode !== 0 || exit.timedOut || exit.isCanceled || this.#isFull,
       command: commandLine(this.command ?? imageOf(this.options) ?? '', this.args),
-      container: this.#report,
+      container: ended.report,
     }
   }
 
   #output(collector: Collector | undefined): string | Uint8Array {
     const asBytes = this.options.encoding === 'buffer'
     if (collector === undefined || collector.size === 0) return asBytes ? new Uint8Array(0) : ''
-    let bytes = collector.bytes()
+    let bytes = collector.bytes
     if (this.options.stripFinalNewline !== false && bytes[bytes.length - 1] === 0x0a) {
       bytes = bytes.subarray(0, bytes[bytes.length - 2] === 0x0d ? -2 : -1)
     }

@@ -1,4 +1,4 @@
-// Containers on images that have yet to come.
+// Containers on images that are pulled first.
 
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -26,7 +26,7 @@ test.before(async () => {
 
 const network = 'none' as const
 const box = () => ({ rootfs: { image: `${address}/box:1` }, network })
-/** An image that takes a second or more to come. */
+/** An image that takes a second or more to pull. */
 const late = () => ({ rootfs: { image: `${slow}/box:1` }, network })
 
 /** A test with an empty store; one after the other, for the store is one. */
@@ -42,7 +42,7 @@ function each(title: string, body: (t: ExecutionContext) => Promise<unknown>): v
   })
 }
 
-each('run() brings an image that is missing, and runs the command that is its own', async (t) => {
+each('run() pulls an image that is missing, and runs the command that is its own', async (t) => {
   const own = { rootfs: { image: `${address}/own:1` }, network }
   const { stdout, command } = await run(own)
   t.deepEqual([stdout, command], ['own b', `${address}/own:1`])
@@ -58,7 +58,7 @@ each('without an image there has to be a command, and an image has to have one',
   await t.throwsAsync(run({ ...box(), entrypoint: [] }), { message: /no command is given/ })
 })
 
-each('spawn() brings an image that is missing, and what was said to the command meanwhile reaches it', async (t) => {
+each('spawn() pulls an image that is missing, and what was said to the command meanwhile reaches it', async (t) => {
   const child = spawn('/bin/busybox', ['sh', '-c', 'echo up; read a; echo $a >&2; cat'], late())
   t.is(child.pid, undefined)
   child.stdin?.end('early\nlater\n')
@@ -106,7 +106,7 @@ each('what can not be pulled is told as an error of the process, and its streams
   t.regex((await heard).message, /nope:2/)
 })
 
-each('an abort, a kill or a disposal ends what brings the image', async (t) => {
+each('an abort, a kill or a disposal ends the pull', async (t) => {
   const since = performance.now()
   const aborted = spawn({ ...late(), signal: AbortSignal.timeout(100) })
   await t.throwsAsync(aborted.wait(), { any: true, name: 'TimeoutError' })
@@ -116,7 +116,7 @@ each('an abort, a kill or a disposal ends what brings the image', async (t) => {
   t.true(killed.kill())
   const { exitCode, signal, isCanceled } = await killed.wait()
   t.deepEqual([exitCode, signal, isCanceled], [undefined, 'SIGTERM', false])
-  await t.throwsAsync(killed.ready, { code: 'ERR_NSRS_SETUP_FAILED', message: /SIGTERM ended it/ })
+  await t.throwsAsync(killed.ready, { code: 'ERR_NSRS_SETUP_FAILED', message: /interrupted by SIGTERM/ })
   t.false(killed.kill())
   {
     await using disposed = spawn(late())

@@ -35,8 +35,5 @@ test('where the addon is missing, only calls throw, and say what to do', (t) => 
   `
   const env = { ...process.env, NSRS_NATIVE_DIR: temporary() }
   const { stdout } = spawnSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8', env })
-  t.regex(
-    stdout,
-    /^false\nERR_NSRS_UNSUPPORTED_PLATFORM load nsrs: no nsrs.node in NSRS_NATIVE_DIR \(.*\)\n$/,
-  )
+  t.regex(stdout, /^false\nERR_NSRS_UNSUPPORTED_PLATFORM load nsrs: no nsrs.node in NSRS_NATIVE_DIR \(.*\)\n$/)
 })

@@ -1,41 +1,31 @@
-import { signalNumber } from '../options/signals.ts'
-import type { ProcessOptions } from '../options/types.ts'
 import { connect } from './supervisor.ts'
 
 const SIGKILL = 9
-const PATIENCE = 5000
 
-/** Ends a container when its `AbortSignal` says so. */
+/** Ends a launched process when an `AbortSignal` is aborted: first by a signal, later by SIGKILL. */
 export class Canceler {
   isCanceled = false
   #timer: NodeJS.Timeout | undefined
-  readonly #abort: () => void
   readonly #signal: AbortSignal
+  readonly #onAbort: () => void
 
-  constructor(id: number, signal: AbortSignal, options: ProcessOptions) {
+  /** `killSignal`: default the container's own; `forceKillAfter`: milliseconds until SIGKILL, `false` for never. */
+  constructor(id: number, signal: AbortSignal, killSignal: number | undefined, forceKillAfter: number | false) {
     this.#signal = signal
-    const { killSignal } = options
-    const number = killSignal === undefined ? undefined : signalNumber(killSignal, 'killSignal')
-    const patience = options.forceKillAfter ?? PATIENCE
-    this.#abort = () => {
+    this.#onAbort = () => {
       this.isCanceled = true
-      connect().kill(id, number)
-      if (patience !== false && number !== SIGKILL) {
-        this.#timer = setTimeout(() => connect().kill(id, SIGKILL), patience)
+      connect().kill(id, killSignal)
+      if (forceKillAfter !== false && killSignal !== SIGKILL) {
+        this.#timer = setTimeout(() => connect().kill(id, SIGKILL), forceKillAfter)
         this.#timer.unref()
       }
     }
-    signal.addEventListener('abort', this.#abort, { once: true })
+    signal.addEventListener('abort', this.#onAbort, { once: true })
   }
 
-  /** Why it was aborted. */
-  get reason(): unknown {
-    return this.#signal.reason
-  }
-
-  /** The container is gone. */
+  /** Stops listening, as the process has ended. */
   stop(): void {
     clearTimeout(this.#timer)
-    this.#signal.removeEventListener('abort', this.#abort)
+    this.#signal.removeEventListener('abort', this.#onAbort)
   }
 }

@@ -3,27 +3,32 @@ import type { AnyOptions, Stdio } from '../options/types.ts'
 import { IGNORE, toRequest } from './request.ts'
 import { connect, type Listener, listen } from './supervisor.ts'
 
-/** What the addon calls a new pipe. */
+/** The addon's number for a new pipe. */
 const PIPE = -1
 
 /**
- * A container that was asked for, and this side's ends of its pipes (-1 where there is none). They are the addon's until they
- * are taken: a worker may be terminated before.
+ * A process that was asked for, and our ends of its pipes (-1 if there is none). The addon owns them until they are taken, as
+ * a worker may be terminated before.
  */
 export interface Launched {
+  /** Its number in events and requests. */
   id: number
   stdin: number
   stdout: number
   stderr: number
 }
 
-function number(stdio: Stdio, own: number): number {
+/** The addon's number for what a standard stream is to be. */
+function stdioNumber(stdio: Stdio, own: number): number {
   if (stdio === 'pipe') return PIPE
   if (stdio === 'ignore') return IGNORE
   return stdio === 'inherit' ? own : stdio
 }
 
-/** Asks for a container. Every outcome, failures too, comes to the listener, later; with `announce` its start too. */
+/**
+ * Asks for a container. The listener is told of its end or failure in a later turn of the event loop, and with `announce` of
+ * its start too.
+ */
 export function launch(
   command: string | undefined,
   args: readonly string[],
@@ -42,7 +47,7 @@ export function launch(
   }
   const numbers = options.tty
     ? [IGNORE, IGNORE, IGNORE]
-    : [number(stdio[0], 0), number(stdio[1], 1), number(stdio[2], 2)]
+    : [stdioNumber(stdio[0], 0), stdioNumber(stdio[1], 1), stdioNumber(stdio[2], 2)]
   const request = toRequest(commandWords(command, args), options, { stdio: numbers, pass, passAs, announce })
   const started = connect().start(request)
   listen(started.id, listener)
