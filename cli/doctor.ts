@@ -1,6 +1,7 @@
 import { styleText } from 'node:util'
 import { Command, Option } from 'commander'
-import { print } from './report.ts'
+import { escapeText } from './escape.ts'
+import { print, printJson } from './report.ts'
 
 const MARKS = { ok: ['ok', 'green'], warning: ['warn', 'yellow'], failure: ['FAIL', 'red'] } as const
 
@@ -12,14 +13,14 @@ export function doctorCommand(): Command {
     .action(async ({ format }: { format: string }) => {
       const findings = await (await import('../ts/host.ts')).checkHost()
       if (format === 'json') {
-        print(`${JSON.stringify(findings, null, 2)}\n`)
+        printJson(findings)
       } else {
         const width = Math.max(0, ...findings.map(({ name }) => name.length))
         for (const { name, verdict, detail, fix } of findings) {
           const [mark, colour] = MARKS[verdict]
           const painted = process.stdout.isTTY ? styleText(colour, mark.padEnd(4)) : mark.padEnd(4)
-          print(`${painted}  ${name.padEnd(width)}  ${detail}\n`)
-          if (fix) print(`${' '.repeat(width + 8)}fix: ${fix}\n`)
+          print(`${painted}  ${name.padEnd(width)}  ${escapeText(detail)}\n`)
+          if (fix) print(`${' '.repeat(width + 8)}fix: ${escapeText(fix)}\n`)
         }
       }
       if (findings.some(({ verdict }) => verdict === 'failure')) process.exitCode = 1

@@ -4,7 +4,7 @@ import { executeVisibly } from '../ts/images/nsrs-image.ts'
 import { checkBeforeFetch } from '../ts/images/prepare.ts'
 import type { ImageWork } from '../ts/images/pull-rule.ts'
 import { peekIgnoredSignals } from './inherited-state.ts'
-import { report, reportError } from './report.ts'
+import { report, reportError, reportHint } from './report.ts'
 import { type CliFlags, definedOptions } from './run-request.ts'
 
 /**
@@ -37,7 +37,7 @@ export async function ensureImage(
   if (code === 0) return undefined
   const near = work.obstacle?.hint?.startsWith('did you mean') ? work.obstacle.hint : undefined
   const hints = [near, hint].filter((text) => text !== undefined)
-  if (flags.progress !== 'json') process.stderr.write(hints.map((text) => `hint: ${text}\n`).join(''))
+  if (flags.progress !== 'json') hints.forEach(reportHint)
   return code
 }
 

@@ -1,5 +1,5 @@
 import { resolvePlan } from '../ts/internal/plan.ts'
-import { FAILED, print, report, reportError } from './report.ts'
+import { FAILED, printJson, printLines, report, reportError } from './report.ts'
 import { type CliFlags, definedOptions, type RunRequest } from './run-request.ts'
 
 /** Prints the plan, or all problems of the command line and the plan. */
@@ -11,8 +11,9 @@ export async function explainRun(
   try {
     const [command, ...rest] = args
     const { text, plan } = await resolvePlan(command, rest, definedOptions(options))
-    if (problems.length === 0) print(format === 'json' ? `${JSON.stringify(plan, null, 2)}\n` : text)
-    else process.exitCode = report(problems)
+    if (problems.length > 0) process.exitCode = report(problems)
+    else if (format === 'json') printJson(plan)
+    else printLines(text)
   } catch (error) {
     report(problems)
     const code = reportError(error)

@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs'
+import { quote } from './escape.ts'
 
 /** Says what is wrong with a value on the command line. */
 export class ValueError extends Error {}
@@ -57,7 +58,7 @@ export function envFile(path: string): [string, string | undefined][] {
     if (line === '' || line.startsWith('#')) continue
     const [name, value] = pair(line)
     if (name === '' || /\s/.test(name))
-      throw new ValueError(`line ${index + 1}: ${JSON.stringify(name)} is not a valid variable name`)
+      throw new ValueError(`line ${index + 1}: ${quote(name)} is not a valid variable name`)
     variables.push([name, value])
   }
   return variables

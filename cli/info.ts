@@ -2,7 +2,8 @@ import { release } from 'node:os'
 import { Command, Option } from 'commander'
 import { native } from '../ts/native/load.ts'
 import { version } from '../ts/native/version.ts'
-import { print } from './report.ts'
+import { escapeText } from './escape.ts'
+import { print, printJson } from './report.ts'
 
 /** `nsrs info`. */
 export function infoCommand(): Command {
@@ -22,10 +23,10 @@ export function infoCommand(): Command {
       }
       const host = await (await import('../ts/host.ts')).checkHost()
       if (format === 'json') {
-        print(`${JSON.stringify({ ...facts, host }, null, 2)}\n`)
+        printJson({ ...facts, host })
         return
       }
-      for (const [name, value] of Object.entries(facts)) print(`${name.padEnd(10)}  ${value}\n`)
-      for (const { name, verdict, detail } of host) print(`${name.padEnd(10)}  ${verdict}: ${detail}\n`)
+      for (const [name, value] of Object.entries(facts)) print(`${name.padEnd(10)}  ${escapeText(String(value))}\n`)
+      for (const { name, verdict, detail } of host) print(`${name.padEnd(10)}  ${verdict}: ${escapeText(detail)}\n`)
     })
 }

@@ -89,13 +89,8 @@ function suggestLonger(text: string, command: Command): string {
   return `unknown option '${name}' (Did you mean ${longer.length > 1 ? 'one of ' : ''}${longer.join(', ')}?)`
 }
 
+/** Prints an error of commander, whose suggestion is on a line of its own. */
 function outputError(text: string): void {
-  report([
-    {
-      message: text
-        .trim()
-        .replace(/^error: /, '')
-        .replaceAll('\n', ' '),
-    },
-  ])
+  const message = text.trim().replace(/^error: /, '')
+  report([{ message: message.replaceAll('\n', ' ') }])
 }

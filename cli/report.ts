@@ -1,4 +1,5 @@
-import { stripVTControlCharacters, styleText } from 'node:util'
+import { styleText } from 'node:util'
+import { escapeLines, escapeText, toJson } from './escape.ts'
 
 /** The exit code if nsrs itself failed, as opposed to the command; the same as docker's. */
 export const FAILED = 125
@@ -12,7 +13,7 @@ export interface Problem {
 
 let isListening = false
 
-/** Writes to standard output. If the reader closes it early (`nsrs doctor | head`), the process ends like any program. */
+/** Writes our own text to standard output. If the reader closes it early (`nsrs doctor | head`), the process ends like any program. */
 export function print(text: string): void {
   if (!isListening) {
     isListening = true
@@ -23,25 +24,40 @@ export function print(text: string): void {
   process.stdout.write(text)
 }
 
+/** Prints text of several lines to standard output. */
+export function printLines(text: string): void {
+  print(escapeLines(text))
+}
+
+/** Prints a value to standard output as JSON. */
+export function printJson(value: unknown): void {
+  print(`${toJson(value)}\n`)
+}
+
 /** Prints each problem and its hint to standard error. Returns the exit code of the first. */
 export function report(problems: readonly Problem[]): number {
-  const isColoured = process.stderr.isTTY && !process.env.NO_COLOR && process.env.TERM !== 'dumb'
-  const paint = (style: 'red' | 'cyan', text: string) => (isColoured ? styleText(style, text) : text)
   for (const { message, hint } of problems) {
-    process.stderr.write(`${paint('red', 'nsrs:')} ${clean(message)}\n`)
-    if (hint) process.stderr.write(`${paint('cyan', 'hint:')} ${clean(hint)}\n`)
+    writeLabeled('nsrs:', 'red', message)
+    if (hint) reportHint(hint)
   }
   return problems[0]?.exitCode ?? FAILED
 }
 
-/** What others chose may hold control characters, which must not reach the terminal. */
-function clean(text: string): string {
-  return stripVTControlCharacters(text).replace(/[\0-\x08\x0b-\x1f\x7f]/g, '')
+/** Prints a hint to standard error. */
+export function reportHint(hint: string): void {
+  writeLabeled('hint:', 'cyan', hint)
+}
+
+function writeLabeled(label: string, color: 'red' | 'cyan', text: string): void {
+  const isColored = process.stderr.isTTY && !process.env.NO_COLOR && process.env.TERM !== 'dumb'
+  process.stderr.write(`${isColored ? styleText(color, label) : label} ${escapeText(text)}\n`)
 }
 
 /** Prints whatever was thrown. Returns the exit code. */
 export function reportError(error: unknown): number {
   const { errors } = error as { errors?: readonly Problem[] }
   if (Array.isArray(errors)) return report(errors)
-  return report([{ message: error instanceof Error ? error.message : String(error) }])
+  const message = error instanceof Error ? error.message : String(error)
+  // An error of option types has a line for each problem.
+  return report(message.split('\n').map((line) => ({ message: line })))
 }

@@ -1,5 +1,6 @@
 import type { ContainerOptions } from '../ts/binding.d.ts'
 import type { PullPolicy } from '../ts/options/types.ts'
+import { quote } from './escape.ts'
 import { descriptors, envFile, securityOption, ValueError } from './flag-values.ts'
 import { flags } from './flags.ts'
 import { inheritedFds } from './inherited-state.ts'
@@ -34,7 +35,7 @@ export function parseRunFlags(given: Record<string, unknown>): RunRequest {
       return value(text)
     } catch (error) {
       if (!(error instanceof ValueError)) throw error
-      problems.push({ message: `invalid ${name} ${JSON.stringify(text)}: ${error.message}` })
+      problems.push({ message: `invalid ${name} ${quote(text)}: ${error.message}` })
       return undefined
     }
   }

@@ -283,9 +283,13 @@ test('arguments and variables that are not UTF-8 are refused, as Node would alte
   t.is(say('A=\ufffd "$0" "$@" -e A -- sh -c "echo \\$A \ufffd"').stdout, '\ufffd \ufffd\n')
 })
 
-test('control characters do not reach the terminal', (t) => {
-  const { stderr } = nsrs(['run', '--timeout', '\x1b]0;title\x07', 'true'])
-  t.false(/\x1b|\x07/.test(stderr), JSON.stringify(stderr))
+test('control characters in names and values are shown, and do not reach the terminal', (t) => {
+  const stderr = (...words: string[]) => nsrs(['run', ...words]).stderr
+  t.regex(stderr('--timeout', '\x1b]0;title\x07', 'true'), /^nsrs: invalid --timeout "\\x1b\]0;title\\x07"/)
+  const unknown = stderr('--\x1b[2J\x9b\u202ex', 'true')
+  t.regex(unknown, /^nsrs: unknown option '--\\x1b\[2J\\x9b\\u202ex'/)
+  const image = stderr('--pull', 'never', 'a\x1b[2Jb\nnsrs: fake')
+  t.false(/[\x1b]|^nsrs: fake/m.test(image), JSON.stringify(image))
 })
 
 test('--explain prints the plan and does nothing', (t) => {
