@@ -7,11 +7,11 @@ const library = defineConfig({
   format: 'esm',
   target: 'node20',
   platform: 'node',
-  // tsup sets baseUrl itself, which TypeScript 6 tells is deprecated.
+  // tsup itself sets baseUrl, which is deprecated in TypeScript 6.
   dts: { compilerOptions: { ignoreDeprecations: '6.0' } },
 })
 
-/** Modules of Node that take long to load and of which the CLI needs next to nothing. */
+/** Stand-ins for modules of Node that are slow to load and that the CLI hardly uses. */
 const slim: Record<string, string> = {
   'node:child_process': 'cli/bundle/child_process.ts',
   'node:module': 'cli/bundle/module.ts',
@@ -19,14 +19,13 @@ const slim: Record<string, string> = {
 }
 
 /**
- * A shell script and JavaScript at once. The shell puts the double hyphen before the file's name: Node 20 takes an
- * --env-file wherever it stands for its own, even after the name of the program.
+ * The first lines are a shell script, and a comment in JavaScript. The shell puts -- before the name of the file, as Node 20
+ * takes an --env-file for its own option anywhere, even after the name of the program.
  *
- * It takes down which signals the caller has us ignore (proc_pid_stat(5), field 33), which Node forgets: nohup and scripts
- * do that, for the command.
+ * It records which signals the caller ignores (proc_pid_stat(5), field 33), as nohup does for its command: Node forgets that.
  *
- * And where descriptors are to be handed on, it takes down which the caller has: Node opens more, and marks all of them as
- * closed on exec. Those with that mark (02000000) are the shell's own, for none is inherited with it.
+ * If file descriptors are to be passed on, it records those of the caller: Node opens more, and marks all of them as
+ * close-on-exec. Those that have that mark here (02000000) are the shell's own, as none is inherited with it.
  */
 const shebang = `#!/bin/sh
 ':' /*
@@ -45,12 +44,12 @@ read -r _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ _ NSRS_IGN
 exec node -- "$0" "$@"
 */`
 
-/** The bundle of the CLI that holds what a plain `nsrs run` does without. */
+/** The bundle of what a plain `nsrs run` doesn't need. */
 const COMMANDS = './commands.cjs'
 
 /**
- * The CLI is two files with everything inside: the second is read only for what isn't a plain `nsrs run`. CommonJS,
- * because Node loads it some milliseconds sooner than a module, and minified, because parsing counts too.
+ * The CLI is two self-contained files, the second of which is read only for what isn't a plain `nsrs run`. They are CommonJS,
+ * which Node loads some milliseconds faster than a module, and minified, to save parsing.
  */
 const cli: Options = {
   format: 'cjs',
@@ -61,7 +60,7 @@ const cli: Options = {
   removeNodeProtocol: false,
   esbuildOptions: (options) => {
     options.define = { ...options.define, 'import.meta.url': '__filename' }
-    // Of CommonJS from CommonJS a require() makes less than the loader for modules.
+    // require() loads CommonJS faster than the loader of modules, which import() would use.
     options.supported = { ...options.supported, 'dynamic-import': false }
   },
   esbuildPlugins: [
@@ -69,7 +68,7 @@ const cli: Options = {
       name: 'slim',
       setup: (build) => {
         build.onResolve({ filter: /^node:/ }, ({ path, importer }) => {
-          // Our own code means what it imports.
+          // Our own code gets what it imports; the stand-in is for dependencies.
           const stand = path === 'node:child_process' && !importer.includes('node_modules') ? undefined : slim[path]
           return stand === undefined ? undefined : { path: resolve(stand) }
         })

@@ -83,7 +83,7 @@ class Run implements TaskObserver {
     this.#task.begin()
   }
 
-  // From here on others make the container: what is done meanwhile costs no time.
+  // The supervisor makes the container now, so the work here costs no time.
   launched({ stdin, stdout, stderr }: Launched): void {
     const max = this.options.maxBuffer ?? MAX_BUFFER
     const [onEnd, onFull] = [() => this.#settle(), () => this.#overflow()]

@@ -1,4 +1,4 @@
-/** Stands for Node's module in the bundled CLI, which is CommonJS and has a `require` already. */
+/** Replaces Node's module in the bundled CLI, which is CommonJS and has a `require` already. */
 export function createRequire(): NodeJS.Require {
   return require
 }

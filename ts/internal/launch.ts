@@ -26,8 +26,8 @@ function stdioNumber(stdio: Stdio, own: number): number {
 }
 
 /**
- * Asks for a container. The listener is told of its end or failure in a later turn of the event loop, and with `announce` of
- * its start too.
+ * Asks for a container. Its events come to the listener in later turns of the event loop: the end or a failure, and with
+ * `announce` the start too.
  */
 export function launch(
   command: string | undefined,

@@ -38,7 +38,7 @@ export interface Ended {
 /** How a task ended. `failed`: an error of its preparation or start, or the reason of an abort before its launch. */
 export type Outcome = Ended | { kind: 'failed'; error: unknown }
 
-/** Is told what becomes of a task. */
+/** Receives the events of a task. */
 export interface TaskObserver {
   /** The process was asked for; its pipes exist. */
   launched(launched: Launched): void
