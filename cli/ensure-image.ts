@@ -35,9 +35,11 @@ export async function ensureImage(
   }
   const code = await fetch(work, flags)
   if (code === 0) return undefined
-  const near = work.obstacle?.hint?.startsWith('did you mean') ? work.obstacle.hint : undefined
-  const hints = [near, hint].filter((text) => text !== undefined)
-  if (flags.progress !== 'json') hints.forEach(reportHint)
+  if (flags.progress !== 'json') {
+    const { suggestions = [] } = work.obstacle ?? {}
+    if (suggestions.length > 0) reportHint(`did you mean ${suggestions.join(' or ')}?`)
+    reportHint(hint)
+  }
   return code
 }
 

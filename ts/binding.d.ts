@@ -208,6 +208,8 @@ export interface ErrorRecord {
   errno?: number
   /** What to do next. */
   hint?: string
+  /** Names that may have been meant instead, the most likely first. */
+  suggestions?: Array<string>
   /** The CLI's exit code for it. */
   exitCode: number
 }

@@ -85,6 +85,9 @@ pub struct Error {
     /// What to do next, where we know it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub hint: String,
+    /// Names that may have been meant instead, the most likely first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suggestions: Vec<String>,
 }
 
 /// Result with the error record of nsrs, or with several.
@@ -107,6 +110,7 @@ impl Error {
             errno: None,
             detail: detail.into(),
             hint: String::new(),
+            suggestions: Vec::new(),
         }
     }
 
@@ -132,6 +136,7 @@ impl Error {
                 libc::ENFILE => "the whole host is out of open files: raise its limit (sysctl fs.file-max)".into(),
                 _ => String::new(),
             },
+            suggestions: Vec::new(),
         }
     }
 
@@ -149,6 +154,14 @@ impl Error {
         if !hint.is_empty() {
             self.hint = hint;
         }
+        self
+    }
+
+    /// The same failure with names that may have been meant, and a hint that asks so.
+    #[must_use]
+    pub fn did_you_mean(mut self, suggestions: Vec<String>) -> Error {
+        self.hint = format!("did you mean {}?", suggestions.join(" or "));
+        self.suggestions = suggestions;
         self
     }
 

@@ -25,6 +25,8 @@ pub struct ErrorRecord {
     pub errno: Option<i32>,
     /// What to do next.
     pub hint: Option<String>,
+    /// Names that may have been meant instead, the most likely first.
+    pub suggestions: Option<Vec<String>>,
     /// The CLI's exit code for it.
     pub exit_code: i32,
 }
@@ -32,7 +34,7 @@ pub struct ErrorRecord {
 impl From<Error> for ErrorRecord {
     fn from(error: Error) -> ErrorRecord {
         let message = error.to_string();
-        let Error { code, step, subject, errno, detail: _, hint } = error;
+        let Error { code, step, subject, errno, detail: _, hint, suggestions } = error;
         let some = |text: String| (!text.is_empty()).then_some(text);
         ErrorRecord {
             code: code.name().into(),
@@ -41,6 +43,7 @@ impl From<Error> for ErrorRecord {
             subject: some(subject),
             errno,
             hint: some(hint),
+            suggestions: (!suggestions.is_empty()).then_some(suggestions),
             exit_code: code.exit_code().into(),
         }
     }

@@ -238,10 +238,7 @@ pub fn unknown(name: &str, images: &[Named]) -> Error {
     near.truncate(3);
     match near.is_empty() {
         true => error.hint("nsrs images lists what is there; nsrs pull gets what isn't"),
-        false => {
-            let names: Vec<String> = near.into_iter().map(|(.., name)| name).collect();
-            error.hint(format!("did you mean {}?", names.join(" or ")))
-        }
+        false => error.did_you_mean(near.into_iter().map(|(.., name)| name).collect()),
     }
 }
 

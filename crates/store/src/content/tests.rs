@@ -149,6 +149,7 @@ fn names_are_given_moved_and_taken() {
     let error = store.resolve("docker.io/library/c:1").unwrap_err();
     assert_eq!(error.code, Code::ImageNotFound);
     assert_eq!(error.hint, "did you mean a:1 or b:1?");
+    assert_eq!(error.suggestions, ["a:1", "b:1"]);
     let near = |name: &str| store.resolve(name).unwrap_err().hint;
     assert_eq!(near("docker.io/library/a:everything-else"), "did you mean a:1 or b:1?");
     store.tag("docker.io/team/base:latest", &two).unwrap();
