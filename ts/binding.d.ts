@@ -10,13 +10,21 @@ export declare class Supervisor {
   constructor(executable: string, onEvent: (arg: NativeEvent) => void, inLoop: boolean)
   /** Starts the container of a [`ContainerRequest`]. Every outcome, failures too, comes as an event. */
   start(request: string): StartedContainer
+  /**
+   * Starts the process of an [`EnterRequest`] in the container of this number. Every outcome, failures too, comes as an
+   * event.
+   */
+  enter(container: number, request: string): StartedContainer
   /** Takes an end of a pipe that [`Supervisor::start`] has made: it is the caller's to close from here on. */
   take(fd: number): void
   /** Resolves the plan of a [`ContainerRequest`] and touches nothing; the answer is an event with the returned number. */
   explain(request: string): number
   /** Finds out what the host can do; the answer is an event with the returned number. */
   examine(): number
-  /** Sends a signal to a container's command; without a number the one that asks it to end: its image's, or `SIGTERM`. */
+  /**
+   * Sends a signal to a process by the number it was given; without a signal the one that asks it to end: that of its
+   * container's image, or `SIGTERM`.
+   */
   kill(id: number, signal?: number | undefined | null): void
 }
 
@@ -189,10 +197,49 @@ export interface ContainerRequest {
   passAs: Array<number>
   /** Tell when the command runs. */
   announce: boolean
+  /** The container stays until it is ended; without a command an init is its first process. Default false. */
+  stays: boolean
 }
 
 /** Another descriptor of the same terminal, the receiver's to close: where it takes two streams, each closes its own. */
 export declare function duplicateTerminal(fd: number): number
+
+/**
+ * How a process that enters a container is started. What is left out is as the container's own command has it; what it may
+ * do is what that one may.
+ */
+export interface EnterOptions {
+  /** Variables beside those of the container. One with the value `undefined` is taken away. */
+  env?: Record<string, string | undefined>
+  /** Working directory in the container. */
+  workdir?: string
+  /** `USER[:GROUP]`, names of the container or numbers. */
+  user?: string
+  /** Supplementary groups. */
+  groups?: Array<string>
+  /** File mode creation mask, octal. */
+  umask?: string
+  /** Give the command a terminal of its own, of this size. */
+  tty?: TerminalSize
+  /** Kill the process after this many milliseconds. Default: never. */
+  timeout?: number
+}
+
+/** A process that is to enter a container. */
+export interface EnterRequest {
+  /** The command and its arguments. */
+  args: Array<string>
+  /** How it is started. */
+  options: EnterOptions
+  /** Where standard input, output and error go: as in [`ContainerRequest`]. */
+  stdio: number[]
+  /** Further descriptors that the command gets. */
+  pass: Array<number>
+  /** Their numbers in the command. */
+  passAs: Array<number>
+  /** Tell when the command runs. */
+  announce: boolean
+}
 
 /** One failure: what failed, on what, why, and what to do next. */
 export interface ErrorRecord {

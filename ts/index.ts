@@ -1,5 +1,6 @@
 /** Linux containers without a daemon. */
 export type { ContainerReport, ErrorRecord, MountOptions, ResourceUsage, TerminalSize } from './binding.d.ts'
+export { Container } from './container.ts'
 export { NsrsError } from './errors/nsrs-error.ts'
 export { ExitError } from './exit-error.ts'
 export { explain } from './explain.ts'
@@ -11,7 +12,20 @@ export type * from './images/progress.ts'
 export type * from './images/results.ts'
 export type { Explanation } from './internal/plan.ts'
 export { Terminal } from './io/terminal.ts'
-export type { ContainerOptions, OfImage, ProcessOptions, RunOptions, SpawnOptions, Stdio } from './options/types.ts'
+export type {
+  CollectOptions,
+  ContainerOptions,
+  CreateOptions,
+  EnterOptions,
+  EnterSpawnOptions,
+  ExecOptions,
+  OfImage,
+  ProcessOptions,
+  RunOptions,
+  SpawnOptions,
+  Stdio,
+  StreamOptions,
+} from './options/types.ts'
 export { Process, type ProcessEvents } from './process.ts'
 export type { Change, Exit, Result } from './result.ts'
 export { run } from './run.ts'

@@ -1,20 +1,10 @@
-import type { Readable, Writable } from 'node:stream'
-import { ExitError } from './exit-error.ts'
 import { imagePreparation } from './images/prepare.ts'
-import { type Launched, launch } from './internal/launch.ts'
-import { take } from './internal/supervisor.ts'
-import { type Ended, type Outcome, Task, type TaskObserver } from './internal/task.ts'
-import { Collector } from './io/collector.ts'
-import { readable, writable } from './io/pipe-streams.ts'
-import { Terminal } from './io/terminal.ts'
-import { writeSmallInput } from './io/write-input.ts'
+import { CollectedRun, type Start } from './internal/collected-run.ts'
+import { launch } from './internal/launch.ts'
 import { imageOf, splitArguments } from './options/arguments.ts'
-import type { OfImage, RunOptions, Stdio } from './options/types.ts'
+import type { OfImage, RunOptions } from './options/types.ts'
 import { checkCommand, checkOptions } from './options/validate.ts'
-import { commandLine, type Result, toExit } from './result.ts'
-
-const MAX_BUFFER = 100 * 1024 * 1024
-const SIGKILL = 9
+import type { Result } from './result.ts'
 
 type Bytes = RunOptions & { encoding: 'buffer' }
 
@@ -40,151 +30,10 @@ export function run(
     checkCommand(command, args, options)
     checkOptions(options)
     options.signal?.throwIfAborted()
-    new Run(command, args, options, resolve, reject).begin()
+    const prepare = imagePreparation(command, args, options)
+    const name = command ?? imageOf(options) ?? ''
+    // Not announced: the report comes with the end, which saves an event.
+    const start: Start = (stdio, listener) => launch(command, args, options, stdio, listener, false)
+    new CollectedRun({ command: name, args, options, prepare, start }, resolve, reject).begin()
   })
-}
-
-/** One call of {@link run}: its task, and what it writes and reads. */
-class Run implements TaskObserver {
-  readonly #task: Task
-  readonly #terminal: Terminal | undefined
-  #stdout: Collector | undefined
-  #stderr: Collector | undefined
-  #input: Readable | undefined
-  /** The ends that have yet to come: that of the task, and those of its output streams. */
-  #pending = 1
-  #ended: Ended | undefined
-  #failure: unknown
-  #isFull = false
-
-  constructor(
-    readonly command: string | undefined,
-    readonly args: readonly string[],
-    readonly options: RunOptions,
-    readonly resolve: (result: Result<string | Uint8Array>) => void,
-    readonly reject: (error: unknown) => void,
-  ) {
-    const stdin: Stdio = options.input === undefined ? (options.stdin ?? 'ignore') : 'pipe'
-    const stdio = [stdin, options.stdout ?? 'pipe', options.stderr ?? 'pipe'] as const
-    this.#terminal = options.tty && new Terminal(options.tty)
-    this.#task = new Task(
-      {
-        prepare: imagePreparation(command, args, options),
-        // Not announced: the report comes with the end, which saves an event.
-        launch: (listener) => launch(command, args, options, stdio, listener, false),
-        terminal: this.#terminal,
-        options,
-      },
-      this,
-    )
-  }
-
-  begin(): void {
-    this.#task.begin()
-  }
-
-  // The supervisor makes the container now, so the work here costs no time.
-  launched({ stdin, stdout, stderr }: Launched): void {
-    const max = this.options.maxBuffer ?? MAX_BUFFER
-    const [onEnd, onFull] = [() => this.#settle(), () => this.#overflow()]
-    if (this.#terminal !== undefined) {
-      this.#pending++
-      this.#stdout = new Collector(this.#terminal, max, onEnd, onFull)
-      this.#send(this.options.input ?? '', this.#terminal)
-    }
-    if (stdout >= 0) {
-      this.#pending++
-      this.#stdout = new Collector(readable(take(stdout)), max, onEnd, onFull)
-    }
-    if (stderr >= 0) {
-      this.#pending++
-      this.#stderr = new Collector(readable(take(stderr)), max, onEnd, onFull)
-    }
-    if (stdin >= 0) this.#feed(take(stdin))
-  }
-
-  started(): void {}
-
-  ended(outcome: Outcome): void {
-    if (outcome.kind === 'failed') this.#failure ??= outcome.error
-    else this.#ended = outcome
-    this.#settle()
-  }
-
-  #feed(fd: number): void {
-    const input = this.options.input as string | Uint8Array | Readable
-    const bytes = typeof input === 'string' ? Buffer.from(input) : input
-    if (bytes instanceof Uint8Array && writeSmallInput(fd, bytes)) return
-    this.#send(bytes, writable(fd))
-  }
-
-  #send(input: string | Uint8Array | Readable, stream: Writable): void {
-    if (typeof input === 'string' || input instanceof Uint8Array) {
-      stream.on('error', () => {})
-      stream.end(input)
-      return
-    }
-    this.#input = input
-    stream.on('error', () => input.unpipe(stream))
-    input.on('error', (error) => {
-      this.#failure ??= error
-      stream.destroy()
-      this.#task.kill(SIGKILL)
-    })
-    input.pipe(stream)
-  }
-
-  #overflow(): void {
-    this.#isFull = true
-    this.#task.kill(SIGKILL)
-  }
-
-  #settle(): void {
-    if (--this.#pending > 0) return
-    this.#input?.unpipe()
-    if (this.#ended === undefined || this.#failure !== undefined) {
-      this.reject(this.#failure)
-      return
-    }
-    const result = this.#result(this.#ended)
-    if (result.failed && this.options.reject !== false) {
-      const options = result.isCanceled ? { cause: this.options.signal?.reason } : undefined
-      this.reject(new ExitError(this.#message(result), result, options))
-    } else {
-      this.resolve(result)
-    }
-  }
-
-  #result(ended: Ended): Result<string | Uint8Array> {
-    const exit = toExit(ended)
-    return {
-      ...exit,
-      stdout: this.#output(this.#stdout),
-      stderr: this.#output(this.#stderr),
-      isMaxBuffer: this.#isFull,
-      failed: exit.exitCode !== 0 || exit.timedOut || exit.isCanceled || this.#isFull,
-      command: commandLine(this.command ?? imageOf(this.options) ?? '', this.args),
-      container: ended.report,
-    }
-  }
-
-  #output(collector: Collector | undefined): string | Uint8Array {
-    const asBytes = this.options.encoding === 'buffer'
-    if (collector === undefined || collector.size === 0) return asBytes ? new Uint8Array(0) : ''
-    let bytes = collector.bytes
-    if (this.options.stripFinalNewline !== false && bytes[bytes.length - 1] === 0x0a) {
-      bytes = bytes.subarray(0, bytes[bytes.length - 2] === 0x0d ? -2 : -1)
-    }
-    return asBytes ? bytes : bytes.toString()
-  }
-
-  #message(result: Result<unknown>): string {
-    const { command, exitCode, signal } = result
-    if (result.isCanceled) return `command was canceled: ${command}`
-    if (result.timedOut) return `command timed out after ${this.options.timeout} milliseconds: ${command}`
-    if (result.isMaxBuffer)
-      return `command wrote more than ${this.options.maxBuffer ?? MAX_BUFFER} bytes (maxBuffer): ${command}`
-    if (signal !== undefined) return `command was ended by ${signal}: ${command}`
-    return `command failed with exit code ${exitCode}: ${command}`
-  }
 }

@@ -51,7 +51,7 @@ export function spares(): string[] {
   return ofSupervisor().filter((line) => line.endsWith(SPARE))
 }
 
-const SPARE = ' nsrs-spare'
+const SPARE = ' nsrs-prewarmed'
 
 function ofSupervisor(): string[] {
   const children = (pid: string | number) => {

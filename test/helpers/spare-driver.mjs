@@ -12,7 +12,7 @@ const ahead = () =>
   readdirSync('/proc').find((pid) => {
     try {
       return (
-        readFileSync(`/proc/${pid}/comm`, 'utf8') === 'nsrs-spare\n' &&
+        readFileSync(`/proc/${pid}/comm`, 'utf8') === 'nsrs-prewarmed\n' &&
         readFileSync(`/proc/${pid}/wchan`, 'utf8').includes('wait_for_more_packets') &&
         isOurs(pid)
       )

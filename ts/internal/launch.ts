@@ -1,6 +1,7 @@
+import type { StartedContainer } from '../binding.d.ts'
 import { commandWords } from '../options/arguments.ts'
-import type { AnyOptions, Stdio } from '../options/types.ts'
-import { IGNORE, toRequest } from './request.ts'
+import type { AnyEnterOptions, AnyOptions, Stdio } from '../options/types.ts'
+import { IGNORE, toEnterRequest, toRequest } from './request.ts'
 import { connect, type Listener, listen } from './supervisor.ts'
 
 /** The addon's number for a new pipe. */
@@ -25,9 +26,32 @@ function stdioNumber(stdio: Stdio, own: number): number {
   return stdio === 'inherit' ? own : stdio
 }
 
+/** What both kinds of request take of a call: its streams and further descriptors, as the addon numbers them. */
+function descriptors({ fds, tty }: Pick<AnyOptions, 'fds' | 'tty'>, stdio: readonly [Stdio, Stdio, Stdio]) {
+  const pass: number[] = []
+  const passAs: number[] = []
+  if (fds !== undefined) {
+    for (const as in fds) {
+      passAs.push(Number(as))
+      pass.push(fds[as] as number)
+    }
+  }
+  const numbers = tty
+    ? [IGNORE, IGNORE, IGNORE]
+    : [stdioNumber(stdio[0], 0), stdioNumber(stdio[1], 1), stdioNumber(stdio[2], 2)]
+  return { stdio: numbers, pass, passAs }
+}
+
+/** Passes a request's events to the listener; its ends of pipes are the result. */
+function launched(started: StartedContainer, listener: Listener): Launched {
+  listen(started.id, listener)
+  const [stdin = -1, stdout = -1, stderr = -1] = started.stdio
+  return { id: started.id, stdin, stdout, stderr }
+}
+
 /**
  * Asks for a container. Its events come to the listener in later turns of the event loop: the end or a failure, and with
- * `announce` the start too.
+ * `announce` the start too. `stays`: it needs no command, and stays until it is ended.
  */
 export function launch(
   command: string | undefined,
@@ -36,21 +60,22 @@ export function launch(
   stdio: readonly [Stdio, Stdio, Stdio],
   listener: Listener,
   announce: boolean,
+  stays = false,
 ): Launched {
-  const pass: number[] = []
-  const passAs: number[] = []
-  if (options.fds !== undefined) {
-    for (const as in options.fds) {
-      passAs.push(Number(as))
-      pass.push(options.fds[as] as number)
-    }
-  }
-  const numbers = options.tty
-    ? [IGNORE, IGNORE, IGNORE]
-    : [stdioNumber(stdio[0], 0), stdioNumber(stdio[1], 1), stdioNumber(stdio[2], 2)]
-  const request = toRequest(commandWords(command, args), options, { stdio: numbers, pass, passAs, announce })
-  const started = connect().start(request)
-  listen(started.id, listener)
-  const [stdin = -1, stdout = -1, stderr = -1] = started.stdio
-  return { id: started.id, stdin, stdout, stderr }
+  const request = toRequest(commandWords(command, args), options, { ...descriptors(options, stdio), announce, stays })
+  return launched(connect().start(request), listener)
+}
+
+/** Asks for a process in the container of this number, which runs. Its events are those of {@link launch}. */
+export function launchIn(
+  container: number,
+  command: string,
+  args: readonly string[],
+  options: AnyEnterOptions,
+  stdio: readonly [Stdio, Stdio, Stdio],
+  listener: Listener,
+  announce: boolean,
+): Launched {
+  const request = toEnterRequest(commandWords(command, args), options, { ...descriptors(options, stdio), announce })
+  return launched(connect().enter(container, request), listener)
 }

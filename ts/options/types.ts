@@ -1,5 +1,5 @@
 import type { Readable } from 'node:stream'
-import type { ContainerOptions as NativeOptions } from '../binding.d.ts'
+import type { EnterOptions as NativeEnterOptions, ContainerOptions as NativeOptions } from '../binding.d.ts'
 
 /** When the image is pulled before a container runs from it: always, if it isn't in the store, or never. */
 export type PullPolicy = 'always' | 'missing' | 'never'
@@ -26,8 +26,8 @@ export interface OfImage {
 /** What a standard stream is: a pipe, this process's own stream, /dev/null, or a file descriptor of this process. */
 export type Stdio = 'pipe' | 'inherit' | 'ignore' | number
 
-/** What both {@link run} and {@link spawn} take. */
-export interface ProcessOptions extends ContainerOptions {
+/** Where a process's streams go, and how it is ended. */
+export interface StreamOptions {
   /** Where the command's standard output goes. Default `'pipe'`. */
   stdout?: Stdio | undefined
   /** Where the command's standard error goes. Default `'pipe'`. */
@@ -45,14 +45,17 @@ export interface ProcessOptions extends ContainerOptions {
   forceKillAfter?: number | false | undefined
 }
 
+/** What both {@link run} and {@link spawn} take. */
+export interface ProcessOptions extends ContainerOptions, StreamOptions {}
+
 /** What {@link spawn} takes. */
 export interface SpawnOptions extends ProcessOptions {
   /** Where the command's standard input comes from. Default `'pipe'`. */
   stdin?: Stdio | undefined
 }
 
-/** What {@link run} takes. */
-export interface RunOptions extends ProcessOptions {
+/** What a call that collects its output takes. */
+export interface CollectOptions {
   /** Where the command's standard input comes from. Default `'ignore'`: empty. */
   stdin?: Exclude<Stdio, 'pipe'> | undefined
   /** What to write to the command's standard input. */
@@ -66,6 +69,32 @@ export interface RunOptions extends ProcessOptions {
   /** Strip the final newline from the output. Default true. */
   stripFinalNewline?: boolean | undefined
 }
+
+/** What {@link run} takes. */
+export interface RunOptions extends ProcessOptions, CollectOptions {}
+
+/** How a process that enters a container is started. What is left out is as the container's own command has it. */
+export interface EnterOptions extends Loose<NativeEnterOptions>, StreamOptions {}
+
+/** What {@link Container.spawn} takes. */
+export interface EnterSpawnOptions extends EnterOptions {
+  /** Where the command's standard input comes from. Default `'pipe'`. */
+  stdin?: Stdio | undefined
+}
+
+/** What {@link Container.exec} takes. */
+export interface ExecOptions extends EnterOptions, CollectOptions {}
+
+/** What {@link Container.create} takes. */
+export interface CreateOptions extends ContainerOptions {
+  /**
+   * Ends the container when it is aborted. If it is already aborted, nothing is created and the call throws the signal's reason.
+   */
+  signal?: AbortSignal | undefined
+}
+
+/** Every option of a process that enters a container. */
+export type AnyEnterOptions = Omit<ExecOptions, 'stdin'> & EnterSpawnOptions
 
 /** Every option of every call. */
 export type AnyOptions = Omit<RunOptions, 'stdin'> & SpawnOptions

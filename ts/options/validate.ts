@@ -1,7 +1,7 @@
 import { OptionTypeError } from '../errors/option-type-error.ts'
 import { imageOf } from './arguments.ts'
 import { nearest } from './nearest.ts'
-import type { AnyOptions } from './types.ts'
+import type { AnyEnterOptions, AnyOptions, CreateOptions } from './types.ts'
 
 /** The type that an option must have. */
 export type Kind = keyof typeof kinds
@@ -98,8 +98,24 @@ function isDescriptors(value: unknown): boolean {
   )
 }
 
-/** The type of each option. A new option does not compile until it is listed here. */
-const table: Record<keyof AnyOptions, Kind> = {
+/** The types of the options that say where streams go and what becomes of the output. */
+const streams = {
+  stdin: 'stdio',
+  stdout: 'stdio',
+  stderr: 'stdio',
+  fds: 'descriptors',
+  signal: 'abort',
+  killSignal: 'name',
+  forceKillAfter: 'wait',
+  input: 'input',
+  reject: 'boolean',
+  encoding: 'encoding',
+  maxBuffer: 'positive',
+  stripFinalNewline: 'boolean',
+} as const
+
+/** The type of each option of a container. A new option does not compile until it is listed here. */
+const container: Record<Exclude<keyof AnyOptions, keyof typeof streams>, Kind> = {
   rootfs: 'rootfs',
   pull: 'policy',
   platform: 'string',
@@ -151,19 +167,24 @@ const table: Record<keyof AnyOptions, Kind> = {
   init: 'boolean',
   tty: 'size',
   timeout: 'milliseconds',
-  stdin: 'stdio',
-  stdout: 'stdio',
-  stderr: 'stdio',
-  fds: 'descriptors',
-  signal: 'abort',
-  killSignal: 'name',
-  forceKillAfter: 'wait',
-  input: 'input',
-  reject: 'boolean',
-  encoding: 'encoding',
-  maxBuffer: 'positive',
-  stripFinalNewline: 'boolean',
 }
+
+const table: Record<keyof AnyOptions, Kind> = { ...container, ...streams }
+
+/** The type of each option of a process that enters a container. */
+const enterTable: Record<keyof AnyEnterOptions, Kind> = {
+  env: container.env,
+  workdir: container.workdir,
+  user: container.user,
+  groups: container.groups,
+  umask: container.umask,
+  tty: container.tty,
+  timeout: container.timeout,
+  ...streams,
+}
+
+/** The type of each option of a container that is created to be entered. */
+const createTable: Record<keyof CreateOptions, Kind> = { ...container, signal: 'abort' }
 
 /** A value as errors quote it. */
 function quote(value: unknown): string {
@@ -199,6 +220,16 @@ export function checkCommand(command: unknown, args: unknown, options: unknown):
 /** Checks that every option is known and has the right type. Reports all problems in one error. */
 export function checkOptions(options: unknown): void {
   checkAgainst(table, options)
+}
+
+/** The same for a process that enters a container. */
+export function checkEnterOptions(options: unknown): void {
+  checkAgainst(enterTable, options)
+}
+
+/** The same for a container that is created to be entered. */
+export function checkCreateOptions(options: unknown): void {
+  checkAgainst(createTable, options)
 }
 
 /** The same for the options in `table`, which says the type of each. */

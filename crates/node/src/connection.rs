@@ -17,7 +17,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use nsrs_base::error::{At, Code, Error, Result};
 use nsrs_base::version::VERSION;
-use nsrs_core::supervise::protocol::{self, Event, Filled, Reader, Request};
+use nsrs_core::supervise::protocol::{self, Address, Event, Filled, Reader, Request};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use crate::event_loop;
@@ -221,7 +221,10 @@ impl Connection {
         });
         let listeners = std::mem::take(&mut *lock(&self.listeners));
         for (id, listener) in listeners {
-            listener(Delivery { event: Event::Failed { id, errors: vec![reason.clone()] }, fd: None });
+            listener(Delivery {
+                event: Event::Failed { address: Address::of_container(id), errors: vec![reason.clone()] },
+                fd: None,
+            });
         }
     }
 

@@ -194,12 +194,11 @@ impl Delivery {
     pub fn id(&self) -> Option<u64> {
         match &self.event {
             Event::Hello { .. } => None,
-            Event::Started { id, .. }
-            | Event::Terminal { id }
-            | Event::Exited { id, .. }
-            | Event::Failed { id, .. }
-            | Event::Explained { id, .. }
-            | Event::Examined { id, .. } => Some(*id),
+            Event::Started { address, .. }
+            | Event::Terminal { address }
+            | Event::Exited { address, .. }
+            | Event::Failed { address, .. } => Some(address.process),
+            Event::Explained { id, .. } | Event::Examined { id, .. } => Some(*id),
         }
     }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use napi_derive::napi;
 use nsrs_base::error::{Code, Error};
 use nsrs_core::spec::Form;
-use nsrs_core::spec::{self, Spec};
+use nsrs_core::spec::{self, EnterSpec, Spec};
 use serde::Deserialize;
 
 use crate::caller::CallerInfo;
@@ -32,6 +32,9 @@ pub struct ContainerRequest {
     pub pass_as: Vec<i32>,
     /// Tell when the command runs.
     pub announce: bool,
+    /// The container stays until it is ended; without a command an init is its first process. Default false.
+    #[serde(default)]
+    pub stays: bool,
 }
 
 impl ContainerRequest {
@@ -40,16 +43,86 @@ impl ContainerRequest {
     /// # Errors
     /// A string in it is no Unicode; whoever calls has checked everything else.
     pub fn parse(text: &str) -> Result<ContainerRequest, Error> {
-        serde_json::from_str(text).map_err(|error| {
-            let why = format!("a string is not well-formed Unicode ({error})");
-            Error::new(Code::InvalidArgument, "read the call", why).hint("String.prototype.toWellFormed() mends it")
-        })
+        serde_json::from_str(text).map_err(|error| not_unicode(&error))
     }
 
     /// The same wish as the core's plain data.
     pub fn into_spec(self) -> Spec {
-        self.options.into_spec(self.args, self.caller.into(), self.pass_as)
+        Spec { stays: self.stays, ..self.options.into_spec(self.args, self.caller.into(), self.pass_as) }
     }
+}
+
+fn not_unicode(error: &serde_json::Error) -> Error {
+    let why = format!("a string is not well-formed Unicode ({error})");
+    Error::new(Code::InvalidArgument, "read the call", why).hint("String.prototype.toWellFormed() mends it")
+}
+
+/// A process that is to enter a container.
+#[napi(object, object_from_js = false, object_to_js = false)]
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EnterRequest {
+    /// The command and its arguments.
+    pub args: Vec<String>,
+    /// How it is started.
+    pub options: EnterOptions,
+    /// Where standard input, output and error go: as in [`ContainerRequest`].
+    pub stdio: [i32; 3],
+    /// Further descriptors that the command gets.
+    pub pass: Vec<i32>,
+    /// Their numbers in the command.
+    pub pass_as: Vec<i32>,
+    /// Tell when the command runs.
+    pub announce: bool,
+}
+
+impl EnterRequest {
+    /// Reads the text of a request.
+    ///
+    /// # Errors
+    /// A string in it is no Unicode; whoever calls has checked everything else.
+    pub fn parse(text: &str) -> Result<EnterRequest, Error> {
+        serde_json::from_str(text).map_err(|error| not_unicode(&error))
+    }
+
+    /// The same request as the core's plain data.
+    pub fn into_spec(self) -> EnterSpec {
+        let EnterOptions { env, workdir, user, groups, umask, tty, timeout } = self.options;
+        EnterSpec {
+            args: self.args,
+            env: env.unwrap_or_default().into_iter().collect(),
+            workdir,
+            user,
+            groups: groups.unwrap_or_default(),
+            umask,
+            tty: tty.map(|TerminalSize { cols, rows }| spec::TerminalSize { cols, rows }),
+            timeout_ms: timeout.map(|timeout| u64::try_from(timeout).unwrap_or(0)),
+            preserve_fds: self.pass_as,
+        }
+    }
+}
+
+/// How a process that enters a container is started. What is left out is as the container's own command has it; what it may
+/// do is what that one may.
+#[napi(object, object_from_js = false, object_to_js = false)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub struct EnterOptions {
+    /// Variables beside those of the container. One with the value `undefined` is taken away.
+    #[napi(ts_type = "Record<string, string | undefined>")]
+    pub env: Option<BTreeMap<String, Option<String>>>,
+    /// Working directory in the container.
+    pub workdir: Option<String>,
+    /// `USER[:GROUP]`, names of the container or numbers.
+    pub user: Option<String>,
+    /// Supplementary groups.
+    pub groups: Option<Vec<String>>,
+    /// File mode creation mask, octal.
+    pub umask: Option<String>,
+    /// Give the command a terminal of its own, of this size.
+    pub tty: Option<TerminalSize>,
+    /// Kill the process after this many milliseconds. Default: never.
+    pub timeout: Option<i64>,
 }
 
 /// Size of a terminal in characters.
@@ -333,6 +406,7 @@ impl ContainerOptions {
             tty: tty.map(|TerminalSize { cols, rows }| spec::TerminalSize { cols, rows }),
             timeout_ms: timeout.map(|timeout| u64::try_from(timeout).unwrap_or(0)),
             preserve_fds,
+            stays: false,
         }
     }
 }

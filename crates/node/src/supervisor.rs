@@ -1,6 +1,6 @@
 //! The supervisor as JavaScript sees it: one object for each thread that loaded the package.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,13 +12,13 @@ use napi_derive::napi;
 use nsrs_base::error::{At, Code};
 use nsrs_base::sys::fds::duplicate;
 use nsrs_base::sys::message::MOST_FDS;
-use nsrs_core::supervise::protocol::{Event, Request};
+use nsrs_core::supervise::protocol::{Address, Event, Request};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::connection::{self, Listener};
 use crate::events::{Delivery, NativeEvent};
-use crate::options::ContainerRequest;
+use crate::options::{ContainerRequest, EnterRequest};
 
 /// Calls the JavaScript listener from the thread that listens to the supervisor.
 type Callback = ThreadsafeFunction<Delivery, (), NativeEvent, Status, false, true>;
@@ -39,7 +39,7 @@ pub struct StartedContainer {
 pub struct Supervisor {
     executable: String,
     callback: Arc<Mutex<Callback>>,
-    open: Arc<Mutex<HashSet<u64>>>,
+    open: Arc<Mutex<HashMap<u64, Address>>>,
     /// Ends of pipes that nobody has taken yet, by number.
     ends: Arc<Mutex<HashMap<RawFd, OwnedFd>>>,
     in_loop: bool,
@@ -126,14 +126,14 @@ impl Supervisor {
             .weak::<true>()
             .callee_handled::<false>()
             .build_callback(|context| Ok(NativeEvent::from(context.value)))?;
-        let open = Arc::new(Mutex::new(HashSet::new()));
+        let open: Arc<Mutex<HashMap<u64, Address>>> = Arc::default();
         // A worker that is terminated takes its containers along; for the main thread the supervisor sees the socket close.
         let ends: Arc<Mutex<HashMap<RawFd, OwnedFd>>> = Arc::default();
         env.add_env_cleanup_hook((Arc::clone(&open), Arc::clone(&ends)), |(open, ends)| {
             lock(&ends).clear();
             if let Some(connection) = connection::running() {
-                for id in lock(&open).drain() {
-                    let _ = connection.tell(&Request::Kill { id, signal: Some(9) }, &[]);
+                for (_, address) in lock(&open).drain() {
+                    let _ = connection.tell(&Request::Kill { address, signal: Some(9) }, &[]);
                 }
             }
         })?;
@@ -149,7 +149,22 @@ impl Supervisor {
     #[napi]
     pub fn start(&self, env: Env, request: String) -> StartedContainer {
         let id = connection::next_id();
-        let ours = self.try_start(&env, id, &request).unwrap_or_else(|error| {
+        let started = self.try_start(&env, id, &request);
+        self.started(id, started)
+    }
+
+    /// Starts the process of an [`EnterRequest`] in the container of this number. Every outcome, failures too, comes as an
+    /// event.
+    #[napi]
+    pub fn enter(&self, env: Env, container: f64, request: String) -> StartedContainer {
+        let id = connection::next_id();
+        let address = Address { container: container as u64, process: id };
+        let started = self.try_enter(&env, address, &request);
+        self.started(id, started)
+    }
+
+    fn started(&self, id: u64, ours: nsrs_base::error::Result<Vec<Option<OwnedFd>>>) -> StartedContainer {
+        let ours = ours.unwrap_or_else(|error| {
             self.fail(id, error);
             Vec::new()
         });
@@ -172,15 +187,36 @@ impl Supervisor {
 
     fn try_start(&self, env: &Env, id: u64, request: &str) -> nsrs_base::error::Result<Vec<Option<OwnedFd>>> {
         let request = ContainerRequest::parse(request)?;
-        check_count(request.pass.len())?;
-        let stdio = stdio(&request.stdio)?;
-        let passed = request.pass.iter().copied().map(passed).collect::<nsrs_base::error::Result<Vec<_>>>()?;
-        let theirs = stdio.theirs.iter().map(AsFd::as_fd);
-        let fds: Vec<BorrowedFd<'_>> = theirs.chain(passed.iter().map(AsFd::as_fd)).collect();
+        let (wanted, pass) = (request.stdio, request.pass.clone());
         let announce = request.announce;
         let request = Request::Run { id, spec: Box::new(request.into_spec()), announce };
-        lock(&self.open).insert(id);
-        self.ask(env, id, &request, &fds)?;
+        self.ask_with_streams(env, Address::of_container(id), &request, &wanted, &pass)
+    }
+
+    fn try_enter(&self, env: &Env, address: Address, request: &str) -> nsrs_base::error::Result<Vec<Option<OwnedFd>>> {
+        let request = EnterRequest::parse(request)?;
+        let (wanted, pass) = (request.stdio, request.pass.clone());
+        let announce = request.announce;
+        let request = Request::Enter { address, spec: Box::new(request.into_spec()), announce };
+        self.ask_with_streams(env, address, &request, &wanted, &pass)
+    }
+
+    /// Sends a request with the command's streams and further descriptors, and returns the caller's ends of pipes.
+    fn ask_with_streams(
+        &self,
+        env: &Env,
+        address: Address,
+        request: &Request,
+        wanted: &[i32],
+        pass: &[i32],
+    ) -> nsrs_base::error::Result<Vec<Option<OwnedFd>>> {
+        check_count(pass.len())?;
+        let stdio = stdio(wanted)?;
+        let passed = pass.iter().copied().map(passed).collect::<nsrs_base::error::Result<Vec<_>>>()?;
+        let theirs = stdio.theirs.iter().map(AsFd::as_fd);
+        let fds: Vec<BorrowedFd<'_>> = theirs.chain(passed.iter().map(AsFd::as_fd)).collect();
+        lock(&self.open).insert(address.process, address);
+        self.ask(env, address.process, request, &fds)?;
         Ok(stdio.ours)
     }
 
@@ -212,15 +248,20 @@ impl Supervisor {
     }
 
     fn fail(&self, id: u64, error: nsrs_base::error::Error) {
-        self.listener()(Delivery { event: Event::Failed { id, errors: vec![error] }, fd: None });
+        self.listener()(Delivery {
+            event: Event::Failed { address: Address::of_container(id), errors: vec![error] },
+            fd: None,
+        });
     }
 
-    /// Sends a signal to a container's command; without a number the one that asks it to end: its image's, or `SIGTERM`.
+    /// Sends a signal to a process by the number it was given; without a signal the one that asks it to end: that of its
+    /// container's image, or `SIGTERM`.
     #[napi]
     pub fn kill(&self, id: f64, signal: Option<i32>) {
+        let address = lock(&self.open).get(&(id as u64)).copied();
         // A supervisor that is gone has taken the container along.
-        if let Some(connection) = connection::running() {
-            let _ = connection.tell(&Request::Kill { id: id as u64, signal }, &[]);
+        if let (Some(address), Some(connection)) = (address, connection::running()) {
+            let _ = connection.tell(&Request::Kill { address, signal }, &[]);
         }
     }
 

@@ -15,8 +15,8 @@ use nsrs_core::init;
 use nsrs_core::spec::Spec;
 use nsrs_core::steps::channel::Channel;
 use nsrs_core::steps::enter;
-use nsrs_core::supervise::foreground::Ended;
-use nsrs_core::supervise::{attached, foreground};
+use nsrs_core::supervise::front::foreground::Ended;
+use nsrs_core::supervise::front::{attached, foreground};
 
 /// Where the addon puts the socket to the supervisor.
 const SOCKET: i32 = 3;

@@ -68,16 +68,47 @@ pub fn resolve(
     }
     env.entry("PATH".into()).or_insert_with(|| DEFAULT_PATH.to_owned());
     for (name, value) in &spec.env {
-        let bad = |why: &str| Error::new(Code::InvalidArgument, "invalid --env", why).on(format!("{name:?}"));
-        if name.is_empty() || name.contains('=') || name.contains('\0') {
-            problems.push(bad("a name is not empty and holds neither = nor NUL"));
-        } else if value.as_ref().is_some_and(|value| value.contains('\0')) {
-            problems.push(bad("the value holds a NUL byte"));
+        if let Some(error) = refusal(name, value.as_deref()) {
+            problems.push(error);
         } else if let Some(value) = value.as_ref().or_else(|| spec.caller.env.get(name)) {
             env.insert(name.clone(), value.clone());
         }
     }
     env
+}
+
+/// Why this can't be a variable.
+fn refusal(name: &str, value: Option<&str>) -> Option<Error> {
+    let bad = |why: &str| Some(Error::new(Code::InvalidArgument, "invalid --env", why).on(format!("{name:?}")));
+    if name.is_empty() || name.contains('=') || name.contains('\0') {
+        return bad("a name is not empty and holds neither = nor NUL");
+    }
+    if value.is_some_and(|value| value.contains('\0')) {
+        return bad("the value holds a NUL byte");
+    }
+    None
+}
+
+/// The environment of a process that enters a container: that of the container, and over it what was asked; a variable
+/// without a value is taken away. `forget_user`: what it says of the user is of another one.
+pub fn over(
+    base: &[String],
+    wanted: &[(String, Option<String>)],
+    forget_user: bool,
+    problems: &mut Problems,
+) -> Vec<String> {
+    let mut env: BTreeMap<&str, &str> = base.iter().filter_map(|entry| entry.split_once('=')).collect();
+    if forget_user {
+        env.retain(|name, _| !OF_USER.contains(name));
+    }
+    for (name, value) in wanted {
+        match (refusal(name, value.as_deref()), value) {
+            (Some(error), _) => problems.push(error),
+            (None, Some(value)) => drop(env.insert(name, value)),
+            (None, None) => drop(env.remove(name.as_str())),
+        }
+    }
+    env.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 
 pub mod capability;
 pub mod changes;
+pub mod enter;
 pub mod env;
 pub mod explain;
 pub mod hide;

@@ -116,7 +116,8 @@ const MOST_ONE: usize = 131_072;
 /// And at most three quarters of 8 MiB for all of them, with their pointers.
 const MOST_ALL: usize = 6 * 1024 * 1024;
 
-fn check_args(args: &[String], env: &[String], problems: &mut Problems) {
+/// What the kernel would refuse of a command and its environment.
+pub(super) fn check_args(args: &[String], env: &[String], problems: &mut Problems) {
     let bad = |why: &str| Error::new(Code::InvalidArgument, "run the command", why);
     match args.first() {
         None => problems.push(
@@ -149,7 +150,7 @@ fn check_args(args: &[String], env: &[String], problems: &mut Problems) {
 }
 
 /// Reads a user or group: only digits are a number, and it must fit; 4294967295 is no id.
-fn parse_id(option: &str, whole: &str, text: &str) -> Result<Id> {
+pub(super) fn parse_id(option: &str, whole: &str, text: &str) -> Result<Id> {
     let bad = |why: &str| Err(Error::invalid(option, whole, why));
     if text.is_empty() {
         return bad("a user or group is missing");
@@ -166,7 +167,8 @@ fn parse_id(option: &str, whole: &str, text: &str) -> Result<Id> {
     Ok(Id::Name(text.to_owned()))
 }
 
-fn parse_user(option: &str, text: &str) -> Result<User> {
+/// Reads `USER[:GROUP]`.
+pub(super) fn parse_user(option: &str, text: &str) -> Result<User> {
     let (user, group) = match text.split_once(':') {
         Some((user, group)) => (user, Some(group)),
         None => (text, None),
@@ -195,10 +197,7 @@ fn resolve_workdir(
     problems: &mut Problems,
 ) -> String {
     match (&spec.workdir, image) {
-        (Some(path), _) if !path.starts_with('/') || path.contains('\0') => {
-            problems.push(Error::invalid("--workdir", path, "give an absolute path in the container"));
-            String::new()
-        }
+        (Some(path), _) if check_workdir(path).is_err() => problems.or(check_workdir(path)),
         // The caller's directory is a path of other mounts.
         (None, _) if namespaces.joins(Kind::Mount) => "/".into(),
         (_, Some(config)) => image::workdir(spec, config),
@@ -206,6 +205,28 @@ fn resolve_workdir(
         (None, None) if host_tree => spec.caller.cwd.clone(),
         (None, None) => "/".into(),
     }
+}
+
+/// A working directory as it is given.
+pub(super) fn check_workdir(path: &str) -> Result<String> {
+    if path.starts_with('/') && !path.contains('\0') {
+        return Ok(path.to_owned());
+    }
+    Err(Error::invalid("--workdir", path, "give an absolute path in the container"))
+}
+
+/// Numbers for descriptors that are passed.
+pub(super) fn check_fds(numbers: &[i32], problems: &mut Problems) {
+    if let Some(fd) = numbers.iter().find(|fd| !(3..1024).contains(*fd)) {
+        problems.push(Error::invalid("--preserve-fd", fd, "give numbers from 3 to 1023"));
+    }
+}
+
+/// A terminal is asked for where there is no /dev of the container's own.
+pub(super) fn no_own_terminal() -> Error {
+    Error::new(Code::InvalidArgument, "combine --tty", "a terminal is made in the container's own /dev")
+        .on("with --mountns")
+        .hint("leave the mount namespace private")
 }
 
 fn resolve_rights(spec: &Spec, problems: &mut Problems) -> Rights {
@@ -227,11 +248,7 @@ fn resolve_resources(spec: &Spec, problems: &mut Problems) -> Resources {
 
 fn resolve_terminal(spec: &Spec, namespaces: &Namespaces, problems: &mut Problems) -> Option<TerminalSize> {
     if spec.tty.is_some() && !namespaces.makes(Kind::Mount) {
-        problems.push(
-            Error::new(Code::InvalidArgument, "combine --tty", "a terminal is made in the container's own /dev")
-                .on("with --mountns")
-                .hint("leave the mount namespace private"),
-        );
+        problems.push(no_own_terminal());
     }
     spec.tty
 }
@@ -249,14 +266,15 @@ pub fn resolve(
         .into_iter()
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
-    let args = image.map_or_else(|| spec.args.clone(), |config| image::args(spec, config));
-    // Of an image that wasn't found nobody knows the command.
-    if spec.image.is_none() || image.is_some() {
+    // One that stays runs what it is given, and not what its image would.
+    let of_image = image.filter(|_| !spec.stays || !spec.args.is_empty());
+    let args = of_image.map_or_else(|| spec.args.clone(), |config| image::args(spec, config));
+    // Of an image that wasn't found nobody knows the command, and a container that stays needs none.
+    let needs_command = !(spec.stays && args.is_empty());
+    if needs_command && (spec.image.is_none() || image.is_some()) {
         check_args(&args, &env, problems);
     }
-    if let Some(fd) = spec.preserve_fds.iter().find(|fd| !(3..1024).contains(*fd)) {
-        problems.push(Error::invalid("--preserve-fd", fd, "give numbers from 3 to 1023"));
-    }
+    check_fds(&spec.preserve_fds, problems);
     Process {
         args,
         env,

@@ -3,9 +3,13 @@
 //! Values keep the text forms of docker and podman where those have one (`8080:80/udp`, `nofile=1024:2048`), so that a
 //! text is parsed in one place only and every error can quote what was written.
 
+pub mod enter;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+pub use self::enter::EnterSpec;
 
 /// The facts of the calling process that the wishes are relative to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -177,6 +181,8 @@ pub struct Spec {
     pub allow_new_privileges: bool,
     /// Run a small init as PID 1 that reaps orphans and forwards signals.
     pub init: bool,
+    /// The container stays until it is ended: without a command an init of ours is its first process.
+    pub stays: bool,
     /// Give the command a terminal of its own.
     pub tty: Option<TerminalSize>,
     /// Kill the container after this many milliseconds.

@@ -1,7 +1,7 @@
 //! What happens inside the new process, one file per act.
 //!
 //! [`prepare`] and [`complete`](mod@complete) are the order of acts; the reason for each place stands beside it. [`run`] does both in
-//! one go, [`run_ahead`] does the first before anybody has asked and the second when somebody does.
+//! one go, or waits between them until somebody asks for the process ([`Waiting`]).
 
 pub mod channel;
 mod closed;
@@ -75,47 +75,62 @@ pub struct Inputs {
     pub kept: Option<OwnedFd>,
 }
 
+/// When the process of a recipe is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// From the start: the plan's.
+    Never,
+    /// Only when somebody asks for it: the recipe waits before its second half, and the plan's process is a stand-in.
+    ForProcess,
+}
+
 /// Turns the new process into the container's command. Does not come back: if a step failed, the supervisor was told.
-pub fn run(plan: &Plan, inputs: Inputs) -> ! {
-    finish_with(inputs, |mut inputs| {
-        let ground = prepare(plan, &mut inputs, Writes::MountPoints)?;
-        complete_first(&plan.sandbox, &plan.process, ground, inputs)
-    })
+pub fn run(plan: &Plan, inputs: Inputs, waiting: Waiting) -> ! {
+    finish_with(inputs, waiting, |inputs| walk(plan, inputs, waiting))
 }
 
-/// As [`run`], in a process that a stage made. It does nothing before the supervisor has taken it over: if the stage ended
-/// without a word, nobody would ever end it.
-pub fn run_taken_over(plan: &Plan, inputs: Inputs) -> ! {
-    finish_with(inputs, |mut inputs| {
+/// As [`run`], in a process that an intermediate process made. It does nothing before the supervisor has taken it over: if
+/// the intermediate process ended without a word, nobody would ever end it.
+pub fn run_taken_over(plan: &Plan, inputs: Inputs, waiting: Waiting) -> ! {
+    finish_with(inputs, waiting, |inputs| {
         wait_for(&inputs.channel, "wait to be taken over", |message| matches!(message, ToChild::Known))?;
-        let ground = prepare(plan, &mut inputs, Writes::MountPoints)?;
-        complete_first(&plan.sandbox, &plan.process, ground, inputs)
+        walk(plan, inputs, waiting)
     })
 }
 
-/// Prepares a container whose process is not known yet, waits for it, and becomes it. The plan's own process is a stand-in.
-pub fn run_ahead(plan: &Plan, inputs: Inputs) -> ! {
-    // This process lives on beside others: what is the supervisor's, above all its connection to Node, must end with the
-    // supervisor alone.
-    let closed = close_others(&[inputs.program.as_fd(), inputs.channel.as_fd(), inputs.supervisor.as_fd()]);
-    finish_with(inputs, |mut inputs| {
-        closed.at("close all other file descriptors", "")?;
-        // For whoever looks at the host's processes and wonders; gone with the exec.
-        rustix::thread::set_name(c"nsrs-spare").at("name the process", "")?;
-        let ground = prepare(plan, &mut inputs, Writes::Not)?;
-        rehearse(plan)?;
-        die_with_supervisor(&inputs.supervisor)?;
-        let mounts = own_mounts(&plan.sandbox, &ground)?;
-        inputs.channel.send(&FromChild::Ready, mounts.as_ref().map(AsFd::as_fd).as_slice())?;
-        drop(mounts);
-        let (process, mut stdio) = match inputs.channel.receive::<ToChild>()? {
-            Some((ToChild::Process(process), fds)) => (*process, fds),
-            _ => exit_now(0),
-        };
-        inputs.fds = stdio.split_off(stdio.len().min(3));
-        inputs.stdio = <[OwnedFd; 3]>::try_from(stdio).ok();
-        complete_first(&plan.sandbox, &process, ground, inputs)
-    })
+/// The recipe, with its one waiting point.
+fn walk(plan: &Plan, mut inputs: Inputs, waiting: Waiting) -> Result<Infallible> {
+    let Plan { sandbox, process } = plan;
+    match waiting {
+        Waiting::Never => {
+            let ground = prepare(plan, &mut inputs, Writes::MountPoints)?;
+            complete_first(sandbox, process, ground, inputs)
+        }
+        Waiting::ForProcess => {
+            // For whoever looks at the host's processes and wonders; gone with the exec.
+            rustix::thread::set_name(c"nsrs-prewarmed").at("name the process", "")?;
+            let ground = prepare(plan, &mut inputs, Writes::Not)?;
+            rehearse(plan)?;
+            die_with_supervisor(&inputs.supervisor)?;
+            let mounts = own_mounts(sandbox, &ground)?;
+            inputs.channel.send(&FromChild::Ready, mounts.as_ref().map(AsFd::as_fd).as_slice())?;
+            drop(mounts);
+            let process = wait_for_process(&mut inputs)?;
+            complete_first(sandbox, &process, ground, inputs)
+        }
+    }
+}
+
+/// Waits for the process that somebody asks for, with its streams and descriptors.
+fn wait_for_process(inputs: &mut Inputs) -> Result<Process> {
+    let (process, mut stdio) = match inputs.channel.receive::<ToChild>()? {
+        Some((ToChild::Process(process), fds)) => (*process, fds),
+        // Nobody will.
+        _ => exit_now(0),
+    };
+    inputs.fds = stdio.split_off(stdio.len().min(3));
+    inputs.stdio = <[OwnedFd; 3]>::try_from(stdio).ok();
+    Ok(process)
 }
 
 /// Does what an order is answered with, for the command by which its kind was first known, up to where it would show. In a new overlay
@@ -142,9 +157,17 @@ fn own_mounts(sandbox: &Sandbox, ground: &Ground) -> Result<Option<OwnedFd>> {
     own.map(Some).at("hold the mount namespace", "/proc/self/ns/mnt")
 }
 
-fn finish_with(inputs: Inputs, steps: impl FnOnce(Inputs) -> Result<Infallible>) -> ! {
+fn finish_with(inputs: Inputs, waiting: Waiting, steps: impl FnOnce(Inputs) -> Result<Infallible>) -> ! {
+    // One that waits lives on beside others: what is the supervisor's, above all its connection to Node, must end with the
+    // supervisor alone. Before anything is opened here.
+    let closed = match waiting {
+        Waiting::Never => Ok(()),
+        Waiting::ForProcess => {
+            close_others(&[inputs.program.as_fd(), inputs.channel.as_fd(), inputs.supervisor.as_fd()])
+        }
+    };
     let reporter = inputs.channel.try_clone();
-    let Err(error) = steps(inputs);
+    let Err(error) = closed.at("close all other file descriptors", "").and_then(|()| steps(inputs));
     match reporter {
         Ok(channel) => complete::report(&channel, error),
         Err(_) => exit_now(125),

@@ -1,23 +1,18 @@
 //! The process tree: launch, watch, signal, undo.
 //!
-//! [`engine::Engine`] owns the containers and knows nothing of who asked for them. [`attached`] serves a Node process over
-//! a socket; [`foreground`] is a container in the caller's own terminal.
+//! [`engine::Engine`] owns the containers and knows nothing of who asked for them. [`front`] does: a Node process over a
+//! socket, or a container in the caller's own terminal.
 
-pub mod attached;
-mod bring_up;
 mod container;
 pub mod engine;
-pub mod foreground;
-mod ground;
-mod hear_out;
-mod image_names;
-mod launch;
+mod entrance;
+pub mod front;
+mod images;
+mod io;
+mod janitor;
 mod name_files;
-mod outlet;
+mod pool;
 mod preflight;
 pub mod protocol;
-mod relay;
-mod signals;
-mod spare;
-pub mod token;
+mod run_directory;
 mod user_network;

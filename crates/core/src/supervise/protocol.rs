@@ -8,10 +8,28 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::Plan;
-use crate::spec::Spec;
+use crate::spec::{EnterSpec, Spec};
 use nsrs_base::error::{At, Code, Error, Result};
 use nsrs_base::sys::message;
 use nsrs_base::sys::wait::{Status, Usage};
+
+/// Whom a request or an event is about, by numbers of the caller's: a container, and a process in it. The first process of
+/// a container has the container's own number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Address {
+    /// The container.
+    pub container: u64,
+    /// The process.
+    pub process: u64,
+}
+
+impl Address {
+    /// A container, or its first process.
+    #[must_use]
+    pub fn of_container(number: u64) -> Address {
+        Address { container: number, process: number }
+    }
+}
 
 /// From Node to the supervisor.
 #[derive(Debug, Serialize, Deserialize)]
@@ -25,10 +43,19 @@ pub enum Request {
         /// Tell when the command runs; else its report comes with its end, and the supervisor wakes once less.
         announce: bool,
     },
-    /// Send a signal to the command.
+    /// Start a process in a container that runs. Its descriptors as those of [`Request::Run`].
+    Enter {
+        /// The container, and the caller's number for the process.
+        address: Address,
+        /// What is wanted.
+        spec: Box<EnterSpec>,
+        /// As that of [`Request::Run`].
+        announce: bool,
+    },
+    /// Send a signal to a process.
     Kill {
-        /// Which container.
-        id: u64,
+        /// Which one.
+        address: Address,
         /// The signal's number; none is the one that ends the command, by default `SIGTERM`.
         signal: Option<i32>,
     },
@@ -89,30 +116,30 @@ pub enum Event {
     },
     /// The command runs.
     Started {
-        /// Which container.
-        id: u64,
-        /// What it was given.
+        /// Whose.
+        address: Address,
+        /// What its container was given.
         report: Report,
     },
-    /// The container's terminal; its descriptor comes with the frame.
+    /// The process's terminal; its descriptor comes with the frame.
     Terminal {
-        /// Which container.
-        id: u64,
+        /// Whose.
+        address: Address,
     },
-    /// The command has ended, and nothing of the container is left. Where its changes are listed, a file with the list
-    /// comes with the frame.
+    /// The command has ended. Of a container's first process: and nothing of the container is left. Where its changes are
+    /// listed, a file with the list comes with the frame.
     Exited {
-        /// Which container.
-        id: u64,
+        /// Whose.
+        address: Address,
         /// How.
         exit: Exit,
-        /// What it was given, where that was not announced.
+        /// What its container was given, where that was not announced.
         report: Option<Report>,
     },
-    /// There is no container, and nothing of it is left.
+    /// There is no such process, and nothing of it is left.
     Failed {
-        /// Which container, or which question.
-        id: u64,
+        /// Which process, or which question.
+        address: Address,
         /// Every reason.
         errors: Vec<Error>,
     },
@@ -248,7 +275,8 @@ mod tests {
     fn frames_arrive_whole_with_their_descriptors() {
         let (a, b) = pair();
         let file = std::fs::File::open("/dev/null").unwrap();
-        send(&a, &Request::Kill { id: 7, signal: Some(15) }, &[file.as_fd()], || {}).unwrap();
+        send(&a, &Request::Kill { address: Address::of_container(7), signal: Some(15) }, &[file.as_fd()], || {})
+            .unwrap();
         send(&a, &Request::Examine { id: 8 }, &[], || {}).unwrap();
         let mut reader = Reader::default();
         let mut got = Vec::new();
@@ -258,7 +286,7 @@ mod tests {
                 got.push(frame);
             }
         }
-        assert!(matches!(got[0].0, Request::Kill { id: 7, signal: Some(15) }));
+        assert!(matches!(got[0].0, Request::Kill { address, signal: Some(15) } if address == Address::of_container(7)));
         assert_eq!((got[0].1.len(), got[1].1.len()), (1, 0));
     }
 

@@ -9,7 +9,7 @@ use nix::unistd::pipe2;
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, open};
 use rustix::process::Pid;
 
-use super::container::Process;
+use super::container::child::Child;
 use crate::net::kinds::NetworkProgram;
 use crate::state::journal::{Journal, JournalEntry, Termination};
 use crate::steps::exec::{Image, reset_signals};
@@ -23,7 +23,7 @@ use nsrs_base::sys::wait::reap;
 #[derive(Debug)]
 pub struct UserNetwork {
     /// Its process; the pidfd is readable when it has ended.
-    pub process: Process,
+    pub process: Child,
     /// What it has to say on standard error.
     said: OwnedFd,
     fifo: PathBuf,
@@ -73,7 +73,7 @@ impl UserNetwork {
                 become_program(inputs, &image)
             }
             Side::Parent(pid, pidfd) => {
-                let mut process = Process { pid, pidfd, slot: None };
+                let mut process = Child::new(pid, pidfd);
                 // What is not in the journal must not run, for it takes its death signal off.
                 match journal.note(JournalEntry::process(pid, Termination::Kill)) {
                     Ok(slot) => process.slot = Some(slot),

@@ -6,11 +6,11 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
 /// Readable when a name of the store has changed, or the store itself is gone (inotify(7)).
 #[derive(Debug)]
-pub(super) struct ImageNames(OwnedFd);
+pub struct ImageNames(OwnedFd);
 
 impl ImageNames {
     /// Watches a store; `None` where there are too many watches.
-    pub(super) fn watch(store: &str) -> Option<ImageNames> {
+    pub fn watch(store: &str) -> Option<ImageNames> {
         let fd = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok()?;
         // What is renamed into it is the index, or the mark of the layout.
         let what = WatchFlags::MOVED_TO | WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF | WatchFlags::ONLYDIR;

@@ -18,14 +18,16 @@ use rustix::net::{SendFlags, send};
 use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
 use rustix::process::{Pid, Signal, set_parent_process_death_signal};
 
-use super::engine::Engine;
-use super::token::Token;
+use crate::supervise::engine::Engine;
+use crate::supervise::engine::token::Token;
 use nsrs_base::error::{At, Result};
 use nsrs_base::sys::clone::{Side, clone3};
 use nsrs_base::sys::fds::{close_others, stdio};
 use nsrs_base::sys::process::exit_now;
 use nsrs_base::sys::wait::{Status, reap};
 
+/// The number of that for standard input, if there were one, among the descriptors of the front.
+const FIRST: u32 = 20;
 /// What one splice moves at most: a pipe's usual capacity.
 const CHUNK: usize = 64 * 1024;
 
@@ -37,7 +39,7 @@ const GONE: i32 = 1;
 /// One stream of the command's, and the process that moves what it writes.
 pub struct Outlet {
     /// The number of the caller's descriptor, 1 or 2.
-    number: u64,
+    number: u32,
     pump: Pid,
     pidfd: OwnedFd,
     /// Kept open, never read: the command must not see the reader gone (EPIPE) before it was sent the signal.
@@ -82,8 +84,8 @@ pub fn open(engine: &Engine) -> Result<([OwnedFd; 3], Vec<Outlet>)> {
         rustix::io::ioctl_fionbio(&from, true).at(step, number)?;
         streams.push(write.try_clone().at(step, number)?);
         let pump = Pump { from, to: fd, is_socket, held: Vec::new(), closed: false };
-        let outlet = Outlet::start(number as u64, pump)?;
-        engine.watch(&outlet.pidfd, outlet.token(), EventFlags::IN)?;
+        let outlet = Outlet::start(number as u32, pump)?;
+        engine.watch(&outlet.pidfd, Token::Front(outlet.number()), EventFlags::IN)?;
         outlets.push((outlet, write, identity));
     }
     let streams = <[OwnedFd; 3]>::try_from(streams).map_err(|_| Errno::BADF).at(step, "")?;
@@ -91,7 +93,7 @@ pub fn open(engine: &Engine) -> Result<([OwnedFd; 3], Vec<Outlet>)> {
 }
 
 impl Outlet {
-    fn start(number: u64, pump: Pump) -> Result<Outlet> {
+    fn start(number: u32, pump: Pump) -> Result<Outlet> {
         let step = "pass standard output";
         let (told, over) = pipe_with(PipeFlags::CLOEXEC).at(step, number)?;
         let own = rustix::process::getpid();
@@ -102,10 +104,10 @@ impl Outlet {
         }
     }
 
-    /// What its descriptor is watched as.
+    /// Its number among the descriptors of the front.
     #[must_use]
-    pub fn token(&self) -> Token {
-        Token::Own(20 + self.number)
+    pub fn number(&self) -> u32 {
+        FIRST + self.number
     }
 
     /// Takes the end of the pump.

@@ -9,22 +9,23 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::epoll::EventFlags;
 use rustix::termios::{OutputModes, tcgetattr};
 
-use super::engine::{Engine, Order};
-use super::outlet::{self, Outlet, Reader};
-use super::protocol::{Event, Exit, Report};
-use super::relay::{self, Relay};
-use super::token::Token;
 use crate::net::publish;
 use crate::spec::Spec;
+use crate::supervise::engine::token::Token;
+use crate::supervise::engine::{Engine, RunRequest};
+use crate::supervise::io::output_pump::{self as outlet, Outlet, Reader};
+use crate::supervise::io::relay::{self, Relay};
+use crate::supervise::protocol::{Address, Event, Exit, Report};
 use nsrs_base::error::{At, Error, Result};
 use nsrs_base::sys::clone::{Side, clone3};
 use nsrs_base::sys::process::{exit_now, leave_caller};
 use nsrs_base::sys::signal::{is_ignored, set_default};
 use nsrs_base::sys::wait::Status;
 
-const SIGNALS: Token = Token::Own(1);
+/// The number of the signals among the descriptors of this front.
+const SIGNALS: u32 = 1;
 /// The only container's number.
-const ONLY: u64 = 1;
+const ONLY: Address = Address { container: 1, process: 1 };
 
 /// Signals that are the supervisor's own: `SIGCHLD` of its children, and those about its terminal output.
 const OWN: [Signal; 6] =
@@ -62,7 +63,7 @@ pub fn run(mut spec: Spec, fds: Vec<OwnedFd>, program: OwnedFd) -> Result<Ended,
     let set = forwarded();
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None).at("block signals", "")?;
     let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).at("watch signals", "")?;
-    engine.watch(&signals, SIGNALS, EventFlags::IN)?;
+    engine.watch(&signals, Token::Front(SIGNALS), EventFlags::IN)?;
     if spec.tty.is_some() {
         spec.tty = relay::caller_size().or(spec.tty);
     }
@@ -74,7 +75,7 @@ pub fn run(mut spec: Spec, fds: Vec<OwnedFd>, program: OwnedFd) -> Result<Ended,
         (None, Vec::new())
     };
     let ports = Ports::of(&spec);
-    engine.start(Order { id: ONLY, spec: &spec, stdio, fds, announce: ports.are_chosen });
+    engine.start(RunRequest { address: ONLY, spec: &spec, stdio, fds, announce: ports.are_chosen });
     let result = supervise(&mut engine, &signals, outlets, &ports);
     // What is removed behind the caller's back is removed by copies of this process. They may live a moment longer, and the
     // caller may unmount what he is in right away.
@@ -169,15 +170,14 @@ fn supervise(
             }
         }
         for token in engine.wait()? {
-            if let Some(outlet) = outlets.iter_mut().find(|outlet| outlet.token() == token) {
+            if let Some(outlet) = outlets.iter_mut().find(|outlet| outlet.number() == token) {
                 if outlet.ready(engine) == Reader::Gone {
                     engine.kill(ONLY, libc::SIGPIPE);
-                    outlets.retain(|outlet| outlet.token() != token);
+                    outlets.retain(|outlet| outlet.number() != token);
                 }
                 continue;
             }
             match (token, &mut relay) {
-                (Token::Container(key, source), _) => engine.handle(key, source),
                 (SIGNALS, relay) => is_interrupted |= take_signals(engine, signals, relay.as_ref()),
                 (token, Some(relay)) => {
                     relay.ready(token, engine)?;

@@ -7,15 +7,17 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 
-use super::engine::{Engine, Order};
-use super::protocol::{self, Event, Filled, Reader, Request};
-use super::token::Token;
 use crate::steps::exec::forget_ignored_signals;
+use crate::supervise::engine::enter::EnterRequest;
+use crate::supervise::engine::token::Token;
+use crate::supervise::engine::{Engine, RunRequest};
+use crate::supervise::protocol::{self, Address, Event, Filled, Reader, Request};
 use nsrs_base::error::{At, Code, Error, Result};
 use nsrs_base::sys::message;
 use nsrs_base::version::VERSION;
 
-const SOCKET: Token = Token::Own(0);
+/// The socket's number among the descriptors of this front.
+const SOCKET: u32 = 0;
 
 /// Frames on their way to Node, which may be slow to read.
 #[derive(Default)]
@@ -54,20 +56,16 @@ pub fn serve(socket: OwnedFd, program: OwnedFd) -> Result<()> {
     rustix::io::ioctl_fionbio(&socket, true).at("set up the socket", "")?;
     forget_ignored_signals()?;
     let mut engine = Engine::new(program)?;
-    engine.keep_spares()?;
+    engine.keep_pool()?;
     let mut reader = Reader::default();
     let mut outbox = Outbox::default();
-    engine.watch(&socket, SOCKET, EventFlags::IN)?;
+    engine.watch(&socket, Token::Front(SOCKET), EventFlags::IN)?;
     outbox.push(&Event::Hello { version: VERSION.into() }, None);
     let mut open = outbox.flush(&socket);
     let mut waiting = false;
     while open || !engine.is_idle() {
-        for token in engine.wait()? {
-            match token {
-                Token::Container(key, source) => engine.handle(key, source),
-                Token::Own(_) if open => open = read(&socket, &mut reader, &mut engine),
-                Token::Own(_) => {}
-            }
+        if engine.wait()?.contains(&SOCKET) && open {
+            open = read(&socket, &mut reader, &mut engine);
         }
         for (event, fd) in engine.take_events() {
             outbox.push(&event, fd);
@@ -77,7 +75,7 @@ pub fn serve(socket: OwnedFd, program: OwnedFd) -> Result<()> {
             if waiting == outbox.frames.is_empty() {
                 waiting = !waiting;
                 let out = if waiting { EventFlags::OUT } else { EventFlags::empty() };
-                engine.rewatch(&socket, SOCKET, EventFlags::IN | out)?;
+                engine.rewatch(&socket, Token::Front(SOCKET), EventFlags::IN | out)?;
             }
             if !open {
                 // Node is gone: so is every reason for its containers.
@@ -112,25 +110,34 @@ fn stop(engine: &mut Engine, socket: &OwnedFd) -> bool {
     false
 }
 
-fn serve_request(engine: &mut Engine, request: Request, mut fds: Vec<OwnedFd>) {
+fn serve_request(engine: &mut Engine, request: Request, fds: Vec<OwnedFd>) {
     match request {
         Request::Run { id, spec, announce } => {
-            let rest = fds.split_off(fds.len().min(3));
-            match <[OwnedFd; 3]>::try_from(fds) {
-                Ok(stdio) => engine.start(Order { id, spec: &spec, stdio: Some(stdio), fds: rest, announce }),
-                Err(_) => engine.fail(
-                    id,
-                    Error::new(
-                        Code::InvalidArgument,
-                        "start the container",
-                        "standard input, output and error are missing",
-                    ),
-                ),
+            let address = Address::of_container(id);
+            match streams(fds) {
+                Ok((stdio, fds)) => {
+                    engine.start(RunRequest { address, spec: &spec, stdio: Some(stdio), fds, announce });
+                }
+                Err(error) => engine.fail(address, error),
             }
         }
-        Request::Kill { id, signal: Some(signal) } => engine.kill(id, signal),
-        Request::Kill { id, signal: None } => engine.stop(id),
+        Request::Enter { address, spec, announce } => match streams(fds) {
+            Ok((stdio, fds)) => engine.enter(EnterRequest { address, spec: &spec, stdio, fds, announce }),
+            Err(error) => engine.fail(address, error),
+        },
+        Request::Kill { address, signal: Some(signal) } => engine.kill(address, signal),
+        Request::Kill { address, signal: None } => engine.stop(address),
         Request::Explain { id, spec } => engine.explain(id, &spec),
         Request::Examine { id } => engine.examine(id),
     }
+}
+
+/// The three streams of a process, and its further descriptors.
+fn streams(mut fds: Vec<OwnedFd>) -> Result<([OwnedFd; 3], Vec<OwnedFd>)> {
+    let rest = fds.split_off(fds.len().min(3));
+    let missing = |_| {
+        let why = "standard input, output and error are missing";
+        Error::new(Code::InvalidArgument, "start the command", why)
+    };
+    <[OwnedFd; 3]>::try_from(fds).map(|stdio| (stdio, rest)).map_err(missing)
 }

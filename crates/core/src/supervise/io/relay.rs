@@ -9,19 +9,19 @@ use rustix::termios::{
     LocalModes, OptionalActions, SpecialCodeIndex, Termios, isatty, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr,
 };
 
-use super::engine::Engine;
-use super::token::Token;
 use crate::spec::TerminalSize;
 use crate::steps::terminal::resize;
+use crate::supervise::engine::Engine;
+use crate::supervise::engine::token::Token;
 use nsrs_base::error::Result;
 use nsrs_base::sys::fds::stdio;
 
 /// Standard input has something.
-pub const INPUT: Token = Token::Own(10);
+const INPUT: u32 = 10;
 /// Standard output takes something.
-pub const OUTPUT: Token = Token::Own(11);
+const OUTPUT: u32 = 11;
 /// The container's terminal has or takes something.
-pub const MASTER: Token = Token::Own(12);
+const MASTER: u32 = 12;
 
 /// What a pipe takes without blocking once it is writable (`PIPE_BUF`).
 const CHUNK: usize = 4096;
@@ -83,16 +83,16 @@ impl Relay {
             to_master: Vec::new(),
             to_output: Vec::new(),
             input_open: true,
-            input_polled: engine.watch(input(), INPUT, EventFlags::IN).is_ok(),
+            input_polled: engine.watch(input(), Token::Front(INPUT), EventFlags::IN).is_ok(),
             last: None,
             ended: false,
-            output_polled: engine.watch(output(), OUTPUT, EventFlags::empty()).is_ok(),
+            output_polled: engine.watch(output(), Token::Front(OUTPUT), EventFlags::empty()).is_ok(),
             keys: Vec::new(),
             reader_gone: false,
         };
         relay.raw();
         relay.follow_size();
-        engine.watch(&relay.master, MASTER, EventFlags::IN)?;
+        engine.watch(&relay.master, Token::Front(MASTER), EventFlags::IN)?;
         relay.watch(engine)?;
         Ok(relay)
     }
@@ -159,8 +159,8 @@ impl Relay {
     ///
     /// # Errors
     /// Those of the event loop.
-    pub fn ready(&mut self, token: Token, engine: &Engine) -> Result<()> {
-        match token {
+    pub fn ready(&mut self, number: u32, engine: &Engine) -> Result<()> {
+        match number {
             INPUT => self.read_input(engine),
             MASTER => {
                 // It is called for a file's sake, too, while what was read before is not passed on yet.
@@ -176,7 +176,7 @@ impl Relay {
             _ => {}
         }
         self.write_master();
-        self.write_output(token == OUTPUT);
+        self.write_output(number == OUTPUT);
         if self.reader_gone {
             self.unwatch_output(engine);
         }
@@ -246,18 +246,18 @@ impl Relay {
             let read = if self.to_output.is_empty() { EventFlags::IN } else { EventFlags::empty() };
             let writes = !self.to_master.is_empty() || self.reads_file();
             let write = if writes { EventFlags::OUT } else { EventFlags::empty() };
-            engine.rewatch(&self.master, MASTER, read | write)?;
+            engine.rewatch(&self.master, Token::Front(MASTER), read | write)?;
         }
         if self.input_open && self.input_polled {
             engine.rewatch(
                 input(),
-                INPUT,
+                Token::Front(INPUT),
                 if self.to_master.is_empty() { EventFlags::IN } else { EventFlags::empty() },
             )?;
         }
         if self.output_polled {
             let wanted = if self.to_output.is_empty() { EventFlags::empty() } else { EventFlags::OUT };
-            engine.rewatch(output(), OUTPUT, wanted)?;
+            engine.rewatch(output(), Token::Front(OUTPUT), wanted)?;
         }
         Ok(())
     }

@@ -1,0 +1,166 @@
+//! One container, as its supervisor sees it: the sandbox with what it holds of the host, and the processes in it.
+
+pub mod child;
+pub mod launch;
+pub mod member;
+pub mod phase;
+pub mod signals;
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Instant;
+
+use nsrs_base::sys::process::send_signal;
+use nsrs_store::writable::Changes;
+
+use self::member::{Member, SignalRole};
+use self::phase::{Cause, Phase};
+use super::engine::token::Key;
+use super::images::Leases;
+use super::protocol::Report;
+use super::user_network::UserNetwork;
+use crate::diff::changes_directory::ChangesDirectory;
+use crate::diff::collect::{Collector, ContainerLayers};
+use crate::net::kinds::Attachment;
+use crate::plan::Plan;
+use crate::plan::namespace::Kind;
+use crate::steps::etc::Files;
+
+/// What a container holds of the host beside its processes.
+#[derive(Debug)]
+pub struct Holdings {
+    /// The layers of its image.
+    pub leases: Leases,
+    /// Where it writes, on an image.
+    pub writable: Option<Changes>,
+    /// What it holds of the host's network.
+    pub attachment: Attachment,
+    /// What its files in /etc say.
+    pub name_files: Files,
+    /// Where its changes are kept; the lock on it.
+    pub kept: Option<ChangesDirectory>,
+    /// Its mount namespace, held so that its end is told before the kernel takes the mounts down.
+    pub mounts: Option<OwnedFd>,
+}
+
+/// How far the list of what the command changed has come.
+#[derive(Debug)]
+pub enum Listing {
+    /// The layers are not known yet, or nobody wants a list.
+    Without,
+    /// The layers, once the recipe has told them.
+    Known(ContainerLayers),
+    /// A process looks through them.
+    Running(Collector),
+    /// It is done; with the list, where one is wanted.
+    Done(Option<OwnedFd>),
+}
+
+/// A container from its request to its end.
+#[derive(Debug)]
+pub struct Container {
+    /// What was resolved; of a container prepared ahead its process half may be that of another of its kind.
+    pub plan: Rc<Plan>,
+    /// What it holds.
+    pub holdings: Holdings,
+    /// The program that connects it, where it is not the kernel.
+    pub user_network: Option<UserNetwork>,
+    /// What its caller is told of it.
+    pub report: Report,
+    /// The first process, with whose end the container ends.
+    pub first: Member,
+    /// Processes that entered, by the container's numbers for them.
+    pub entered: BTreeMap<u32, Member>,
+    /// The next of these numbers.
+    next: u32,
+    /// What its changes are.
+    pub listing: Listing,
+}
+
+impl Container {
+    /// A container whose first process was just made.
+    #[must_use]
+    pub fn new(plan: Rc<Plan>, holdings: Holdings, report: Report, first: Member) -> Container {
+        let (entered, listing) = (BTreeMap::new(), Listing::Without);
+        Container { plan, holdings, user_network: None, report, first, entered, next: 1, listing }
+    }
+
+    /// One of its processes; 0 is the first.
+    #[must_use]
+    pub fn member(&self, number: u32) -> Option<&Member> {
+        if number == 0 { Some(&self.first) } else { self.entered.get(&number) }
+    }
+
+    /// As [`Container::member`].
+    pub fn member_mut(&mut self, number: u32) -> Option<&mut Member> {
+        if number == 0 { Some(&mut self.first) } else { self.entered.get_mut(&number) }
+    }
+
+    /// All of its processes with their keys.
+    pub fn members(&self, container: u32) -> impl Iterator<Item = (Key, &Member)> {
+        let entered = self.entered.iter().map(move |(member, process)| (Key { container, member: *member }, process));
+        std::iter::once((Key::first(container), &self.first)).chain(entered)
+    }
+
+    /// Takes in a process that enters, and returns its number.
+    pub fn take_in(&mut self, member: Member) -> u32 {
+        let number = self.next;
+        self.next += 1;
+        self.entered.insert(number, member);
+        number
+    }
+
+    /// The earliest time limit of its processes.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        std::iter::once(&self.first).chain(self.entered.values()).filter_map(Member::deadline).min()
+    }
+
+    /// Must the channel of its first process be listened to while that runs? If not, what it said is read at its end.
+    #[must_use]
+    pub fn is_heard(&self) -> bool {
+        let Plan { sandbox, process } = &*self.plan;
+        let asks = sandbox.network.kind().needs_program() || process.tty.is_some() || sandbox.init;
+        let announce = self.first.request.is_none_or(|request| request.announce);
+        let is_staged = matches!(self.first.phase, Phase::Staging { .. }) || self.first.intermediate.is_some();
+        announce || asks || is_staged || self.first.phase.is_awaited()
+    }
+
+    /// What signals mean to its first process.
+    #[must_use]
+    pub fn signals_of_first(plan: &Plan) -> SignalRole {
+        let is_pid_one = plan.sandbox.namespaces.makes(Kind::Pid);
+        match (plan.sandbox.init, is_pid_one) {
+            (true, is_pid_one) => SignalRole::UnderInit { is_pid_one },
+            (false, true) => SignalRole::PidOne,
+            (false, false) => SignalRole::Plain,
+        }
+    }
+
+    /// Nothing of it runs any more.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        let listing = matches!(self.listing, Listing::Running(_));
+        self.first.is_over() && self.entered.is_empty() && self.user_network.is_none() && !listing
+    }
+
+    /// Ends it for good, all of its processes.
+    pub fn end(&mut self, cause: Cause) {
+        if let Listing::Running(collector) = &self.listing {
+            send_signal(&collector.pidfd, libc::SIGKILL);
+        }
+        self.first.end(cause);
+        self.end_entered();
+        if let (true, Some(network)) = (self.first.is_over(), &mut self.user_network) {
+            network.end();
+        }
+    }
+
+    /// Ends the processes that entered: the first one is gone, or going.
+    pub fn end_entered(&mut self) {
+        for member in self.entered.values_mut() {
+            member.end(Cause::Wanted);
+        }
+    }
+}

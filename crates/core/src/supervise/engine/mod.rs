@@ -1,0 +1,390 @@
+//! The containers of one supervisor and the events that move them.
+//!
+//! Single-threaded: everything is told by readiness of descriptors in one epoll(7). What the outside is to hear is left
+//! in [`Engine::take_events`]; who listens is not this module's business. The engine keeps the loop and the containers;
+//! what has a life of its own (the pool, the host's network, images, what is left over) is a member with its own methods.
+
+pub mod enter;
+mod event_loop;
+mod prewarm;
+mod progress;
+mod start;
+pub mod token;
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Instant;
+
+use nsrs_base::error::{At, Error, Result};
+use nsrs_base::host::Host;
+use nsrs_base::host::tree::HostTree;
+use nsrs_base::sys::seccomp;
+use rustix::event::epoll::EventFlags;
+use rustix::process::Pid;
+
+use self::event_loop::EventLoop;
+use self::token::{Key, Source, Token};
+use super::container::Container;
+use super::container::member::Member;
+use super::container::phase::Cause;
+use super::entrance::Entrance;
+use super::images::{ImageCache, Leases};
+use super::janitor::Janitor;
+use super::pool::Pool;
+use super::preflight;
+use super::protocol::{Address, Event};
+use super::run_directory::RunDirectory;
+use crate::doctor;
+use crate::net::kinds::SharedNetwork;
+use crate::net::link;
+use crate::net::transport::Netlink;
+use crate::plan::{self, Plan};
+use crate::spec::Spec;
+
+/// A container that is asked for, with its first process.
+pub struct RunRequest<'a> {
+    /// The caller's numbers.
+    pub address: Address,
+    /// What is wanted.
+    pub spec: &'a Spec,
+    /// Standard input, output and error; `None` hands on the supervisor's own.
+    pub stdio: Option<[OwnedFd; 3]>,
+    /// Descriptors for the plan's `preserve_fds`.
+    pub fds: Vec<OwnedFd>,
+    /// Tell when the command runs.
+    pub announce: bool,
+}
+
+/// A request, resolved, with what must be held for it.
+#[derive(Debug)]
+pub struct Resolved {
+    /// The plan.
+    pub plan: Rc<Plan>,
+    /// The layers of its image.
+    pub leases: Leases,
+}
+
+/// The containers of one supervisor.
+pub struct Engine {
+    events: EventLoop,
+    host: Host,
+    /// Our own executable in sealed memory.
+    program: OwnedFd,
+    /// The state directory and the journal, opened with the first container.
+    run: Option<RunDirectory>,
+    network: SharedNetwork,
+    images: ImageCache,
+    janitor: Janitor,
+    /// None where one request is all there is.
+    pool: Option<Pool>,
+    /// Who makes processes that enter, once one was asked for.
+    entrance: Option<Entrance>,
+    /// Containers by number of ours: the caller's numbers are theirs to choose.
+    containers: HashMap<u32, Container>,
+    next: u32,
+    told: Vec<(Event, Option<OwnedFd>)>,
+}
+
+impl Engine {
+    /// An engine without containers.
+    ///
+    /// # Errors
+    /// No descriptors are left.
+    pub fn new(program: OwnedFd) -> Result<Engine> {
+        let host = Host::probe();
+        if host.privileged {
+            // Once, for all containers: a filter is inherited, and nothing here needs what it refuses. Without the right
+            // to, each container installs its own: no_new_privs on the supervisor would disarm newuidmap.
+            seccomp::install().at("install the system call filter", "")?;
+        }
+        Ok(Engine {
+            events: EventLoop::new()?,
+            host,
+            program,
+            run: None,
+            network: SharedNetwork::default(),
+            images: ImageCache::empty(),
+            janitor: Janitor::default(),
+            pool: None,
+            entrance: None,
+            containers: HashMap::new(),
+            next: 1,
+            told: Vec::new(),
+        })
+    }
+
+    /// Watches a descriptor of the front.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    pub fn watch(&self, fd: impl AsFd, token: Token, flags: EventFlags) -> Result<()> {
+        self.events.watch(fd, token, flags)
+    }
+
+    /// Changes what a watched descriptor of the front is watched for.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    pub fn rewatch(&self, fd: impl AsFd, token: Token, flags: EventFlags) -> Result<()> {
+        self.events.rewatch(fd, token, flags)
+    }
+
+    /// Stops watching a descriptor of the front.
+    pub fn unwatch(&self, fd: impl AsFd) {
+        self.events.unwatch(fd);
+    }
+
+    /// Waits for something to happen, handles what is the containers', and returns the numbers of the front's descriptors
+    /// that are ready.
+    ///
+    /// # Errors
+    /// Those of epoll_wait(2).
+    pub fn wait(&mut self) -> Result<Vec<u32>> {
+        self.janitor.reap();
+        let quiet = self.pool.as_ref().map_or_else(Instant::now, Pool::quiet);
+        let pool_due = self.pool_due();
+        let deadlines = self.containers.values().filter_map(Container::deadline);
+        let until = deadlines.chain(pool_due).chain(self.janitor.due(quiet)).min();
+        let ready = self.events.wait(until)?;
+        self.enforce_deadlines();
+        self.janitor.work(ready.is_empty(), quiet);
+        if ready.is_empty() && pool_due.is_some_and(|due| due <= Instant::now()) {
+            self.tend_pool();
+        }
+        // Before a container is handed over on what has changed since.
+        if ready.contains(&Token::Mounts) {
+            self.mounts_changed();
+        }
+        if ready.contains(&Token::Images) {
+            self.images_changed();
+        }
+        let mut fronts = Vec::new();
+        for token in ready {
+            match token {
+                Token::Front(number) => fronts.push(number),
+                Token::Mounts | Token::Images => {}
+                Token::Entrance => self.entrance_says(),
+                Token::EntranceEnd => self.entrance_ended(),
+                Token::Container(key, source) => self.handle(key, source),
+            }
+        }
+        Ok(fronts)
+    }
+
+    /// What the outside is to hear, oldest first, with descriptors that go along.
+    pub fn take_events(&mut self) -> Vec<(Event, Option<OwnedFd>)> {
+        std::mem::take(&mut self.told)
+    }
+
+    /// No container is left.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.containers.is_empty()
+    }
+
+    /// Resolves a request against this host.
+    ///
+    /// # Errors
+    /// Every problem of the call.
+    fn resolve(&mut self, spec: &Spec) -> Result<Resolved, Vec<Error>> {
+        let tree = if spec.is_on_host_tree() { HostTree::read() } else { HostTree::default() };
+        let (image, missing) = match self.images.find(spec, &self.host) {
+            Ok(image) => (image, None),
+            Err(error) => (None, Some(error)),
+        };
+        let facts = image.as_ref().map(|(facts, _)| facts);
+        self.look_for_a_route(spec);
+        let (plan, mut problems) = plan::resolve(spec, &self.host, &tree, facts);
+        problems.extend(missing);
+        problems.extend(preflight::check(&plan.sandbox));
+        problems.extend(plan.sandbox.network.kind().check(&RunDirectory::path(&self.host)));
+        let plan = Rc::new(problems.finish(plan)?);
+        Ok(Resolved { plan, leases: image.map(|(_, leases)| leases).unwrap_or_default() })
+    }
+
+    /// Looks again whether a default route leads out: the one fact of the host that may well change while a process lives.
+    /// Where the kernel doesn't tell, pasta shall.
+    fn look_for_a_route(&mut self, spec: &Spec) {
+        if self.host.pasta.is_some() && spec.network.is_none() {
+            let found = Netlink::route().and_then(|mut netlink| link::leads_outside(&mut netlink));
+            self.host.leads_outside = found.unwrap_or(true);
+        }
+    }
+
+    /// Starts a container. Whatever comes of it is told in events.
+    pub fn start(&mut self, request: RunRequest<'_>) {
+        let (address, since) = (request.address, Instant::now());
+        let launched = self.resolve(request.spec).and_then(|resolved| match self.find_prewarmed(&request, &resolved) {
+            Some(key) => {
+                self.adopt(key, request, resolved.plan, since);
+                Ok(())
+            }
+            None => self.launch(request, resolved, since).map_err(Vec::from),
+        });
+        if let Err(errors) = launched {
+            self.tell(Event::Failed { address, errors }, None);
+        }
+    }
+
+    /// Tells that a request came to nothing.
+    pub fn fail(&mut self, address: Address, error: Error) {
+        self.tell(Event::Failed { address, errors: vec![error] }, None);
+    }
+
+    fn tell(&mut self, event: Event, fd: Option<OwnedFd>) {
+        self.told.push((event, fd));
+    }
+
+    /// Resolves a plan and tells it.
+    pub fn explain(&mut self, id: u64, spec: &Spec) {
+        let event = match self.resolve(spec) {
+            Ok(Resolved { plan, .. }) => Event::Explained { id, plan: Box::new(Rc::unwrap_or_clone(plan)) },
+            Err(errors) => Event::Failed { address: Address::of_container(id), errors },
+        };
+        self.tell(event, None);
+    }
+
+    /// Examines the host and tells the findings.
+    pub fn examine(&mut self, id: u64) {
+        // What a killed one left is no finding. Where it can't be collected, the next start says why.
+        if self.run.is_none()
+            && RunDirectory::path(&self.host).exists()
+            && let Ok(path) = RunDirectory::make(&self.host)
+        {
+            let _ = self.collect(&path);
+        }
+        let findings = doctor::examine(&self.host);
+        self.tell(Event::Examined { id, findings }, None);
+    }
+
+    /// Sends a signal to a process of a container.
+    pub fn kill(&mut self, address: Address, signal: i32) {
+        self.signal(address, |member, _| member.signal(signal));
+    }
+
+    /// Asks a process to end, by the signal that is meant for that.
+    pub fn stop(&mut self, address: Address) {
+        self.signal(address, |member, plan| member.signal(plan.sandbox.root.stop_signal()));
+    }
+
+    /// Sends a signal to a process and all others of its process group.
+    pub fn kill_group(&mut self, address: Address, signal: i32) {
+        self.signal(address, |member, _| member.signal_group(signal));
+    }
+
+    /// A key of a process's terminal that stands for a signal was typed. The terminal gives it to its foreground group;
+    /// where that is the one of a PID 1 without a handler, which the kernel keeps it from, it is given in the kernel's
+    /// place. Returns whether it was.
+    pub fn key(&mut self, address: Address, signal: i32, foreground: Option<Pid>) -> bool {
+        let mut given = false;
+        self.signal(address, |member, _| given = member.signal_by_key(signal, foreground));
+        given
+    }
+
+    fn signal(&mut self, address: Address, send: impl FnOnce(&mut Member, &Plan)) {
+        let Some(key) = self.find(address) else { return };
+        // How a process is ended depends on how far it has come.
+        self.drain(key);
+        let Some(container) = self.containers.get_mut(&key.container) else { return };
+        let plan = Rc::clone(&container.plan);
+        if let Some(member) = container.member_mut(key.member) {
+            send(member, &plan);
+        }
+    }
+
+    /// The process that somebody asked for by these numbers.
+    fn find(&self, address: Address) -> Option<Key> {
+        let asked = |member: &Member| member.request.is_some_and(|request| request.address == address);
+        let mut all = self.containers.iter().flat_map(|(container, it)| it.members(*container));
+        all.find(|(_, member)| asked(member)).map(|(key, _)| key)
+    }
+
+    /// Ends every container, and prepares none ahead any more.
+    pub fn kill_all(&mut self) {
+        self.pool = None;
+        let keys: Vec<u32> = self.containers.keys().copied().collect();
+        for key in keys {
+            self.end_container(key);
+        }
+    }
+
+    /// Ends a container. How that is done depends on how far it has come, so what it has said is heard first.
+    fn end_container(&mut self, container: u32) {
+        self.drain(Key::first(container));
+        if let Some(container) = self.containers.get_mut(&container) {
+            container.end(Cause::Wanted);
+        }
+    }
+
+    fn enforce_deadlines(&mut self) {
+        let now = Instant::now();
+        let late = |member: &Member| member.deadline().is_some_and(|deadline| deadline <= now);
+        let all = self.containers.iter().flat_map(|(container, it)| it.members(*container));
+        let keys: Vec<Key> = all.filter(|(_, member)| late(member)).map(|(key, _)| key).collect();
+        for key in keys {
+            self.drain(key);
+            let Some(container) = self.containers.get_mut(&key.container) else { continue };
+            match container.entered.get_mut(&key.member) {
+                Some(member) => member.end(Cause::TimeLimit),
+                None => container.end(Cause::TimeLimit),
+            }
+        }
+    }
+
+    /// Handles a ready descriptor of a container.
+    fn handle(&mut self, key: Key, source: Source) {
+        match source {
+            // What is ready may have been read meanwhile, and another read would wait.
+            Source::Channel => self.drain(key),
+            Source::End => self.reap(key),
+            Source::IntermediateEnd => self.reap_intermediate(key),
+            Source::NetworkReady => self.network_ready(key.container),
+            Source::NetworkEnd => self.network_ended(key.container),
+            Source::Listed => self.listed(key.container),
+        }
+        self.finish_member(key);
+        self.finish_if_over(key.container);
+    }
+
+    /// The state directory and the journal; what dead supervisors left is collected on the way.
+    fn run_directory(&mut self) -> Result<&mut RunDirectory> {
+        if self.run.is_none() {
+            let path = RunDirectory::make(&self.host)?;
+            self.collect(&path)?;
+            self.run = Some(RunDirectory::open(path)?);
+        }
+        self.run.as_mut().ok_or_else(|| Error::os("open the state directory", "", libc::ENOENT))
+    }
+
+    /// Ends and removes what dead supervisors left. Not beside a journal of our own, whose lock would tell us nothing.
+    fn collect(&mut self, path: &Path) -> Result<()> {
+        RunDirectory::collect(path, &self.host)?;
+        self.janitor.collect(&self.host)
+    }
+
+    /// Has what containers have left be removed.
+    pub fn sweep(&mut self) {
+        self.janitor.sweep();
+    }
+
+    /// Lets go of the mounts of containers that have ended, and with them of the file systems these are of.
+    pub fn let_go(&mut self) {
+        self.janitor.let_go();
+    }
+
+    /// There is something of the host's to give back, which takes a moment.
+    #[must_use]
+    pub fn holds_network(&self) -> bool {
+        self.network.is_used()
+    }
+
+    /// Gives back what containers shared, when the last of them is gone.
+    ///
+    /// # Errors
+    /// The kernel refuses to remove the bridge.
+    pub fn release(&mut self) -> Result<()> {
+        self.network.release()
+    }
+}

@@ -1,0 +1,374 @@
+//! What the processes of a container tell on their way, and how they end.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nsrs_base::error::{Code, Error, Result};
+use nsrs_base::sys::wait::{Status, Usage, reap};
+use rustix::event::epoll::EventFlags;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::Pid;
+
+use super::Engine;
+use super::prewarm::Unserved;
+use super::token::{Key, Source, Token};
+use crate::diff::collect::{Collected, Collector, ContainerLayers};
+use crate::state::journal::EntryId;
+use crate::steps::channel::{FromChild, ToChild};
+use crate::supervise::container::launch;
+use crate::supervise::container::member::Member;
+use crate::supervise::container::phase::{Cause, Next, Outcome, Phase};
+use crate::supervise::container::{Container, Listing};
+use crate::supervise::protocol::Event;
+
+impl Engine {
+    /// Reads what a process has said.
+    pub(super) fn drain(&mut self, key: Key) {
+        while self.member(key).is_some_and(|member| member.phase.channel().is_some_and(is_readable)) {
+            self.hear(key);
+        }
+    }
+
+    pub(super) fn member(&self, key: Key) -> Option<&Member> {
+        self.containers.get(&key.container)?.member(key.member)
+    }
+
+    pub(super) fn member_mut(&mut self, key: Key) -> Option<&mut Member> {
+        self.containers.get_mut(&key.container)?.member_mut(key.member)
+    }
+
+    /// Reads one message of a process.
+    fn hear(&mut self, key: Key) {
+        let Some(channel) = self.member(key).and_then(|member| member.phase.channel()) else { return };
+        match channel.receive::<FromChild>() {
+            Ok(Some((message, fds))) => {
+                if let Err(error) = self.heard(key, message, fds) {
+                    self.doubt(key, error);
+                }
+            }
+            Ok(None) => self.channel_closed(key),
+            Err(error) => {
+                self.stop_listening(key);
+                self.give_up(key, error);
+            }
+        }
+    }
+
+    /// A message came that its sender can't have sent in this state. From the start of its command on it may be the command
+    /// that speaks, where it has the right to trace its init: then nothing comes of it. Before that the set-up went wrong.
+    fn doubt(&mut self, key: Key, error: Error) {
+        if self.member(key).is_some_and(|member| !member.phase.is_running()) {
+            self.give_up(key, error);
+        }
+    }
+
+    /// With an init the end of the channel is the init's own end; else it tells that the command runs, or, after a failure,
+    /// that it never will.
+    fn channel_closed(&mut self, key: Key) {
+        let Some(member) = self.member(key) else { return };
+        if let Some(channel) = member.phase.channel() {
+            self.events.unwatch(channel);
+        }
+        if member.phase.runs_at_end_of_channel() && !member.has_init() {
+            self.executed(key, false);
+        } else if let Some(member) = self.member_mut(key) {
+            member.phase.close_channel();
+        }
+    }
+
+    /// Nothing more that comes over the channel of a process counts.
+    fn stop_listening(&mut self, key: Key) {
+        let Some(container) = self.containers.get_mut(&key.container) else { return };
+        let Some(member) = container.member_mut(key.member) else { return };
+        if let Some(channel) = member.phase.channel() {
+            self.events.unwatch(channel);
+        }
+        member.phase.close_channel();
+    }
+
+    fn heard(&mut self, key: Key, message: FromChild, mut fds: Vec<OwnedFd>) -> Result<()> {
+        let out_of_place =
+            |what: &str| Error::new(Code::SetupFailed, "follow the container", format!("{what} came out of place"));
+        let Some(container) = self.containers.get_mut(&key.container) else { return Ok(()) };
+        let (is_first, plan) = (key.member == 0, container.plan.clone());
+        let Container { first, entered, report, listing, holdings, .. } = container;
+        let member = if is_first { Some(first) } else { entered.get_mut(&key.member) };
+        let Some(member) = member else { return Ok(()) };
+        let is_late = matches!(member.phase, Phase::Ending { .. });
+        if is_late && !matches!(message, FromChild::Ended(_) | FromChild::Born(_) | FromChild::Failed(_)) {
+            // It was on its way when the process was ended.
+            return Ok(());
+        }
+        // Of a process that entered: from its birth on the container may have got at its end of the channel.
+        let is_before = match member.phase {
+            Phase::Running { .. } => false,
+            Phase::Preparing { .. } | Phase::Standing { .. } => is_first,
+            _ => true,
+        };
+        match message {
+            FromChild::Ended(status) => member.phase.command_ended(Status::from_raw(status))?,
+            FromChild::Executed => self.executed(key, true),
+            FromChild::InCharge => {
+                member.phase.in_charge()?;
+                if let Some(channel) = member.phase.channel() {
+                    // If it is gone already, its end tells.
+                    let _ = channel.send(&ToChild::Start, &[]);
+                }
+            }
+            FromChild::Failed(error) if !member.phase.is_running() => member.phase.end(Cause::Failed(error)),
+            FromChild::Note(note) if is_first && is_before => report.fallbacks.push(note),
+            FromChild::Terminal if is_before => {
+                if let Some(request) = member.request {
+                    self.tell(Event::Terminal { address: request.address }, fds.pop());
+                }
+            }
+            FromChild::Ready => {
+                if is_first {
+                    holdings.mounts = fds.pop();
+                }
+                match member.phase.ready()? {
+                    Next::Stands => self.stands(key),
+                    Next::Command(command) => self.hand_over_if_sound(key, command),
+                    Next::Wait | Next::SetUp | Next::End => {}
+                }
+            }
+            FromChild::Layers if is_first && is_before => {
+                let mut fds = fds.into_iter();
+                if let (Some(directory), Some(record)) = (fds.next(), fds.next()) {
+                    *listing = Listing::Known(ContainerLayers { directory, record, user_namespace: fds.next() });
+                }
+                if let Some(kept) = &holdings.kept {
+                    kept.commit_draft()?;
+                }
+            }
+            FromChild::NeedNetwork if is_first && is_before => self.start_user_network(key.container)?,
+            FromChild::NeedMaps => match &member.phase {
+                Phase::Staging { child, channel, .. } if is_first => {
+                    launch::map_ids(&plan.sandbox, child.pid, channel)?;
+                }
+                // It is being ended.
+                _ => {}
+            },
+            FromChild::Born(pid) => match (Pid::from_raw(pid), fds.pop()) {
+                (Some(pid), Some(pidfd)) if matches!(member.phase, Phase::Staging { .. } | Phase::Ending { .. }) => {
+                    self.born(key, pid, pidfd);
+                }
+                _ => return Err(out_of_place("a new process")),
+            },
+            FromChild::Failed(_)
+            | FromChild::Note(_)
+            | FromChild::Terminal
+            | FromChild::Layers
+            | FromChild::NeedNetwork => return Err(out_of_place("a message of the set-up")),
+        }
+        Ok(())
+    }
+
+    /// The command runs; `keep` where its init goes on to report.
+    fn executed(&mut self, key: Key, keep: bool) {
+        let Some(container) = self.containers.get_mut(&key.container) else { return };
+        let mut report = container.report.clone();
+        let Some(member) = container.member_mut(key.member) else { return };
+        if let Err(error) = member.phase.executed(keep) {
+            return self.doubt(key, error);
+        }
+        let Some(pid) = member.phase.child().map(|child| child.pid.as_raw_nonzero().get()) else { return };
+        let request = member.request;
+        report.pid = pid;
+        if key.member == 0 {
+            container.report.pid = pid;
+        }
+        if let Some(request) = request.filter(|request| request.announce) {
+            self.tell(Event::Started { address: request.address, report }, None);
+        }
+    }
+
+    /// An intermediate process that has made its process has ended.
+    pub(super) fn reap_intermediate(&mut self, key: Key) {
+        // What it said last counts before its end.
+        self.drain(key);
+        let Some(member) = self.member_mut(key) else { return };
+        match member.intermediate.take() {
+            Some(intermediate) => match reap(intermediate.pid) {
+                Ok(None) => member.intermediate = Some(intermediate),
+                _ => self.is_gone(&intermediate.pidfd, intermediate.slot),
+            },
+            // It has made none: its end is the end of what it was for.
+            None => self.reap(key),
+        }
+    }
+
+    /// The process of a member has ended.
+    pub(super) fn reap(&mut self, key: Key) {
+        self.drain(key);
+        let Some(member) = self.member(key) else { return };
+        let Some(pid) = member.phase.child().map(|child| child.pid) else { return };
+        let (status, usage) = match reap(pid) {
+            Ok(Some(end)) => end,
+            Ok(None) => return,
+            Err(_) => (Status::Signaled(libc::SIGKILL), Usage::default()),
+        };
+        if let Some(channel) = self.member(key).and_then(|member| member.phase.channel()) {
+            self.events.unwatch(channel);
+        }
+        let Some(ended) = self.member_mut(key).and_then(|member| member.reaped(status, usage)) else { return };
+        self.is_gone(&ended.pidfd, ended.slot);
+        if key.member == 0 {
+            self.first_is_gone(key.container);
+        }
+    }
+
+    fn is_gone(&mut self, pidfd: &OwnedFd, slot: Option<EntryId>) {
+        self.events.unwatch(pidfd);
+        if let Some(run) = &mut self.run {
+            run.strike(slot);
+        }
+    }
+
+    /// With its first process a container's network ends, and the others that are in it.
+    fn first_is_gone(&mut self, number: u32) {
+        let Some(container) = self.containers.get_mut(&number) else { return };
+        if let Some(network) = &mut container.user_network {
+            network.end();
+        }
+        if let Err(error) =
+            container.plan.sandbox.network.kind().down(&mut self.network, &container.holdings.attachment)
+        {
+            container.report.notes.push(error.to_string());
+        }
+        container.end_entered();
+        // Those that nobody has made yet have no end to wait for.
+        let keys: Vec<Key> = container.members(number).map(|(key, _)| key).filter(|key| key.member != 0).collect();
+        for key in keys {
+            self.finish_member(key);
+        }
+    }
+
+    /// Begins to look at what the command changed, if that is wanted and it has run.
+    fn list_changes(&mut self, number: u32) {
+        let Some(container) = self.containers.get_mut(&number) else { return };
+        let Some(changes) = &container.plan.sandbox.changes else { return };
+        if !matches!(container.first.phase, Phase::Ended(Outcome::Exited(_))) {
+            return;
+        }
+        let listing = std::mem::replace(&mut container.listing, Listing::Done(None));
+        let Listing::Known(layers) = listing else {
+            // Done already, or it was ended before there was a command.
+            container.listing = listing;
+            return;
+        };
+        let token = Token::Container(Key::first(number), Source::Listed);
+        let started =
+            Collector::start(layers, &container.plan.sandbox.user_namespace, changes.list).and_then(|collector| {
+                self.events.watch(&collector.pidfd, token, EventFlags::IN)?;
+                Ok(collector)
+            });
+        match started {
+            Ok(collector) => container.listing = Listing::Running(collector),
+            Err(error) => container.first.phase = Phase::Ended(Outcome::Failed(error)),
+        }
+    }
+
+    /// The changes are listed.
+    pub(super) fn listed(&mut self, number: u32) {
+        let Some(container) = self.containers.get_mut(&number) else { return };
+        let collector = match std::mem::replace(&mut container.listing, Listing::Done(None)) {
+            Listing::Running(collector) => collector,
+            other => {
+                container.listing = other;
+                return;
+            }
+        };
+        let status = match reap(collector.pid) {
+            Ok(None) => {
+                container.listing = Listing::Running(collector);
+                return;
+            }
+            ended => ended.ok().flatten().map(|(status, _)| status),
+        };
+        self.events.unwatch(&collector.pidfd);
+        let kept = &container.holdings.kept;
+        let collected = collector.finish(status == Some(Status::Exited(0))).and_then(|Collected { list, baseline }| {
+            kept.as_ref().map_or(Ok(()), |kept| kept.add_baseline(baseline)).map(|()| list)
+        });
+        match collected {
+            Ok(list) => container.listing = Listing::Done(list),
+            Err(error) => container.first.phase = Phase::Ended(Outcome::Failed(error)),
+        }
+    }
+
+    /// Tells the end of a process that entered, when nothing of it is left.
+    pub(super) fn finish_member(&mut self, key: Key) {
+        if key.member == 0 {
+            return;
+        }
+        let Some(container) = self.containers.get_mut(&key.container) else { return };
+        if !container.entered.get(&key.member).is_some_and(Member::is_over) {
+            return;
+        }
+        let Some(member) = container.entered.remove(&key.member) else { return };
+        let mut report = container.report.clone();
+        let Member { request, phase, .. } = member;
+        let Phase::Ended(outcome) = phase else { return };
+        match (request, outcome) {
+            (Some(request), Outcome::Exited(exit)) => {
+                report.pid = 0;
+                let report = (!request.announce).then_some(report);
+                self.tell(Event::Exited { address: request.address, exit, report }, None);
+            }
+            (Some(request), Outcome::Failed(error)) => self.fail(request.address, error),
+            (Some(request), Outcome::Unfit(_, Some(error))) => self.fail(request.address, error),
+            (Some(request), Outcome::Unfit(_, None) | Outcome::Unasked) => {
+                let why = "the process that was to enter ended before its command ran";
+                self.fail(request.address, Error::new(Code::SetupFailed, "enter the container", why));
+            }
+            (None, outcome) => self.newcomer_is_lost(key.container, &outcome),
+        }
+    }
+
+    /// Tells the end of a container of which nothing is left.
+    pub(super) fn finish_if_over(&mut self, number: u32) {
+        if self.containers.get(&number).is_some_and(Container::is_over) {
+            self.list_changes(number);
+        }
+        if !self.containers.get(&number).is_some_and(Container::is_over) {
+            return;
+        }
+        let Some(mut container) = self.containers.remove(&number) else { return };
+        self.janitor.take_over(&mut container);
+        // Whoever hears of the end can use the directory.
+        drop(container.holdings.kept.take());
+        let Container { first, holdings, report, listing, .. } = container;
+        let Member { request, phase, .. } = first;
+        let Phase::Ended(outcome) = phase else { return };
+        let Some(request) = request else {
+            let failed = matches!(outcome, Outcome::Failed(_));
+            if let Some(pool) = &mut self.pool {
+                pool.forget(number, failed);
+            }
+            return;
+        };
+        if let Outcome::Unfit(command, _) = outcome {
+            return self.launch_anew(Unserved { request, command: *command, leases: holdings.leases });
+        }
+        if let Some(pool) = &mut self.pool {
+            pool.note_end();
+        }
+        match outcome {
+            Outcome::Failed(error) => self.fail(request.address, error),
+            Outcome::Exited(exit) => {
+                let report = (!request.announce).then_some(report);
+                let list = match listing {
+                    Listing::Done(list) => list,
+                    _ => None,
+                };
+                self.tell(Event::Exited { address: request.address, exit, report }, list);
+            }
+            Outcome::Unasked | Outcome::Unfit(..) => {}
+        }
+    }
+}
+
+fn is_readable(channel: &impl AsFd) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::new(channel, PollFlags::IN)], Some(&now)).is_ok_and(|ready| ready > 0)
+}

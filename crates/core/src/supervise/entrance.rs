@@ -1,0 +1,97 @@
+//! The entrance, as the supervisor holds it: the process that makes those which enter containers. What it does and why it
+//! is a process of its own stands in [`crate::steps::enter`].
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nsrs_base::error::{Code, Error, Result};
+use rustix::process::Pid;
+
+use super::container::child::Child;
+use super::engine::token::Key;
+use crate::steps::channel::{Channel, FromEntrance, ToEntrance};
+use crate::steps::enter;
+
+/// What the entrance has answered.
+pub enum Answer {
+    /// An intermediate process is made; this is the channel to it.
+    Made(Key, Child, Channel),
+    /// It could not be made.
+    Failed(Key, Error),
+    /// The entrance is gone.
+    Gone,
+}
+
+/// The entrance of one supervisor.
+#[derive(Debug)]
+pub struct Entrance {
+    child: Child,
+    channel: Channel,
+    /// For whom it was asked and has not answered, oldest first: it answers in turn.
+    pending: VecDeque<Key>,
+}
+
+impl Entrance {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// No process can be made.
+    pub fn start(program: &OwnedFd) -> Result<Entrance> {
+        let enter::Entrance { pid, pidfd, channel } = enter::start(program)?;
+        Ok(Entrance { child: Child::new(pid, pidfd), channel, pending: VecDeque::new() })
+    }
+
+    /// Readable when it answers.
+    #[must_use]
+    pub fn channel(&self) -> BorrowedFd<'_> {
+        self.channel.as_fd()
+    }
+
+    /// Readable when it has ended.
+    #[must_use]
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.child.pidfd.as_fd()
+    }
+
+    /// Asks for an intermediate process.
+    ///
+    /// # Errors
+    /// The entrance is gone.
+    pub fn ask(&mut self, key: Key) -> Result<()> {
+        self.channel.send(&ToEntrance::Prepare, &[])?;
+        self.pending.push_back(key);
+        Ok(())
+    }
+
+    /// Takes one answer.
+    pub fn answer(&mut self) -> Answer {
+        let (message, fds) = match self.channel.receive::<FromEntrance>() {
+            Ok(Some(received)) => received,
+            Ok(None) | Err(_) => return Answer::Gone,
+        };
+        let Some(key) = self.pending.pop_front() else { return Answer::Gone };
+        let mut fds = fds.into_iter();
+        match message {
+            FromEntrance::Made(pid) => match (Pid::from_raw(pid), fds.next(), fds.next()) {
+                (Some(pid), Some(pidfd), Some(channel)) => {
+                    Answer::Made(key, Child::new(pid, pidfd), Channel::from_fd(channel))
+                }
+                _ => Answer::Failed(key, lost()),
+            },
+            FromEntrance::Failed(error) => Answer::Failed(key, error),
+        }
+    }
+
+    /// Ends it, and returns those for whom it will make none.
+    #[must_use]
+    pub fn end(self) -> VecDeque<Key> {
+        self.child.end_now();
+        self.pending
+    }
+}
+
+/// Why nobody can enter.
+#[must_use]
+pub fn lost() -> Error {
+    Error::new(Code::SetupFailed, "enter the container", "the process that makes those who enter is gone")
+}

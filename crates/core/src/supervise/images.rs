@@ -1,0 +1,64 @@
+//! Images that containers run on: found once, their layers held once for all containers on one.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::rc::{Rc, Weak};
+
+use nsrs_base::error::Result;
+use nsrs_base::host::Host;
+use nsrs_store::facts::ImageFacts;
+use nsrs_store::memo::{Memo, Wish};
+use nsrs_store::ready::{Ready, find_image};
+
+use crate::spec::Spec;
+
+/// Layers of an image that are held, by all containers on it together.
+pub type Leases = Rc<Vec<File>>;
+
+/// Images that were found, and the layers that running containers hold.
+#[derive(Debug)]
+pub struct ImageCache {
+    /// The layers, by the digest of their image.
+    leases: HashMap<String, Weak<Vec<File>>>,
+    /// Only of an image whose layers are still held it is certain that they are there.
+    found: Memo<(ImageFacts, Weak<Vec<File>>)>,
+}
+
+impl ImageCache {
+    /// Nothing yet.
+    #[must_use]
+    pub fn empty() -> ImageCache {
+        ImageCache { leases: HashMap::new(), found: Memo::empty() }
+    }
+
+    /// Finds the image that a container is to run on, if it is to run on one, and holds its layers.
+    ///
+    /// # Errors
+    /// Those of [`find_image`].
+    pub fn find(&mut self, spec: &Spec, host: &Host) -> Result<Option<(ImageFacts, Leases)>> {
+        let Some(image) = &spec.image else { return Ok(None) };
+        let platform = spec.platform.as_deref();
+        let key = Wish::of(image, platform, host)?;
+        if let Some((facts, leases)) = self.found.get(&key)
+            && let Some(leases) = leases.upgrade()
+        {
+            return Ok(Some((facts.clone(), leases)));
+        }
+        let Ready { facts, leases } = find_image(image, platform, host)?;
+        let leases = self.share(&facts, leases);
+        self.found.put(key, (facts.clone(), Leases::downgrade(&leases)));
+        Ok(Some((facts, leases)))
+    }
+
+    /// Of an image whose layers are held already, they are not held twice: there may be many containers, and descriptors
+    /// are few.
+    fn share(&mut self, facts: &ImageFacts, leases: Vec<File>) -> Leases {
+        self.leases.retain(|_, leases| leases.strong_count() > 0);
+        if let Some(held) = self.leases.get(&facts.digest).and_then(Weak::upgrade) {
+            return held;
+        }
+        let leases = Leases::new(leases);
+        self.leases.insert(facts.digest.clone(), Leases::downgrade(&leases));
+        leases
+    }
+}

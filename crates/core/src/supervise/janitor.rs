@@ -1,0 +1,85 @@
+//! What containers have left, let go of and removed when nobody waits.
+
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use nsrs_base::error::Result;
+use nsrs_base::host::Host;
+use nsrs_base::sys::wait::reap;
+use nsrs_store::identity;
+use nsrs_store::writable::{self, Changes, remove_later};
+use rustix::process::Pid;
+
+use crate::supervise::container::Container;
+
+/// Most of them that wait for a quiet moment.
+const MOST_WAITING: usize = 8;
+
+/// Lets go of mounts and removes writable layers behind everybody's back.
+#[derive(Debug, Default)]
+pub struct Janitor {
+    /// Mount namespaces of containers that have ended. To let go of one takes the kernel a moment, which nobody waits for.
+    mounts: Vec<OwnedFd>,
+    /// What containers on images have written that are over, still to be removed.
+    writable: Vec<Changes>,
+    /// Children that remove it.
+    sweepers: Vec<Pid>,
+}
+
+impl Janitor {
+    /// Takes over what a container has left.
+    pub fn take_over(&mut self, container: &mut Container) {
+        self.mounts.extend(container.holdings.mounts.take());
+        self.writable.extend(container.holdings.writable.take());
+    }
+
+    /// Takes over the writable layer of a container that came to nothing.
+    pub fn take_writable(&mut self, writable: Option<Changes>) {
+        self.writable.extend(writable);
+    }
+
+    /// When there is something to do: of mounts at once, of what is to be removed from `quiet` on.
+    #[must_use]
+    pub fn due(&self, quiet: Instant) -> Option<Instant> {
+        let mounts = (!self.mounts.is_empty()).then(Instant::now);
+        let writable = (!self.writable.is_empty()).then_some(quiet);
+        mounts.into_iter().chain(writable).min()
+    }
+
+    /// Reaps the children that have ended.
+    pub fn reap(&mut self) {
+        self.sweepers.retain(|child| matches!(reap(*child), Ok(None)));
+    }
+
+    /// Does what is due; `idle`: nothing else is to be done at this moment.
+    pub fn work(&mut self, idle: bool, quiet: Instant) {
+        if idle || self.mounts.len() > MOST_WAITING {
+            self.let_go();
+        }
+        if idle && !self.writable.is_empty() && quiet <= Instant::now() || self.writable.len() > MOST_WAITING {
+            self.sweep();
+        }
+    }
+
+    /// Lets go of the mounts of containers that have ended, and with them of the file systems these are of.
+    pub fn let_go(&mut self) {
+        self.mounts.clear();
+    }
+
+    /// Has what containers have left be removed.
+    pub fn sweep(&mut self) {
+        self.sweepers.extend(remove_later(std::mem::take(&mut self.writable)));
+    }
+
+    /// Has what dead supervisors left in the store be removed.
+    ///
+    /// # Errors
+    /// Those of [`writable::collect`].
+    pub fn collect(&mut self, host: &Host) -> Result<()> {
+        // Where there is no store nothing is left in it.
+        if let Ok(identity) = identity::outside(host) {
+            self.sweepers.extend(writable::collect(&identity.directory, host)?);
+        }
+        Ok(())
+    }
+}
