@@ -91,16 +91,18 @@ impl<'a> Iterator for Messages<'a> {
 
 #[cfg(test)]
 mod tests {
+    use nsrs_testing::skip;
+
     use super::*;
     use crate::net::testing::in_new_netns;
 
     #[test]
     fn a_dropping_forward_chain_is_named_and_an_accepting_one_is_not() {
-        in_new_netns("a_dropping_forward_chain_is_named", || {
+        in_new_netns(|| {
             let nft =
                 |rules: &str| std::process::Command::new("nft").arg(rules).status().map(|status| status.success());
             if nft("list ruleset").is_err() {
-                return println!("skipped a_dropping_forward_chain_is_named: there is no nft");
+                skip!("needs nft");
             }
             assert_eq!(dropping().unwrap(), Vec::<String>::new());
             for rules in [

@@ -7,7 +7,7 @@ fn exists(name: &str) -> bool {
 
 #[test]
 fn the_first_user_makes_it_and_the_last_one_removes_it() {
-    in_new_netns("the_first_user_makes_it", || {
+    in_new_netns(|| {
         let state = StateDir::new("first-user");
         fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
         let first = Bridge::ensure(state.path(), "nsrs0").unwrap();
@@ -32,7 +32,7 @@ fn the_first_user_makes_it_and_the_last_one_removes_it() {
 
 #[test]
 fn what_a_killed_process_left_is_reused_or_collected() {
-    in_new_netns("what_a_killed_process_left", || {
+    in_new_netns(|| {
         let state = StateDir::new("killed");
         let killed = Bridge::ensure(state.path(), "nsrs0").unwrap();
         let v4 = killed.v4;
@@ -48,7 +48,7 @@ fn what_a_killed_process_left_is_reused_or_collected() {
 
 #[test]
 fn two_bridges_have_two_subnets_and_one_set_of_settings() {
-    in_new_netns("two_bridges", || {
+    in_new_netns(|| {
         let state = StateDir::new("two");
         fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
         let one = Bridge::ensure(state.path(), "nsrs0").unwrap();
@@ -63,7 +63,7 @@ fn two_bridges_have_two_subnets_and_one_set_of_settings() {
 
 #[test]
 fn a_link_that_is_no_bridge_is_refused() {
-    in_new_netns("a_link_that_is_no_bridge", || {
+    in_new_netns(|| {
         let state = StateDir::new("no-bridge");
         veth("eth9", &[]);
         let error = Bridge::ensure(state.path(), "eth9").unwrap_err();
@@ -73,7 +73,7 @@ fn a_link_that_is_no_bridge_is_refused() {
 
 #[test]
 fn a_bridge_of_somebody_else_is_used_and_kept() {
-    in_new_netns("a_bridge_of_somebody_else", || {
+    in_new_netns(|| {
         let state = StateDir::new("foreign");
         let mut netlink = Netlink::route().unwrap();
         let index = bridge(&mut netlink, "br0");
@@ -91,7 +91,7 @@ fn a_bridge_of_somebody_else_is_used_and_kept() {
 
 #[test]
 fn many_users_come_and_go_at_once() {
-    in_new_netns("many_users_come_and_go", || {
+    in_new_netns(|| {
         let state = StateDir::new("many");
         let netns = File::open("/proc/thread-self/ns/net").unwrap();
         std::thread::scope(|scope| {

@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn changes_what_is_needed_once_and_restores_it() {
-        in_new_netns("changes_what_is_needed_once", || {
+        in_new_netns(|| {
             veth("eth9", &[]);
             let outside = ["eth9".to_owned()];
             write("ipv4/ip_forward", "0").unwrap();
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn leaves_what_somebody_else_decided_since() {
-        in_new_netns("leaves_what_somebody_else_decided", || {
+        in_new_netns(|| {
             let change =
                 SettingChange { setting: "ipv4/ip_default_ttl".into(), before: "64".into(), after: "65".into() };
             write("ipv4/ip_default_ttl", "66").unwrap();

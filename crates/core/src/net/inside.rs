@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn loopback_answers_after_one_message() {
-        in_new_netns("loopback_answers", || {
+        in_new_netns(|| {
             loopback_up().unwrap();
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn configures_both_families() {
-        in_new_netns("configures_both_families", || {
+        in_new_netns(|| {
             veth("eth0", &[]);
             let address = |address: &str, length, gateway: &str| {
                 Some(Address { address: address.parse().unwrap(), length, gateway: Some(gateway.parse().unwrap()) })
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn without_an_ipv6_address_there_is_no_ipv6() {
-        in_new_netns("without_an_ipv6_address", || {
+        in_new_netns(|| {
             veth("eth0", &[]);
             let v4 = Some(Address { address: "10.118.0.2".parse().unwrap(), length: 16, gateway: None });
             configure(&Inside { interface: "eth0", v4, v6: None }, File::open("/proc").unwrap().as_fd()).unwrap();
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn names_the_step_that_failed() {
-        in_new_netns("names_the_step_that_failed", || {
+        in_new_netns(|| {
             let inside = Inside { interface: "eth7", v4: None, v6: None };
             let error = configure(&inside, File::open("/proc").unwrap().as_fd()).unwrap_err();
             assert_eq!(error.to_string(), "look up the interface eth7: no such device (ENODEV)");

@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn addresses_rest_before_they_are_used_again() {
-        in_new_netns("addresses_rest", || {
+        in_new_netns(|| {
             let state = StateDir::new("rest");
             let bridge = Bridge::ensure(state.path(), "nsrs0").unwrap();
             let network = bridge.v4.network().to_bits();
@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn an_ipv6_address_is_given_once() {
-        in_new_netns("an_ipv6_address_is_given_once", || {
+        in_new_netns(|| {
             let state = StateDir::new("once");
             let bridge = Bridge::ensure(state.path(), "nsrs0").unwrap();
             let network = bridge.v6.unwrap().network();
@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn an_address_that_is_not_for_hosts_is_refused() {
-        in_new_netns("an_address_that_is_not_for_hosts", || {
+        in_new_netns(|| {
             let state = StateDir::new("refused");
             let bridge = Bridge::ensure(state.path(), "nsrs0").unwrap();
             let [network, broadcast, gateway] =

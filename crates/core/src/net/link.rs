@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn finds_links_and_takes_over_a_small_mtu() {
-        crate::net::testing::in_new_netns("finds_links", || {
+        crate::net::testing::in_new_netns(|| {
             let mut netlink = Netlink::route().unwrap();
             assert_eq!(find(&mut netlink, "absent").unwrap(), None);
             assert_eq!(outside_mtu(&mut netlink).unwrap(), ETHERNET_MTU);

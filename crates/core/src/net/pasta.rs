@@ -138,6 +138,8 @@ fn forward(publish: &Publish) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use nsrs_testing::skip;
+
     use super::*;
     use crate::net::publish::parse;
 
@@ -164,7 +166,7 @@ mod tests {
     #[test]
     fn the_installed_pasta_is_usable() {
         match Pasta::probe(OsStr::new("/usr/local/bin:/usr/bin:/bin")) {
-            Err(error) if error.step == "find pasta" => println!("skipped: {error}"),
+            Err(error) if error.step == "find pasta" => skip!("needs pasta"),
             result => drop(result.unwrap()),
         }
     }

@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn finds_the_networks_of_the_kernel() {
-        crate::net::testing::in_new_netns("finds_the_networks_of_the_kernel", || {
+        crate::net::testing::in_new_netns(|| {
             crate::net::testing::veth("eth9", &["10.118.7.1/24", "fd00:9::1/64"]);
             let taken = taken(&mut Netlink::route().unwrap(), "nameserver 10.119.0.53\n").unwrap();
             assert!(taken.contains(&net("10.118.7.0/24")) && taken.contains(&net("fd00:9::/64")), "{taken:?}");

@@ -3,27 +3,21 @@
 use std::fs::File;
 
 use nix::sched::{CloneFlags, setns, unshare};
+use nsrs_testing::skip;
 
-/// Whether this process may make network namespaces; prints why a test is skipped where not.
-pub fn privileged(test: &str) -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
-        println!("skipped {test}: needs root");
+/// Runs `body` in a thread that has a new network namespace and the test's name; skips the test without root.
+pub fn in_new_netns(body: impl FnOnce() + Send) {
+    if !nix::unistd::geteuid().is_root() {
+        skip!("needs root");
     }
-    root
-}
-
-/// Runs `body` in a thread that has a new network namespace, where this process may make one.
-pub fn in_new_netns(test: &str, body: impl FnOnce() + Send) {
-    if !privileged(test) {
-        return;
-    }
+    let thread = std::thread::current();
+    let new = std::thread::Builder::new().name(thread.name().unwrap_or_default().to_owned());
     std::thread::scope(|scope| {
         let run = || {
             unshare(CloneFlags::CLONE_NEWNET).expect("unshare(CLONE_NEWNET)");
             body();
         };
-        if let Err(panic) = scope.spawn(run).join() {
+        if let Err(panic) = new.spawn_scoped(scope, run).expect("a thread").join() {
             std::panic::resume_unwind(panic);
         }
     });

@@ -360,7 +360,7 @@ mod tests {
 
     #[test]
     fn reads_the_links_of_a_new_namespace() {
-        in_new_netns("reads_the_links_of_a_new_namespace", || {
+        in_new_netns(|| {
             let mut netlink = Netlink::route().unwrap();
             let links = netlink.dump(&RouteNetlinkMessage::GetLink(LinkMessage::default()), "list links").unwrap();
             let has_lo = links.iter().any(|link| match link {
@@ -375,7 +375,7 @@ mod tests {
 
     #[test]
     fn names_the_failing_request_of_a_batch_and_does_the_others() {
-        in_new_netns("names_the_failing_request", || {
+        in_new_netns(|| {
             let mut netlink = Netlink::route().unwrap();
             let mut batch = Batch::new();
             let set = |name: &str| RouteNetlinkMessage::SetLink(LinkUnspec::new_with_name(name).up().build());
@@ -393,7 +393,7 @@ mod tests {
 
     #[test]
     fn passes_on_the_words_of_the_kernel() {
-        in_new_netns("passes_on_the_words_of_the_kernel", || {
+        in_new_netns(|| {
             let mut netlink = Netlink::route().unwrap();
             let mut batch = Batch::new();
             let mtu = LinkUnspec::new_with_name("lo").mtu(u32::MAX).build();

@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn one_message_makes_the_pair_in_both_namespaces() {
-        in_new_netns("one_message_makes_the_pair", || {
+        in_new_netns(|| {
             let mut netlink = Netlink::route().unwrap();
             let bridge = bridge(&mut netlink, "br0");
             let inner = new_netns();
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_multicast_hardware_address_is_explained() {
-        in_new_netns("a_multicast_hardware_address", || {
+        in_new_netns(|| {
             let mut netlink = Netlink::route().unwrap();
             let bridge = bridge(&mut netlink, "br0");
             let inner = new_netns();

@@ -9,20 +9,19 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nsrs_store::digest::Digest;
+use nsrs_testing::skip;
 
 /// What Debian's packages must have put on the path.
 const TOOLS: [&str; 5] = ["docker-registry", "skopeo", "umoci", "htpasswd", "openssl"];
 
-/// Are the other tools there? Says which aren't, and that the test is skipped.
+/// Whether the other tools are there; skips the test where one isn't.
 pub fn ready() -> bool {
     let missing: Vec<_> = TOOLS.iter().filter(|tool| !on_path(tool)).copied().collect();
     if missing.is_empty() && Path::new("/bin/busybox").exists() {
         return true;
     }
-    println!(
-        "skipped: docker-registry, skopeo, umoci, apache2-utils, openssl and busybox-static are needed; no {missing:?}"
-    );
-    false
+    println!("not found: {missing:?}");
+    skip!("needs docker-registry, skopeo, umoci, apache2-utils, openssl and busybox-static");
 }
 
 fn on_path(tool: &str) -> bool {

@@ -3,6 +3,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nsrs_testing::skip;
 use serde_json::{Value, json};
 
 use super::*;
@@ -110,17 +111,15 @@ fn saved(store: &Store, images: &[Named], format: save::Format) -> Vec<u8> {
     archive
 }
 
-/// Runs a program if it is there; a missing one is said.
-fn run(program: &str, args: &[&str]) -> Option<String> {
-    let output = match Command::new(program).args(args).output() {
-        Ok(output) => output,
-        Err(error) => {
-            eprintln!("skipped: {program}: {error}");
-            return None;
-        }
-    };
+/// Runs a program, which must succeed; returns what it printed.
+fn run(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output().unwrap_or_else(|error| panic!("{program}: {error}"));
     assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    Some(String::from_utf8_lossy(&output.stdout).into_owned())
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn is_installed(program: &str) -> bool {
+    Command::new(program).arg("--version").output().is_ok()
 }
 
 fn text(path: &Path) -> &str {
@@ -156,18 +155,21 @@ fn what_is_saved_is_loaded_as_the_same_image() {
 
 #[test]
 fn skopeo_reads_what_is_saved_and_what_it_writes_is_loaded() {
+    if !is_installed("skopeo") {
+        skip!("needs skopeo");
+    }
     let scratch = Scratch::new("skopeo");
     let from = scratch.store("from");
     let one = image(&from, Some(NAME), &[tar(&[("a", Some("1"))]), tar(&[("b", Some("2"))])]);
     fs::write(scratch.at("docker.tar"), saved(&from, std::slice::from_ref(&one), save::Format::Docker)).unwrap();
     fs::write(scratch.at("oci.tar"), saved(&from, std::slice::from_ref(&one), save::Format::Oci)).unwrap();
     let (docker, oci) = (scratch.at("docker.tar"), scratch.at("oci.tar"));
-    let Some(inspected) = run("skopeo", &["inspect", &format!("docker-archive:{}", text(&docker))]) else { return };
+    let inspected = run("skopeo", &["inspect", &format!("docker-archive:{}", text(&docker))]);
     assert!(inspected.contains("\"Architecture\": \"amd64\""), "{inspected}");
-    let inspected = run("skopeo", &["inspect", &format!("oci-archive:{}:{NAME}", text(&oci))]).unwrap();
+    let inspected = run("skopeo", &["inspect", &format!("oci-archive:{}:{NAME}", text(&oci))]);
     assert!(inspected.contains(&one.descriptor.digest().to_string()), "{inspected}");
     // The store itself is a layout that others read.
-    let inspected = run("skopeo", &["inspect", &format!("oci:{}:{NAME}", text(&scratch.at("from")))]).unwrap();
+    let inspected = run("skopeo", &["inspect", &format!("oci:{}:{NAME}", text(&scratch.at("from")))]);
     assert!(inspected.contains(&one.descriptor.digest().to_string()), "{inspected}");
     // And the other way: the older form with links and bare layers, and a layout of somebody else's.
     let source = format!("oci:{}:{NAME}", text(&scratch.at("from")));
@@ -177,7 +179,7 @@ fn skopeo_reads_what_is_saved_and_what_it_writes_is_loaded() {
         format!("oci:{}:test:layout", text(&layout)),
         format!("oci-archive:{}:test:archive", text(&archive)),
     ] {
-        run("skopeo", &["copy", "--quiet", &source, &to]).unwrap();
+        run("skopeo", &["copy", "--quiet", &source, &to]);
     }
     let to = scratch.store("to");
     load::load(&to, fs::File::open(&old).unwrap(), None, Limits::default()).unwrap();
@@ -224,41 +226,42 @@ fn umoci_unpacks_the_same_tree() {
     export::export(&stack, &mut archive).unwrap();
     fs::create_dir(scratch.at("exported")).unwrap();
     fs::write(scratch.at("flat.tar"), &archive).unwrap();
-    run("tar", &["-C", text(&scratch.at("exported")), "-xf", text(&scratch.at("flat.tar"))]).unwrap();
+    run("tar", &["-C", text(&scratch.at("exported")), "-xf", text(&scratch.at("flat.tar"))]);
     let list = |path: &str| {
         run("sh", &["-c", &format!("cd '{}' && find . -type f -exec grep -H . {{}} + | sort", text(&scratch.at(path)))])
-            .unwrap()
     };
     assert_eq!(list("flat"), "./d/b:2\n./e/new:5\n./f:6\n");
     assert_eq!(list("exported"), list("flat"));
     if !root() {
-        return;
+        return nsrs_testing::leave_out("needs root");
+    }
+    if !is_installed("skopeo") || !is_installed("umoci") {
+        return nsrs_testing::leave_out("needs skopeo and umoci");
     }
     let bundle = scratch.at("bundle");
     // It takes no name with a colon in it, so it gets a layout with another one.
     let source = format!("oci:{}:test:umoci", text(&scratch.at("store")));
     let layout = scratch.at("layout");
-    if run("skopeo", &["copy", "--quiet", &source, &format!("oci:{}:t", text(&layout))]).is_some()
-        && run("umoci", &["unpack", "--image", &format!("{}:t", text(&layout)), text(&bundle)]).is_some()
-    {
-        assert_eq!(list("bundle/rootfs"), list("flat"));
-    }
+    run("skopeo", &["copy", "--quiet", &source, &format!("oci:{}:t", text(&layout))]);
+    run("umoci", &["unpack", "--image", &format!("{}:t", text(&layout)), text(&bundle)]);
+    assert_eq!(list("bundle/rootfs"), list("flat"));
 }
 
 #[test]
 fn a_layer_that_umoci_inserted_is_unpacked_though_it_has_no_end() {
+    if !is_installed("umoci") {
+        skip!("needs umoci");
+    }
     let scratch = Scratch::new("umoci-insert");
     let image = format!("{}:t", text(&scratch.at("layout")));
     fs::write(scratch.at("file"), "no whole block").unwrap();
-    if run("umoci", &["init", "--layout", text(&scratch.at("layout"))]).is_none() {
-        return;
-    }
-    run("umoci", &["new", "--image", &image]).unwrap();
+    run("umoci", &["init", "--layout", text(&scratch.at("layout"))]);
+    run("umoci", &["new", "--image", &image]);
     let mut insert = vec!["insert", "--image", &image];
     if !root() {
         insert.push("--rootless");
     }
-    run("umoci", &[&insert[..], &[text(&scratch.at("file")), "/d/file"]].concat()).unwrap();
+    run("umoci", &[&insert[..], &[text(&scratch.at("file")), "/d/file"]].concat());
     let mut layers = 0;
     for blob in fs::read_dir(scratch.at("layout/blobs/sha256")).unwrap() {
         let bytes = fs::read(blob.unwrap().path()).unwrap();
@@ -473,7 +476,7 @@ fn gnu_tar_extracts_holes_at_the_end_of_files() {
     let opened = store.image(&named).unwrap();
     let stack = store.stack(&opened.config.diff_ids).unwrap();
     export::export(&stack, fs::File::create(scratch.at("flat.tar")).unwrap()).unwrap();
-    run("tar", &["-C", text(&extracted), "-xf", text(&scratch.at("flat.tar"))]).unwrap();
+    run("tar", &["-C", text(&extracted), "-xf", text(&scratch.at("flat.tar"))]);
     for name in ["hole", "tail"] {
         let own = fs::read(source.join(name)).unwrap();
         assert!(fs::read(extracted.join(name)).unwrap() == own, "{name} by tar");

@@ -275,10 +275,10 @@ fn blobs() -> Vec<Vec<u8>> {
     (0..40_u32).map(|number| number.to_le_bytes().repeat(if number == 0 { 1_500_000 } else { 20_000 })).collect()
 }
 
-/// Not a test of its own: the process that is killed.
 #[test]
+#[ignore = "the child process that the next test kills"]
 fn writes_until_it_is_killed() {
-    let Some(path) = std::env::var_os("NSRS_TEST_STORE") else { return };
+    let path = std::env::var_os("NSRS_TEST_STORE").unwrap();
     let store = Store::open(Path::new(&path)).unwrap();
     let _guard = store.guard().unwrap();
     println!("open");
@@ -304,7 +304,7 @@ fn a_store_whose_writer_is_killed_at_any_moment_is_consistent_and_goes_on() {
     let (mut seed, mut finished, mut resumed) = (0x9e37_79b9_u64 ^ u64::from(std::process::id()), 0, 0);
     for _round in 0..50 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "content::tests::writes_until_it_is_killed", "--nocapture"])
+            .args(["--ignored", "--exact", "content::tests::writes_until_it_is_killed", "--nocapture"])
             .env("NSRS_TEST_STORE", &scratch.0)
             .stdout(Stdio::piped())
             .spawn()
@@ -355,10 +355,10 @@ fn a_store_whose_writer_is_killed_at_any_moment_is_consistent_and_goes_on() {
     store.prune(Wait::Yes, true).unwrap().unwrap();
 }
 
-/// Not a test of its own: what happens on a disk of two megabytes.
 #[test]
+#[ignore = "the child process of the next test, which gives it a disk of two megabytes"]
 fn fills_a_small_disk() {
-    let Some(path) = std::env::var_os("NSRS_TEST_SMALL_DISK") else { return };
+    let path = std::env::var_os("NSRS_TEST_SMALL_DISK").unwrap();
     let store = Store::open(Path::new(&path)).unwrap();
     let bytes = vec![1; 3 << 20];
     let mut ingest = begun(&store, &Digest::of(&bytes));
@@ -398,7 +398,7 @@ fn a_full_disk_is_said_and_nothing_half_made_stays() {
     let scratch = Scratch::new("full");
     fs::create_dir(&scratch.0).unwrap();
     let script = format!(
-        "mount -t tmpfs -o size=2m tmpfs '{0}' && NSRS_TEST_SMALL_DISK='{0}/s' exec '{1}' --exact content::tests::fills_a_small_disk --nocapture",
+        "mount -t tmpfs -o size=2m tmpfs '{0}' && NSRS_TEST_SMALL_DISK='{0}/s' exec '{1}' --ignored --exact content::tests::fills_a_small_disk --nocapture",
         scratch.0.display(),
         std::env::current_exe().unwrap().display()
     );

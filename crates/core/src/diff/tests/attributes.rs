@@ -39,7 +39,7 @@ fn nothing_takes_over_the_access_list_of_the_directory_that_it_is_brought_into()
         rustix::fs::setxattr(path, key, &access_list(user, 7), rustix::fs::XattrFlags::empty())
     };
     if set(&fixture.lower().join("shared"), "system.posix_acl_default", 1001).is_err() {
-        return;
+        skip!("needs access lists on the temporary file system");
     }
     set(&fixture.lower().join("closed"), "system.posix_acl_access", 1002).unwrap();
     fixture.change(|merged| {

@@ -13,6 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use nsrs_testing::skip;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
@@ -25,13 +26,13 @@ use super::*;
 use nsrs_base::error::Code;
 use nsrs_base::tree::remove::remove;
 
-/// A layer over a directory, with a real overlay that shows both; needs root.
+/// A layer over a directory, with a real overlay that shows both; skips the test without root.
 pub(super) struct OverlayFixture(pub(super) PathBuf);
 
 impl OverlayFixture {
     pub(super) fn new(name: &str) -> Option<OverlayFixture> {
         if !rustix::process::geteuid().is_root() {
-            return None;
+            skip!("needs root");
         }
         let dir = std::env::temp_dir().join(format!("nsrs-changes-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&dir);

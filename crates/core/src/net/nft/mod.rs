@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn the_reference_tool_reads_what_was_meant() {
-        in_new_netns("the_reference_tool_reads_what_was_meant", || {
+        in_new_netns(|| {
             let mut nat = Nat::open("nsrs0", &subnets()).unwrap();
             let ports = [
                 port(None, 8080, "10.118.0.2", Proto::Tcp),
@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_port_is_published_once_and_all_ports_or_none() {
-        in_new_netns("a_port_is_published_once", || {
+        in_new_netns(|| {
             let mut nat = Nat::open("nsrs0", &subnets()).unwrap();
             let held = port(None, 80, "10.118.0.2", Proto::Tcp);
             let other = port(None, 81, "10.118.0.2", Proto::Tcp);
@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn the_table_is_ours_alone_and_goes_with_us() {
-        in_new_netns("the_table_is_ours_alone", || {
+        in_new_netns(|| {
             let nat = Nat::open("nsrs0", &subnets()).unwrap();
             Command::new("nft").args(["flush", "ruleset"]).output().unwrap();
             assert!(listed().contains(nat.table()));
@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn an_address_of_the_other_family_is_refused() {
-        in_new_netns("an_address_of_the_other_family", || {
+        in_new_netns(|| {
             let mut nat = Nat::open("nsrs0", &subnets()).unwrap();
             let error = nat.publish(&[port(Some("::1"), 80, "10.118.0.2", Proto::Tcp)]).unwrap_err();
             assert_eq!(error.code, Code::InvalidArgument, "{error}");
