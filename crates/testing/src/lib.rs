@@ -1,9 +1,15 @@
-//! What the tests of all crates share: a test that can't run here says so, and is counted.
+//! What the tests of all crates share: a test that can't run here says so, and is counted; a test that copies its
+//! process has one of its own.
+
+pub mod alone;
 
 use std::io::Write as _;
 
 /// Reasons for which a test may be left out in CI, one a line; ava's tests read the same file.
 const ALLOWED: &str = include_str!("../../../test/allowed-skips.txt");
+
+/// How the line of a skipped test begins.
+const SKIPPED: &str = "skipped";
 
 /// Leaves the test: reports the reason, and returns the default value of what the function returns, so that a helper
 /// can give up as well (`()`, `false`, `None`).
@@ -23,7 +29,7 @@ macro_rules! skip {
 
 /// Reports that this test was left: one line, which scripts/test.mjs counts. [`skip!`] calls it.
 pub fn report_skip(reason: &str) {
-    report("skipped", reason);
+    report(SKIPPED, reason);
 }
 
 /// Reports that a part of this test was left out; the rest of it runs, so it isn't counted. In CI the reason must be

@@ -128,6 +128,8 @@ fn count(status: &str) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use nsrs_testing::alone;
+
     use super::*;
     use crate::sys::clone::{Side, clone3};
     use crate::sys::process::exit_now;
@@ -135,6 +137,7 @@ mod tests {
 
     #[test]
     fn a_filter_of_its_own_is_no_other() {
+        alone!();
         let before = is_under_another();
         let checks: [fn() -> bool; 1] = [|| !is_under_another()];
         if !before {
@@ -180,6 +183,7 @@ mod tests {
 
     #[test]
     fn what_no_namespace_holds_back_is_refused() {
+        alone!();
         let checks: [fn() -> bool; 8] = [
             || socket(libc::AF_VSOCK) == Err(Errno::EPERM),
             || socket(libc::AF_ALG) == Err(Errno::EPERM),

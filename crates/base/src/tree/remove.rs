@@ -177,6 +177,7 @@ mod tests {
 
     #[test]
     fn what_can_t_be_moved_away_ends_the_removal() {
+        nsrs_testing::alone!();
         // In a user namespace its root is refused what belongs to others: another user's directory in one that's closed to us.
         use crate::sys::clone::{Side, clone3};
         if !rustix::process::geteuid().is_root() {

@@ -121,40 +121,39 @@ fn ended(pidfd: impl AsFd, limit: Duration) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use nsrs_testing::alone;
+
     use super::*;
-    use crate::doctor::tests::alone;
 
     #[test]
     fn a_hanging_try_is_killed_in_time() {
-        alone("doctor::probe::tests::a_hanging_try_is_killed_in_time", false, || {
-            let since = Instant::now();
-            let error = in_child(Duration::from_millis(100), 0, || {
-                loop {
-                    std::thread::sleep(Duration::from_secs(60));
-                }
-            });
-            assert_eq!(error.unwrap_err().to_string(), "try it: no answer within 100ms");
-            assert!(since.elapsed() < Duration::from_secs(30), "{:?}", since.elapsed());
-            let left = rustix::process::wait(rustix::process::WaitOptions::NOHANG).map(drop);
-            assert_eq!(left, Err(Errno::CHILD), "it is reaped");
+        alone!();
+        let since = Instant::now();
+        let error = in_child(Duration::from_millis(100), 0, || {
+            loop {
+                std::thread::sleep(Duration::from_secs(60));
+            }
         });
+        assert_eq!(error.unwrap_err().to_string(), "try it: no answer within 100ms");
+        assert!(since.elapsed() < Duration::from_secs(30), "{:?}", since.elapsed());
+        let left = rustix::process::wait(rustix::process::WaitOptions::NOHANG).map(drop);
+        assert_eq!(left, Err(Errno::CHILD), "it is reaped");
     }
 
     #[test]
     fn an_answer_an_error_and_a_crash_come_back() {
-        alone("doctor::probe::tests::an_answer_an_error_and_a_crash_come_back", false, || {
-            assert_eq!(run(|| Ok("seen".into())), Ok("seen".into()));
-            let error = Error::os("mount", "proc", 1).hint("unmask it");
-            assert_eq!(run(|| Err(error.clone())), Err(error));
-            let died = run(|| exit_now(3)).unwrap_err().to_string();
-            assert!(died.contains("without an answer"), "{died}");
-            let killed = run(|| {
-                let _ = rustix::process::kill_process(rustix::process::getpid(), Signal::KILL);
-                loop {
-                    std::thread::sleep(Duration::from_secs(1));
-                }
-            });
-            assert_eq!(killed.unwrap_err().detail, "killed by SIGKILL");
+        alone!();
+        assert_eq!(run(|| Ok("seen".into())), Ok("seen".into()));
+        let error = Error::os("mount", "proc", 1).hint("unmask it");
+        assert_eq!(run(|| Err(error.clone())), Err(error));
+        let died = run(|| exit_now(3)).unwrap_err().to_string();
+        assert!(died.contains("without an answer"), "{died}");
+        let killed = run(|| {
+            let _ = rustix::process::kill_process(rustix::process::getpid(), Signal::KILL);
+            loop {
+                std::thread::sleep(Duration::from_secs(1));
+            }
         });
+        assert_eq!(killed.unwrap_err().detail, "killed by SIGKILL");
     }
 }

@@ -4,6 +4,7 @@ use super::*;
 
 #[test]
 fn attributes_of_a_file_that_is_closed_to_its_owner_are_brought() {
+    alone!();
     let Some(fixture) = OverlayFixture::new("closed-xattrs") else { return };
     for directory in [fixture.lower(), fixture.upper()] {
         fs::write(directory.join("file"), "").unwrap();

@@ -4,6 +4,7 @@ use super::*;
 
 #[test]
 fn an_apply_goes_on_where_one_was_that_was_killed() {
+    alone!();
     for moment in [1, 3, 6, 10, 15, 25] {
         let Some(fixture) = OverlayFixture::new("go-on") else { return };
         tree(&fixture);
@@ -104,6 +105,7 @@ fn an_ended_removal_is_told_and_gone_on_with() {
 
 #[test]
 fn a_directory_that_can_be_removed_in_part_only_stays_whole() {
+    alone!();
     let Some(fixture) = OverlayFixture::new("in-part") else { return };
     tree(&fixture);
     let lower = fixture.lower();

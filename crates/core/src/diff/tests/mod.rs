@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use nsrs_testing::skip;
+use nsrs_testing::{alone, skip};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
@@ -200,7 +200,8 @@ fn give_all(fixture: &OverlayFixture) {
     assert!(std::process::Command::new("chown").arg("-R").arg(owner).arg(&fixture.0).status().unwrap().success());
 }
 
-/// Runs a part as an ordinary user: in a process of its own, for all threads of one have the same user.
+/// Runs a part of a test that runs alone as an ordinary user: in a copy of its process, for all threads of one have the
+/// same user.
 fn as_user(act: impl FnOnce()) {
     use nsrs_base::sys::clone::{Side, clone3};
     match clone3(0).unwrap() {

@@ -4,6 +4,7 @@ use super::*;
 
 #[test]
 fn what_is_closed_to_its_own_owner_is_brought_and_stays_closed() {
+    alone!();
     let Some(fixture) = OverlayFixture::new("closed") else { return };
     tree(&fixture);
     let lower = fixture.lower();
@@ -42,6 +43,7 @@ fn what_is_closed_to_its_own_owner_is_brought_and_stays_closed() {
 
 #[test]
 fn what_belongs_to_others_is_left_out_and_told_and_the_rest_is_brought() {
+    alone!();
     let Some(fixture) = OverlayFixture::new("others") else { return };
     tree(&fixture);
     fixture.change(|merged| {
