@@ -1,17 +1,20 @@
 // Runs all tests: those of the crates, and ava's as root and as an ordinary user. Arguments go to ava.
 
-import { spawn, spawnSync } from 'node:child_process'
-import { once } from 'node:events'
+import { spawn } from 'node:child_process'
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import * as crates from './crates.mjs'
 import { watch } from './leftovers.mjs'
 
 // npm puts the programs of packages first, and one of them is called nft.
 process.env.PATH = process.env.PATH.split(':')
   .filter((directory) => !directory.includes('node_modules'))
   .join(':')
+
+/** Arguments choose files of ava's; then the tests of the crates stay out. */
+const executables = process.argv.length === 2 ? crates.build() : undefined
 
 /** Temporary files of this run, and by its name the mark of its processes. */
 const run = mkdtempSync(join(tmpdir(), 'nsrs-run-'))
@@ -50,36 +53,35 @@ async function ava(who, command, env) {
   return count
 }
 
-/** Starts the tests of the crates, whose output is shown at their end; they mostly wait, as ava's do. */
-function crates() {
-  const build = spawnSync('cargo', ['test', '--workspace', '--quiet', '--no-run'], { stdio: 'inherit' })
-  if (build.status !== 0) return async () => 1
-  const child = spawn('cargo', ['test', '--workspace', '--quiet', '--no-fail-fast'], {
-    stdio: ['ignore', 'pipe', 'pipe'],
-  })
-  const output = []
-  for (const stream of [child.stdout, child.stderr]) stream.on('data', (data) => output.push(data))
-  const ended = once(child, 'close')
+let failed = 0
+const leftovers = watch(run)
+/** Starts the tests of the crates, and returns what waits for them. */
+function startCrates(who, commands) {
+  if (!executables) return async () => {}
+  const ended = crates.start(who, commands)
   return async () => {
-    const [status] = await ended
-    console.log('\n── tests of the crates')
-    const text = Buffer.concat(output).toString()
-    process.stdout.write(text)
-    if (status === 0) return 0
-    failures.push(...text.split('\n').filter((line) => /^(----|thread|assertion|error|test .*FAILED)/.test(line)))
-    return 1
+    const result = await ended()
+    failed += result.failed
+    failures.push(...result.failures)
   }
 }
 
-let failed = 0
-const leftovers = watch(run)
-const ended = process.argv.length === 2 ? crates() : async () => 0
-failed += (await ava(process.getuid() === 0 ? 'as root' : 'as this user', [], {})).failed
-failed += await ended()
+const who = process.getuid() === 0 ? 'as root' : 'as this user'
+const ended = startCrates(who, [['cargo', ['test', '--workspace', '--quiet', '--no-fail-fast'], {}]])
+failed += (await ava(who, [], {})).failed
+await ended()
 if (process.getuid() === 0) {
   const tester = ['setpriv', '--reuid=tester', '--regid=tester', '--init-groups']
   const env = { HOME: '/home/tester', USER: 'tester', LOGNAME: 'tester', XDG_RUNTIME_DIR: '', NSRS_STATE_DIR: '' }
+  // Cargo itself may be out of the tester's reach; what it has built is not.
+  const commands = executables?.map(({ executable, directory }) => [
+    tester[0],
+    [...tester.slice(1), executable, '--quiet'],
+    { cwd: directory, env: { ...process.env, ...env, TMPDIR: run } },
+  ])
+  const ended = startCrates('as an ordinary user', commands)
   failed += (await ava('as an ordinary user', tester, env)).failed
+  await ended()
 }
 for (const [kind, left] of Object.entries(await leftovers())) {
   if (left.length === 0) continue
