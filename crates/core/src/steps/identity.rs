@@ -290,3 +290,7 @@ pub fn limit_rights(rights: &Rights, most: &Rights, identity: &Identity) -> Resu
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "identity_tests.rs"]
+mod tests;

@@ -320,6 +320,51 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_that_is_cut_anywhere_gives_the_same_frames() {
+        let frames =
+            [encode(&Request::Examine { id: 1 }, 0), encode(&Request::Kill { id: 2, signal: None }, 0)].concat();
+        for cut in 1..frames.len() {
+            let (a, b) = pair();
+            let (mut reader, mut ids) = (Reader::default(), Vec::new());
+            for part in [&frames[..cut], &frames[cut..]] {
+                rustix::io::write(&a, part).unwrap();
+                assert_eq!(reader.fill(&b).unwrap(), Filled::Some);
+                while let Some((request, _)) = reader.take::<Request>().unwrap() {
+                    ids.push(match request {
+                        Request::Examine { id } | Request::Kill { id, signal: None } => id,
+                        other => panic!("{other:?}"),
+                    });
+                }
+            }
+            assert_eq!(ids, [1, 2], "cut after {cut} bytes");
+        }
+    }
+
+    #[test]
+    fn the_length_is_checked_before_the_body_arrives() {
+        for (length, count, is_taken) in
+            [(MOST as u32, 0, true), (MOST as u32 + 1, 0, false), (2, message::MOST_FDS as u32 + 1, false)]
+        {
+            let (a, b) = pair();
+            rustix::io::write(&a, &[length.to_le_bytes(), u32::to_le_bytes(count)].concat()).unwrap();
+            let mut reader = Reader::default();
+            reader.fill(&b).unwrap();
+            assert_eq!(reader.take::<Request>().is_ok(), is_taken, "{length} bytes, {count} descriptors");
+        }
+    }
+
+    #[test]
+    fn a_record_of_an_error_arrives_with_all_its_fields() {
+        let error = Error::os("mount", "odd\n\u{1b}\"name", 13).because("why").hint("do this").code(Code::SetupFailed);
+        let (a, b) = pair();
+        send(&a, &Event::Failed { id: 3, errors: vec![error.clone()] }, &[], || {}).unwrap();
+        let mut reader = Reader::default();
+        reader.fill(&b).unwrap();
+        let Some((Event::Failed { id: 3, errors }, _)) = reader.take::<Event>().unwrap() else { panic!() };
+        assert_eq!(errors, [error]);
+    }
+
+    #[test]
     fn the_end_is_the_end() {
         let (a, b) = pair();
         drop(a);
