@@ -1,7 +1,7 @@
 import type { ContainerReport } from './binding.d.ts'
+import { CollectedRun, type Start } from './collected-run.ts'
 import { localError } from './errors/nsrs-error.ts'
 import { imagePreparation } from './images/prepare.ts'
-import { CollectedRun, type Start } from './internal/collected-run.ts'
 import { type Launched, launch, launchIn } from './internal/launch.ts'
 import { LazyPromise } from './internal/lazy-promise.ts'
 import { Task } from './internal/task.ts'

@@ -1,5 +1,5 @@
+import { CollectedRun, type Start } from './collected-run.ts'
 import { imagePreparation } from './images/prepare.ts'
-import { CollectedRun, type Start } from './internal/collected-run.ts'
 import { launch } from './internal/launch.ts'
 import { imageOf, splitArguments } from './options/arguments.ts'
 import type { OfImage, RunOptions } from './options/types.ts'

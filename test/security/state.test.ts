@@ -36,7 +36,7 @@ asEach("a state directory that is not its user's alone is refused", async (t, pl
       },
       /open to other users/,
     ],
-    ['file', (path) => writeFileSync(path, ''), /no directory/],
+    ['file', (path) => writeFileSync(path, ''), /not a directory/],
     [
       'link',
       (path) => {
@@ -44,7 +44,7 @@ asEach("a state directory that is not its user's alone is refused", async (t, pl
         chmodSync(join(place.dir, 'target'), 0o700)
         symlinkSync(join(place.dir, 'target'), path)
       },
-      /no directory/,
+      /not a directory/,
     ],
     ['deep/er', () => {}, /ENOENT/],
   ]

@@ -321,8 +321,11 @@ mod tests {
 
     #[test]
     fn a_stream_that_is_cut_anywhere_gives_the_same_frames() {
-        let frames =
-            [encode(&Request::Examine { id: 1 }, 0), encode(&Request::Kill { id: 2, signal: None }, 0)].concat();
+        let frames = [
+            encode(&Request::Examine { id: 1 }, 0),
+            encode(&Request::Kill { address: Address::of_container(2), signal: None }, 0),
+        ]
+        .concat();
         for cut in 1..frames.len() {
             let (a, b) = pair();
             let (mut reader, mut ids) = (Reader::default(), Vec::new());
@@ -331,7 +334,8 @@ mod tests {
                 assert_eq!(reader.fill(&b).unwrap(), Filled::Some);
                 while let Some((request, _)) = reader.take::<Request>().unwrap() {
                     ids.push(match request {
-                        Request::Examine { id } | Request::Kill { id, signal: None } => id,
+                        Request::Examine { id } => id,
+                        Request::Kill { address, signal: None } => address.process,
                         other => panic!("{other:?}"),
                     });
                 }
@@ -357,10 +361,11 @@ mod tests {
     fn a_record_of_an_error_arrives_with_all_its_fields() {
         let error = Error::os("mount", "odd\n\u{1b}\"name", 13).because("why").hint("do this").code(Code::SetupFailed);
         let (a, b) = pair();
-        send(&a, &Event::Failed { id: 3, errors: vec![error.clone()] }, &[], || {}).unwrap();
+        send(&a, &Event::Failed { address: Address::of_container(3), errors: vec![error.clone()] }, &[], || {})
+            .unwrap();
         let mut reader = Reader::default();
         reader.fill(&b).unwrap();
-        let Some((Event::Failed { id: 3, errors }, _)) = reader.take::<Event>().unwrap() else { panic!() };
+        let Some((Event::Failed { errors, .. }, _)) = reader.take::<Event>().unwrap() else { panic!() };
         assert_eq!(errors, [error]);
     }
 

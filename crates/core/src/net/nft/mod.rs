@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn a_table_that_was_left_is_removed_and_one_that_is_owned_is_not() {
-        in_new_netns("a_table_that_was_left_is_removed", || {
+        in_new_netns(|| {
             let nat = Nat::open("nsrs0", &subnets()).unwrap();
             assert_eq!(remove(nat.table()).unwrap_err().errno, Some(libc::EPERM));
             let left = ["add table inet left", "add chain inet left c"];

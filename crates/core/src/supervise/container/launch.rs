@@ -49,16 +49,21 @@ impl Launched {
 
 /// Makes the first process of a container, or the intermediate one before it; which may wait for its command.
 ///
+/// `ours` is the supervisor's end of the channel to it, which comes back: the copy that the new process has must be closed
+/// there, or it would never see the supervisor's end.
+///
 /// # Errors
 /// The kernel refuses a process or a namespace.
-pub fn start(plan: &Plan, host: &Host, inputs: Inputs, waiting: Waiting) -> Result<Launched> {
+pub fn start(plan: &Plan, host: &Host, inputs: Inputs, ours: Channel, waiting: Waiting) -> Result<(Launched, Channel)> {
     let is_staged = stage::needed(&plan.sandbox);
     let flags = if is_staged { 0 } else { plan.sandbox.namespaces.flags() };
     match clone3(flags).map_err(|errno| refused(plan, host, errno))? {
-        Side::Parent(pid, pidfd) if is_staged => Ok(Launched::Intermediate(Child::new(pid, pidfd))),
-        Side::Parent(pid, pidfd) => Ok(Launched::First(Child::new(pid, pidfd))),
-        Side::Child if is_staged => run_intermediate(plan, host, inputs, waiting),
-        Side::Child => steps::run(plan, inputs, waiting),
+        Side::Parent(pid, pidfd) if is_staged => Ok((Launched::Intermediate(Child::new(pid, pidfd)), ours)),
+        Side::Parent(pid, pidfd) => Ok((Launched::First(Child::new(pid, pidfd)), ours)),
+        Side::Child => {
+            drop(ours);
+            if is_staged { run_intermediate(plan, host, inputs, waiting) } else { steps::run(plan, inputs, waiting) }
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use super::token::{Key, Source, Token};
 use crate::plan::namespace::Kind;
 use crate::plan::{Plan, enter};
 use crate::spec::EnterSpec;
-use crate::state::journal::{Entry, Termination};
+use crate::state::journal::{JournalEntry, Termination};
 use crate::steps::channel::{Channel, ToChild};
 use crate::steps::enter::Destination;
 use crate::supervise::container::child::Child;
@@ -166,7 +166,7 @@ impl Engine {
             return member.end(Cause::Failed(gone()));
         };
         let begun = channel
-            .send(&ToChild::Enter(Box::new(destination)), &[first.as_fd()])
+            .send_any_size(&ToChild::Enter(Box::new(destination)), &[first.as_fd()])
             .and_then(|()| self.events.watch(channel, Token::Container(key, Source::Channel), EventFlags::IN));
         if let Err(error) = begun {
             member.end(Cause::Failed(error));
@@ -181,7 +181,7 @@ impl Engine {
             return;
         }
         let Some(pid) = self.member(key).and_then(|member| member.phase.child()).map(|child| child.pid) else { return };
-        let noted = self.run_directory().and_then(|run| run.journal.note(Entry::process(pid, Termination::Ask)));
+        let noted = self.run_directory().and_then(|run| run.journal.note(JournalEntry::process(pid, Termination::Ask)));
         match noted {
             Ok(slot) => {
                 if let Some(child) = self.member_mut(key).and_then(|member| member.phase.child_mut()) {

@@ -114,7 +114,10 @@ impl Engine {
         // With a terminal of its own a process takes no streams.
         let stdio = if plan.process.tty.is_none() { &stdio[..] } else { &[] };
         let fds: Vec<_> = stdio.iter().chain(fds).map(AsFd::as_fd).collect();
-        if channel.send(&ToChild::Process(Box::new(plan.process.clone())), &fds).is_err() {
+        let message = ToChild::Process(Box::new(plan.process.clone()));
+        // One that enters takes a command of any size; a container that can't take a large one is made anew.
+        let sent = if key.member == 0 { channel.send(&message, &fds) } else { channel.send_any_size(&message, &fds) };
+        if sent.is_err() {
             drop(fds);
             member.phase.refuse(Box::new(command));
             return member.kill();

@@ -18,7 +18,7 @@ use crate::plan::Plan;
 use crate::plan::image::Upper;
 use crate::plan::namespace::Kind;
 use crate::plan::root::Root;
-use crate::state::journal::{Entry, Termination};
+use crate::state::journal::{JournalEntry, Termination};
 use crate::steps::channel::{Channel, ToChild};
 use crate::steps::etc::Files;
 use crate::steps::{Inputs, Waiting};
@@ -72,13 +72,14 @@ impl Engine {
         let is_asked = request.is_some();
         let waiting = if is_asked { Waiting::Never } else { Waiting::ForProcess };
         let inputs = self.inputs(handed, (&attachment, &name_files), writable.as_ref(), kept.as_ref(), theirs)?;
-        let launched = launch::start(&plan, &self.host, inputs, waiting).and_then(|launched| {
-            launched.try_map(|is_intermediate, child| {
+        let launched = launch::start(&plan, &self.host, inputs, ours, waiting).and_then(|(launched, ours)| {
+            let watched = launched.try_map(|is_intermediate, child| {
                 let source = if is_intermediate { Source::IntermediateEnd } else { Source::End };
                 self.watch_end(Key::first(number), source, child)
-            })
+            });
+            watched.map(|launched| (launched, ours))
         });
-        let launched = match launched {
+        let (launched, ours) = match launched {
             Ok(launched) => launched,
             Err(error) => {
                 self.janitor.take_writable(writable);
@@ -184,7 +185,7 @@ impl Engine {
         let is_shared = container.plan.sandbox.init && !container.plan.sandbox.namespaces.makes(Kind::Pid);
         let how = if is_shared && member.phase.own_child().is_some() { Termination::Ask } else { Termination::Kill };
         let Some(pid) = member.phase.child().map(|child| child.pid) else { return Ok(()) };
-        let slot = self.run_directory()?.journal.note(Entry::process(pid, how))?;
+        let slot = self.run_directory()?.journal.note(JournalEntry::process(pid, how))?;
         let member = self.containers.get_mut(&key.container).and_then(|container| container.member_mut(key.member));
         if let Some(child) = member.and_then(|member| member.phase.child_mut()) {
             child.slot = Some(slot);
