@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| nsrs_store::feed::archive(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| nsrs_store::fuzz::archive(bytes));

@@ -204,7 +204,7 @@ unless(
     layout(join(place.dir, 'oci'), [busyboxRoot(place)], {}, ['arm64', 'riscv64'])
     await good(t, place.nsrs(['load', '--name', 'other', join(place.dir, 'oci')]))
     for (const [args, message] of [
-      [['othr', 'true'], /library\/othr:latest: it isn't in the store\nhint: .*other.*nsrs run -- othr/],
+      [['othr', 'true'], /library\/othr:latest: not in the store\nhint: .*other.*nsrs run -- othr/],
       [
         ['--platform', 'linux/s390x', 'other', 'true'],
         /no image for linux\/s390x; there is linux\/arm64, linux\/riscv64/,

@@ -103,7 +103,7 @@ each('what belongs into a file does not go to a terminal', async (t) => {
   t.is(pull.status, 0, pull.stderr)
   const { text, status } = await onTerminal([cli, 'save', `${address}/box:1`], [], env)
   t.is(status, 125)
-  t.regex(text, /the standard output is a terminal\r\nhint: give a file: --output FILE/)
+  t.regex(text, /standard output is a terminal\r\nhint: give a file: --output FILE/)
 })
 
 each('what the caller ignores, as nohup does, ends no pull, that of a run neither', async (t) => {

@@ -101,7 +101,7 @@ each('an image is pulled, named, listed, pushed and removed', async (t, images) 
   t.is(await images.ok(['push', '-q', ids.slice(0, 12), `${address}/fourth:4`]), digest)
   t.is(digestOf(`${address}/fourth:4`), digest)
 
-  await images.fails(['rmi', ids.slice(0, 12)], /it has 3 names\nhint: give a name \(.*--force/)
+  await images.fails(['rmi', ids.slice(0, 12)], /3 names refer to it\nhint: give one of them \(.*--force/)
   const some = await images.run(['inspect', 'nope', 'box', 'UPPER'])
   t.is(some.code, 125)
   t.is(JSON.parse(some.stdout)[0].Digest, digest)
@@ -133,7 +133,7 @@ each('progress: plain lines elsewhere than on a terminal, or an event a line, or
   t.regex(stderr, /^([0-9a-f]{12}: done, \d+\.\d [kM]B\n){3}127\S+box:1: sha256:[0-9a-f]{64} in (\d+ ms|\d+\.\d s)\n$/)
   t.regex(
     (await images.run(['pull', reference])).stderr,
-    /^127\S+box:1: sha256:[0-9a-f]{64} is here already; looked up in \d+ ms\n$/,
+    /^127\S+box:1: sha256:[0-9a-f]{64} already exists; checked in \d+ ms\n$/,
   )
   await images.ok(['rmi', reference])
   const lines = (await images.run(['pull', '--progress', 'json', reference])).stderr.trimEnd().split('\n')
@@ -209,7 +209,7 @@ each('a password comes by standard input, is verified and kept', async (t, image
   t.false(existsSync(kept))
   t.is(
     (await images.run(login, { input: `${PASSWORD}\n` })).stderr,
-    `logged in to ${locked} as ${USER}; kept in ${kept}\n`,
+    `logged in to ${locked} as ${USER}; credentials stored in ${kept}\n`,
   )
   t.truthy(JSON.parse(readFileSync(kept, 'utf8')).auths[locked])
   t.is(await images.ok(['pull', '-q', `${locked}/box:1`]), digestOf(`${address}/box:1`))
@@ -230,11 +230,11 @@ each('what is wrong is said, with what to do', async (_, images) => {
     [['pull'], /missing required argument 'image'/],
     [['pul', 'x'], /unknown command 'pul' \(Did you mean pull\?\)/],
     [['images', '--format', 'yaml'], /Allowed choices are table, json/],
-    [['rmi', 'tolbox:stable'], /isn't in the store\nhint: did you mean toolbox:stable\?/],
+    [['rmi', 'tolbox:stable'], /not in the store\nhint: did you mean toolbox:stable\?/],
     [['save', 'toolbox:stabel'], /did you mean toolbox:stable\?/],
     [['save', '-o', '/nowhere/x.tar', 'toolbox:stable'], /write the archive \/nowhere\/x\.tar: no such file/],
     [['load', '-i', '/nowhere'], /open the archive \/nowhere: no such file/],
-    [['load'], /there is nothing in the archive/],
+    [['load'], /the archive is empty/],
     [['import', 'tree', 'a@sha256:12'], /invalid image reference/],
   ]
   for (const [args, says] of wrong) await images.fails(args, says)

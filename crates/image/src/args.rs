@@ -1,10 +1,10 @@
-//! The arguments of a verb: flags, options with a value, and the rest.
+//! The arguments of a verb: flags, options with a value, and positional ones.
 //!
-//! The caller is nsrs' own command line, which has checked them for people; here an unknown one is plainly refused.
+//! The caller is the command line of nsrs, which has validated them. What is unknown here is refused without explanation.
 
 use nsrs_base::error::{Code, Error, Result};
 
-/// What is left of the command line.
+/// The arguments that are not read yet.
 #[derive(Debug)]
 pub struct Args {
     rest: Vec<String>,
@@ -22,14 +22,14 @@ impl Args {
         self.rest.iter().position(|arg| arg == "--").unwrap_or(self.rest.len())
     }
 
-    /// Is this flag given?
+    /// Takes a flag; returns whether it was given.
     pub fn flag(&mut self, name: &str) -> bool {
         let end = self.end();
         let found = self.rest[..end].iter().position(|arg| arg == name);
         found.map(|index| self.rest.remove(index)).is_some()
     }
 
-    /// The value of this option, `--name value` or `--name=value`; of several the last.
+    /// Takes the value of an option, `--name value` or `--name=value`; of several the last.
     ///
     /// # Errors
     /// There is no value.
@@ -37,7 +37,7 @@ impl Args {
         Ok(self.values(name)?.pop())
     }
 
-    /// All values of an option that can be repeated.
+    /// Takes all values of an option that can be repeated.
     ///
     /// # Errors
     /// One has no value.
@@ -54,7 +54,7 @@ impl Args {
                 self.rest.remove(index);
             } else if after.is_empty() {
                 if index + 1 >= self.end() {
-                    return Err(Error::new(Code::InvalidArgument, format!("read {name}"), "it needs a value"));
+                    return Err(Error::new(Code::InvalidArgument, format!("read {name}"), "a value is missing"));
                 }
                 self.rest.remove(index);
                 found.push(self.rest.remove(index));
@@ -65,14 +65,14 @@ impl Args {
         Ok(found)
     }
 
-    /// Everything that is no option; `most` of them at most.
+    /// The positional arguments, from `least` to `most` of them.
     ///
     /// # Errors
-    /// An option is left over, or there are fewer or more than wanted.
+    /// An option is left, or there are fewer or more arguments.
     pub fn rest(self, what: &str, least: usize, most: usize) -> Result<Vec<String>> {
         let end = self.end();
         if let Some(option) = self.rest[..end].iter().find(|arg| arg.starts_with('-') && *arg != "-") {
-            return Err(Error::new(Code::InvalidArgument, "read the arguments", "there is no such option").on(option));
+            return Err(Error::new(Code::InvalidArgument, "read the arguments", "unknown option").on(option));
         }
         let mut rest = self.rest;
         if end < rest.len() {

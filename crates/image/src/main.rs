@@ -1,13 +1,12 @@
 //! The executable of nsrs that handles images: `nsrs-image VERSION VERB [--format json] [--progress MODE] [--parent PID] …`.
 //!
-//! Results go to the standard output, what happens to the standard error. One that is killed at any moment leaves the
-//! store as it was or as it should be.
+//! Results go to standard output, everything else to standard error. Killed at any moment, it leaves the store consistent.
 
-// They panic, and with that abort, where nobody hears them.
+// They panic if nobody reads, and a panic aborts.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod args;
-mod identity;
+mod caller_store;
 mod login;
 mod output;
 mod pack;
@@ -34,7 +33,7 @@ fn main() -> ExitCode {
         return finish(&Progress::new(Mode::Plain), output::line(&format!("nsrs-image {VERSION}")));
     }
     if args.len() < 2 {
-        return finish(&Progress::new(Mode::Plain), Err(by_hand()));
+        return finish(&Progress::new(Mode::Plain), Err(run_directly()));
     }
     let verb = args.remove(1);
     let version = args.remove(0);
@@ -44,25 +43,25 @@ fn main() -> ExitCode {
         Err(error) => return finish(&Progress::new(Mode::Plain), Err(error)),
     };
     let progress = Progress::new(mode);
-    more_descriptors();
+    raise_descriptor_limit();
     // Node forgets what was ignored when nsrs was started, as by nohup(1); the command line hands it on.
     if let Some(mask) = std::env::var("NSRS_IGNORED_SIGNALS").ok().and_then(|mask| mask.parse().ok()) {
         nsrs_base::sys::signal::ignore_those_of(mask);
     }
     // What we were started with is not for the programs we start: credential helpers, newuidmap.
     let _ = nsrs_base::sys::fds::close_on_exec_from(3);
-    // Before anything starts a thread: a process of several can't enter a user namespace.
+    // Before any thread is started: a process with several can't enter a user namespace.
     let result = check(&version)
         .and_then(|()| format(&mut args))
-        .and_then(|json| identity::become_needed(verbs::touches_trees(&verb)).map(|warning| (json, warning)))
+        .and_then(|json| caller_store::gain_access(verbs::uses_layers(&verb)).map(|warning| (json, warning)))
         .and_then(|(json, warning)| {
             warning.into_iter().for_each(|warning| progress.warn(warning));
-            // To enter a user namespace undoes this.
+            // Only now: entering a user namespace resets it.
             end_with_parent(&mut args)?;
             verbs::run(&verb, Call { args, progress: progress.clone(), json })
         });
-    if result.is_ok() && verbs::brings_trees(&verb) {
-        identity::settle_later();
+    if result.is_ok() && verbs::adds_layers(&verb) {
+        caller_store::settle_in_background();
     }
     finish(&progress, result)
 }
@@ -70,15 +69,15 @@ fn main() -> ExitCode {
 /// `--parent PID`: ends with the process that started us, however that ends; at once, if it is gone already.
 fn end_with_parent(args: &mut Args) -> Result<()> {
     let Some(parent) = args.value("--parent")? else { return Ok(()) };
-    set_parent_process_death_signal(Some(Signal::KILL)).at("end with the caller", "")?;
+    set_parent_process_death_signal(Some(Signal::KILL)).at("set the parent death signal", "")?;
     if getppid().is_none_or(|pid| pid.as_raw_nonzero().to_string() != parent) {
         std::process::exit(128 + Signal::KILL.as_raw());
     }
     Ok(())
 }
 
-/// As many descriptors as may be: a deep tree of many layers takes one for each directory on the way.
-fn more_descriptors() {
+/// Raises the limit of open files: every directory on the way to an entry is held open.
+fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
@@ -95,12 +94,12 @@ fn finish(progress: &Progress, result: Result<()>) -> ExitCode {
     }
 }
 
-fn by_hand() -> Error {
-    Error::new(Code::InvalidArgument, "start nsrs-image", "it is a part of nsrs and not meant to be run by hand")
+fn run_directly() -> Error {
+    Error::new(Code::InvalidArgument, "start nsrs-image", "internal program of nsrs, not meant to be run directly")
         .hint("npx nsrs --help")
 }
 
-/// All programs of nsrs travel in one package; of two builds the one would misread the other.
+/// The programs of nsrs are released together: those of different versions may misread each other.
 fn check(version: &str) -> Result<()> {
     if version == VERSION {
         return Ok(());
@@ -108,9 +107,9 @@ fn check(version: &str) -> Result<()> {
     Err(Error::new(
         Code::SupervisorLost,
         "start nsrs-image",
-        format!("the caller is of version {version}, nsrs-image of {VERSION}"),
+        format!("version mismatch: {version} of the caller, {VERSION} of nsrs-image"),
     )
-    .hint("install nsrs again, so that both come from one package"))
+    .hint("reinstall nsrs, so that both come from the same package"))
 }
 
 /// `--progress json|plain|live|none`, `--quiet`; by default live on a terminal and plain elsewhere.

@@ -1,4 +1,4 @@
-//! What verbs write to the standard output, and tell on the standard error.
+//! Results on standard output, and text on standard error.
 
 use std::io::Write;
 
@@ -6,10 +6,10 @@ use nsrs_base::error::{At, Result};
 use rustix::process::Signal;
 use serde_json::Value;
 
-/// Writes a line. A reader that went away is the end, not an error ([`end_without_reader`]).
+/// Writes a line to standard output. If the reader is gone, ends the program ([`end_without_reader`]).
 ///
 /// # Errors
-/// The output refuses.
+/// Standard output can't be written.
 pub fn line(text: &str) -> Result<()> {
     match writeln!(std::io::stdout(), "{text}") {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => end_without_reader(),
@@ -17,17 +17,17 @@ pub fn line(text: &str) -> Result<()> {
     }
 }
 
-/// Tells something on the standard error. Where that can't be written nobody hears it, and nothing else changes.
-pub fn tell(text: &str) {
+/// Prints text to standard error. Failing to do so is not an error.
+pub fn print_error(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
-/// Ends as any program does whose reader has enough (`nsrs images | head`).
+/// Ends the program as SIGPIPE would, for a reader that has read enough (`nsrs images | head`).
 pub fn end_without_reader() -> ! {
     std::process::exit(128 + Signal::PIPE.as_raw())
 }
 
-/// Writes JSON, indented.
+/// Writes indented JSON to standard output.
 ///
 /// # Errors
 /// Those of [`line`].
@@ -35,7 +35,7 @@ pub fn json(value: &Value) -> Result<()> {
     line(&serde_json::to_string_pretty(value).unwrap_or_default())
 }
 
-/// Writes a table with a line of titles; columns are as wide as their widest cell.
+/// Writes a table with a line of titles to standard output. Columns are as wide as their widest cell.
 ///
 /// # Errors
 /// Those of [`line`].

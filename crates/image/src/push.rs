@@ -6,16 +6,16 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use nsrs_base::error::{Code, Error, Result};
-use nsrs_store::content::{Named, Store};
+use nsrs_store::content::{IndexEntry, Store};
 use nsrs_store::digest::Digest;
 use nsrs_store::reference::Reference;
 use serde_json::Value;
 
 use crate::pack::{pack, packed_type};
-use crate::progress::{Event, Phase};
+use crate::progress::{Phase, ProgressEvent};
 use crate::registry::Client;
-use crate::registry::manifest::{self, Descriptor, Image, Kind};
-use crate::registry::upload::{Given, Push};
+use crate::registry::manifest::{self, Descriptor, ImageManifest, ManifestKind};
+use crate::registry::upload::{Push, Uploaded};
 
 /// From how many other repositories blobs may be mounted in one push: each is one more thing a token must allow.
 const MOST_SOURCES: usize = 4;
@@ -25,10 +25,10 @@ const MOST_SOURCES: usize = 4;
 ///
 /// # Errors
 /// It isn't in the store as a whole; the registry refuses, or can't be reached.
-pub fn push(store: &Store, client: &Client, image: &Named, target: &Reference, jobs: usize) -> Result<Digest> {
+pub fn push(store: &Store, client: &Client, image: &IndexEntry, target: &Reference, jobs: usize) -> Result<Digest> {
     let start = Instant::now();
     if target.digest().is_some() {
-        return Err(Error::invalid("name to push to", target, "a digest can't be pushed to: give a tag"));
+        return Err(Error::invalid("name to push to", target, "give a tag: a digest can't be pushed to"));
     }
     let top = image.digest()?;
     let mut documents = documents(store, top)?;
@@ -45,7 +45,7 @@ pub fn push(store: &Store, client: &Client, image: &Named, target: &Reference, j
         // A configuration is not worth a line.
         if !configs.contains(&blob.digest) {
             let digest = blob.digest.to_string();
-            client.progress().tell(&Event::Layer { digest, phase, current, total: blob.size });
+            client.progress().report(&ProgressEvent::Layer { digest, phase, current, total: blob.size });
         }
     };
     let mount = |blob: &Descriptor| known.get(&blob.digest).map(String::as_str).filter(|place| from.contains(place));
@@ -59,7 +59,7 @@ pub fn push(store: &Store, client: &Client, image: &Named, target: &Reference, j
         let tag = if document.digest == top { target.tag() } else { None };
         push.manifest(&document.bytes, &document.media_type, tag)?;
     }
-    client.progress().tell(&Event::Done {
+    client.progress().report(&ProgressEvent::Done {
         reference: target.to_string(),
         digest: top.to_string(),
         milliseconds: u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -72,7 +72,7 @@ struct Document {
     digest: Digest,
     bytes: Vec<u8>,
     media_type: String,
-    image: Option<Image>,
+    image: Option<ImageManifest>,
 }
 
 impl Document {
@@ -91,7 +91,7 @@ impl Document {
         let bytes = serde_json::to_vec(&value).map_err(|error| bad(error.to_string()))?;
         let digest = Digest::of(&bytes);
         let (media_type, kind) = manifest::read(&bytes, Some(&self.media_type), &digest.to_string())?;
-        let image = if let Kind::Image(image) = kind { Some(image) } else { None };
+        let image = if let ManifestKind::Image(image) = kind { Some(image) } else { None };
         Ok(Document { digest, bytes, media_type, image })
     }
 }
@@ -105,13 +105,15 @@ fn documents(store: &Store, top: Digest) -> Result<Vec<Document>> {
             continue;
         }
         let bytes = store.read(&digest).map_err(|error| match error.code {
-            Code::ImageNotFound => error.hint("the store has only a part of this image: pull or load all of it first"),
+            Code::ImageNotFound => {
+                error.hint("the store has only a part of this image: pull or load it completely first")
+            }
             _ => error,
         })?;
         let (media_type, kind) = manifest::read(&bytes, None, &digest.to_string())?;
         let image = match kind {
-            Kind::Image(image) => Some(image),
-            Kind::Index(list) => {
+            ManifestKind::Image(image) => Some(image),
+            ManifestKind::Index(list) => {
                 next.extend(list.iter().map(|item| item.digest));
                 None
             }
@@ -178,7 +180,7 @@ fn send<'a>(
             .blob(&sent.digest, file, from, &|count| tell(&shown, Phase::Uploading, count))
             // A registry refuses a damaged blob in words of its own.
             .map_err(|error| store.check(&blob.digest).err().unwrap_or(error))?;
-        tell(&shown, if given == Given::Sent { Phase::Done } else { Phase::Present }, sent.size);
+        tell(&shown, if given == Uploaded::Sent { Phase::Done } else { Phase::Present }, sent.size);
         Ok(())
     };
     let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));

@@ -5,13 +5,13 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use napi_derive::napi;
 use nsrs_base::error::Result;
 use nsrs_base::host::Host;
-use nsrs_store::memo::{Memo, Wish};
-use nsrs_store::ready::find_image;
+use nsrs_store::image_lookups::{ImageLookups, ImageQuery};
+use nsrs_store::prepared_image::find_image;
 
 use crate::events::ErrorRecord;
 
 /// Images from which a container could run: whoever starts many needs to look into the store for the first only.
-static READY: Mutex<Memo<()>> = Mutex::new(Memo::empty());
+static READY: Mutex<ImageLookups<()>> = Mutex::new(ImageLookups::empty());
 static HOST: LazyLock<Host> = LazyLock::new(Host::probe);
 
 /// Why a container can't run from an image of the store just now: it isn't there (`ERR_NSRS_IMAGE_NOT_FOUND`), or has to be
@@ -23,7 +23,7 @@ pub fn image_obstacle(image: String, platform: Option<String>) -> Option<ErrorRe
 
 fn look(image: &str, platform: Option<&str>) -> Result<()> {
     let ready = || READY.lock().unwrap_or_else(PoisonError::into_inner);
-    let wish = Wish::of(image, platform, &HOST)?;
+    let wish = ImageQuery::of(image, platform, &HOST)?;
     if ready().get(&wish).is_none() {
         find_image(image, platform, &HOST)?;
         ready().put(wish, ());

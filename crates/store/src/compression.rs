@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::bufread::GzDecoder;
 
-use super::unpack::Limits;
+use super::limits::Limits;
 use super::zstd_window;
 use nsrs_base::error::{Code, Error, Result};
 
@@ -75,12 +75,12 @@ fn start<'a>(input: impl Read + Send + 'a, in_turn: bool) -> Result<Box<dyn Read
         match input.fill_buf() {
             Ok(bytes) => break bytes.to_vec(),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(super::tar::read::read_error(error)),
+            Err(error) => return Err(super::tar::read_error(error)),
         }
     };
     if start.len() < 6 && !start.is_empty() {
         let mut start = Vec::new();
-        input.by_ref().take(6).read_to_end(&mut start).map_err(super::tar::read::read_error)?;
+        input.by_ref().take(6).read_to_end(&mut start).map_err(super::tar::read_error)?;
         let compression = Compression::detect(&start)?;
         return decoder(compression, BufReader::with_capacity(128 << 10, io::Cursor::new(start).chain(input)), in_turn);
     }
@@ -221,7 +221,7 @@ mod tests {
             let packed = [member(b"hello "), member(b""), member(b"there"), behind.to_vec()].concat();
             let all = |mut input: Box<dyn Read + Send + '_>| {
                 let mut all = String::new();
-                input.read_to_string(&mut all).map_err(super::super::tar::read::read_error).map(|_| all)
+                input.read_to_string(&mut all).map_err(super::super::tar::read_error).map(|_| all)
             };
             let (slow, fast) = (all(unpacked(Slow(&packed)).unwrap()), all(unpacked(&packed[..]).unwrap()));
             assert_eq!(slow, fast);
@@ -234,6 +234,6 @@ mod tests {
             let error = read(behind).unwrap_err().to_string();
             assert!(error.contains("something follows the end of the gzip stream"), "{error}");
         }
-        assert!(read(&member(b"more")[..8]).unwrap_err().to_string().contains("cut short"));
+        assert!(read(&member(b"more")[..8]).unwrap_err().to_string().contains("truncated"));
     }
 }

@@ -1,10 +1,9 @@
 //! What an image says about itself: its configuration (OCI image specification, config.md; docker's is the same with more
 //! fields). Fields that aren't known are kept.
 
-use oci_spec::image::{Config, ImageConfiguration, ImageManifest};
+use oci_spec::image::{Config, ImageConfiguration};
 use serde_json::Value;
 
-use super::content::Store;
 use super::digest::{Digest, Hasher};
 use super::platform::Platform;
 use nsrs_base::error::{Code, Error, Result};
@@ -39,25 +38,10 @@ impl ImageConfig {
         let spec: ImageConfiguration = serde_json::from_value(plain).map_err(|error| bad(error.to_string()))?;
         let diff_id = |id: &String| -> Result<Digest> {
             let shown: String = id.chars().take(80).collect();
-            id.parse().map_err(|error: Error| bad(format!("the diff id {shown:?} is no digest: {}", error.detail)))
+            id.parse().map_err(|error: Error| bad(format!("the diff id {shown:?} is not a digest: {}", error.detail)))
         };
         let diff_ids = spec.rootfs().diff_ids().iter().map(diff_id).collect::<Result<_>>()?;
         Ok(ImageConfig { raw, spec, diff_ids })
-    }
-
-    /// Reads the configuration that a manifest names.
-    ///
-    /// # Errors
-    /// It isn't in the store, is none, or has other layers than the manifest.
-    pub fn of(store: &Store, manifest: &ImageManifest) -> Result<ImageConfig> {
-        let digest: Digest = manifest.config().digest().as_ref().parse()?;
-        let config = ImageConfig::parse(&store.read(&digest)?).map_err(|error| error.on(digest.to_string()))?;
-        if config.diff_ids.len() != manifest.layers().len() {
-            let (layers, ids) = (manifest.layers().len(), config.diff_ids.len());
-            let why = format!("the manifest has {layers} layers, the configuration {ids}");
-            return Err(Error::new(Code::ImageInvalid, "read the image", why).on(digest.to_string()));
-        }
-        Ok(config)
     }
 
     fn config(&self) -> Option<&Config> {

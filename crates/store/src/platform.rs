@@ -139,9 +139,9 @@ impl Platform {
         }
         let missing = |why: String| Error::new(Code::ImageNotFound, "find the image", why).on(image);
         if there.is_empty() {
-            return Err(missing(format!("there is no image for {self}, nor for any other platform")));
+            return Err(missing(format!("no image for {self} or any other platform")));
         }
-        Err(missing(format!("there is no image for {self}; there is {}", there.join(", ")))
+        Err(missing(format!("no image for {self}; available: {}", there.join(", ")))
             .hint("choose one of them with --platform"))
     }
 }
@@ -203,14 +203,14 @@ mod tests {
         let error = choose("linux/s390x", &["linux/amd64", "unknown/unknown", "linux/arm/v7"]).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "find the image a: there is no image for linux/s390x; there is linux/amd64, linux/arm/v7"
+            "find the image a: no image for linux/s390x; available: linux/amd64, linux/arm/v7"
         );
         assert!(choose("linux/arm/v5", &["linux/arm/v6"]).is_err());
         assert!(choose("linux/amd64", &["linux/amd64/v2"]).is_err());
         let none = choose("linux/amd64", &["unknown/unknown"]).unwrap_err();
         assert_eq!(
             (none.to_string().as_str(), none.hint.as_str()),
-            ("find the image a: there is no image for linux/amd64, nor for any other platform", "")
+            ("find the image a: no image for linux/amd64 or any other platform", "")
         );
         assert_eq!(choose("linux/amd64", &[]).unwrap_err().to_string(), none.to_string());
         let nameless = [(None, 1)];

@@ -12,26 +12,27 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::config::chain_ids;
-use super::content::{Layer, Store};
+use super::content::layout::STACKED;
+use super::content::{Store, UnpackedLayer};
 use super::digest::Digest;
-use super::open::Image;
-use super::unpack::{Options, Tell};
+use super::stored_image::StoredImage;
+use super::unpack::{ProgressCallback, UnpackOptions};
 use nsrs_base::error::{At, Code, Error, Result};
 use nsrs_base::tree::copy::{Copier, How};
 use nsrs_base::tree::marks::{is_opaque, is_whiteout};
 use nsrs_base::tree::merge::walk;
 
 /// Told of the layers of an image while they are unpacked.
-pub type LayerTold = Arc<dyn Fn(&Digest, Option<u64>) + Send + Sync>;
+pub type LayerProgress = Arc<dyn Fn(&Digest, Option<u64>) + Send + Sync>;
 
 /// The layers of an image, unpacked.
 #[derive(Debug)]
-pub struct Stack {
+pub struct LayerStack {
     /// Lowest first; those below one that hides everything are left out. Held, so that they aren't removed.
-    pub layers: Vec<Layer>,
+    pub layers: Vec<UnpackedLayer>,
 }
 
-impl Stack {
+impl LayerStack {
     /// The directories for overlayfs, lowest first.
     #[must_use]
     pub fn paths(&self) -> Vec<&Path> {
@@ -63,7 +64,12 @@ impl Store {
     ///
     /// # Errors
     /// Those of [`Store::unpack_blob`]; the first is told.
-    pub fn unpack_image(&self, image: &Image, options: &Options, told: Option<&LayerTold>) -> Result<()> {
+    pub fn unpack_image(
+        &self,
+        image: &StoredImage,
+        options: &UnpackOptions,
+        told: Option<&LayerProgress>,
+    ) -> Result<()> {
         let work: Vec<(Digest, Digest)> =
             image.layers()?.into_iter().zip(image.config.diff_ids.iter().copied()).collect();
         let next = std::sync::atomic::AtomicUsize::new(0);
@@ -73,7 +79,7 @@ impl Store {
                     let mut options = options.clone();
                     if let Some(told) = told.cloned() {
                         let blob = *blob;
-                        options.tell = Some(Tell(Arc::new(move |read| told(&blob, Some(read)))));
+                        options.tell = Some(ProgressCallback(Arc::new(move |read| told(&blob, Some(read)))));
                     }
                     let result = self
                         .open_blob(blob)
@@ -116,8 +122,8 @@ impl Store {
     ///
     /// # Errors
     /// A layer isn't unpacked (`ImageNotFound`).
-    pub fn stack(&self, diff_ids: &[Digest]) -> Result<Stack> {
-        let mut layers: Vec<Layer> = Vec::new();
+    pub fn stack(&self, diff_ids: &[Digest]) -> Result<LayerStack> {
+        let mut layers: Vec<UnpackedLayer> = Vec::new();
         for (diff_id, chain_id) in diff_ids.iter().zip(chain_ids(diff_ids)) {
             let layer = self.layer(diff_id)?.ok_or_else(|| {
                 Error::new(Code::ImageNotFound, "stack the layers", "a layer isn't unpacked")
@@ -145,14 +151,14 @@ impl Store {
                 Ok(unpacked)
             })?);
         }
-        Ok(Stack { layers })
+        Ok(LayerStack { layers })
     }
 
     /// The sibling that was made of the layer of this chain.
     ///
     /// # Errors
     /// What is there can't be read.
-    pub(super) fn sibling(&self, chain_id: &Digest) -> Result<Option<Layer>> {
+    pub(super) fn sibling(&self, chain_id: &Digest) -> Result<Option<UnpackedLayer>> {
         self.layer_of(&sibling_key(chain_id))
     }
 
@@ -167,7 +173,7 @@ impl Store {
         if path.exists() {
             return Ok(());
         }
-        match std::fs::DirBuilder::new().mode(0o700).create(self.root().join(FITS)) {
+        match std::fs::DirBuilder::new().mode(0o700).create(self.root().join(STACKED)) {
             Err(error) if error.kind() == std::io::ErrorKind::ReadOnlyFilesystem => return Ok(()),
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
                 return Err(Error::os(step, path.display().to_string(), &error));
@@ -182,19 +188,16 @@ impl Store {
     }
 
     fn fit_path(&self, chain_id: &Digest) -> PathBuf {
-        self.root().join(FITS).join(chain_id.hex())
+        self.root().join(STACKED).join(chain_id.hex())
     }
 }
-
-/// Where it is noted which layers can stand over those below as they are.
-pub(crate) const FITS: &str = "stacked";
 
 fn sibling_key(chain_id: &Digest) -> String {
     format!("chain-{}", chain_id.hex())
 }
 
 /// A directory that has to be given what it has below.
-struct Change {
+struct DirectoryFix {
     path: String,
     stat: Stat,
     /// Where it is below.
@@ -208,7 +211,7 @@ fn open_in(root: &Path, path: &str) -> rustix::io::Result<OwnedFd> {
 }
 
 /// The directories of a layer without an entry of their own that differ from the same one below.
-fn changes(layer: &Layer, below: &[Layer]) -> Result<Vec<Change>> {
+fn changes(layer: &UnpackedLayer, below: &[UnpackedLayer]) -> Result<Vec<DirectoryFix>> {
     let mut changes = Vec::new();
     for path in &layer.record.unpacked.implicit {
         let Some((lower, fd)) = merged_with(path, below) else { continue };
@@ -216,14 +219,14 @@ fn changes(layer: &Layer, below: &[Layer]) -> Result<Vec<Change>> {
         let plain = stat.st_mode & 0o7777 == 0o755 && (stat.st_uid, stat.st_gid) == (0, 0);
         let own_xattrs = nsrs_base::tree::xattrs(&fd, b".").at("read the layer", path)?;
         if !plain || !own_xattrs.is_empty() {
-            changes.push(Change { path: path.clone(), stat, below: lower.path.clone() });
+            changes.push(DirectoryFix { path: path.clone(), stat, below: lower.path.clone() });
         }
     }
     Ok(changes)
 }
 
 /// The layer below, and in it the directory, that the one of this path in a layer above is merged with.
-fn merged_with<'a>(path: &str, below: &'a [Layer]) -> Option<(&'a Layer, OwnedFd)> {
+fn merged_with<'a>(path: &str, below: &'a [UnpackedLayer]) -> Option<(&'a UnpackedLayer, OwnedFd)> {
     for lower in below.iter().rev() {
         match open_in(&lower.path, path) {
             Ok(fd) => return Some((lower, fd)),
@@ -237,13 +240,13 @@ fn merged_with<'a>(path: &str, below: &'a [Layer]) -> Option<(&'a Layer, OwnedFd
 }
 
 /// May this layer look other in a stack than it is?
-pub(super) fn needs_a_look(layer: &Layer, is_lowest: bool) -> bool {
+pub(super) fn needs_a_look(layer: &UnpackedLayer, is_lowest: bool) -> bool {
     let unpacked = &layer.record.unpacked;
     !unpacked.whiteouts.is_empty() || !is_lowest && !unpacked.implicit.is_empty()
 }
 
 /// The directories of a layer whose whiteouts hide nothing: nothing below is merged with them.
-fn useless_whiteouts<'a>(layer: &'a Layer, below: &[Layer]) -> Vec<&'a str> {
+fn useless_whiteouts<'a>(layer: &'a UnpackedLayer, below: &[UnpackedLayer]) -> Vec<&'a str> {
     let is_useless =
         |path: &&str| open_in(&layer.path, path).is_ok_and(|own| is_opaque(&own)) || merged_with(path, below).is_none();
     layer.record.unpacked.whiteouts.iter().map(String::as_str).filter(is_useless).collect()
@@ -275,7 +278,7 @@ fn is_hidden(root: &Path, path: &str) -> bool {
     })
 }
 
-impl Change {
+impl DirectoryFix {
     fn make(&self, root: &Path) -> Result<()> {
         let step = "stack the layers";
         let fd = open_in(root, &self.path).at(step, &self.path)?;

@@ -6,7 +6,7 @@
 use std::io::{self, BufRead, Cursor, Read};
 use std::sync::{Condvar, Mutex, PoisonError};
 
-use crate::tar::read::read_error;
+use crate::tar::read_error;
 use nsrs_base::error::{Code, Error, Result};
 
 /// Every decoder may have a window so large, as a power of two: 8 MiB.

@@ -29,7 +29,7 @@ use nsrs_base::ids::maps::{IdMap, UserNamespace};
 use nsrs_base::sys::clone::{Side, clone3};
 use nsrs_base::sys::process::exit_now;
 use nsrs_base::tree::remove::remove;
-use nsrs_store::identity;
+use nsrs_store::store_access::StoreAccess;
 
 const LAYERS: &str = "layers";
 /// The layers while they are removed.
@@ -174,7 +174,7 @@ impl ChangesDirectory {
         let host = Host::probe();
         match clone3(0).at(step, "")? {
             Side::Child => {
-                let done = identity::enter(&host).is_ok() && remove().is_ok();
+                let done = StoreAccess::enter_as_root(&host).is_ok() && remove().is_ok();
                 exit_now(i32::from(!done));
             }
             Side::Parent(pid, _) => {

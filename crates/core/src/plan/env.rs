@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Problems;
 use crate::spec::Spec;
 use nsrs_base::error::{Code, Error};
-use nsrs_store::facts::ImageConfiguration;
+use nsrs_store::image_facts::ImageDefaults;
 
 /// What a program on the host's tree is given of the caller's environment: what it needs to run, and no token.
 pub const HOST_NAMES: [&str; 21] = [
@@ -42,7 +42,7 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 pub fn resolve(
     spec: &Spec,
     host_tree: bool,
-    image: Option<&ImageConfiguration>,
+    image: Option<&ImageDefaults>,
     hostname: Option<&str>,
     problems: &mut Problems,
 ) -> BTreeMap<String, String> {

@@ -4,8 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use nsrs_store::facts::{ImageConfiguration, ImageFacts};
-use nsrs_store::values::{below_root, cleaned, ports, signal};
+use nsrs_store::config_values::{below_root, cleaned, ports, signal};
+use nsrs_store::image_facts::{ImageDefaults, ImageFacts};
 
 use super::Problems;
 use super::namespace::{Kind, Namespaces};
@@ -140,7 +140,7 @@ fn container_path(path: &str, what: &str, image: &str) -> Result<String, Error> 
 }
 
 /// What nobody can follow of this configuration.
-fn ignored(config: &ImageConfiguration, publish_all: bool) -> Vec<String> {
+fn ignored(config: &ImageDefaults, publish_all: bool) -> Vec<String> {
     let stop = Some(&config.stop_signal).filter(|text| !text.is_empty() && signal(text).is_none());
     let stop = stop.map(|text| format!("the image's stop signal {text:?} is none: it is SIGTERM"));
     let ports = config.ports.iter().filter_map(|text| match ports(text) {
@@ -161,7 +161,7 @@ fn is_sctp(port: &str) -> bool {
 /// The command: docker's rules for Entrypoint and Cmd. A command replaces Cmd; an entrypoint of the caller's replaces the
 /// image's and drops its Cmd; an empty one leaves the command alone.
 #[must_use]
-pub fn args(spec: &Spec, config: &ImageConfiguration) -> Vec<String> {
+pub fn args(spec: &Spec, config: &ImageDefaults) -> Vec<String> {
     let (entrypoint, cmd) = match &spec.entrypoint {
         Some(own) => (own, &[][..]),
         None => (&config.entrypoint, &config.cmd[..]),
@@ -172,7 +172,7 @@ pub fn args(spec: &Spec, config: &ImageConfiguration) -> Vec<String> {
 
 /// The working directory of an image: the caller's, the image's, `/`.
 #[must_use]
-pub fn workdir(spec: &Spec, config: &ImageConfiguration) -> String {
+pub fn workdir(spec: &Spec, config: &ImageDefaults) -> String {
     // Docker makes it absolute when it builds; other builders don't.
     cleaned(spec.workdir.as_deref().unwrap_or(&config.workdir))
 }

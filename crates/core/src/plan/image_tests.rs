@@ -9,7 +9,7 @@ fn facts() -> ImageFacts {
         name: "docker.io/library/app:latest".into(),
         store: "/store".into(),
         layers: vec!["layers/a/fs".into(), "layers/b/fs".into()],
-        config: ImageConfiguration {
+        config: ImageDefaults {
             env: vec!["PATH=/app/bin".into(), "A=image".into(), "B=image=x".into(), "nonsense".into(), "=x".into()],
             entrypoint: vec!["/app/start".into(), "-v".into()],
             cmd: vec!["serve".into()],

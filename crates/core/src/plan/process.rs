@@ -9,7 +9,7 @@ use super::root::Root;
 use super::{Problems, capability, env, image, limits};
 use crate::spec::{Spec, TerminalSize};
 use nsrs_base::error::{Code, Error, Result};
-use nsrs_store::facts::ImageConfiguration;
+use nsrs_store::image_facts::ImageDefaults;
 
 /// A user or group as it was written; numbers are final, names are looked up in the container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -179,7 +179,7 @@ pub(super) fn parse_user(option: &str, text: &str) -> Result<User> {
     })
 }
 
-fn resolve_user(spec: &Spec, host_tree: bool, image: Option<&ImageConfiguration>, problems: &mut Problems) -> User {
+fn resolve_user(spec: &Spec, host_tree: bool, image: Option<&ImageDefaults>, problems: &mut Problems) -> User {
     let of_image = image.map(|config| config.user.as_str()).filter(|user| !user.is_empty());
     match (&spec.user, of_image) {
         (Some(text), _) => problems.take(parse_user("--user", text)).unwrap_or(User::Caller),
@@ -193,7 +193,7 @@ fn resolve_workdir(
     spec: &Spec,
     namespaces: &Namespaces,
     host_tree: bool,
-    image: Option<&ImageConfiguration>,
+    image: Option<&ImageDefaults>,
     problems: &mut Problems,
 ) -> String {
     match (&spec.workdir, image) {
@@ -258,7 +258,7 @@ pub fn resolve(
     spec: &Spec,
     namespaces: &Namespaces,
     host_tree: bool,
-    image: Option<&ImageConfiguration>,
+    image: Option<&ImageDefaults>,
     hostname: Option<&str>,
     problems: &mut Problems,
 ) -> Process {

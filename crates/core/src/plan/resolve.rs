@@ -8,7 +8,7 @@ use nsrs_base::error::{Code, Error};
 use nsrs_base::host::Host;
 use nsrs_base::host::tree::HostTree;
 use nsrs_base::ids::maps::UserNamespace;
-use nsrs_store::facts::ImageFacts;
+use nsrs_store::image_facts::ImageFacts;
 
 /// Turns a wish into a plan and tells every problem of the call, not only the first. Where there is a problem, the plan has
 /// a stand-in: it is good for finding more, and for nothing else.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Problems;
 use super::image::{self, ImageRoot};
 use nsrs_base::host::tree::Overlay;
-use nsrs_store::facts::ImageFacts;
+use nsrs_store::image_facts::ImageFacts;
 
 use super::mount::absolute;
 use super::namespace::{Kind, Namespaces};

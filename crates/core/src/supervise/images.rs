@@ -6,9 +6,9 @@ use std::rc::{Rc, Weak};
 
 use nsrs_base::error::Result;
 use nsrs_base::host::Host;
-use nsrs_store::facts::ImageFacts;
-use nsrs_store::memo::{Memo, Wish};
-use nsrs_store::ready::{Ready, find_image};
+use nsrs_store::image_facts::ImageFacts;
+use nsrs_store::image_lookups::{ImageLookups, ImageQuery};
+use nsrs_store::prepared_image::{PreparedImage, find_image};
 
 use crate::spec::Spec;
 
@@ -21,14 +21,14 @@ pub struct ImageCache {
     /// The layers, by the digest of their image.
     leases: HashMap<String, Weak<Vec<File>>>,
     /// Only of an image whose layers are still held it is certain that they are there.
-    found: Memo<(ImageFacts, Weak<Vec<File>>)>,
+    found: ImageLookups<(ImageFacts, Weak<Vec<File>>)>,
 }
 
 impl ImageCache {
     /// Nothing yet.
     #[must_use]
     pub fn empty() -> ImageCache {
-        ImageCache { leases: HashMap::new(), found: Memo::empty() }
+        ImageCache { leases: HashMap::new(), found: ImageLookups::empty() }
     }
 
     /// Finds the image that a container is to run on, if it is to run on one, and holds its layers.
@@ -38,13 +38,13 @@ impl ImageCache {
     pub fn find(&mut self, spec: &Spec, host: &Host) -> Result<Option<(ImageFacts, Leases)>> {
         let Some(image) = &spec.image else { return Ok(None) };
         let platform = spec.platform.as_deref();
-        let key = Wish::of(image, platform, host)?;
+        let key = ImageQuery::of(image, platform, host)?;
         if let Some((facts, leases)) = self.found.get(&key)
             && let Some(leases) = leases.upgrade()
         {
             return Ok(Some((facts.clone(), leases)));
         }
-        let Ready { facts, leases } = find_image(image, platform, host)?;
+        let PreparedImage { facts, leases } = find_image(image, platform, host)?;
         let leases = self.share(&facts, leases);
         self.found.put(key, (facts.clone(), Leases::downgrade(&leases)));
         Ok(Some((facts, leases)))

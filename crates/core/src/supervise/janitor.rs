@@ -6,8 +6,8 @@ use std::time::Instant;
 use nsrs_base::error::Result;
 use nsrs_base::host::Host;
 use nsrs_base::sys::wait::reap;
-use nsrs_store::identity;
-use nsrs_store::writable::{self, Changes, remove_later};
+use nsrs_store::store_access::StoreAccess;
+use nsrs_store::writable_layer::{WritableLayer, remove_abandoned, remove_in_background};
 use rustix::process::Pid;
 
 use crate::supervise::container::Container;
@@ -21,7 +21,7 @@ pub struct Janitor {
     /// Mount namespaces of containers that have ended. To let go of one takes the kernel a moment, which nobody waits for.
     mounts: Vec<OwnedFd>,
     /// What containers on images have written that are over, still to be removed.
-    writable: Vec<Changes>,
+    writable: Vec<WritableLayer>,
     /// Children that remove it.
     sweepers: Vec<Pid>,
 }
@@ -34,7 +34,7 @@ impl Janitor {
     }
 
     /// Takes over the writable layer of a container that came to nothing.
-    pub fn take_writable(&mut self, writable: Option<Changes>) {
+    pub fn take_writable(&mut self, writable: Option<WritableLayer>) {
         self.writable.extend(writable);
     }
 
@@ -68,7 +68,7 @@ impl Janitor {
 
     /// Has what containers have left be removed.
     pub fn sweep(&mut self) {
-        self.sweepers.extend(remove_later(std::mem::take(&mut self.writable)));
+        self.sweepers.extend(remove_in_background(std::mem::take(&mut self.writable)));
     }
 
     /// Has what dead supervisors left in the store be removed.
@@ -77,8 +77,8 @@ impl Janitor {
     /// Those of [`writable::collect`].
     pub fn collect(&mut self, host: &Host) -> Result<()> {
         // Where there is no store nothing is left in it.
-        if let Ok(identity) = identity::outside(host) {
-            self.sweepers.extend(writable::collect(&identity.directory, host)?);
+        if let Ok(store) = StoreAccess::of_caller(host) {
+            self.sweepers.extend(remove_abandoned(&store.directory, host)?);
         }
         Ok(())
     }

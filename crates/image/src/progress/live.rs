@@ -1,25 +1,26 @@
-//! Progress on a terminal: a line a layer, rewritten in place, and what is said once above them.
+//! Progress on a terminal: a line for each layer, rewritten in place, with messages above them.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use super::{Event, Phase, closing, short, size};
+use super::event::{Phase, ProgressEvent};
+use super::text::{closing, retry, short, size};
 
 /// How often the lines are drawn.
 pub const FRAME: Duration = Duration::from_millis(100);
 /// Over which time a rate is measured.
 const WINDOW: Duration = Duration::from_secs(3);
 
-/// What stands on the terminal.
+/// The lines on the terminal.
 #[derive(Debug, Default)]
 pub struct Screen {
     lines: Vec<Line>,
-    /// How many lines were drawn and can be drawn over.
+    /// How many lines are on the terminal, to be drawn over.
     drawn: usize,
     last: Option<Instant>,
-    /// What was shown last isn't drawn yet.
+    /// The last event isn't drawn yet.
     is_behind: bool,
 }
 
@@ -29,7 +30,7 @@ struct Line {
     phase: Phase,
     current: u64,
     total: u64,
-    /// What was there when, for the rate.
+    /// Bytes at several times, for the rate.
     past: VecDeque<(Instant, u64)>,
 }
 
@@ -55,7 +56,7 @@ impl Line {
             }
             Phase::Verifying => format!("{name}  verifying    {}", size(self.total)),
             Phase::Unpacking => format!("{name}  unpacking    {of}"),
-            Phase::Present => format!("{name}  already there"),
+            Phase::Present => format!("{name}  already exists"),
             Phase::Done => format!("{name}  done         {}", size(self.total)),
         }
     }
@@ -63,9 +64,9 @@ impl Line {
 
 impl Screen {
     /// Shows an event. Bytes that moved right after a frame are left out of it: [`Screen::catch_up`] must be called then.
-    pub fn show(&mut self, event: &Event) {
+    pub fn show(&mut self, event: &ProgressEvent) {
         let said = match event {
-            Event::Layer { digest, phase, current, total } => {
+            ProgressEvent::Layer { digest, phase, current, total } => {
                 let is_new = self.update(digest, *phase, *current, *total);
                 match is_new || self.last.is_none_or(|last| last.elapsed() >= FRAME) {
                     true => self.draw(None),
@@ -73,10 +74,10 @@ impl Screen {
                 }
                 return;
             }
-            Event::Resolving { .. } => return,
-            Event::Warning { message } => format!("nsrs: {message}"),
-            Event::Retry { message, wait } => format!("{message}; again in {:.1} s", *wait as f64 / 1000.0),
-            Event::Done { reference, digest, milliseconds, present } => {
+            ProgressEvent::Resolving { .. } => return,
+            ProgressEvent::Warning { message } => format!("nsrs: {message}"),
+            ProgressEvent::Retry { message, wait } => retry(message, *wait),
+            ProgressEvent::Done { reference, digest, milliseconds, present } => {
                 self.end();
                 let _ = writeln!(std::io::stderr(), "{}", closing(reference, digest, *milliseconds, *present));
                 return;
@@ -85,7 +86,7 @@ impl Screen {
         self.draw(Some(&said));
     }
 
-    /// Was something left out?
+    /// Whether an event isn't drawn yet.
     #[must_use]
     pub fn is_behind(&self) -> bool {
         self.is_behind
@@ -98,7 +99,7 @@ impl Screen {
         }
     }
 
-    /// Draws once more; what comes next stands below.
+    /// Draws a last time; what follows is printed below.
     pub fn end(&mut self) {
         if !self.lines.is_empty() {
             self.draw(None);
@@ -107,7 +108,7 @@ impl Screen {
         (self.drawn, self.is_behind) = (0, false);
     }
 
-    /// Says whether the layer is a new one, or in a new phase.
+    /// Returns whether the layer is new, or in a new phase.
     fn update(&mut self, digest: &str, phase: Phase, current: u64, total: u64) -> bool {
         let known = self.lines.len();
         let index = self.lines.iter().position(|line| line.digest == digest).unwrap_or_else(|| {
@@ -196,7 +197,7 @@ mod tests {
     fn a_phase_is_drawn_at_once_and_bytes_soon() {
         let mut screen = Screen::default();
         let mut show = |phase, current| {
-            screen.show(&Event::Layer { digest: "sha256:a".into(), phase, current, total: 2000 });
+            screen.show(&ProgressEvent::Layer { digest: "sha256:a".into(), phase, current, total: 2000 });
             screen.is_behind()
         };
         let shown = [

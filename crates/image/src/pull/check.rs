@@ -1,4 +1,4 @@
-//! Is what a registry has under a name an image that can be used here?
+//! Checks whether what a registry has under a name is an image that can be used here.
 
 use std::collections::HashMap;
 
@@ -8,16 +8,16 @@ use nsrs_store::content::MOST_METADATA;
 use nsrs_store::platform::Platform;
 use nsrs_store::reference::Reference;
 
-use crate::registry::failure::tame;
-use crate::registry::manifest::Image;
+use crate::registry::manifest::ImageManifest;
+use crate::registry::untrusted::tame;
 
-/// Is it an image of a root file system? Artifacts of other kinds are kept in registries too: charts, signatures, programs.
+/// Checks that it is an image of a root file system. Registries also keep other artifacts: charts, signatures, programs.
 ///
 /// # Errors
-/// Its configuration or a layer is of another type, or the configuration too long to be one.
-pub fn types(image: &Image, reference: &Reference) -> Result<()> {
+/// The configuration or a layer has another type, or the configuration is too large.
+pub fn types(image: &ImageManifest, reference: &Reference) -> Result<()> {
     let unknown = |what: &str, media_type: &str| {
-        let why = format!("its {what} is of type {}: it is no image of a root file system", tame(media_type));
+        let why = format!("not an image of a root file system: its {what} has the type {}", tame(media_type));
         Err(Error::new(Code::Unsupported, "pull", why).on(reference.familiar()))
     };
     let config = image.config.media_type.as_str();
@@ -28,7 +28,7 @@ pub fn types(image: &Image, reference: &Reference) -> Result<()> {
         return unknown("configuration", config);
     }
     if image.config.size > MOST_METADATA {
-        return invalid(reference, format!("a configuration of {} bytes is none", image.config.size));
+        return invalid(reference, format!("the configuration is too large ({} bytes)", image.config.size));
     }
     for layer in &image.layers {
         let name = layer.media_type.as_str();
@@ -40,14 +40,14 @@ pub fn types(image: &Image, reference: &Reference) -> Result<()> {
     Ok(())
 }
 
-/// Do the manifest and the configuration speak of the same layers?
+/// Checks that the manifest and the configuration name the same layers.
 ///
 /// # Errors
 /// They don't, or one of them contradicts itself.
-pub fn layers(config: &ImageConfig, image: &Image, reference: &Reference) -> Result<()> {
+pub fn layers(config: &ImageConfig, image: &ImageManifest, reference: &Reference) -> Result<()> {
     if config.diff_ids.len() != image.layers.len() {
         let (layers, ids) = (image.layers.len(), config.diff_ids.len());
-        return invalid(reference, format!("the manifest has {layers} layers, the configuration {ids}"));
+        return invalid(reference, format!("{layers} layers in the manifest, but {ids} in the configuration"));
     }
     let mut seen = HashMap::new();
     for (layer, diff_id) in image.layers.iter().zip(&config.diff_ids) {
@@ -60,10 +60,10 @@ pub fn layers(config: &ImageConfig, image: &Image, reference: &Reference) -> Res
     Ok(())
 }
 
-/// Is it for this platform? Returned is a warning where it is not, and that platform is this machine's, which nobody asked for.
+/// Checks that it is for this platform. Returns a warning if it isn't, but the user has not asked for the platform.
 ///
 /// # Errors
-/// It is not for the platform that is wanted.
+/// It isn't for the platform that the user asked for.
 pub fn platform(
     config: &ImageConfig,
     reference: &Reference,

@@ -15,8 +15,9 @@ use serde::Deserialize;
 
 use super::connection::{Failure, IDLE, timely};
 use super::credentials::{Credential, Secret};
-use super::failure::{self, tame};
+use super::failure;
 use super::retry::{Trouble, asked_wait, is_passing};
+use super::untrusted::tame;
 
 /// How long a token lives if nothing else is said (token specification).
 const USUAL_LIFE: u64 = 60;
@@ -197,13 +198,13 @@ fn check_realm(realm: &str, plain: bool, host: &str) -> Result<Url> {
     let refused = |why: &str| {
         Error::new(Code::SetupFailed, "get a token for", format!("its token service {} {why}", tame(realm))).on(host)
     };
-    let url = Url::parse(realm).map_err(|_| refused("is no address"))?;
+    let url = Url::parse(realm).map_err(|_| refused("is not a URL"))?;
     match url.scheme() {
         "https" => Ok(url),
         "http" if plain => Ok(url),
-        "http" => Err(refused("is reached without encryption, and credentials are not sent there")
-            .hint("tell whoever runs this registry: the realm must start with https://")),
-        _ => Err(refused("is reached neither by https nor by http")),
+        "http" => Err(refused("is reached without encryption, so no credentials are sent to it")
+            .hint("ask the registry's operator for a realm that starts with https://")),
+        _ => Err(refused("is neither https nor http")),
     }
 }
 
@@ -246,7 +247,7 @@ async fn fetch(
     };
     let answer = timely(IDLE, request.send()).await.map_err(|why| match why {
         Failure::Slow => {
-            Trouble::passing(format!("its token service {} does not answer", realm.host_str().unwrap_or_default()))
+            Trouble::passing(format!("its token service {} does not respond", realm.host_str().unwrap_or_default()))
         }
         broken => broken.of(host),
     })?;
@@ -254,7 +255,11 @@ async fn fetch(
     let wait = asked_wait(answer.headers(), std::time::SystemTime::now());
     let body = failure::body(answer, MOST_ANSWER).await?;
     if is_passing(status) {
-        return Err(Trouble::Passing { why: format!("the token service answers {status}"), asked: wait });
+        return Err(Trouble::Passing {
+            why: format!("the token service responded with {status}"),
+            asked: wait,
+            is_rate_limit: status == StatusCode::TOO_MANY_REQUESTS,
+        });
     }
     if status != StatusCode::OK {
         return Err(refused(status, &failure::words(&body), realm, host, credential).into());
@@ -273,7 +278,7 @@ fn encoded(form: &[(&str, &str)]) -> String {
 }
 
 fn no_token(host: &str) -> Error {
-    Error::new(Code::SetupFailed, "get a token for", "the answer of its token service has none in it").on(host)
+    Error::new(Code::SetupFailed, "get a token for", "the response of its token service has no token").on(host)
 }
 
 fn refused(status: StatusCode, words: &str, realm: &Url, host: &str, credential: Option<&Credential>) -> Error {
@@ -287,10 +292,10 @@ fn refused(status: StatusCode, words: &str, realm: &Url, host: &str, credential:
             Error::new(Code::SetupFailed, "get a token for", why).on(host).hint(login)
         }
         None if matches!(status.as_u16(), 401 | 403) => {
-            let why = format!("{service} gives none to somebody unknown: {said}");
+            let why = format!("{service} requires a login: {said}");
             Error::new(Code::SetupFailed, "get a token for", why).on(host).hint(login)
         }
-        _ => Error::new(Code::SetupFailed, "get a token for", format!("{service} answers {said}")).on(host),
+        _ => Error::new(Code::SetupFailed, "get a token for", format!("{service} responded with {said}")).on(host),
     }
 }
 

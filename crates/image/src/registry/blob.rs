@@ -13,7 +13,7 @@ use super::auth::Scope;
 use super::client::Client;
 use super::connection::{IDLE, explain};
 use super::endpoint::Endpoint;
-use super::failure::{self, Asked};
+use super::failure::{self, Asked, Purpose};
 use super::http::Ask;
 use super::retry::{Backoff, Trouble};
 
@@ -106,7 +106,7 @@ impl Pump {
                 Ok(End::Complete | End::Unheard) => return,
                 Err((error, is_out)) if endpoint.mirror => {
                     if !is_out || self.client.lose(&endpoint) {
-                        let message = format!("the mirror {} was no use: {error}", endpoint.host());
+                        let message = format!("mirror {} failed: {error}", endpoint.host());
                         self.client.progress().warn(message);
                     }
                 }
@@ -151,7 +151,7 @@ impl Pump {
     fn begin(&self, endpoint: &Endpoint, answer: &Response) -> Result<Option<u64>> {
         if let Some(size) = size_of(answer).filter(|size| *size != self.wanted.size) {
             // It would be the same with the next attempt.
-            let why = format!("it has {size} bytes at {}, and {} by the manifest", endpoint.host(), self.wanted.size);
+            let why = format!("{} has {size} bytes, but the manifest says {}", endpoint.host(), self.wanted.size);
             return Err(Error::new(Code::ImageInvalid, "pull", why).on(self.blob()));
         }
         match answer.status() {
@@ -164,7 +164,7 @@ impl Pump {
                     Some(start) if start <= self.at => Ok(Some(self.at - start)),
                     _ => failure::nonsense(
                         endpoint.host(),
-                        format!("asked for {} from byte {}, it sends the range {range:?}", self.wanted.digest, self.at),
+                        format!("wrong range {range:?} for {} from byte {}", self.wanted.digest, self.at),
                     ),
                 }
             }
@@ -177,7 +177,7 @@ impl Pump {
         let image = self.blob();
         let repository = reference.name();
         let asked = Asked {
-            step: "pull",
+            purpose: Purpose::Pull,
             image: &image,
             repository: &repository,
             host: endpoint.host(),
@@ -189,9 +189,9 @@ impl Pump {
     async fn pass_on(&mut self, mut answer: Response, mut skip: u64, backoff: &mut Backoff) -> Result<End, Trouble> {
         loop {
             let piece = match tokio::time::timeout(IDLE, answer.chunk()).await {
-                Err(_) => return Err(self.cut("nothing comes any more")),
+                Err(_) => return Err(self.cut("the connection stalled")),
                 Ok(Err(error)) => return Err(self.cut(&explain(&error))),
-                Ok(Ok(None)) if self.at < self.wanted.size => return Err(self.cut("it ended early")),
+                Ok(Ok(None)) if self.at < self.wanted.size => return Err(self.cut("the connection closed early")),
                 Ok(Ok(None)) => return Ok(End::Complete),
                 Ok(Ok(Some(piece))) => piece,
             };
@@ -203,7 +203,7 @@ impl Pump {
             }
             self.at += piece.len() as u64;
             if self.at > self.wanted.size {
-                let why = format!("more comes than its {} bytes", self.wanted.size);
+                let why = format!("the response has more than its {} bytes", self.wanted.size);
                 return Err(Error::new(Code::ImageInvalid, "pull", why).on(self.blob()).into());
             }
             if self.at - self.counted_from >= PROGRESS {
@@ -223,7 +223,7 @@ impl Pump {
 
     fn cut(&self, why: &str) -> Trouble {
         let digest = self.wanted.digest.short();
-        Trouble::passing(format!("{digest} broke off at byte {} of {}: {why}", self.at, self.wanted.size))
+        Trouble::passing(format!("{digest}: download interrupted at byte {} of {}: {why}", self.at, self.wanted.size))
     }
 }
 

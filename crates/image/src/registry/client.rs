@@ -8,16 +8,15 @@ use std::time::Duration;
 
 use nsrs_base::error::{Code, Error, Result};
 use nsrs_store::reference::Reference;
-use reqwest::{Method, Url};
+use reqwest::Url;
 use tokio::runtime::Runtime;
 
-use super::auth::{Scope, Service};
+use super::auth::Service;
 use super::connection::explain;
-use super::credentials::Credential;
-use super::endpoint::{Endpoint, HostState, Scheme, is_loopback};
-use super::http::Ask;
-use super::options::Options;
-use super::{failure, tls};
+use super::endpoint::{Endpoint, HostState, Scheme};
+use super::loopback::is_loopback;
+use super::options::RegistryOptions;
+use super::tls;
 use crate::progress::Progress;
 
 /// How long a server may take for a connection.
@@ -33,7 +32,7 @@ pub struct Client {
 struct Shared {
     /// In an option only so that it can be shut down without waiting.
     runtime: Option<Runtime>,
-    options: Options,
+    options: RegistryOptions,
     progress: Progress,
     hosts: Mutex<HashMap<(String, bool), Arc<HostState>>>,
     clients: Mutex<HashMap<ClientKey, reqwest::Client>>,
@@ -95,7 +94,7 @@ impl Client {
     ///
     /// # Errors
     /// Its threads can't be started.
-    pub fn new(options: Options, progress: Progress) -> Result<Client> {
+    pub fn new(options: RegistryOptions, progress: Progress) -> Result<Client> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .max_blocking_threads(4)
@@ -130,7 +129,7 @@ impl Client {
 
     /// How registries are reached.
     #[must_use]
-    pub fn options(&self) -> &Options {
+    pub fn options(&self) -> &RegistryOptions {
         &self.shared.options
     }
 
@@ -185,37 +184,5 @@ impl Client {
     fn state(&self, host: &str, mirror: bool, scheme: Scheme) -> Arc<HostState> {
         let mut hosts = self.shared.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         hosts.entry((host.to_owned(), mirror)).or_insert_with(|| Arc::new(HostState::new(scheme))).clone()
-    }
-
-    /// Asks a registry whether it takes these credentials.
-    ///
-    /// # Errors
-    /// It does not, or can't be reached.
-    pub fn verify(&self, endpoint: &Endpoint, credential: Credential) -> Result<()> {
-        self.wait(async {
-            endpoint.state.auth.lock().await.credential = Some(Some(credential));
-            let scope = Scope::none();
-            let answer = self.send(endpoint, &Ask::new(Method::GET, "", &scope)).await?;
-            let host = endpoint.host();
-            let refused = |why: String| Error::new(Code::SetupFailed, "log in to", why).on(host);
-            match answer.status().as_u16() {
-                200 if endpoint.state.auth.lock().await.challenge.is_none() => {
-                    self.shared
-                        .progress
-                        .warn(format!("{host} asks nobody who they are: the password was not verified"));
-                    Ok(())
-                }
-                200 => Ok(()),
-                401 | 403 => {
-                    let body = failure::body(answer, failure::MOST_TEXT).await.unwrap_or_default();
-                    let words = failure::words(&body);
-                    let said = if words.is_empty() { String::new() } else { format!(": {words}") };
-                    Err(refused(format!("it refuses user or password{said}"))
-                        .hint("some registries want a token that is made on their pages in place of the password"))
-                }
-                404 => Err(refused("it has no /v2/: it is no registry of images".into())),
-                _ => Err(refused(format!("it answers {}", answer.status()))),
-            }
-        })
     }
 }

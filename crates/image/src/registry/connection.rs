@@ -1,4 +1,4 @@
-//! Connections that fail: why, in words, and whether it would end the same way again.
+//! Why a connection failed, and whether another attempt would fail the same way.
 
 use std::future::Future;
 use std::time::Duration;
@@ -6,20 +6,20 @@ use std::time::Duration;
 use nsrs_base::error::{Code, Errno, Error, Result};
 use reqwest::Response;
 
-use super::endpoint::is_loopback;
-use super::failure::tame;
+use super::loopback::is_loopback;
 use super::retry::Trouble;
+use super::untrusted::tame;
 use super::{proxy, tls};
 
-/// How long nothing may come.
+/// How long a server may send nothing.
 pub const IDLE: Duration = Duration::from_secs(60);
-/// How long a mirror may take for the head of an answer, connection and all.
+/// How long a mirror may take for the head of a response, including the connection.
 pub const MIRROR_PATIENCE: Duration = Duration::from_secs(15);
 
-/// Why no answer came.
+/// Why there is no response.
 #[derive(Debug)]
 pub enum Failure {
-    /// Nothing came for too long.
+    /// The server sent nothing for too long.
     Slow,
     /// The connection failed.
     Broken(reqwest::Error),
@@ -30,7 +30,7 @@ impl Failure {
     #[must_use]
     pub fn of(self, who: &str) -> Trouble {
         match self {
-            Failure::Slow => Trouble::passing(format!("{who} does not answer")),
+            Failure::Slow => Trouble::passing(format!("{who} does not respond")),
             Failure::Broken(error) => {
                 let elsewhere = elsewhere(&error, who);
                 let no_trust = |why: String, hint: &str| {
@@ -38,17 +38,15 @@ impl Failure {
                     Error::new(Code::SetupFailed, "reach the registry", why).on(at).hint(hint)
                 };
                 match (certificate_problem(&error), rustls_error(&error)) {
-                    (Some(why), _) => {
-                        Trouble::Final(no_trust(format!("its certificate is not valid: {why}"), tls::HINT))
-                    }
+                    (Some(why), _) => Trouble::Final(no_trust(format!("invalid certificate: {why}"), tls::HINT)),
                     (None, Some(rustls::Error::InvalidMessage(_))) => Trouble::Final(no_trust(
-                        "it speaks no TLS".into(),
-                        "if it is to be spoken to without encryption, say --plain-http",
+                        "the server does not use TLS".into(),
+                        "to connect without encryption: --plain-http",
                     )),
                     _ => {
                         let why = format!("{}{}", explain(&error), through(&error));
                         Trouble::passing(match &elsewhere {
-                            Some(host) => format!("it sends us to {host}: {why}"),
+                            Some(host) => format!("redirect to {host}: {why}"),
                             None => why,
                         })
                     }
@@ -57,7 +55,7 @@ impl Failure {
         }
     }
 
-    /// Does the other side speak no TLS? A certificate that isn't trusted is TLS all the same.
+    /// Whether the server doesn't use TLS. One with an untrusted certificate does.
     #[must_use]
     pub fn is_no_tls(&self) -> bool {
         match self {
@@ -70,7 +68,7 @@ impl Failure {
     }
 }
 
-/// Waits for an answer's head, but not forever.
+/// Waits for the head of a response, but not forever.
 pub async fn timely(
     patience: Duration,
     answer: impl Future<Output = reqwest::Result<Response>>,
@@ -95,7 +93,7 @@ pub fn explain(error: &reqwest::Error) -> String {
         next = error.source();
     }
     match error {
-        error if error.is_connect() => format!("no connection: {inner}"),
+        error if error.is_connect() => format!("connection failed: {inner}"),
         _ => inner,
     }
 }
@@ -113,7 +111,7 @@ fn elsewhere(error: &reqwest::Error, who: &str) -> Option<String> {
 fn through(error: &reqwest::Error) -> String {
     let far = error.url().filter(|url| error.is_connect() && !url.host_str().is_some_and(is_loopback));
     match far.and_then(proxy::variable_for) {
-        Some(name) => format!(" (by the proxy that {name} names, unless NO_PROXY excludes it)"),
+        Some(name) => format!(" (through the proxy in {name}, unless NO_PROXY excludes it)"),
         None => String::new(),
     }
 }
@@ -137,10 +135,10 @@ fn rustls_error(error: &reqwest::Error) -> Option<rustls::Error> {
 fn certificate_problem(error: &reqwest::Error) -> Option<String> {
     match rustls_error(error)? {
         rustls::Error::InvalidCertificate(why) => Some(match why {
-            rustls::CertificateError::UnknownIssuer => "its issuer is not known".to_owned(),
+            rustls::CertificateError::UnknownIssuer => "unknown issuer".to_owned(),
             why => tame(&why.to_string()),
         }),
-        rustls::Error::NoCertificatesPresented => Some("there is none".to_owned()),
+        rustls::Error::NoCertificatesPresented => Some("none presented".to_owned()),
         _ => None,
     }
 }

@@ -15,7 +15,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use nsrs_base::error::{At, Code, Error, Result};
 use serde_json::{Map, Value};
 
-use super::helper::{self, Kept};
+use super::helper::{self, HelperCredential};
 
 /// How docker calls the default registry in its files.
 const DOCKER_KEY: &str = "https://index.docker.io/v1/";
@@ -49,7 +49,7 @@ impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Secret::Password { user, .. } => write!(f, "Password of {user:?}"),
-            Secret::Identity(_) => f.write_str("Identity"),
+            Secret::Identity(_) => f.write_str("StoreAccess"),
             Secret::Bearer(_) => f.write_str("Bearer"),
         }
     }
@@ -206,8 +206,8 @@ fn read(file: &Path) -> Result<Option<Map<String, Value>>> {
     }
     match serde_json::from_str(&text) {
         Ok(Value::Object(config)) => Ok(Some(config)),
-        Ok(_) => Err(malformed(file, "it is no JSON object")),
-        Err(error) => Err(malformed(file, &format!("it is no JSON: {error}"))),
+        Ok(_) => Err(malformed(file, "not a JSON object")),
+        Err(error) => Err(malformed(file, &format!("invalid JSON: {error}"))),
     }
 }
 
@@ -223,7 +223,10 @@ pub fn store(file: &Path, registry: &str, secret: &Secret) -> Result<String> {
             Secret::Identity(token) | Secret::Bearer(token) => ("<token>", token.as_str()),
         };
         if let Some(name) = helper_of(config, registry) {
-            helper::store(&name, &Kept { server: key.into(), username: user.into(), secret: password.into() })?;
+            helper::store(
+                &name,
+                &HelperCredential { server: key.into(), username: user.into(), secret: password.into() },
+            )?;
             return Ok((false, format!("docker-credential-{name}")));
         }
         let entry = match secret {
@@ -232,7 +235,7 @@ pub fn store(file: &Path, registry: &str, secret: &Secret) -> Result<String> {
             Secret::Bearer(token) => ("registrytoken", token.clone()),
         };
         let auths = config.entry("auths").or_insert_with(|| Value::Object(Map::new()));
-        let Some(auths) = auths.as_object_mut() else { return Err(malformed(file, "auths is no object")) };
+        let Some(auths) = auths.as_object_mut() else { return Err(malformed(file, "auths is not an object")) };
         auths.retain(|other, _| other == key || !is_key_of(other, registry));
         auths.insert(key.to_owned(), Value::Object(Map::from_iter([(entry.0.to_owned(), entry.1.into())])));
         Ok((true, file.display().to_string()))

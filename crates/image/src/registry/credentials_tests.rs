@@ -94,7 +94,7 @@ fn a_new_file_gets_a_private_directory() {
 fn what_cannot_be_read_is_not_written_over() {
     let dir = Dir::new("malformed");
     let file = dir.file("config.json", "{ not json");
-    assert!(store(&file, "quay.io", &password("a", "b")).unwrap_err().to_string().contains("no JSON"));
+    assert!(store(&file, "quay.io", &password("a", "b")).unwrap_err().to_string().contains("invalid JSON"));
     assert_eq!(fs::read_to_string(&file).unwrap(), "{ not json");
     assert!(find(std::slice::from_ref(&file), "quay.io", "a").is_err());
 }

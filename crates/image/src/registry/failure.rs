@@ -4,16 +4,36 @@ use nsrs_base::error::{Code, Error, Result};
 use reqwest::{Response, StatusCode};
 use serde::Deserialize;
 
+use super::connection::{IDLE, explain};
 use super::retry::Trouble;
+use super::untrusted::tame;
 
 /// The most that is read of an answer that is not a blob.
 pub const MOST_TEXT: usize = 64 << 10;
 
-/// What was asked, in the words of an error.
+/// What a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// `pull`
+    Pull,
+    /// `push`
+    Push,
+}
+
+impl Purpose {
+    fn verb(self) -> &'static str {
+        match self {
+            Purpose::Pull => "pull",
+            Purpose::Push => "push",
+        }
+    }
+}
+
+/// What was asked, as an error says it.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
-    /// In the infinitive: `pull`, `push`.
-    pub step: &'a str,
+    /// What the request was for.
+    pub purpose: Purpose,
     /// The image, as the user reads it.
     pub image: &'a str,
     /// The repository, with its registry.
@@ -35,13 +55,6 @@ struct Item {
     code: String,
     #[serde(default)]
     message: String,
-}
-
-/// Text of a stranger made fit for a terminal: one line, no control characters, not endless.
-#[must_use]
-pub fn tame(text: &str) -> String {
-    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect();
-    line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// What the body of a refusal says, in the registry's own words; empty if it says nothing.
@@ -68,19 +81,19 @@ pub async fn body(mut answer: Response, most: usize) -> Result<Vec<u8>, Trouble>
     let host = answer.url().host_str().unwrap_or_default().to_owned();
     let mut bytes = Vec::new();
     loop {
-        match tokio::time::timeout(super::connection::IDLE, answer.chunk()).await {
-            Err(_) => return Err(Trouble::passing("the answer stopped in the middle")),
-            Ok(Err(error)) => return Err(Trouble::passing(super::connection::explain(&error))),
+        match tokio::time::timeout(IDLE, answer.chunk()).await {
+            Err(_) => return Err(Trouble::passing("the response stopped half-way")),
+            Ok(Err(error)) => return Err(Trouble::passing(explain(&error))),
             Ok(Ok(None)) => return Ok(bytes),
             Ok(Ok(Some(chunk))) if bytes.len() + chunk.len() > most => {
-                return Ok(nonsense(&host, format!("it is larger than the {most} bytes that are sensible here"))?);
+                return Ok(nonsense(&host, format!("larger than the allowed {most} bytes"))?);
             }
             Ok(Ok(Some(chunk))) => bytes.extend_from_slice(&chunk),
         }
     }
 }
 
-/// The error for an answer that is none we wanted.
+/// The error for a response that isn't a success.
 pub async fn refusal(answer: Response, asked: Asked<'_>) -> Error {
     let status = answer.status();
     let body = body(answer, MOST_TEXT).await.unwrap_or_default();
@@ -90,32 +103,34 @@ pub async fn refusal(answer: Response, asked: Asked<'_>) -> Error {
 /// The error for this status, with what the registry says.
 #[must_use]
 pub fn of_status(status: StatusCode, words: &str, asked: Asked<'_>) -> Error {
-    let Asked { step, image, repository, host, registry } = asked;
+    let Asked { purpose, image, repository, host, registry } = asked;
+    let step = purpose.verb();
     let said = if words.is_empty() { String::new() } else { format!(": {words}") };
     let code = if status == StatusCode::NOT_FOUND { Code::ImageNotFound } else { Code::SetupFailed };
     let error = |why: String| Error::new(code, step, format!("{why}{said}")).on(image);
     let login = format!("nsrs login {registry}");
     match status.as_u16() {
         // Docker's registry answers so for repositories that don't exist, too.
-        401 => error(format!("{host} wants to know who asks for {repository}, or has no such repository"))
-            .hint(format!("check the name; if the image is private: {login}")),
+        401 => error(format!("{host} requires a login for {repository}, or has no such repository"))
+            .hint(format!("check the name; for a private image: {login}")),
         403 => error(format!("{host} denies access to {repository}"))
-            .hint(format!("use an account that may {step} there: {login}")),
-        404 if step == "push" => error(format!("{host} has no place for {repository}"))
-            .hint("some registries want a repository to be made before it is pushed to"),
+            .hint(format!("log in with an account that may {step} there: {login}")),
+        404 if purpose == Purpose::Push => error(format!("{host} has no repository {repository}"))
+            .hint("some registries need a repository to be created before the first push"),
         404 => error(format!("{host} has no such image in {repository}"))
-            .hint(format!("check name and tag; if the repository is private: {login}")),
-        405 => error(format!("{host} does not allow it")).hint("is this registry read-only, a mirror or a cache?"),
-        413 => error(format!("{host} finds it too large")),
-        429 => error(format!("{host} limits how often it may be asked"))
-            .hint(format!("wait, or log in if that raises the limit: {login}")),
-        _ => error(format!("{host} answers {status}")),
+            .hint(format!("check the name and the tag; for a private repository: {login}")),
+        405 => error(format!("{host} does not allow it")).hint("the registry may be read-only, a mirror or a cache"),
+        413 => error(format!("too large for {host}")),
+        429 => {
+            error(format!("rate limit of {host} exceeded")).hint(format!("wait, or log in for a higher limit: {login}"))
+        }
+        _ => error(format!("{host} responded with {status}")),
     }
 }
 
-/// A failure that is the registry's: its answer makes no sense.
+/// The error for a response that violates the protocol.
 pub fn nonsense<T>(host: &str, why: impl Into<String>) -> Result<T> {
-    Err(Error::new(Code::SetupFailed, "read the answer of the registry", why).on(host))
+    Err(Error::new(Code::SetupFailed, "read the response of the registry", why).on(host))
 }
 
 #[cfg(test)]
@@ -132,7 +147,8 @@ mod tests {
 
     #[test]
     fn refusals_name_registry_repository_and_remedy() {
-        let asked = Asked { step: "pull", image: "a.io/b:1", repository: "a.io/b", host: "a.io", registry: "a.io" };
+        let asked =
+            Asked { purpose: Purpose::Pull, image: "a.io/b:1", repository: "a.io/b", host: "a.io", registry: "a.io" };
         for status in [401, 403, 404] {
             let error = of_status(StatusCode::from_u16(status).unwrap(), "says so", asked);
             let text = error.to_string();

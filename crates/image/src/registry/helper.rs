@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 use nsrs_base::error::{At, Code, Error, Result};
 use serde::{Deserialize, Serialize};
 
-use super::failure::tame;
+use super::untrusted::tame;
 
 /// A helper may ask its user something, but not forever.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What is kept of one registry.
+/// The credentials of one registry, as a helper stores them.
 #[derive(Deserialize, Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub struct Kept {
-    /// The address that it is kept under.
+pub struct HelperCredential {
+    /// The address that they are stored under.
     #[serde(rename = "ServerURL", default)]
     pub server: String,
     /// The user, or `<token>` if the secret is an identity token.
@@ -29,7 +29,7 @@ pub struct Kept {
 ///
 /// # Errors
 /// The helper isn't there or fails.
-pub fn get(name: &str, server: &str) -> Result<Option<Kept>> {
+pub fn get(name: &str, server: &str) -> Result<Option<HelperCredential>> {
     let (status, output) = run(name, "get", server.as_bytes())?;
     if !status.success() {
         return match output.contains("credentials not found") {
@@ -37,7 +37,8 @@ pub fn get(name: &str, server: &str) -> Result<Option<Kept>> {
             false => Err(failed(name, server, &said(status, output))),
         };
     }
-    let kept: Kept = serde_json::from_str(&output).map_err(|_| failed(name, server, "its answer is no credential"))?;
+    let kept: HelperCredential =
+        serde_json::from_str(&output).map_err(|_| failed(name, server, "malformed response"))?;
     Ok(Some(kept).filter(|kept| !kept.secret.is_empty()))
 }
 
@@ -45,7 +46,7 @@ pub fn get(name: &str, server: &str) -> Result<Option<Kept>> {
 ///
 /// # Errors
 /// The helper isn't there or fails.
-pub fn store(name: &str, kept: &Kept) -> Result<()> {
+pub fn store(name: &str, kept: &HelperCredential) -> Result<()> {
     let text = serde_json::to_vec(kept).unwrap_or_default();
     let (status, output) = run(name, "store", &text)?;
     if status.success() { Ok(()) } else { Err(failed(name, &kept.server, &said(status, output))) }
@@ -63,13 +64,13 @@ pub fn erase(name: &str, server: &str) -> Result<bool> {
 
 /// What a helper that failed says; how it ended, if it says nothing.
 fn said(status: ExitStatus, output: String) -> String {
-    if output.trim().is_empty() { format!("it ended without a word ({status})") } else { output }
+    if output.trim().is_empty() { format!("no output ({status})") } else { output }
 }
 
 fn failed(name: &str, server: &str, why: &str) -> Error {
     Error::new(Code::SetupFailed, format!("ask docker-credential-{name} for the credentials of"), tame(why))
         .on(server)
-        .hint("repair the helper, or take it out of credsStore and credHelpers in the file of credentials")
+        .hint("fix the helper, or remove it from credsStore and credHelpers in the credentials file")
 }
 
 /// Runs the helper with this on its standard input: how it ended, and what it wrote.
@@ -77,9 +78,7 @@ fn run(name: &str, verb: &str, input: &[u8]) -> Result<(ExitStatus, String)> {
     let program = format!("docker-credential-{name}");
     // The name is a part of a file that may be written by others: it must not become a path.
     if name.is_empty() || name.contains('/') {
-        return Err(
-            Error::new(Code::InvalidArgument, "run the credential helper", "that is no name of a helper").on(name)
-        );
+        return Err(Error::new(Code::InvalidArgument, "run the credential helper", "invalid name of a helper").on(name));
     }
     let mut child = Command::new(&program)
         .arg(verb)
@@ -88,7 +87,7 @@ fn run(name: &str, verb: &str, input: &[u8]) -> Result<(ExitStatus, String)> {
         .stderr(Stdio::inherit())
         .spawn()
         .at("run the credential helper", &program)
-        .map_err(|error| error.hint("install it, or take it out of the file of credentials"))?;
+        .map_err(|error| error.hint("install it, or remove it from the credentials file"))?;
     let mut stdout = child.stdout.take();
     let reader = std::thread::spawn(move || {
         let mut text = Vec::new();
@@ -112,8 +111,7 @@ fn wait(child: &mut Child, program: &str) -> Result<ExitStatus> {
         if start.elapsed() > PATIENCE {
             let _ = child.kill();
             let _ = child.wait();
-            return Err(Error::new(Code::SetupFailed, "wait for the credential helper", "it does not come to an end")
-                .on(program));
+            return Err(Error::new(Code::SetupFailed, "wait for the credential helper", "timed out").on(program));
         }
         std::thread::sleep(Duration::from_millis(5));
     }

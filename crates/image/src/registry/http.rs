@@ -12,9 +12,10 @@ use super::client::Client;
 use super::connection::{Failure, timely};
 use super::credentials::{self, Credential};
 use super::endpoint::{Endpoint, Scheme};
-use super::failure::{self, tame};
-use super::retry::{Backoff, MOST_ASKED, Trouble, asked_wait, is_passing};
-use crate::progress::Event;
+use super::failure;
+use super::retry::{Backoff, MAX_ASKED, Trouble, asked_wait, is_passing};
+use super::untrusted::tame;
+use crate::progress::ProgressEvent;
 
 /// How many times something is tried with a server that has never answered: a wrong name should be said soon. And how many
 /// times with one that has answered before.
@@ -97,18 +98,20 @@ impl Client {
     /// # Errors
     /// There is no next attempt.
     pub async fn pause(&self, endpoint: &Endpoint, backoff: &mut Backoff, trouble: Trouble) -> Result<()> {
-        let (why, asked) = match trouble {
+        let (why, asked, is_rate_limit) = match trouble {
             Trouble::Final(error) => return Err(error),
-            Trouble::Passing { why, asked } => (why, asked),
+            Trouble::Passing { why, asked, is_rate_limit } => (why, asked, is_rate_limit),
         };
         let host = endpoint.host();
         // It may have answered for the first time since the first attempt.
         if endpoint.state.reached.load(Ordering::Relaxed) {
             backoff.extend(attempts(endpoint).1);
         }
-        let Some(wait) = backoff.next(asked) else { return Err(given_up(host, &why, asked, backoff.failures())) };
+        let Some(wait) = backoff.next(asked) else {
+            return Err(given_up(host, &why, asked, is_rate_limit, backoff.failures()));
+        };
         let milliseconds = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-        self.progress().tell(&Event::Retry { message: format!("{host}: {why}"), wait: milliseconds });
+        self.progress().report(&ProgressEvent::Retry { message: format!("{host}: {why}"), wait: milliseconds });
         tokio::time::sleep(wait).await;
         Ok(())
     }
@@ -131,7 +134,8 @@ impl Client {
         let body = failure::body(answer, failure::MOST_TEXT).await.unwrap_or_default();
         let words = failure::words(&body);
         let said = if words.is_empty() { String::new() } else { format!(": {words}") };
-        Err(Trouble::Passing { why: format!("it answers {status}{said}"), asked })
+        let is_rate_limit = status == StatusCode::TOO_MANY_REQUESTS;
+        Err(Trouble::Passing { why: format!("response {status}{said}"), asked, is_rate_limit })
     }
 
     /// The first request to a server on this machine: in the clear, and by TLS if the answer is none or a 400, which is
@@ -230,7 +234,7 @@ impl Client {
             Err(_) => Ok(None),
         };
         let found = tokio::task::spawn_blocking(find).await;
-        found.unwrap_or_else(|_| Err(Error::new(Code::SetupFailed, "look for credentials", "the search failed")))
+        found.unwrap_or_else(|_| Err(Error::new(Code::SetupFailed, "look for credentials", "the search panicked")))
     }
 
     /// Asks, and goes where the server sends us. Credentials stay with the server that they are for.
@@ -272,18 +276,18 @@ impl Client {
             }
             let next = answer.headers().get(LOCATION).and_then(|location| url.join(location.to_str().ok()?).ok());
             let Some(next) = next else {
-                return Err(Failed::Final(lost(endpoint.host(), "elsewhere without saying where")));
+                return Err(Failed::Final(lost(endpoint.host(), "without a location")));
             };
             if !matches!(next.scheme(), "http" | "https") {
-                let whither = format!("to {}, which is reached neither by https nor by http", tame(next.as_str()));
+                let whither = format!("to {}, which is neither https nor http", tame(next.as_str()));
                 return Err(Failed::Final(lost(endpoint.host(), &whither)));
             }
             if url.scheme() == "https" && next.scheme() != "https" {
-                return Err(Failed::Final(lost(endpoint.host(), "from an encrypted connection to one in the clear")));
+                return Err(Failed::Final(lost(endpoint.host(), "from https to http")));
             }
             url = next;
         }
-        Err(Failed::Final(lost(endpoint.host(), "around in a circle")))
+        Err(Failed::Final(lost(endpoint.host(), "in a loop")))
     }
 }
 
@@ -313,18 +317,16 @@ impl Failed {
 }
 
 fn lost(host: &str, whither: &str) -> Error {
-    Error::new(Code::SetupFailed, "reach the registry", format!("it sends us {whither}")).on(host)
+    Error::new(Code::SetupFailed, "reach the registry", format!("it redirects {whither}")).on(host)
 }
 
-fn given_up(host: &str, why: &str, asked: Option<Duration>, attempts: u32) -> Error {
+fn given_up(host: &str, why: &str, asked: Option<Duration>, is_rate_limit: bool, attempts: u32) -> Error {
     let error = |why: String| Error::new(Code::SetupFailed, "reach the registry", why).on(host);
-    let often = if attempts > 1 { format!(", {attempts} times") } else { String::new() };
+    let often = if attempts > 1 { format!(" ({attempts} attempts)") } else { String::new() };
     match asked {
-        Some(asked) if asked > MOST_ASKED => {
-            error(format!("{why}, and asks to be left alone for {} s", asked.as_secs()))
-                .hint("wait that long, or log in if that raises the limit")
-        }
-        _ if why.contains("429") => error(format!("{why}{often}")).hint("wait, or log in if that raises the limit"),
-        _ => error(format!("{why}{often}")).hint("check its name, the network and the proxy's variables"),
+        Some(asked) if asked > MAX_ASKED => error(format!("{why} (retry after {} s)", asked.as_secs()))
+            .hint("wait that long, or log in for a higher limit"),
+        _ if is_rate_limit => error(format!("{why}{often}")).hint("wait, or log in for a higher limit"),
+        _ => error(format!("{why}{often}")).hint("check the name, the network and the proxy variables"),
     }
 }

@@ -15,9 +15,10 @@ use serde_json::Value;
 use super::auth::Scope;
 use super::client::Client;
 use super::endpoint::Endpoint;
-use super::failure::{self, Asked, tame};
+use super::failure::{self, Asked, Purpose};
 use super::http::Ask;
-use crate::progress::Event;
+use super::untrusted::tame;
+use crate::progress::ProgressEvent;
 
 /// The largest manifest that is read: what registries take (distribution specification).
 pub const MOST: usize = 4 << 20;
@@ -31,34 +32,34 @@ const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, application/vnd
 /// What a document says of a blob or another document.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Descriptor {
-    /// What it is.
+    /// Media type of the blob.
     #[serde(rename = "mediaType", default)]
     pub media_type: String,
-    /// Its digest.
+    /// Digest of the blob.
     pub digest: Digest,
-    /// Its size in bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// What it is for, in an index.
+    /// The platform of an image, in an index.
     #[serde(default)]
     pub platform: Option<Platform>,
 }
 
-/// One image: its configuration and its layers, the lowest first.
+/// The manifest of one image.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Image {
-    /// The configuration.
+pub struct ImageManifest {
+    /// The blob of the configuration.
     pub config: Descriptor,
-    /// The layers.
+    /// The blobs of the layers, the lowest first.
     #[serde(default)]
     pub layers: Vec<Descriptor>,
 }
 
-/// What a document turned out to be.
+/// The content of a document.
 #[derive(Clone, Debug)]
-pub enum Kind {
-    /// One image.
-    Image(Image),
-    /// Several, for different platforms.
+pub enum ManifestKind {
+    /// The manifest of one image.
+    Image(ImageManifest),
+    /// An index of images for different platforms.
     Index(Vec<Descriptor>),
 }
 
@@ -72,12 +73,12 @@ pub struct Document {
     /// Its type.
     pub media_type: String,
     /// What is in it.
-    pub kind: Kind,
+    pub kind: ManifestKind,
 }
 
 /// What the registry has under a name.
 #[derive(Clone, Debug)]
-pub struct Resolved {
+pub struct ResolvedImage {
     /// What the name stands for: an index, or the image itself.
     pub top: Document,
     /// The image for the platform, where `top` is an index.
@@ -86,7 +87,7 @@ pub struct Resolved {
     pub platform: Option<Platform>,
 }
 
-impl Resolved {
+impl ResolvedImage {
     /// The document of the image.
     #[must_use]
     pub fn document(&self) -> &Document {
@@ -97,11 +98,11 @@ impl Resolved {
     ///
     /// # Errors
     /// There is none: an index in an index in an index.
-    pub fn image(&self) -> Result<&Image> {
+    pub fn image(&self) -> Result<&ImageManifest> {
         match &self.document().kind {
-            Kind::Image(image) => Ok(image),
-            Kind::Index(_) => {
-                Err(invalid(&self.document().digest.to_string(), "it's an index where an image should be"))
+            ManifestKind::Image(image) => Ok(image),
+            ManifestKind::Index(_) => {
+                Err(invalid(&self.document().digest.to_string(), "an index where an image should be"))
             }
         }
     }
@@ -115,33 +116,31 @@ fn invalid(subject: &str, why: impl Into<String>) -> Error {
 ///
 /// # Errors
 /// It's malformed, ambiguous, or of a type that isn't known.
-pub fn read(bytes: &[u8], content_type: Option<&str>, subject: &str) -> Result<(String, Kind)> {
+pub fn read(bytes: &[u8], content_type: Option<&str>, subject: &str) -> Result<(String, ManifestKind)> {
     let bad = |why: String| invalid(subject, why);
     let value: Value =
-        serde_json::from_slice(bytes).map_err(|error| bad(format!("it is no JSON: {}", tame(&error.to_string()))))?;
+        serde_json::from_slice(bytes).map_err(|error| bad(format!("invalid JSON: {}", tame(&error.to_string()))))?;
     let has = |name: &str| value.get(name).is_some();
     let version = value.get("schemaVersion").and_then(Value::as_u64);
     let declared = match value.get("mediaType") {
         None => None,
         Some(Value::String(text)) => Some(text.as_str()),
-        Some(_) => return Err(bad("its mediaType is no text".into())),
+        Some(_) => return Err(bad("its mediaType is not a string".into())),
     };
     let content_type = content_type.map(|text| text.split(';').next().unwrap_or(text).trim());
     let named = content_type.filter(|name| is_specific(name));
     if version == Some(1) || declared.or(named).is_some_and(|name| name.contains("distribution.manifest.v1")) {
-        return Err(Error::new(Code::Unsupported, "read the manifest", "it is of docker's old schema 1")
+        return Err(Error::new(Code::Unsupported, "read the manifest", "docker's old schema 1 is not supported")
             .on(subject)
-            .hint(
-                "whoever owns the image must push it again with a tool of this decade; skopeo copy converts it, too",
-            ));
+            .hint("the owner of the image has to push it with a current tool; skopeo copy converts it"));
     }
     if has("manifests") && (has("layers") || has("config")) {
-        return Err(bad("it could be read as an image and as an index, which somebody may have wanted".into()));
+        return Err(bad("ambiguous: it is both an image and an index".into()));
     }
     if let (Some(declared), Some(named)) = (declared, named)
         && declared != named
     {
-        return Err(bad(format!("it calls itself {}, and the registry calls it {}", tame(declared), tame(named))));
+        return Err(bad(format!("its type is {}, but the registry says {}", tame(declared), tame(named))));
     }
     let guessed = || match (has("manifests"), has("config")) {
         (true, _) => Some("application/vnd.oci.image.index.v1+json"),
@@ -151,30 +150,26 @@ pub fn read(bytes: &[u8], content_type: Option<&str>, subject: &str) -> Result<(
     let media_type = declared.or(named).or_else(guessed).unwrap_or(content_type.unwrap_or("without a name"));
     let kind = match media_type {
         "application/vnd.oci.image.manifest.v1+json" | "application/vnd.docker.distribution.manifest.v2+json" => {
-            let image: Image = serde_json::from_value(value.clone())
-                .map_err(|error| bad(format!("it is no image: {}", tame(&error.to_string()))))?;
+            let image: ImageManifest = serde_json::from_value(value.clone())
+                .map_err(|error| bad(format!("invalid image manifest: {}", tame(&error.to_string()))))?;
             if image.layers.len() > MOST_ENTRIES {
-                return Err(bad(format!("{} layers are too many", image.layers.len())));
+                return Err(bad(format!("too many layers ({})", image.layers.len())));
             }
-            Kind::Image(image)
+            ManifestKind::Image(image)
         }
         "application/vnd.oci.image.index.v1+json" | "application/vnd.docker.distribution.manifest.list.v2+json" => {
             let list = value.get("manifests").cloned().unwrap_or(Value::Null);
             let list: Vec<Descriptor> = serde_json::from_value(list)
-                .map_err(|error| bad(format!("it is no index: {}", tame(&error.to_string()))))?;
+                .map_err(|error| bad(format!("invalid index: {}", tame(&error.to_string()))))?;
             if list.len() > MOST_ENTRIES {
-                return Err(bad(format!("{} images are too many", list.len())));
+                return Err(bad(format!("too many images ({})", list.len())));
             }
-            Kind::Index(list)
+            ManifestKind::Index(list)
         }
         other => {
-            return Err(Error::new(
-                Code::Unsupported,
-                "read the manifest",
-                format!("its type {} is not known", tame(other)),
-            )
-            .on(subject)
-            .hint("nsrs knows images and indexes of OCI and of docker's schema 2"));
+            return Err(Error::new(Code::Unsupported, "read the manifest", format!("unknown type {}", tame(other)))
+                .on(subject)
+                .hint("nsrs supports images and indexes of OCI and of docker's schema 2"));
         }
     };
     Ok((media_type.to_owned(), kind))
@@ -207,20 +202,20 @@ impl Client {
     ///
     /// # Errors
     /// Nobody has it or can be reached; it isn't there for this platform; a document is malformed or was altered.
-    pub fn resolve(&self, reference: &Reference, platform: &Platform) -> Result<Resolved> {
+    pub fn resolve(&self, reference: &Reference, platform: &Platform) -> Result<ResolvedImage> {
         self.wait(self.first_of(reference, async |client: &Client, endpoint: &Endpoint| {
             let top = client.document(endpoint, reference, &reference.selector(), reference.digest()).await?;
             let (mut chosen, mut meant): (Option<Document>, Option<Platform>) = (None, None);
             // An index may hold indexes, but that goes only so deep.
             for _ in 0..2 {
-                let Kind::Index(list) = &chosen.as_ref().unwrap_or(&top).kind else { break };
+                let ManifestKind::Index(list) = &chosen.as_ref().unwrap_or(&top).kind else { break };
                 let list: Vec<_> = list.iter().map(|item| (item.platform.clone(), item.clone())).collect();
                 let item = platform.choose(&reference.familiar(), &list)?.clone();
                 let document =
                     client.document(endpoint, reference, &item.digest.to_string(), Some(item.digest)).await?;
                 (chosen, meant) = (Some(document), item.platform);
             }
-            let resolved = Resolved { top, chosen, platform: meant };
+            let resolved = ResolvedImage { top, chosen, platform: meant };
             resolved.image()?;
             Ok(resolved)
         }))
@@ -236,14 +231,13 @@ impl Client {
             match ask(self, &endpoint).await {
                 Err(error) if endpoint.mirror => {
                     self.lose(&endpoint);
-                    let message =
-                        format!("the mirror {} of {} was no use: {error}", endpoint.host(), reference.registry());
-                    self.progress().tell(&Event::Warning { message });
+                    let message = format!("mirror {} of {} failed: {error}", endpoint.host(), reference.registry());
+                    self.progress().report(&ProgressEvent::Warning { message });
                 }
                 result => return result,
             }
         }
-        Err(Error::new(Code::SetupFailed, "pull", "there is nobody to ask").on(reference.familiar()))
+        Err(Error::new(Code::SetupFailed, "pull", "no registry to ask").on(reference.familiar()))
     }
 
     async fn ask_manifest(
@@ -264,7 +258,7 @@ impl Client {
         }
         let (image, repository) = (reference.familiar(), reference.name());
         let asked = Asked {
-            step: "pull",
+            purpose: Purpose::Pull,
             image: &image,
             repository: &repository,
             host: endpoint.host(),
@@ -301,7 +295,7 @@ impl Client {
         {
             return Err(invalid(
                 &subject,
-                format!("its digest is {digest}: it was altered on the way or in the registry"),
+                format!("its content has the digest {digest}: it was altered in transit or in the registry"),
             ));
         }
         let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
@@ -335,15 +329,15 @@ mod tests {
         assert_eq!(read(declared.as_bytes(), None, "").unwrap().0, oci);
         let index =
             format!(r#"{{"schemaVersion":2,"manifests":[{{"digest":"{DIGEST}","size":1,"mediaType":"{oci}"}}]}}"#);
-        assert!(matches!(read(index.as_bytes(), None, "").unwrap().1, Kind::Index(list) if list.len() == 1));
+        assert!(matches!(read(index.as_bytes(), None, "").unwrap().1, ManifestKind::Index(list) if list.len() == 1));
     }
 
     #[test]
     fn what_could_be_two_things_is_refused() {
         let both = image(r#","manifests":[]"#);
-        assert!(error(&both, None).contains("as an image and as an index"));
+        assert!(error(&both, None).contains("both an image and an index"));
         let declared = image(r#","mediaType":"application/vnd.oci.image.manifest.v1+json""#);
-        assert!(error(&declared, Some("application/vnd.oci.image.index.v1+json")).contains("the registry calls it"));
+        assert!(error(&declared, Some("application/vnd.oci.image.index.v1+json")).contains("but the registry says"));
     }
 
     proptest::proptest! {
@@ -365,15 +359,15 @@ mod tests {
         assert!(error("{}", Some(signed)).contains("schema 1"));
         assert!(
             error("{}", Some("application/vnd.example.thing+json"))
-                .contains("application/vnd.example.thing+json is not known")
+                .contains("unknown type application/vnd.example.thing+json")
         );
-        assert!(error("{}", Some("text/plain")).contains("text/plain is not known"));
-        assert!(error("<html>", None).contains("no JSON"));
+        assert!(error("{}", Some("text/plain")).contains("unknown type text/plain"));
+        assert!(error("<html>", None).contains("invalid JSON"));
         let short = image("").replace(&DIGEST[7..], "12");
         assert!(error(&short, None).contains("64 hexadecimal digits"));
         let coloured = image("").replace(&DIGEST[7..], "\\u001b[31m");
         assert!(!error(&coloured, None).contains('\u{1b}'));
         let negative = image("").replace("\"size\":1", "\"size\":-1");
-        assert!(error(&negative, None).contains("no image"));
+        assert!(error(&negative, None).contains("invalid image manifest"));
     }
 }

@@ -8,13 +8,13 @@
 //! Requests run on a small runtime of their own; everything public here is synchronous, because what comes after the
 //! network (hashing, inflating, writing) is threads and system calls.
 //!
-//! What is asked of whom:
+//! The parts:
 //! - [`options`] says how registries are reached: mirrors, plain HTTP, authorities, the file of credentials;
 //! - [`endpoint`] is one server that may be asked, the registry or a mirror of it;
 //! - [`client`] knows hosts, authorities and the runtime; [`connection`] says why a connection failed,
 //!   and [`proxy`] through whom it was to go;
 //! - [`http`] sends one request: scheme, redirects, authorisation ([`auth`], [`credentials`]), repetition ([`retry`]);
-//! - [`manifest`], [`blob`] and [`upload`] are the three things that a registry keeps and takes.
+//! - [`manifest`], [`blob`] and [`upload`] are what is fetched from a registry and sent to it.
 
 pub mod auth;
 pub mod blob;
@@ -25,12 +25,15 @@ pub mod endpoint;
 pub mod failure;
 pub mod helper;
 pub mod http;
+pub mod loopback;
 pub mod manifest;
 pub mod options;
 pub mod proxy;
 pub mod retry;
 pub mod tls;
+pub mod untrusted;
 pub mod upload;
+mod verify;
 
 pub use client::Client;
-pub use options::Options;
+pub use options::RegistryOptions;

@@ -11,7 +11,7 @@ pub const MIRRORS: &str = "NSRS_REGISTRY_MIRRORS";
 
 /// How registries are reached.
 #[derive(Clone, Debug, Default)]
-pub struct Options {
+pub struct RegistryOptions {
     /// Registries that aren't on this machine are spoken to without encryption too (`--plain-http`).
     pub plain_http: bool,
     /// A file of certificates that are trusted besides those of the system (`--ca-file`).
@@ -32,15 +32,15 @@ pub struct Mirror {
     pub url: Url,
 }
 
-impl Options {
+impl RegistryOptions {
     /// What the environment says, and nothing else.
     ///
     /// # Errors
     /// The list of mirrors is malformed, or a proxy is.
-    pub fn from_environment() -> Result<Options> {
+    pub fn from_environment() -> Result<RegistryOptions> {
         super::proxy::check()?;
         let list = std::env::var(MIRRORS).unwrap_or_default();
-        Ok(Options { mirrors: mirrors(&list)?, ..Options::default() })
+        Ok(RegistryOptions { mirrors: mirrors(&list)?, ..RegistryOptions::default() })
     }
 }
 
@@ -62,7 +62,7 @@ fn mirror(item: &str) -> Result<Mirror, String> {
         _ => ("docker.io", item),
     };
     let of = parse_registry(of).map_err(|error| error.detail)?;
-    let url = Url::parse(url).map_err(|error| format!("it is no URL: {error}"))?;
+    let url = Url::parse(url).map_err(|error| format!("invalid URL: {error}"))?;
     if !matches!(url.scheme(), "https" | "http") || url.host_str().is_none() {
         return Err("it must start with https:// or http://".into());
     }
@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn what_is_no_mirror_is_refused() {
         for (list, why) in [
-            ("a.example", "no URL"),
+            ("a.example", "invalid URL"),
             ("ftp://a.example", "must start with"),
             ("https://me:secret@a.example", "credentials"),
             ("a/b=https://a.example", "leave the path out"),

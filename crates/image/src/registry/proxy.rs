@@ -38,7 +38,7 @@ fn set(pair: &[&'static str; 2]) -> Option<(&'static str, String)> {
 
 fn readable(value: &str) -> std::result::Result<(), String> {
     let whole = if value.contains("://") { value.to_owned() } else { format!("http://{value}") };
-    let url = Url::parse(&whole).map_err(|error| format!("it is no address of a proxy: {error}"))?;
+    let url = Url::parse(&whole).map_err(|error| format!("invalid proxy URL: {error}"))?;
     if !matches!(url.scheme(), "http" | "https" | "socks4" | "socks4a" | "socks5" | "socks5h") {
         return Err(format!("no proxy is spoken to by {}", url.scheme()));
     }

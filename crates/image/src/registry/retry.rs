@@ -6,24 +6,26 @@ use nsrs_base::error::Error;
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
-/// The first wait; each further one is twice as long.
+/// The first wait. Each following one is twice as long.
 const FIRST: Duration = Duration::from_millis(200);
-/// The longest wait that we choose ourselves.
+/// The longest wait without a `Retry-After`.
 const LONGEST: Duration = Duration::from_secs(20);
-/// The longest `Retry-After` that is waited for. A registry that asks for more has closed for today: that is an error.
-pub const MOST_ASKED: Duration = Duration::from_secs(60);
+/// The longest `Retry-After` to wait for. More is an error.
+pub const MAX_ASKED: Duration = Duration::from_secs(60);
 
-/// Why a request brought nothing.
+/// Why a request failed.
 #[derive(Debug)]
 pub enum Trouble {
-    /// It would end the same way again.
+    /// Another attempt would fail the same way.
     Final(Error),
-    /// It may go better in a moment.
+    /// Another attempt may succeed.
     Passing {
         /// What happened, in words.
         why: String,
         /// How long the registry asked us to wait.
         asked: Option<Duration>,
+        /// The registry limits how many requests it takes (429).
+        is_rate_limit: bool,
     },
 }
 
@@ -34,13 +36,13 @@ impl From<Error> for Trouble {
 }
 
 impl Trouble {
-    /// Something that may go better in a moment.
+    /// A failure after which another attempt may succeed.
     pub fn passing(why: impl Into<String>) -> Trouble {
-        Trouble::Passing { why: why.into(), asked: None }
+        Trouble::Passing { why: why.into(), asked: None, is_rate_limit: false }
     }
 }
 
-/// Answers that say "not now" and nothing about what was asked.
+/// Whether the status says "not now", and nothing about the request.
 #[must_use]
 pub fn is_passing(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504)
@@ -58,7 +60,7 @@ pub fn asked_wait(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     Some(date.duration_since(now).map_or(Duration::ZERO, |wait| wait + Duration::from_secs(1)))
 }
 
-/// Counts attempts and says how long to wait before the next.
+/// Counts attempts, and determines how long to wait before the next.
 #[derive(Debug)]
 pub struct Backoff {
     done: u32,
@@ -66,29 +68,29 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// This many attempts in all.
+    /// Allows this many attempts in all.
     #[must_use]
     pub fn new(most: u32) -> Backoff {
         Backoff { done: 0, most }
     }
 
-    /// How many attempts have failed.
+    /// How many attempts have failed since the last success.
     #[must_use]
     pub fn failures(&self) -> u32 {
         self.done
     }
 
-    /// This many attempts in all, if that is more: there is reason for patience.
+    /// Allows this many attempts in all, if that is more.
     pub fn extend(&mut self, most: u32) {
         self.most = self.most.max(most);
     }
 
-    /// Something went well: failures count anew.
+    /// Counts from zero after a success.
     pub fn reset(&mut self) {
         self.done = 0;
     }
 
-    /// After a failed attempt: how long to wait before the next one. `None` if there is no next one.
+    /// After a failed attempt: how long to wait before the next one; `None`: there is none.
     pub fn next(&mut self, asked: Option<Duration>) -> Option<Duration> {
         self.done += 1;
         if self.done >= self.most {
@@ -96,7 +98,7 @@ impl Backoff {
         }
         let own = LONGEST.min(FIRST * 2u32.saturating_pow(self.done - 1));
         match asked {
-            Some(asked) if asked > MOST_ASKED => None,
+            Some(asked) if asked > MAX_ASKED => None,
             // Never earlier than asked, and not all at the same moment.
             Some(asked) => Some(asked + FIRST.mul_f64(random())),
             None => Some(own.mul_f64(0.5 + random() / 2.0)),
@@ -104,7 +106,7 @@ impl Backoff {
     }
 }
 
-/// A number from 0 to 1. Not for secrets.
+/// A random number from 0 to 1, not for secrets.
 fn random() -> f64 {
     let mut bytes = [0; 4];
     let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());

@@ -73,7 +73,7 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let found: std::result::Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
     match found {
         Ok(found) if !found.is_empty() => Ok(found),
-        Ok(_) => Err(unusable(file, "there is none in it; it must be a PEM file".to_owned())),
+        Ok(_) => Err(unusable(file, "no certificate found; give a PEM file".to_owned())),
         Err(error) => Err(unusable(file, error.to_string())),
     }
 }
@@ -98,7 +98,7 @@ mod tests {
         assert_eq!(files, [own.join("ca.crt"), own.join("more.crt")]);
         assert!(files_in(&[base.to_str().unwrap()], "r.example").is_empty());
         let error = config(&files).unwrap_err().to_string();
-        assert!(error.contains("ca.crt: there is none in it"), "{error}");
+        assert!(error.contains("ca.crt: no certificate found"), "{error}");
         fs::remove_dir_all(&base).unwrap();
     }
 }

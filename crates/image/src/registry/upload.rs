@@ -1,4 +1,4 @@
-//! Giving blobs and manifests to a registry.
+//! Uploading blobs and manifests to a registry.
 //!
 //! A blob goes in one PUT, which every registry takes. If that breaks, what follows goes in pieces: after each the
 //! registry is asked how much it has, and only the rest is sent.
@@ -19,7 +19,7 @@ use reqwest::{Body, Method, Response, StatusCode, Url};
 use super::auth::Scope;
 use super::client::Client;
 use super::endpoint::Endpoint;
-use super::failure::{self, Asked};
+use super::failure::{self, Asked, Purpose};
 use super::http::{Ask, Target};
 use super::retry::Trouble;
 
@@ -30,20 +30,20 @@ const PIECE: u64 = 4 << 20;
 /// A registry may write a large blob to its own store before it answers.
 const STALL: Duration = Duration::from_secs(120);
 
-/// How a blob came to be in the registry.
+/// How a blob got into the registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Given {
-    /// It was there.
+pub enum Uploaded {
+    /// The registry had it already.
     Existed,
     /// The registry took it from another of its repositories.
     Mounted,
-    /// It was sent.
+    /// It was sent completely.
     Sent,
 }
 
-/// What is pushed where.
+/// Where to push.
 #[derive(Debug)]
-pub struct Destination<'a> {
+pub struct UploadTarget<'a> {
     reference: &'a Reference,
     endpoint: Endpoint,
     scope: Scope,
@@ -53,7 +53,7 @@ pub struct Destination<'a> {
 #[derive(Debug)]
 pub struct Push<'a> {
     client: &'a Client,
-    to: Destination<'a>,
+    to: UploadTarget<'a>,
 }
 
 impl Client {
@@ -61,7 +61,7 @@ impl Client {
     #[must_use]
     pub fn push<'a>(&'a self, reference: &'a Reference, from: &[&str]) -> Push<'a> {
         let scope = Scope::push(reference.repository(), from);
-        Push { client: self, to: Destination { reference, endpoint: self.registry(reference), scope } }
+        Push { client: self, to: UploadTarget { reference, endpoint: self.registry(reference), scope } }
     }
 }
 
@@ -78,7 +78,7 @@ impl Push<'_> {
         let reference = self.to.reference;
         let (image, repository) = (format!("{what} to {}", reference.familiar()), reference.name());
         let asked = Asked {
-            step: "push",
+            purpose: Purpose::Push,
             image: &image,
             repository: &repository,
             host: self.to.endpoint.host(),
@@ -92,25 +92,25 @@ impl Push<'_> {
     ///
     /// # Errors
     /// The registry refuses, or can't be reached.
-    pub fn blob(&self, digest: &Digest, file: File, from: Option<&str>, told: &dyn Fn(u64)) -> Result<Given> {
+    pub fn blob(&self, digest: &Digest, file: File, from: Option<&str>, told: &dyn Fn(u64)) -> Result<Uploaded> {
         self.client.wait(async {
             if self.exists(digest).await? {
-                return Ok(Given::Existed);
+                return Ok(Uploaded::Existed);
             }
             let size = file.metadata().at("read the blob", digest)?.len();
-            let source = Arc::new(Source { file, size, sent: AtomicU64::new(0) });
+            let source = Arc::new(BlobSource { file, size, sent: AtomicU64::new(0) });
             let mount = match from {
                 Some(from) => format!("?mount={digest}&from={from}"),
                 None => String::new(),
             };
-            let Some(location) = self.begin(&mount).await? else { return Ok(Given::Mounted) };
+            let Some(location) = self.begin(&mount).await? else { return Ok(Uploaded::Mounted) };
             match self.whole(digest, &source, &location, told).await {
-                Ok(()) => Ok(Given::Sent),
+                Ok(()) => Ok(Uploaded::Sent),
                 Err(Trouble::Final(error)) => Err(error),
                 Err(trouble) => {
                     let mut backoff = self.client.backoff(&self.to.endpoint);
                     self.client.pause(&self.to.endpoint, &mut backoff, trouble).await?;
-                    self.in_pieces(digest, &source, told).await.map(|()| Given::Sent)
+                    self.in_pieces(digest, &source, told).await.map(|()| Uploaded::Sent)
                 }
             }
         })
@@ -143,10 +143,10 @@ impl Push<'_> {
         let location = answer.headers().get(LOCATION).and_then(|value| answer.url().join(value.to_str().ok()?).ok());
         match location {
             Some(url) if answer.url().scheme() == "https" && url.scheme() != "https" => {
-                failure::nonsense(self.to.endpoint.host(), "it wants the blob sent to it without encryption")
+                failure::nonsense(self.to.endpoint.host(), "redirects the upload to an unencrypted connection")
             }
             Some(url) => Ok(url),
-            None => failure::nonsense(self.to.endpoint.host(), "it does not say where the blob should go"),
+            None => failure::nonsense(self.to.endpoint.host(), "no upload location"),
         }
     }
 
@@ -154,7 +154,7 @@ impl Push<'_> {
     async fn whole(
         &self,
         digest: &Digest,
-        source: &Arc<Source>,
+        source: &Arc<BlobSource>,
         location: &Url,
         told: &dyn Fn(u64),
     ) -> Result<(), Trouble> {
@@ -171,7 +171,7 @@ impl Push<'_> {
         &self,
         method: Method,
         url: &Url,
-        source: &Arc<Source>,
+        source: &Arc<BlobSource>,
         range: std::ops::Range<u64>,
         told: &dyn Fn(u64),
     ) -> Result<Response, Trouble> {
@@ -198,7 +198,7 @@ impl Push<'_> {
                         (last, since) = (sent, SystemTime::now());
                     }
                     if since.elapsed().is_ok_and(|still| still > STALL) {
-                        return Err(Trouble::passing(format!("the upload stands still at byte {sent}")));
+                        return Err(Trouble::passing(format!("the upload stalled at byte {sent}")));
                     }
                 }
             }
@@ -206,13 +206,13 @@ impl Push<'_> {
     }
 
     /// Sends everything in pieces, each again until it is there.
-    async fn in_pieces(&self, digest: &Digest, source: &Arc<Source>, told: &dyn Fn(u64)) -> Result<()> {
+    async fn in_pieces(&self, digest: &Digest, source: &Arc<BlobSource>, told: &dyn Fn(u64)) -> Result<()> {
         let lost = |why: &str| failure::nonsense(self.to.endpoint.host(), why.to_owned());
         let mut backoff = self.client.backoff(&self.to.endpoint);
         let mut upload = self.begin("").await?;
         let mut at = 0;
         while at < source.size {
-            let Some(url) = &upload else { return lost("it mounted what nobody asked for") };
+            let Some(url) = &upload else { return lost("it mounted a blob without a request") };
             let end = source.size.min(at + PIECE);
             let trouble = match self.piece(Method::PATCH, url, source, at..end, told).await {
                 Ok(answer) if answer.status() == StatusCode::ACCEPTED => {
@@ -223,7 +223,7 @@ impl Push<'_> {
                 }
                 // It has more or less than we think.
                 Ok(answer) if answer.status() == StatusCode::RANGE_NOT_SATISFIABLE => {
-                    Trouble::passing("it wants another part of the blob")
+                    Trouble::passing("it expects another part of the blob")
                 }
                 Ok(answer) => return Err(self.refused(answer, &digest.to_string()).await),
                 Err(trouble) => trouble,
@@ -235,7 +235,7 @@ impl Push<'_> {
                 _ => (upload, at) = (self.begin("").await?, 0),
             }
         }
-        let Some(url) = upload else { return lost("it mounted what nobody asked for") };
+        let Some(url) = upload else { return lost("it mounted a blob without a request") };
         let url = with_digest(&url, digest);
         let empty = || Ok((Body::from(Vec::new()), 0));
         let ask = Ask { target: Target::Url(&url), body: Some(&empty), ..Ask::new(Method::PUT, "", &self.to.scope) };
@@ -278,7 +278,7 @@ impl Push<'_> {
             let named = answer.headers().get("docker-content-digest").and_then(|value| value.to_str().ok());
             match named.and_then(|text| text.parse::<Digest>().ok()) {
                 Some(other) if other != digest => {
-                    let why = format!("the registry stored {other}: it was altered on the way");
+                    let why = format!("the registry stored another manifest ({other})");
                     Err(Error::new(Code::ImageInvalid, "push the manifest", why).on(digest.to_string()))
                 }
                 _ => Ok(digest),
@@ -308,13 +308,13 @@ fn arrived(headers: &HeaderMap) -> Option<u64> {
 
 /// A file that is sent, and how much of it was.
 #[derive(Debug)]
-struct Source {
+struct BlobSource {
     file: File,
     size: u64,
     sent: AtomicU64,
 }
 
-impl Source {
+impl BlobSource {
     /// A part of the file as a body. It is read where it is needed; the page cache has it, mostly.
     fn body(self: &Arc<Self>, range: std::ops::Range<u64>) -> Body {
         let start = (self.clone(), range.start);

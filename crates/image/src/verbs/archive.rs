@@ -12,17 +12,17 @@ use nsrs_store::archive::import::{self, About};
 use nsrs_store::archive::instruction;
 use nsrs_store::archive::save::Format;
 use nsrs_store::archive::{export, load, save};
-use nsrs_store::content::{Named, Store};
-use nsrs_store::open::Image;
-use nsrs_store::stack::LayerTold;
+use nsrs_store::content::{IndexEntry, Store};
+use nsrs_store::stack::LayerProgress;
+use nsrs_store::stored_image::StoredImage;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use serde_json::{Value, json};
 
 use super::{Call, limits};
-use crate::identity::{make_store, open_store};
+use crate::caller_store::{make_store, open_store};
 use crate::output;
-use crate::progress::{Event, Mode as How, Phase, Progress};
+use crate::progress::{Mode as How, Phase, Progress, ProgressEvent};
 
 /// `load [--input FILE] [--name NAME] [--no-unpack]`: images from an archive, from the standard input or a file, or from a
 /// directory with an OCI layout.
@@ -42,19 +42,19 @@ pub fn load(mut call: Call) -> Result<()> {
         path => load::load(&store, reader(path)?, name.as_deref(), options.limits)?,
     };
     for error in &loaded.refused {
-        call.progress.warn(format!("a name in the archive is left out: {error}"));
+        call.progress.warn(format!("ignoring a name in the archive: {error}"));
     }
     if unpack {
         for image in &loaded.images {
             let opened = store.image(image)?;
-            store.prepare(&opened, &options, Some(&told(&call.progress, &opened)))?;
+            store.prepare(&opened, &options, Some(&layer_progress(&call.progress, &opened)))?;
             super::warn_of_losses(&store, &opened, &call.progress)?;
         }
     }
-    tell(&call, &store, "loaded", &loaded.images)
+    print_images(&call, &store, "loaded", &loaded.images)
 }
 
-/// `prepare [--platform OS/ARCH[/VARIANT]] IMAGE`: unpacks and stacks what isn't yet, so that a container can run from it.
+/// `prepare [--platform OS/ARCH[/VARIANT]] IMAGE`: unpacks and stacks the layers that aren't yet, so that a container can run from it.
 ///
 /// # Errors
 /// There is no such image; those of [`Store::prepare`].
@@ -65,12 +65,12 @@ pub fn prepare(mut call: Call) -> Result<()> {
     let named = store.find(&call.args.rest("the name of one image", 1, 1)?[0])?;
     let image = store.image_for(&named, platform.as_ref())?;
     let _guard = store.guard()?;
-    store.prepare(&image, &options, Some(&told(&call.progress, &image)))?;
+    store.prepare(&image, &options, Some(&layer_progress(&call.progress, &image)))?;
     super::warn_of_losses(&store, &image, &call.progress)
 }
 
-/// Tells of layers while they are unpacked.
-fn told(progress: &Progress, image: &Image) -> LayerTold {
+/// Reports layers while they are unpacked.
+fn layer_progress(progress: &Progress, image: &StoredImage) -> LayerProgress {
     let sizes: HashMap<String, u64> =
         image.manifest.layers().iter().map(|layer| (layer.digest().to_string(), layer.size())).collect();
     let progress = progress.clone();
@@ -78,12 +78,12 @@ fn told(progress: &Progress, image: &Image) -> LayerTold {
         let digest = layer.to_string();
         let total = sizes.get(&digest).copied().unwrap_or(0);
         let phase = if read.is_some() { Phase::Unpacking } else { Phase::Done };
-        progress.tell(&Event::Layer { digest, phase, current: read.unwrap_or(total), total });
+        progress.report(&ProgressEvent::Layer { digest, phase, current: read.unwrap_or(total), total });
     })
 }
 
-/// Says which images came.
-fn tell(call: &Call, store: &Store, verb: &str, images: &[Named]) -> Result<()> {
+/// Prints which images were added.
+fn print_images(call: &Call, store: &Store, verb: &str, images: &[IndexEntry]) -> Result<()> {
     let mut values: Vec<Value> = Vec::new();
     for image in images {
         let opened = store.image(image)?;
@@ -108,7 +108,7 @@ fn reader(path: Option<&Path>) -> Result<Box<dyn Read + Send>> {
     match path {
         Some(path) if path != Path::new("-") => Ok(Box::new(File::open(path).at("open the archive", path.display())?)),
         _ if io::stdin().is_terminal() => {
-            Err(Error::new(Code::InvalidArgument, "read the archive", "the standard input is a terminal")
+            Err(Error::new(Code::InvalidArgument, "read the archive", "standard input is a terminal")
                 .hint("give a file, or nsrs … < FILE"))
         }
         _ => Ok(Box::new(io::stdin())),
@@ -125,7 +125,7 @@ fn write_to(path: Option<&str>, write: impl FnOnce(&mut dyn Write) -> Result<()>
     };
     let Some(path) = path.filter(|path| *path != "-") else {
         if io::stdout().is_terminal() {
-            return Err(Error::new(Code::InvalidArgument, step, "the standard output is a terminal")
+            return Err(Error::new(Code::InvalidArgument, step, "standard output is a terminal")
                 .hint("give a file: --output FILE, or nsrs … > FILE"));
         }
         let result = fill(&mut io::stdout().lock(), "");
@@ -179,7 +179,7 @@ pub fn save(mut call: Call) -> Result<()> {
     };
     let store = open_store()?;
     let names = call.args.rest("the names of images", 1, usize::MAX)?;
-    let images: Vec<Named> = names.iter().map(|name| store.find(name)).collect::<Result<_>>()?;
+    let images: Vec<IndexEntry> = names.iter().map(|name| store.find(name)).collect::<Result<_>>()?;
     // What is written stays until it is written.
     let _guard = store.guard()?;
     write_to(output.as_deref(), |to| save::save(&store, &images, format, to))
@@ -212,8 +212,8 @@ pub fn import(mut call: Call) -> Result<()> {
             let (named, nobodys) = import::import_directory(&store, path, &about, &options)?;
             // Root of the host knows everybody.
             if nobodys > 0 && options.squash {
-                let files = if nobodys == 1 { "file of the tree belongs" } else { "files of the tree belong" };
-                let why = "the owner isn't among your ids and subordinate ids (/etc/subuid), or is nobody";
+                let files = if nobodys == 1 { "file belongs" } else { "files belong" };
+                let why = "the owner is nobody, or not among your subordinate ids (/etc/subuid)";
                 call.progress.warn(format!("{nobodys} {files} to nobody (65534) in the image: {why}"));
             }
             named
@@ -221,7 +221,7 @@ pub fn import(mut call: Call) -> Result<()> {
         false => import::import(&store, reader(Some(path))?, &about, &options)?,
     };
     super::warn_of_losses(&store, &store.image(&imported)?, &call.progress)?;
-    tell(&call, &store, "imported", &[imported])
+    print_images(&call, &store, "imported", &[imported])
 }
 
 /// `export [--output FILE] IMAGE`: the root file system of an image as a flat archive.
@@ -234,7 +234,7 @@ pub fn export(mut call: Call) -> Result<()> {
     let store = open_store()?;
     let image = store.image(&store.find(&call.args.rest("the name of one image", 1, 1)?[0])?)?;
     let _guard = store.guard()?;
-    store.unpack_image(&image, &options, Some(&told(&call.progress, &image)))?;
+    store.unpack_image(&image, &options, Some(&layer_progress(&call.progress, &image)))?;
     let stack = store.stack(&image.config.diff_ids)?;
     write_to(output.as_deref(), |to| export::export(&stack, to).map(drop))
 }

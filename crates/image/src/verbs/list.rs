@@ -1,15 +1,15 @@
 //! `images`, `tag`, `inspect` and `history`: what is there.
 
 use nsrs_base::error::Result;
-use nsrs_store::content::{Named, Store};
+use nsrs_store::content::{IndexEntry, Store};
 use nsrs_store::digest::Digest;
-use nsrs_store::open::Image;
 use nsrs_store::reference::Reference;
+use nsrs_store::stored_image::StoredImage;
 use nsrs_store::time;
 use serde_json::{Value, json};
 
 use super::Call;
-use crate::identity::open_store;
+use crate::caller_store::open_store;
 use crate::output;
 use crate::pull::{INDEX, PLATFORM};
 
@@ -59,7 +59,7 @@ pub fn images(mut call: Call) -> Result<()> {
 }
 
 /// A name without a tag means all tags of the repository.
-fn matches(named: &Named, wanted: &str) -> bool {
+fn matches(named: &IndexEntry, wanted: &str) -> bool {
     let Some(name) = named.name.as_deref().and_then(|name| Reference::parse(name).ok()) else { return false };
     let Ok(reference) = Reference::parse(wanted) else { return named.name.as_deref() == Some(wanted) };
     let tagged = wanted.rsplit('/').next().is_some_and(|last| last.contains([':', '@']));
@@ -78,11 +78,11 @@ fn name_parts(name: Option<&str>) -> (String, String) {
     }
 }
 
-fn created(image: &Image) -> Option<i64> {
+fn created(image: &StoredImage) -> Option<i64> {
     image.config.spec.created().as_deref().and_then(time::parse)
 }
 
-fn row(image: &Image, whole: bool) -> (i64, Value, Vec<String>) {
+fn row(image: &StoredImage, whole: bool) -> (i64, Value, Vec<String>) {
     let created = created(image);
     let (repository, tag) = name_parts(image.name.as_deref());
     let value = json!({
@@ -102,7 +102,7 @@ fn row(image: &Image, whole: bool) -> (i64, Value, Vec<String>) {
     (created.unwrap_or(i64::MIN), value, cells)
 }
 
-fn broken(named: &Named, why: &str) -> (i64, Value, Vec<String>) {
+fn broken(named: &IndexEntry, why: &str) -> (i64, Value, Vec<String>) {
     let (repository, tag) = name_parts(named.name.as_deref());
     let digest = named.descriptor.digest().to_string();
     let value = json!({ "name": named.name, "repository": repository, "tag": tag, "digest": digest, "error": why });
@@ -136,12 +136,12 @@ pub fn tag(call: Call) -> Result<()> {
 }
 
 /// The digest that a registry has under the name, if the image was pulled by it.
-fn pulled(named: &Named) -> Option<Digest> {
+fn pulled(named: &IndexEntry) -> Option<Digest> {
     let notes = named.descriptor.annotations().as_ref().filter(|notes| notes.contains_key(PLATFORM))?;
     notes.get(INDEX).and_then(|index| index.parse().ok()).or_else(|| named.digest().ok())
 }
 
-fn open(store: &Store, text: &str) -> Result<Image> {
+fn open(store: &Store, text: &str) -> Result<StoredImage> {
     store.image(&store.find(text)?)
 }
 
@@ -163,7 +163,7 @@ pub fn inspect(call: Call) -> Result<()> {
             }
         };
         let raw = &image.config.raw;
-        let names_of = |image: &Image| -> (Vec<String>, Vec<String>) {
+        let names_of = |image: &StoredImage| -> (Vec<String>, Vec<String>) {
             let (mut tags, mut digests) = (Vec::new(), Vec::new());
             for other in all.iter().filter(|other| other.descriptor.digest() == image.descriptor.digest()) {
                 let Some(name) = other.name.as_deref().and_then(|name| Reference::parse(name).ok()) else { continue };

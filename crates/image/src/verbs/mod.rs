@@ -1,4 +1,4 @@
-//! What can be done with images, one verb a file.
+//! The verbs for images.
 
 mod archive;
 mod list;
@@ -7,29 +7,29 @@ mod remove;
 
 use nsrs_base::error::{Code, Error, Result};
 use nsrs_store::content::Store;
-use nsrs_store::open::Image;
 use nsrs_store::platform::Platform;
 use nsrs_store::reference::Reference;
+use nsrs_store::stored_image::StoredImage;
 use nsrs_store::unpack;
 
 use crate::args::Args;
-use crate::identity::{open_store, unpacking};
+use crate::caller_store::{open_store, unpack_options};
 use crate::progress::Progress;
 
-/// What every verb gets.
+/// The call of a verb.
 pub struct Call {
-    /// Its arguments.
+    /// The arguments of the verb.
     pub args: Args,
-    /// Where it tells what happens.
+    /// Reports progress and warnings.
     pub progress: Progress,
-    /// The result is written as JSON.
+    /// Write the result as JSON.
     pub json: bool,
 }
 
-/// Carries out a verb.
+/// Runs a verb.
 ///
 /// # Errors
-/// Those of the verb; there is no such verb.
+/// Those of the verb; the verb is unknown.
 pub fn run(verb: &str, call: Call) -> Result<()> {
     match verb {
         "export" => archive::export(call),
@@ -48,24 +48,24 @@ pub fn run(verb: &str, call: Call) -> Result<()> {
         "save" => archive::save(call),
         "settle" => open_store()?.settle(),
         "tag" => list::tag(call),
-        _ => Err(Error::new(Code::InvalidArgument, "start nsrs-image", "there is no such verb").on(verb)),
+        _ => Err(Error::new(Code::InvalidArgument, "start nsrs-image", "unknown verb").on(verb)),
     }
 }
 
-/// Does this verb write, read or remove unpacked layers? An ordinary user does that in a user namespace.
+/// Whether the verb writes, reads or removes unpacked layers, which an ordinary user does in a user namespace.
 #[must_use]
-pub fn touches_trees(verb: &str) -> bool {
+pub fn uses_layers(verb: &str) -> bool {
     matches!(verb, "export" | "import" | "load" | "prepare" | "prune" | "pull" | "rmi")
 }
 
-/// Does this verb bring unpacked layers, which have to reach the disk some day?
+/// Whether the verb adds unpacked layers, which still have to be written to disk.
 #[must_use]
-pub fn brings_trees(verb: &str) -> bool {
+pub fn adds_layers(verb: &str) -> bool {
     matches!(verb, "export" | "import" | "load" | "prepare" | "pull")
 }
 
-/// Says what of an image's layers couldn't be had here: owners, devices, attributes.
-fn warn_of_losses(store: &Store, image: &Image, progress: &Progress) -> Result<()> {
+/// Warns about what of an image's layers couldn't be unpacked: owners, devices, attributes.
+fn warn_of_losses(store: &Store, image: &StoredImage, progress: &Progress) -> Result<()> {
     let (mut squashed, mut devices, mut xattrs) = (0, 0, 0);
     for diff_id in &image.config.diff_ids {
         if let Some(layer) = store.layer(diff_id)? {
@@ -77,14 +77,14 @@ fn warn_of_losses(store: &Store, image: &Image, progress: &Progress) -> Result<(
     let losses = [
         (
             squashed,
-            ("file belongs to you, for its owner isn't", "files belong to you, for their owners aren't"),
+            ("file belongs to you: its owner isn't", "files belong to you: their owners aren't"),
             " among your subordinate ids (/etc/subuid)",
         ),
-        (devices, ("device is", "devices are"), " left out: only root makes them"),
+        (devices, ("device is", "devices are"), " left out: only root can create devices"),
         (
             xattrs,
             ("extended attribute is", "extended attributes are"),
-            " left out: what can't be had here, or is overlayfs' own",
+            " left out: not supported here, or reserved for overlayfs",
         ),
     ];
     for (count, (one, many), what) in losses.into_iter().filter(|(count, ..)| *count > 0) {
@@ -93,7 +93,7 @@ fn warn_of_losses(store: &Store, image: &Image, progress: &Progress) -> Result<(
     Ok(())
 }
 
-/// What became of a verb that goes on behind a failure: all but the last are told here.
+/// The result of a verb that continues after a failure. Reports all failures but the last, which is returned.
 fn all(progress: &Progress, mut failures: Vec<Error>) -> Result<()> {
     let last = failures.pop();
     failures.iter().for_each(|failure| progress.fail(std::slice::from_ref(failure)));
@@ -101,8 +101,8 @@ fn all(progress: &Progress, mut failures: Vec<Error>) -> Result<()> {
 }
 
 /// `--max-ratio N`: how many times its packed size a layer may unpack to.
-fn limits(call: &mut Call) -> Result<unpack::Options> {
-    let mut options = unpacking()?;
+fn limits(call: &mut Call) -> Result<unpack::UnpackOptions> {
+    let mut options = unpack_options()?;
     if let Some(text) = call.args.value("--max-ratio")? {
         let ratio = text.parse().ok().filter(|ratio| *ratio > 0);
         options.limits.ratio = ratio.ok_or_else(|| Error::invalid("--max-ratio", text, "give a number"))?;
@@ -120,6 +120,6 @@ fn new_name(text: &str) -> Result<Reference> {
     let reference = Reference::parse(text)?;
     match reference.digest() {
         None => Ok(reference),
-        Some(_) => Err(Error::invalid("image reference", text, "a digest is no name that can be given")),
+        Some(_) => Err(Error::invalid("image reference", text, "give a tag: a digest can't be a name")),
     }
 }

@@ -1,4 +1,4 @@
-//! `pull`, `push`, `login` and `logout`: the verbs that speak to a registry.
+//! `pull`, `push`, `login` and `logout`: the verbs that use a registry.
 
 use std::io::{BufRead, IsTerminal};
 
@@ -13,17 +13,17 @@ use serde_json::json;
 
 use super::Call;
 use crate::args::Args;
-use crate::identity::{make_store, open_store};
+use crate::caller_store::{make_store, open_store};
 use crate::output;
 use crate::progress::Mode;
-use crate::registry::{Client, Options};
+use crate::registry::{Client, RegistryOptions};
 
-/// A password longer than this is none.
-const MOST_PASSWORD: u64 = 64 << 10;
+/// The longest line that is read as a user name or password, in bytes.
+const MAX_PASSWORD: u64 = 64 << 10;
 
 /// `--plain-http`, `--ca-file FILE`, `--authfile FILE`, and what the environment says.
-fn options(call: &mut Call) -> Result<Options> {
-    let mut options = Options::from_environment()?;
+fn options(call: &mut Call) -> Result<RegistryOptions> {
+    let mut options = RegistryOptions::from_environment()?;
     options.plain_http = call.args.flag("--plain-http");
     options.ca_file = call.args.value("--ca-file")?.map(Into::into);
     options.auth_file = call.args.value("--authfile")?.map(Into::into);
@@ -58,7 +58,7 @@ fn result(call: &Call, value: &serde_json::Value) -> Result<()> {
 /// Those of the arguments and of [`crate::pull::pull`].
 pub fn pull(mut call: Call) -> Result<()> {
     let client = client(&mut call)?;
-    let options = crate::pull::Options {
+    let options = crate::pull::PullOptions {
         platform: super::platform(&mut call.args)?,
         jobs: jobs(&mut call.args)?,
         unpack: !call.args.flag("--no-unpack"),
@@ -94,15 +94,15 @@ pub fn push(mut call: Call) -> Result<()> {
     let client = client(&mut call)?;
     let jobs = jobs(&mut call.args)?;
     let args = std::mem::replace(&mut call.args, Args::new(Vec::new()));
-    let names = args.rest("the name of an image, and where it goes if that is another name", 1, 2)?;
+    let names = args.rest("the name of an image, and optionally the name to push it to", 1, 2)?;
     let store = open_store()?;
     let _guard = store.guard()?;
     let image = store.find(&names[0])?;
     let target = Reference::parse(names.last().unwrap_or(&names[0]))?;
     if names.len() == 1 && target.digest().is_none() && image.name.as_deref() != Some(&target.to_string()) {
-        return Err(Error::new(Code::InvalidArgument, "push the image", "an id doesn't say where it goes")
+        return Err(Error::new(Code::InvalidArgument, "push the image", "an id has no registry to push to")
             .on(&names[0])
-            .hint(format!("give a name too: nsrs push {} REGISTRY/NAME:TAG", names[0])));
+            .hint(format!("give a name, too: nsrs push {} REGISTRY/NAME:TAG", names[0])));
     }
     let digest = crate::push::push(&store, &client, &image, &target, jobs)?;
     result(&call, &json!({ "reference": target.to_string(), "digest": digest.to_string() }))
@@ -119,7 +119,7 @@ pub fn login(mut call: Call) -> Result<()> {
     let registry = registry(args)?;
     let user = match user {
         Some(user) => user,
-        None => ask(&format!("user of {registry}: "), true)?,
+        None => ask(&format!("username for {registry}: "), true)?,
     };
     let password = ask("password: ", false)?;
     // Threads only now: what asks for the password holds signals back.
@@ -129,7 +129,7 @@ pub fn login(mut call: Call) -> Result<()> {
         return result(&call, &json!({ "registry": registry, "user": user, "kept": kept }));
     }
     if call.progress.mode() != Mode::Quiet {
-        output::tell(&format!("logged in to {registry} as {user}; kept in {kept}\n"));
+        output::print_error(&format!("logged in to {registry} as {user}; credentials stored in {kept}\n"));
     }
     Ok(())
 }
@@ -147,7 +147,7 @@ pub fn logout(mut call: Call) -> Result<()> {
         return result(&call, &json!({ "registry": registry, "known": known }));
     }
     if call.progress.mode() != Mode::Quiet {
-        output::tell(&format!("{} {registry}\n", if known { "logged out of" } else { "not logged in to" }));
+        output::print_error(&format!("{} {registry}\n", if known { "logged out of" } else { "not logged in to" }));
     }
     Ok(())
 }
@@ -165,16 +165,16 @@ fn ask(question: &str, echo: bool) -> Result<String> {
         true => secret(question)?,
         false => {
             if terminal {
-                output::tell(question);
+                output::print_error(question);
             }
             let mut line = String::new();
-            let read = std::io::Read::take(stdin.lock(), MOST_PASSWORD).read_line(&mut line);
+            let read = std::io::Read::take(stdin.lock(), MAX_PASSWORD).read_line(&mut line);
             read.at("read the standard input", "")?;
             line.trim_end_matches(['\n', '\r']).to_owned()
         }
     };
     match line.is_empty() {
-        true => Err(Error::new(Code::InvalidArgument, "log in", "nothing came by the standard input")
+        true => Err(Error::new(Code::InvalidArgument, "log in", "no input")
             .hint("echo PASSWORD | nsrs login --username USER REGISTRY")),
         false => Ok(line),
     }
@@ -201,11 +201,11 @@ fn secret(question: &str) -> Result<String> {
     loop {
         let held = Held::back().at(step, "")?;
         tcsetattr(&stdin, OptionalActions::Now, &silent).at(step, "")?;
-        output::tell(question);
+        output::print_error(question);
         let mut line: Vec<u8> = Vec::new();
         let end = read_secret(&held, &mut line);
         let _ = tcsetattr(&stdin, OptionalActions::Now, &before);
-        output::tell("\n");
+        output::print_error("\n");
         drop(held);
         match end? {
             End::Line => {
@@ -215,7 +215,7 @@ fn secret(question: &str) -> Result<String> {
             End::Key => {
                 // Now the key may do what it always does.
                 let _ = kill_process(getpid(), Signal::INT);
-                return Err(Error::new(Code::InvalidArgument, "log in", "it was broken off"));
+                return Err(Error::new(Code::InvalidArgument, "log in", "interrupted"));
             }
             // It was ignored, or has stopped us, and that is over.
             End::Signal => {}

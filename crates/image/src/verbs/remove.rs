@@ -1,12 +1,12 @@
-//! `rmi` and `prune`: images that go.
+//! `rmi` and `prune`: remove images.
 
 use nsrs_base::error::{Code, Error, Result};
-use nsrs_store::content::{Damaged, Named, Pruned, Store, Wait};
+use nsrs_store::content::{DamagedImage, IndexEntry, PruneWait, Pruned, Store};
 use serde_json::json;
 
 use super::Call;
 use crate::args::Args;
-use crate::identity::open_store;
+use crate::caller_store::open_store;
 use crate::output;
 
 /// `rmi [--force] IMAGE…`: takes names away, and with the last name of an image the image. An id takes all names away, if
@@ -23,26 +23,26 @@ pub fn rmi(mut call: Call) -> Result<()> {
     let mut gone: Vec<String> = Vec::new();
     let mut failed: Vec<Error> = names.iter().filter_map(|text| remove(&store, text, force, &mut gone).err()).collect();
     // Without waiting: what can't be removed now is removed by the next one.
-    let pruned = if no_prune { Ok(None) } else { store.prune(Wait::No, false) };
+    let pruned = if no_prune { Ok(None) } else { store.prune(PruneWait::No, false) };
     if call.json {
         output::json(&json!({ "untagged": gone, "pruned": pruned.as_ref().ok() }))?;
     } else {
         gone.iter().try_for_each(|name| output::line(&format!("untagged: {name}")))?;
     }
-    let later = "the space is given back by the next nsrs image prune";
+    let later = "the next nsrs image prune reclaims the space";
     match &pruned {
         Ok(None) if !no_prune => call.progress.warn(format!("the store is in use: {later}")),
-        Ok(Some(pruned)) => tell_damaged(&call, &pruned.damaged, later),
+        Ok(Some(pruned)) => warn_of_damaged(&call, &pruned.damaged, later),
         _ => {}
     }
     failed.extend(pruned.err());
     super::all(&call.progress, failed)
 }
 
-/// Tells of images of which it isn't known what they need.
-fn tell_damaged(call: &Call, damaged: &[Damaged], what: &str) {
-    for Damaged { name, error } in damaged {
-        call.progress.warn(format!("{name} is damaged ({error}), and what it needs isn't known: {what}"));
+/// Warns about images that can't be read, so that what they use is unknown.
+fn warn_of_damaged(call: &Call, damaged: &[DamagedImage], what: &str) {
+    for DamagedImage { name, error } in damaged {
+        call.progress.warn(format!("{name} is damaged ({error}), so what it uses is unknown: {what}"));
     }
 }
 
@@ -58,9 +58,9 @@ fn remove(store: &Store, text: &str, force: bool, gone: &mut Vec<String>) -> Res
         return Ok(());
     }
     // An id is that of a configuration, which several manifests may have.
-    let id_of = |named: &Named| store.image(named).ok().map(|image| image.id);
+    let id_of = |named: &IndexEntry| store.image(named).ok().map(|image| image.id);
     let by_id = id_of(&named).filter(|id| id.hex().starts_with(text.strip_prefix("sha256:").unwrap_or(text)));
-    let images: Vec<Named> = store
+    let images: Vec<IndexEntry> = store
         .images()?
         .into_iter()
         .filter(|other| {
@@ -69,9 +69,13 @@ fn remove(store: &Store, text: &str, force: bool, gone: &mut Vec<String>) -> Res
         .collect();
     let names: Vec<&str> = images.iter().filter_map(|other| other.name.as_deref()).collect();
     if names.len() > 1 && !force {
-        return Err(Error::new(Code::InvalidArgument, "remove the image", format!("it has {} names", names.len()))
-            .on(text)
-            .hint(format!("give a name ({}), or --force for all", names.join(", "))));
+        return Err(Error::new(
+            Code::InvalidArgument,
+            "remove the image",
+            format!("{} names refer to it", names.len()),
+        )
+        .on(text)
+        .hint(format!("give one of them ({}), or --force to remove all", names.join(", "))));
     }
     for image in &images {
         store.remove_digest(&image.digest()?)?;
@@ -99,25 +103,21 @@ pub fn prune(mut call: Call) -> Result<()> {
             store.remove_digest(&digest)?;
         }
     }
-    let pruned = store.prune(Wait::Yes, true)?.unwrap_or_default();
-    tell_damaged(
-        &call,
-        &pruned.damaged,
-        "what no other image needs is removed; pull it again, or remove it (nsrs rmi)",
-    );
+    let pruned = store.prune(PruneWait::Yes, true)?.unwrap_or_default();
+    warn_of_damaged(&call, &pruned.damaged, "removed what no other image uses; pull it again, or remove it (nsrs rmi)");
     if call.json {
         return output::json(&json!(pruned));
     }
     let Pruned { blobs, layers, in_use, bytes, .. } = pruned;
     output::line(&format!("removed {blobs} blobs and {layers} unpacked layers: {}", output::size(bytes)))?;
     if in_use > 0 {
-        output::line(&format!("{in_use} layers are in use and stay"))?;
+        output::line(&format!("kept {in_use} layers that are in use"))?;
     }
     Ok(())
 }
 
-/// Does a container hold the image's topmost layer?
-fn in_use(store: &Store, named: &Named) -> Result<bool> {
+/// Whether a container holds the image's topmost layer.
+fn in_use(store: &Store, named: &IndexEntry) -> Result<bool> {
     let Ok(image) = store.image(named) else { return Ok(false) };
     match image.config.diff_ids.last() {
         Some(top) => store.is_held(top),

@@ -51,7 +51,10 @@ fn a_full_disk_is_said_and_nothing_half_made_stays() {
         let (worked, said) = on_a_disk(&nsrs, 10, &script);
         assert!(worked, "{said}");
         assert!(said.contains("no space left on device (ENOSPC)"), "{said}");
-        assert!(said.contains("hint: make room (nsrs image prune), or set NSRS_IMAGE_DIR to another disk"), "{said}");
+        assert!(
+            said.contains("hint: free disk space (nsrs image prune), or set NSRS_IMAGE_DIR to another disk"),
+            "{said}"
+        );
         let left = said.split("left:\n").nth(1).unwrap();
         assert!(!left.contains("/ingest/") && !left.contains("/."), "{said}");
     }

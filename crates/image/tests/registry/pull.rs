@@ -177,7 +177,7 @@ fn a_layer_of_another_diff_id_is_an_error_and_nothing_of_it_can_be_used() {
     for _ in 0..2 {
         nsrs.fails(&["pull", &name], &["verify the layer", &other, right.as_str().unwrap(), "diff id"]);
         assert_eq!(nsrs.works(&["images", "--format", "json"]).stdout.trim(), "[]");
-        nsrs.fails(&["prepare", &name], &["isn't in the store"]);
+        nsrs.fails(&["prepare", &name], &["not in the store"]);
         for diff_id in [&other, right.as_str().unwrap()] {
             assert!(!nsrs.store().join("layers").join(&diff_id["sha256:".len()..]).exists());
         }
@@ -389,7 +389,7 @@ fn a_mirror_that_never_answers_is_not_waited_for_long() {
     let mirrors = format!("{}=http://{}", registry.address, silent.local_addr().unwrap());
     let nsrs = Nsrs::new().env("NSRS_REGISTRY_MIRRORS", &mirrors);
     let ran = nsrs.works(&["pull", &registry.image("a:1")]);
-    assert_eq!(ran.stderr.matches("does not answer").count(), 1, "{}", ran.stderr);
+    assert_eq!(ran.stderr.matches("does not respond").count(), 1, "{}", ran.stderr);
     assert!(ran.time < std::time::Duration::from_secs(30), "{:?}", ran.time);
 }
 

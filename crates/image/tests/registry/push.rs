@@ -97,7 +97,7 @@ fn a_server_that_fails_now_and_then_gets_everything_in_the_end() {
 #[test]
 fn what_cannot_be_pushed_is_said() {
     let Some((registry, nsrs, name)) = pulled(&[10]) else { return };
-    nsrs.fails(&["push", &registry.image("unknown:1")], &["find the image", "isn't in the store"]);
+    nsrs.fails(&["push", &registry.image("unknown:1")], &["find the image", "not in the store"]);
     let digest = format!("{}@sha256:{}", registry.image("a"), "0".repeat(64));
     nsrs.fails(&["push", &name, &digest], &["a digest can't be pushed to"]);
     let proxy = Faulty::before(&registry.address);

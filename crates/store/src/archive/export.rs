@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use crate::archive::pack::Packer;
-use crate::stack::Stack;
+use crate::stack::LayerStack;
 use nsrs_base::error::Result;
 use nsrs_base::tree::merge::walk;
 
@@ -11,7 +11,7 @@ use nsrs_base::tree::merge::walk;
 ///
 /// # Errors
 /// A file can't be read, or the output refuses.
-pub fn export(stack: &Stack, output: impl Write) -> Result<u64> {
+pub fn export(stack: &LayerStack, output: impl Write) -> Result<u64> {
     let mut packer = Packer::new(output);
     walk(&stack.paths(), false, &mut packer)?;
     let entries = packer.entries;

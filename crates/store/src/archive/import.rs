@@ -10,12 +10,12 @@ use super::load::descriptor;
 use super::{CONFIG, MANIFEST};
 use crate::archive::pack::Packer;
 use crate::compression::Compression;
-use crate::content::{Ingest, Named, Store, Wait};
+use crate::content::{IndexEntry, Ingest, PruneWait, Store};
 use crate::digest::Digest;
-use crate::open::host_architecture;
 use crate::reference::Reference;
+use crate::stored_image::host_architecture;
 use crate::time;
-use crate::unpack::Options;
+use crate::unpack::UnpackOptions;
 use nsrs_base::error::{Code, Error, Result};
 use nsrs_base::tree::merge::walk;
 
@@ -54,7 +54,7 @@ impl<R: Read> Read for Tee<'_, R> {
 ///
 /// # Errors
 /// Those of [`crate::unpack::unpack`]; the store refuses. Nothing stays of an import that failed.
-pub fn import(store: &Store, input: impl Read + Send, about: &About, options: &Options) -> Result<Named> {
+pub fn import(store: &Store, input: impl Read + Send, about: &About, options: &UnpackOptions) -> Result<IndexEntry> {
     let name = name(about)?;
     let guard = store.guard()?;
     let result = (|| {
@@ -62,7 +62,7 @@ pub fn import(store: &Store, input: impl Read + Send, about: &About, options: &O
         let mut tee = Tee { input, ingest: &mut ingest, start: Vec::new() };
         let layer = store.unpack_unknown(&mut tee, options)?;
         // The archive may have ended before its file did.
-        io::copy(&mut tee, &mut io::sink()).map_err(crate::tar::read::read_error)?;
+        io::copy(&mut tee, &mut io::sink()).map_err(crate::tar::read_error)?;
         let compression = Compression::detect(&tee.start)?;
         let size = ingest.offset();
         let digest = ingest.commit()?;
@@ -82,7 +82,12 @@ pub fn import(store: &Store, input: impl Read + Send, about: &About, options: &O
 ///
 /// # Errors
 /// A file can't be read, or the store refuses.
-pub fn import_directory(store: &Store, directory: &Path, about: &About, options: &Options) -> Result<(Named, u64)> {
+pub fn import_directory(
+    store: &Store,
+    directory: &Path,
+    about: &About,
+    options: &UnpackOptions,
+) -> Result<(IndexEntry, u64)> {
     let name = name(about)?;
     let guard = store.guard()?;
     let mut nobodys = 0;
@@ -90,7 +95,7 @@ pub fn import_directory(store: &Store, directory: &Path, about: &About, options:
         let mut packer = Packer::new(io::BufWriter::with_capacity(256 << 10, store.ingest_unknown()?));
         walk(&[directory], true, &mut packer)?;
         nobodys = packer.nobodys;
-        let ingest = packer.finish()?.into_inner().map_err(|error| crate::tar::read::read_error(error.into_error()))?;
+        let ingest = packer.finish()?.into_inner().map_err(|error| crate::tar::read_error(error.into_error()))?;
         let size = ingest.offset();
         let digest = ingest.commit()?;
         store.unpack_blob(&digest, &digest, store.open_blob(&digest)?, options)?;
@@ -100,10 +105,10 @@ pub fn import_directory(store: &Store, directory: &Path, about: &About, options:
     settled(store, result).map(|named| (named, nobodys))
 }
 
-fn settled(store: &Store, result: Result<Named>) -> Result<Named> {
+fn settled(store: &Store, result: Result<IndexEntry>) -> Result<IndexEntry> {
     if result.is_err() {
         // As for archives of images: what came in is of no use.
-        let _ = store.prune(Wait::No, false);
+        let _ = store.prune(PruneWait::No, false);
     }
     result
 }
@@ -118,7 +123,7 @@ fn finish(
     name: Option<&str>,
     (layer, size, compression): (Digest, u64, Compression),
     diff_id: &Digest,
-) -> Result<Named> {
+) -> Result<IndexEntry> {
     let created = time::format(time::now());
     let mut config = json!({
         "created": created,
@@ -144,5 +149,5 @@ fn finish(
         Some(name) => store.tag(name, &descriptor)?,
         None => store.list(&descriptor)?,
     }
-    Ok(Named { name: name.map(str::to_owned), descriptor })
+    Ok(IndexEntry { name: name.map(str::to_owned), descriptor })
 }

@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::values::{below_root, cleaned, ports, signal};
+use crate::config_values::{below_root, cleaned, ports, signal};
 use nsrs_base::error::{Error, Result};
 
-/// Changes the `config` of a new image by an instruction of a Dockerfile: `CMD`, `ENTRYPOINT`, `ENV`, `EXPOSE`, `LABEL`,
+/// WritableLayer the `config` of a new image by an instruction of a Dockerfile: `CMD`, `ENTRYPOINT`, `ENV`, `EXPOSE`, `LABEL`,
 /// `STOPSIGNAL`, `USER`, `VOLUME`, `WORKDIR`.
 ///
 /// # Errors
@@ -15,7 +15,7 @@ pub fn change(config: &mut Value, instruction: &str) -> Result<()> {
 }
 
 fn changed(config: &mut Value, instruction: &str) -> Result<(), String> {
-    let (word, rest) = instruction.trim().split_once(char::is_whitespace).ok_or("it says nothing")?;
+    let (word, rest) = instruction.trim().split_once(char::is_whitespace).ok_or("a value is missing")?;
     let rest = rest.trim();
     if !config.is_object() {
         *config = json!({});
@@ -26,7 +26,7 @@ fn changed(config: &mut Value, instruction: &str) -> Result<(), String> {
         "USER" => config["User"] = text(&read(rest)?).into(),
         "WORKDIR" => config["WorkingDir"] = workdir(&config["WorkingDir"], &text(&read(rest)?))?.into(),
         "STOPSIGNAL" => {
-            signal(rest).ok_or("there is no such signal")?;
+            signal(rest).ok_or("unknown signal")?;
             config["StopSignal"] = rest.into();
         }
         "VOLUME" => {
@@ -42,13 +42,13 @@ fn changed(config: &mut Value, instruction: &str) -> Result<(), String> {
             }
         }
         "LABEL" => {
-            for (name, value) in pairs(rest)? {
+            for (name, value) in name_values(rest)? {
                 config["Labels"][name] = value.into();
             }
         }
         "ENV" => {
             let mut env: Vec<String> = serde_json::from_value(config["Env"].clone()).unwrap_or_default();
-            for (name, value) in pairs(rest)? {
+            for (name, value) in name_values(rest)? {
                 env.retain(|other| other.split_once('=').is_none_or(|(other, _)| other != name));
                 env.push(format!("{name}={value}"));
             }
@@ -67,7 +67,7 @@ fn command(rest: &str) -> Vec<String> {
 /// A relative one is below that of the instruction before.
 fn workdir(before: &Value, path: &str) -> Result<String, &'static str> {
     match path {
-        "" => Err("it says nothing"),
+        "" => Err("a value is missing"),
         path if path.starts_with('/') => Ok(path.to_owned()),
         path => Ok(cleaned(&format!("{}/{path}", before.as_str().unwrap_or_default()))),
     }
@@ -76,18 +76,18 @@ fn workdir(before: &Value, path: &str) -> Result<String, &'static str> {
 /// A JSON array of paths, or paths.
 fn volumes(rest: &str) -> Result<Vec<String>, String> {
     let paths: Vec<String> = match rest.starts_with('[') {
-        true => serde_json::from_str(rest).map_err(|error| format!("it's no JSON array of paths: {error}"))?,
+        true => serde_json::from_str(rest).map_err(|error| format!("invalid JSON array of paths: {error}"))?,
         false => words(rest)?.iter().map(|word| text(word)).collect(),
     };
     match paths.iter().find(|path| below_root(path).is_none()) {
         // No container would start on the image.
-        Some(path) => Err(format!("{path:?} is no path below /")),
+        Some(path) => Err(format!("{path:?} is not a path below /")),
         None => Ok(paths),
     }
 }
 
 /// `NAME=VALUE …`, or the old form, `NAME VALUE`: there the rest of the line is the value.
-fn pairs(rest: &str) -> Result<Vec<(String, String)>, &'static str> {
+fn name_values(rest: &str) -> Result<Vec<(String, String)>, &'static str> {
     const FORM: &str = "give NAME=VALUE";
     let halves = |word: &[Character]| {
         let at = word.iter().position(|c| c.is_bare && c.value == '=')?;
@@ -208,10 +208,10 @@ mod tests {
         }
         for line in ["VOLUME rel", "VOLUME /", r#"VOLUME ["/v1", "rel"]"#] {
             let error = config(&[line]).unwrap_err().to_string();
-            assert!(error.contains("is no path below /"), "{error}");
+            assert!(error.contains("is not a path below /"), "{error}");
         }
         let error = config(&[r#"VOLUME ["/v1", "/v2""#]).unwrap_err().to_string();
-        assert!(error.contains("no JSON array of paths"), "{error}");
+        assert!(error.contains("invalid JSON array of paths"), "{error}");
     }
 
     #[test]

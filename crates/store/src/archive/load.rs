@@ -12,13 +12,13 @@ use serde_json::{Value, json};
 use super::{CONFIG, MANIFEST, MOST_INDEX};
 use crate::compression::{self, Compression};
 use crate::config::ImageConfig;
-use crate::content::{Begin, Ingest, MOST_METADATA, Named, Store, Wait};
+use crate::content::{IndexEntry, Ingest, IngestStart, MOST_METADATA, PruneWait, Store};
 use crate::digest::Digest;
+use crate::limits::Limits;
 use crate::reference::Reference;
-use crate::tar::Kind;
-use crate::tar::read::Reader;
-use crate::unpack::Limits;
-use crate::unpack::tree::{clean, split};
+use crate::tar::EntryKind;
+use crate::tar::read::TarReader;
+use crate::unpack::destination::{clean, split};
 use nsrs_base::error::show;
 use nsrs_base::error::{At, Code, Error, Result};
 
@@ -45,7 +45,7 @@ struct Part {
 #[derive(Debug)]
 pub struct Loaded {
     /// The images as they are listed in the store; they aren't unpacked.
-    pub images: Vec<Named>,
+    pub images: Vec<IndexEntry>,
     /// What is wrong with names that the archive gives and no image can have: they are left out.
     pub refused: Vec<Error>,
 }
@@ -85,46 +85,46 @@ fn whole(store: &Store, work: impl FnOnce() -> Result<Loaded>) -> Result<Loaded>
     drop(guard);
     if result.is_err() {
         // What came in is of no use. If others are at work, the next one who removes something removes it too.
-        let _ = store.prune(Wait::No, false);
+        let _ = store.prune(PruneWait::No, false);
     }
     result
 }
 
 fn archive(store: &Store, input: impl BufRead) -> Result<Contents> {
-    let mut reader = Reader::new(input);
+    let mut reader = TarReader::new(input);
     let mut contents = Contents::default();
     let mut entries = 0_u64;
     while let Some(entry) = reader.next_entry()? {
         entries += 1;
         if entries > 100_000 {
-            return Err(bad("it has more than 100000 entries"));
+            return Err(bad("more than 100000 entries"));
         }
         let path = clean(&entry.path)?;
         match entry.kind {
-            Kind::File if entry.sparse.is_none() => file(store, &mut reader, &mut contents, path, entry.size)?,
+            EntryKind::File if entry.sparse.is_none() => file(store, &mut reader, &mut contents, path, entry.size)?,
             // Old archives share layers by links to each other.
-            Kind::Symlink => {
+            EntryKind::Symlink => {
                 let link = match entry.link.starts_with(b"/") {
                     true => clean(&entry.link)?,
                     false => clean(&[split(&path).0, b"/", &entry.link].concat())?,
                 };
                 contents.links.insert(path, link);
             }
-            Kind::HardLink => {
+            EntryKind::HardLink => {
                 contents.links.insert(path, clean(&entry.link)?);
             }
             _ => {}
         }
     }
     if entries == 0 {
-        return Err(bad("there is nothing in the archive").hint("did what was to write it fail?"));
+        return Err(bad("the archive is empty").hint("the program that wrote it may have failed"));
     }
     Ok(contents)
 }
 
 fn file<R: BufRead>(
     store: &Store,
-    reader: &mut Reader<R>,
+    reader: &mut TarReader<R>,
     contents: &mut Contents,
     path: Vec<u8>,
     size: u64,
@@ -146,11 +146,11 @@ fn file<R: BufRead>(
     };
     let (digest, compression) = match known {
         Some(digest) => match store.ingest_anew(&digest)? {
-            Begin::Write(mut ingest) => {
+            IngestStart::Write(mut ingest) => {
                 ingest.expect_size(size);
                 receive(reader, ingest)?
             }
-            Begin::Present | Begin::Busy => (digest, packing(store, &digest)?),
+            IngestStart::Present | IngestStart::Busy => (digest, packing(store, &digest)?),
         },
         None => receive(reader, store.ingest_unknown()?)?,
     };
@@ -165,7 +165,7 @@ fn packing(store: &Store, digest: &Digest) -> Result<Compression> {
     Ok(Compression::detect(&start).unwrap_or(Compression::None))
 }
 
-fn receive<R: BufRead>(reader: &mut Reader<R>, mut ingest: Ingest) -> Result<(Digest, Compression)> {
+fn receive<R: BufRead>(reader: &mut TarReader<R>, mut ingest: Ingest) -> Result<(Digest, Compression)> {
     let mut compression = None;
     loop {
         let part = reader.data()?;
@@ -210,8 +210,8 @@ fn layout(store: &Store, directory: &Path) -> Result<Contents> {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
             Err(error) => return Err(Error::os(step, path.display().to_string(), &error)),
         };
-        if let Begin::Write(mut ingest) = store.ingest_anew(&digest)? {
-            std::io::copy(&mut blob, &mut ingest).map_err(crate::tar::read::read_error)?;
+        if let IngestStart::Write(mut ingest) = store.ingest_anew(&digest)? {
+            std::io::copy(&mut blob, &mut ingest).map_err(crate::tar::read_error)?;
             ingest.commit()?;
         }
         if store.size(&digest).is_some_and(|size| size <= MOST_METADATA)
@@ -240,7 +240,7 @@ fn finish(store: &Store, contents: Contents, name: Option<&str>) -> Result<Loade
         (Some(index), manifest) => from_index(store, index, manifest, &mut refused)?,
         (None, Some(manifest)) => from_manifest(store, &contents, manifest, &mut refused)?,
         (None, None) => {
-            return Err(bad("it has no index.json and no manifest.json: it's no archive of an image")
+            return Err(bad("not an archive of an image (neither index.json nor manifest.json)")
                 .hint("a root file system is brought in by: nsrs import"));
         }
     };
@@ -260,7 +260,7 @@ fn finish(store: &Store, contents: Contents, name: Option<&str>) -> Result<Loade
     let mut images = Vec::new();
     // All are looked at before the first is listed.
     for (name, descriptor) in &found {
-        let named = Named { name: name.clone(), descriptor: descriptor.clone() };
+        let named = IndexEntry { name: name.clone(), descriptor: descriptor.clone() };
         let image = store.image(&named)?;
         for (blob, diff_id) in image.layers()?.iter().zip(&image.config.diff_ids) {
             if !store.has(blob) {
@@ -299,7 +299,7 @@ fn from_index(store: &Store, index: &Value, manifest: Option<&Vec<Value>>, refus
         }
         let descriptor: Descriptor =
             serde_json::from_value(entry).map_err(|error| bad(error.to_string()).on("index.json"))?;
-        let named = Named { name: None, descriptor: descriptor.clone() };
+        let named = IndexEntry { name: None, descriptor: descriptor.clone() };
         if names.is_empty()
             && let Some(list) = manifest
         {
@@ -337,7 +337,7 @@ fn from_manifest(store: &Store, contents: &Contents, list: &[Value], refused: &m
     let mut found = Vec::new();
     for item in list {
         let part = |path: &Value| -> Result<Part> {
-            let path = path.as_str().ok_or_else(|| bad("a path in manifest.json is no text"))?;
+            let path = path.as_str().ok_or_else(|| bad("a path in manifest.json is not a string"))?;
             let mut path = clean(path.as_bytes())?;
             for _links in 0..16 {
                 if let Some(part) = contents.files.get(&path) {
@@ -348,7 +348,7 @@ fn from_manifest(store: &Store, contents: &Contents, list: &[Value], refused: &m
                     None => break,
                 }
             }
-            Err(bad("it isn't in the archive").on(show(&path)))
+            Err(bad("not in the archive").on(show(&path)))
         };
         let config = part(&item["Config"])?;
         let parsed = ImageConfig::parse(&store.read(&config.digest)?)?;

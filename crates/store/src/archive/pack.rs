@@ -9,7 +9,7 @@ use rustix::fs::{FileType, Mode, OFlags, major, minor, openat, readlinkat};
 use rustix::io::Errno;
 
 use crate::tar::write::Writer;
-use crate::tar::{Entry, Kind};
+use crate::tar::{EntryKind, TarEntry};
 use nsrs_base::error::show;
 use nsrs_base::error::{At, Error, Result};
 use nsrs_base::tree::copy::parts;
@@ -51,20 +51,20 @@ impl<W: Write> Packer<W> {
     /// # Errors
     /// The output refuses.
     pub fn finish(self) -> Result<W> {
-        self.writer.finish().map_err(|error| crate::tar::read::read_error(error).because("write the archive"))
+        self.writer.finish().map_err(|error| crate::tar::read_error(error).because("write the archive"))
     }
 
-    fn entry(&mut self, node: &Node<'_>, kind: Kind) -> Result<Entry> {
+    fn entry(&mut self, node: &Node<'_>, kind: EntryKind) -> Result<TarEntry> {
         let mut path = node.path.to_vec();
-        if kind == Kind::Directory {
+        if kind == EntryKind::Directory {
             path = if path.is_empty() { b"./".to_vec() } else { [&path[..], b"/"].concat() };
         }
         let device = match kind {
-            Kind::CharDevice | Kind::BlockDevice => (major(node.stat.st_rdev), minor(node.stat.st_rdev)),
+            EntryKind::CharDevice | EntryKind::BlockDevice => (major(node.stat.st_rdev), minor(node.stat.st_rdev)),
             _ => (0, 0),
         };
         self.nobodys += u64::from(node.stat.st_uid == self.nobody.0 || node.stat.st_gid == self.nobody.1);
-        Ok(Entry {
+        Ok(TarEntry {
             path,
             link: Vec::new(),
             kind,
@@ -73,18 +73,18 @@ impl<W: Write> Packer<W> {
             gid: node.stat.st_gid.into(),
             mtime: (node.stat.st_mtime, node.stat.st_mtime_nsec as u32),
             device,
-            size: if kind == Kind::File { node.stat.st_size as u64 } else { 0 },
+            size: if kind == EntryKind::File { node.stat.st_size as u64 } else { 0 },
             sparse: None,
             xattrs: xattrs(node.parent, node.name).at("read the attributes", show(node.path))?,
         })
     }
 
-    fn put(&mut self, entry: &Entry) -> Result<()> {
+    fn put(&mut self, entry: &TarEntry) -> Result<()> {
         self.entries += 1;
         self.writer.entry(entry).map_err(|error| written(&entry.path, error))
     }
 
-    fn file(&mut self, node: &Node<'_>, mut entry: Entry) -> Result<()> {
+    fn file(&mut self, node: &Node<'_>, mut entry: TarEntry) -> Result<()> {
         let step = "read the file";
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let file: File = openat(node.parent, node.name, flags, Mode::empty()).at(step, show(node.path))?.into();
@@ -127,7 +127,7 @@ fn written(path: &[u8], error: std::io::Error) -> Error {
 
 impl<W: Write> Visitor for Packer<W> {
     fn enter(&mut self, node: &Node<'_>) -> Result<()> {
-        let entry = self.entry(node, Kind::Directory)?;
+        let entry = self.entry(node, EntryKind::Directory)?;
         self.put(&entry)
     }
 
@@ -137,11 +137,11 @@ impl<W: Write> Visitor for Packer<W> {
 
     fn leaf(&mut self, node: &Node<'_>) -> Result<()> {
         let kind = match node.kind() {
-            FileType::RegularFile => Kind::File,
-            FileType::Symlink => Kind::Symlink,
-            FileType::CharacterDevice => Kind::CharDevice,
-            FileType::BlockDevice => Kind::BlockDevice,
-            FileType::Fifo => Kind::Fifo,
+            FileType::RegularFile => EntryKind::File,
+            FileType::Symlink => EntryKind::Symlink,
+            FileType::CharacterDevice => EntryKind::CharDevice,
+            FileType::BlockDevice => EntryKind::BlockDevice,
+            FileType::Fifo => EntryKind::Fifo,
             _ => {
                 self.sockets += 1;
                 return Ok(());
@@ -151,15 +151,15 @@ impl<W: Write> Visitor for Packer<W> {
             let identity = (node.stat.st_dev, node.stat.st_ino);
             if let Some(first) = self.first.get(&identity) {
                 let link = first.clone();
-                let entry = Entry { link, size: 0, xattrs: Vec::new(), ..self.entry(node, Kind::HardLink)? };
+                let entry = TarEntry { link, size: 0, xattrs: Vec::new(), ..self.entry(node, EntryKind::HardLink)? };
                 return self.put(&entry);
             }
             self.first.insert(identity, node.path.to_vec());
         }
         let mut entry = self.entry(node, kind)?;
         match kind {
-            Kind::File => self.file(node, entry),
-            Kind::Symlink => {
+            EntryKind::File => self.file(node, entry),
+            EntryKind::Symlink => {
                 let link = readlinkat(node.parent, node.name, Vec::new()).at("read the link", show(node.path))?;
                 entry.link = link.into_bytes();
                 self.put(&entry)

@@ -6,12 +6,12 @@ use std::io::{Read, Write};
 use serde_json::{Value, json};
 
 use super::MOST_INDEX;
-use crate::content::{Named, Store};
+use crate::content::{IndexEntry, Store};
 use crate::digest::{Digest, Hasher};
-use crate::open::Image;
 use crate::reference::Reference;
+use crate::stored_image::StoredImage;
 use crate::tar::write::Writer;
-use crate::tar::{Entry, Kind};
+use crate::tar::{EntryKind, TarEntry};
 use nsrs_base::error::{At, Code, Error, Result};
 
 /// What is in the archive.
@@ -27,15 +27,15 @@ pub enum Format {
 ///
 /// # Errors
 /// A part of an image isn't there or was altered (what was written until then is to be thrown away); the output refuses.
-pub fn save(store: &Store, images: &[Named], format: Format, output: impl Write) -> Result<()> {
-    let opened: Vec<Image> = images.iter().map(|image| store.image(image)).collect::<Result<_>>()?;
+pub fn save(store: &Store, images: &[IndexEntry], format: Format, output: impl Write) -> Result<()> {
+    let opened: Vec<StoredImage> = images.iter().map(|image| store.image(image)).collect::<Result<_>>()?;
     let mut blobs = BTreeSet::new();
     for image in images {
         blobs.extend(store.blobs_of(&image.digest()?)?);
     }
     let mut archive = Writer::new(output);
     for directory in ["blobs/", "blobs/sha256/"] {
-        put(&mut archive, &entry(Kind::Directory, directory, 0))?;
+        put(&mut archive, &entry(EntryKind::Directory, directory, 0))?;
     }
     let mut buffer = vec![0; 256 << 10];
     for digest in &blobs {
@@ -55,7 +55,7 @@ pub fn save(store: &Store, images: &[Named], format: Format, output: impl Write)
 }
 
 /// The entry of an image in the archive's index, without what concerns only this store.
-fn described(image: &Named) -> Result<Value> {
+fn described(image: &IndexEntry) -> Result<Value> {
     let mut value = serde_json::to_value(&image.descriptor)
         .map_err(|error| Error::new(Code::ImageInvalid, "write the archive", error.to_string()))?;
     let mut annotations = json!({});
@@ -69,7 +69,7 @@ fn described(image: &Named) -> Result<Value> {
 }
 
 /// Docker's list of images: several names of one image are one entry.
-fn docker(images: &[Image]) -> Result<Value> {
+fn docker(images: &[StoredImage]) -> Result<Value> {
     let mut list: Vec<Value> = Vec::new();
     let mut known: BTreeMap<Digest, usize> = BTreeMap::new();
     for image in images {
@@ -94,12 +94,12 @@ fn docker(images: &[Image]) -> Result<Value> {
     Ok(list.into())
 }
 
-fn entry(kind: Kind, path: &str, size: u64) -> Entry {
-    Entry {
+fn entry(kind: EntryKind, path: &str, size: u64) -> TarEntry {
+    TarEntry {
         path: path.into(),
         link: Vec::new(),
         kind,
-        mode: if kind == Kind::Directory { 0o755 } else { 0o644 },
+        mode: if kind == EntryKind::Directory { 0o755 } else { 0o644 },
         uid: 0,
         gid: 0,
         mtime: (0, 0),
@@ -110,7 +110,7 @@ fn entry(kind: Kind, path: &str, size: u64) -> Entry {
     }
 }
 
-fn put<W: Write>(archive: &mut Writer<W>, entry: &Entry) -> Result<()> {
+fn put<W: Write>(archive: &mut Writer<W>, entry: &TarEntry) -> Result<()> {
     archive.entry(entry).at("write the archive", String::from_utf8_lossy(&entry.path))
 }
 
@@ -123,7 +123,7 @@ fn file<W: Write>(archive: &mut Writer<W>, path: &str, value: &Value) -> Result<
             "these are too many images for one archive",
         ));
     }
-    put(archive, &entry(Kind::File, path, text.len() as u64))?;
+    put(archive, &entry(EntryKind::File, path, text.len() as u64))?;
     archive.data(text.as_bytes()).at("write the archive", path)
 }
 
@@ -131,7 +131,7 @@ fn copy<W: Write>(store: &Store, digest: &Digest, archive: &mut Writer<W>, buffe
     let step = "write the archive";
     let mut blob = store.open_blob(digest)?;
     let size = blob.metadata().at(step, digest)?.len();
-    put(archive, &entry(Kind::File, &format!("blobs/sha256/{}", digest.hex()), size))?;
+    put(archive, &entry(EntryKind::File, &format!("blobs/sha256/{}", digest.hex()), size))?;
     let mut hasher = Hasher::default();
     let mut left = size;
     while left > 0 {

@@ -7,11 +7,12 @@ use nsrs_testing::skip;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::content::{Begin, Named, Store, Wait};
+use crate::content::{IndexEntry, IngestStart, PruneWait, Store};
 use crate::digest::Digest;
+use crate::limits::Limits;
 use crate::tar::write::Writer;
-use crate::tar::{Entry, Kind};
-use crate::unpack::{Limits, Options};
+use crate::tar::{EntryKind, TarEntry};
+use crate::unpack::UnpackOptions;
 use nsrs_base::error::Code;
 
 struct Scratch(PathBuf);
@@ -43,13 +44,13 @@ fn root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-fn options() -> Options {
-    if root() { Options::privileged() } else { Options::unprivileged() }
+fn options() -> UnpackOptions {
+    if root() { UnpackOptions::privileged() } else { UnpackOptions::unprivileged() }
 }
 
-fn entry(kind: Kind, path: &str, size: usize) -> Entry {
-    let mode = if kind == Kind::Directory { 0o755 } else { 0o644 };
-    Entry {
+fn entry(kind: EntryKind, path: &str, size: usize) -> TarEntry {
+    let mode = if kind == EntryKind::Directory { 0o755 } else { 0o644 };
+    TarEntry {
         path: path.into(),
         link: Vec::new(),
         kind,
@@ -68,7 +69,7 @@ fn entry(kind: Kind, path: &str, size: usize) -> Entry {
 fn tar(entries: &[(&str, Option<&str>)]) -> Vec<u8> {
     let mut writer = Writer::new(Vec::new());
     for (path, text) in entries {
-        let kind = if text.is_some() { Kind::File } else { Kind::Directory };
+        let kind = if text.is_some() { EntryKind::File } else { EntryKind::Directory };
         writer.entry(&entry(kind, path, text.map_or(0, str::len))).unwrap();
         writer.data(text.unwrap_or_default().as_bytes()).unwrap();
     }
@@ -76,7 +77,7 @@ fn tar(entries: &[(&str, Option<&str>)]) -> Vec<u8> {
 }
 
 /// Adds an image of these layers to a store.
-fn image(store: &Store, name: Option<&str>, layers: &[Vec<u8>]) -> Named {
+fn image(store: &Store, name: Option<&str>, layers: &[Vec<u8>]) -> IndexEntry {
     let diff_ids: Vec<String> = layers.iter().map(|layer| Digest::of(layer).to_string()).collect();
     let config = json!({ "architecture": "amd64", "os": "linux", "config": { "Cmd": ["sh"], "X-Own": 1 },
         "rootfs": { "type": "layers", "diff_ids": diff_ids } })
@@ -100,12 +101,12 @@ fn image(store: &Store, name: Option<&str>, layers: &[Vec<u8>]) -> Named {
         Some(name) => store.tag(name, &descriptor).unwrap(),
         None => store.list(&descriptor).unwrap(),
     }
-    Named { name: name.map(str::to_owned), descriptor }
+    IndexEntry { name: name.map(str::to_owned), descriptor }
 }
 
 const NAME: &str = "docker.io/library/test:1";
 
-fn saved(store: &Store, images: &[Named], format: save::Format) -> Vec<u8> {
+fn saved(store: &Store, images: &[IndexEntry], format: save::Format) -> Vec<u8> {
     let mut archive = Vec::new();
     save::save(store, images, format, &mut archive).unwrap();
     archive
@@ -132,7 +133,7 @@ fn what_is_saved_is_loaded_as_the_same_image() {
     let from = scratch.store("from");
     let layers = [tar(&[("a", Some("1"))]), tar(&[("b", Some("2"))])];
     let one = image(&from, Some(NAME), &layers);
-    let two = Named { name: Some("quay.io/x/y:z".into()), ..one.clone() };
+    let two = IndexEntry { name: Some("quay.io/x/y:z".into()), ..one.clone() };
     from.tag("quay.io/x/y:z", &one.descriptor).unwrap();
     let other = image(&from, None, &layers[..1]);
     for format in [save::Format::Docker, save::Format::Oci] {
@@ -148,7 +149,7 @@ fn what_is_saved_is_loaded_as_the_same_image() {
             assert_eq!(opened.config.raw["config"]["X-Own"], 1);
             assert_eq!(to.images().unwrap().iter().filter(|image| image.name.is_none()).count(), 1);
             to.unpack_image(&opened, &options(), None).unwrap();
-            assert_eq!(to.prune(Wait::No, true).unwrap().unwrap().blobs, 0);
+            assert_eq!(to.prune(PruneWait::No, true).unwrap().unwrap().blobs, 0);
         }
     }
 }
@@ -296,21 +297,21 @@ fn what_is_no_archive_of_an_image_is_refused_and_leaves_nothing() {
         bytes
     };
     for (name, bytes, why) in [
-        ("empty", Vec::new(), "nothing in the archive"),
-        ("root", tar(&[("bin", None), ("bin/sh", Some("x"))]), "no archive of an image"),
+        ("empty", Vec::new(), "the archive is empty"),
+        ("root", tar(&[("bin", None), ("bin/sh", Some("x"))]), "not an archive of an image"),
         ("text", b"hello, this is no archive".repeat(50), "checksum"),
-        ("cut", archive[..archive.len() / 2 / 512 * 512 + 100].to_vec(), "cut short"),
+        ("cut", archive[..archive.len() / 2 / 512 * 512 + 100].to_vec(), "truncated"),
         ("altered", altered, "has the digest"),
         ("no-images", tar(&[("manifest.json", Some("[]"))]), "no images"),
         ("no-json", tar(&[("manifest.json", Some("[{"))]), "manifest.json"),
-        ("no-config", old(r#"[{"Config":"gone.json","Layers":["layer.tar"]}]"#, &config), "isn't in the archive"),
+        ("no-config", old(r#"[{"Config":"gone.json","Layers":["layer.tar"]}]"#, &config), "not in the archive"),
         ("outside", old(r#"[{"Config":"../../etc/passwd","Layers":["layer.tar"]}]"#, &config), "leads out"),
         ("config-is-none", old(item, "[]"), "configuration"),
         ("diff-id", old(item, &config), "has the diff id"),
         ("layers", old(r#"[{"Config":"config.json","Layers":[]}]"#, &config), "0 layers, and 1"),
         ("blob-name", tar(&[("blobs/sha256/zz", Some("x"))]), "64 hexadecimal digits"),
         ("blob-lies", tar(&[(&format!("blobs/sha256/{}", Digest::of(b"a").hex()), Some("b"))]), "has the digest"),
-        ("index-of-nothing", tar(&[("oci-layout", Some("{}")), ("index.json", Some(&json!({ "manifests": [{ "mediaType": MANIFEST, "digest": Digest::of(b"x").to_string(), "size": 1 }] }).to_string()))]), "isn't in the store"),
+        ("index-of-nothing", tar(&[("oci-layout", Some("{}")), ("index.json", Some(&json!({ "manifests": [{ "mediaType": MANIFEST, "digest": Digest::of(b"x").to_string(), "size": 1 }] }).to_string()))]), "not in the store"),
     ] {
         let store = scratch.store(name);
         let error = load::load(&store, &bytes[..], None, Limits::default()).unwrap_err();
@@ -421,8 +422,8 @@ fn a_directory_and_its_archive_become_images_with_the_same_tree() {
     assert_eq!(archive, again);
     // What isn't one leaves nothing behind.
     let error = import::import(&store, &b"no archive at all"[..], &about, &options()).unwrap_err();
-    assert!(error.to_string().contains("cut short"), "{error}");
-    assert_eq!(store.prune(Wait::No, true).unwrap().unwrap().blobs, 0);
+    assert!(error.to_string().contains("truncated"), "{error}");
+    assert_eq!(store.prune(PruneWait::No, true).unwrap().unwrap().blobs, 0);
 }
 
 #[test]
@@ -443,7 +444,7 @@ fn a_whiteout_that_hides_nothing_is_no_name() {
     ];
     let opened = store.image(&image(&store, Some(NAME), &layers)).unwrap();
     store.prepare(&opened, &options(), None).unwrap();
-    let ready = store.ready(NAME, None).unwrap();
+    let ready = store.prepared_image(NAME, None).unwrap();
     let names = |layer: usize, path: &str| -> Vec<String> {
         let directory = scratch.at("store").join(&ready.facts.layers[layer]).join(path);
         let mut names: Vec<String> =
@@ -489,8 +490,9 @@ fn a_layer_that_says_nothing_of_a_directory_leaves_it_as_it_is_below() {
     let scratch = Scratch::new("implicit");
     let store = scratch.store("store");
     let mut base = Writer::new(Vec::new());
-    base.entry(&Entry { mode: 0o1777, ..entry(Kind::Directory, "tmp", 0) }).unwrap();
-    base.entry(&Entry { mode: 0o700, uid: if root() { 7 } else { 0 }, ..entry(Kind::Directory, "home", 0) }).unwrap();
+    base.entry(&TarEntry { mode: 0o1777, ..entry(EntryKind::Directory, "tmp", 0) }).unwrap();
+    base.entry(&TarEntry { mode: 0o700, uid: if root() { 7 } else { 0 }, ..entry(EntryKind::Directory, "home", 0) })
+        .unwrap();
     let layers = [
         base.finish().unwrap(),
         tar(&[("tmp/file", Some("x")), ("home/file", Some("y")), ("new/file", Some("z")), ("tmp/.wh.gone", Some(""))]),
@@ -514,10 +516,10 @@ fn a_layer_that_says_nothing_of_a_directory_leaves_it_as_it_is_below() {
     );
     // It is kept with its image, and goes with it.
     drop(stack);
-    store.prune(Wait::No, true).unwrap();
+    store.prune(PruneWait::No, true).unwrap();
     assert_eq!(fs::read_dir(scratch.at("store/layers")).unwrap().count(), 3);
     store.remove(NAME).unwrap();
-    store.prune(Wait::No, true).unwrap();
+    store.prune(PruneWait::No, true).unwrap();
     assert_eq!(fs::read_dir(scratch.at("store/layers")).unwrap().count(), 0);
 }
 
@@ -530,12 +532,12 @@ fn a_layer_that_is_held_is_not_removed() {
     let held = store.stack(&opened.config.diff_ids).unwrap();
     assert!(store.is_held(&opened.config.diff_ids[0]).unwrap());
     store.remove(NAME).unwrap();
-    let pruned = store.prune(Wait::No, true).unwrap().unwrap();
+    let pruned = store.prune(PruneWait::No, true).unwrap().unwrap();
     assert_eq!((pruned.layers, pruned.in_use), (0, 1));
     assert!(held.layers[0].path.join("a").exists());
     let path = held.layers[0].path.clone();
     drop(held);
-    assert_eq!(store.prune(Wait::No, true).unwrap().unwrap().layers, 1);
+    assert_eq!(store.prune(PruneWait::No, true).unwrap().unwrap().layers, 1);
     assert!(!path.exists());
 }
 
@@ -577,7 +579,7 @@ fn a_layer_that_fails_leaves_nothing_and_can_be_had_again() {
     fs::create_dir_all(scratch.at(&format!("store/layers/{}/fs/half", diff_id.hex()))).unwrap();
     let unpacked = store.unpack_layer(&diff_id, &layer[..], &options()).unwrap();
     assert!(unpacked.path.join("a").exists() && !unpacked.path.join("half").exists());
-    assert!(matches!(store.try_ingest(&diff_id).unwrap(), Begin::Write(_)));
+    assert!(matches!(store.try_ingest(&diff_id).unwrap(), IngestStart::Write(_)));
 }
 
 #[test]

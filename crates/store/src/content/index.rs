@@ -8,6 +8,7 @@ use oci_spec::image::Descriptor;
 use rustix::fs::FlockOperation;
 use serde_json::{Value, json};
 
+use super::layout::{INDEX, INDEX_LOCK};
 use super::{Store, lock};
 use crate::digest::Digest;
 use crate::reference::Reference;
@@ -16,18 +17,16 @@ use nsrs_base::error::{At, Code, Error, Result};
 /// The annotation that holds a name (OCI image specification, annotations.md).
 pub(super) const NAME: &str = "org.opencontainers.image.ref.name";
 
-const INDEX: &str = "index.json";
-
 /// An image of the index.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Named {
+pub struct IndexEntry {
     /// Its name; `None`: it was loaded without one.
     pub name: Option<String>,
     /// Its manifest, or an index of manifests.
     pub descriptor: Descriptor,
 }
 
-impl Named {
+impl IndexEntry {
     /// The digest of the manifest.
     ///
     /// # Errors
@@ -62,12 +61,12 @@ impl Store {
         let bad = |why: String| {
             Error::new(Code::ImageInvalid, "read the index of images", why)
                 .on(path.display().to_string())
-                .hint("mend it by hand, or remove it and pull the images again (their layers are still there)")
+                .hint("repair it, or remove it and pull the images again (their layers are still there)")
         };
         let index: Value = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
         match index["manifests"].is_array() {
             true => Ok(index),
-            false => Err(bad("it has no list of manifests".into())),
+            false => Err(bad("no list of manifests".into())),
         }
     }
 
@@ -75,22 +74,22 @@ impl Store {
     ///
     /// # Errors
     /// The index can't be read.
-    pub fn images(&self) -> Result<Vec<Named>> {
+    pub fn images(&self) -> Result<Vec<IndexEntry>> {
         let index = self.index()?;
         let entries = index["manifests"].as_array().into_iter().flatten();
         // What others put there and isn't a descriptor is not ours to complain of.
         Ok(entries
             .filter_map(|entry| serde_json::from_value::<Descriptor>(entry.clone()).ok())
-            .map(|descriptor| Named {
+            .map(|descriptor| IndexEntry {
                 name: descriptor.annotations().as_ref().and_then(|all| all.get(NAME)).cloned(),
                 descriptor,
             })
             .collect())
     }
 
-    /// Changes the index under its lock.
+    /// WritableLayer the index under its lock.
     fn change(&self, change: impl FnOnce(&mut Vec<Value>) -> Result<()>) -> Result<()> {
-        let file = self.lock_file("index.lock")?;
+        let file = self.lock_file(INDEX_LOCK)?;
         lock(&file, FlockOperation::LockExclusive).at("lock the index of images", self.root.display())?;
         let mut index = self.index()?;
         let before = index.clone();
@@ -111,7 +110,7 @@ impl Store {
     /// The manifest isn't in the store, the name is none, or the index can't be written.
     pub fn tag(&self, name: &str, descriptor: &Descriptor) -> Result<()> {
         if name.is_empty() || name.len() > 1024 || name.chars().any(|c| c.is_control() || c.is_whitespace()) {
-            return Err(Error::new(Code::InvalidArgument, "name the image", "that is no name").on(format!("{name:?}")));
+            return Err(Error::new(Code::InvalidArgument, "name the image", "invalid name").on(format!("{name:?}")));
         }
         self.put(Some(name), descriptor)
     }
@@ -218,8 +217,8 @@ fn parts(name: &str) -> (String, String) {
 }
 
 /// The error for a name that isn't there, with the nearest that are.
-pub fn unknown(name: &str, images: &[Named]) -> Error {
-    let error = Error::new(Code::ImageNotFound, "find the image", "it isn't in the store").on(name);
+pub fn unknown(name: &str, images: &[IndexEntry]) -> Error {
+    let error = Error::new(Code::ImageNotFound, "find the image", "not in the store").on(name);
     let (repository, tag) = parts(name);
     let last = repository.rsplit('/').next().unwrap_or_default();
     // Other tags of the repository come first, whatever they are; of others the repository must be spelled alike.
@@ -237,7 +236,7 @@ pub fn unknown(name: &str, images: &[Named]) -> Error {
     near.dedup();
     near.truncate(3);
     match near.is_empty() {
-        true => error.hint("nsrs images lists what is there; nsrs pull gets what isn't"),
+        true => error.hint("nsrs images lists what is in the store; nsrs pull fetches an image"),
         false => error.did_you_mean(near.into_iter().map(|(.., name)| name).collect()),
     }
 }

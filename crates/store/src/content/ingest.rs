@@ -19,7 +19,7 @@ use nsrs_base::error::{At, Code, Error, Result};
 /// How the ingestion of a blob begins.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "one at a time, and taken apart at once")]
-pub enum Begin {
+pub enum IngestStart {
     /// The blob is there already.
     Present,
     /// It is to be written.
@@ -70,7 +70,7 @@ impl Shared {
 /// Reads a blob while it comes in: waits for more where it isn't there yet, and ends when the blob is complete _and_
 /// verified. An ingestion that fails is an error.
 #[derive(Debug)]
-pub struct Follow {
+pub struct IngestReader {
     file: Arc<File>,
     shared: Arc<Shared>,
     position: u64,
@@ -82,7 +82,7 @@ impl Store {
     ///
     /// # Errors
     /// The file can't be made.
-    pub fn ingest(&self, digest: &Digest) -> Result<Begin> {
+    pub fn ingest(&self, digest: &Digest) -> Result<IngestStart> {
         self.begin(digest, true)
     }
 
@@ -90,23 +90,23 @@ impl Store {
     ///
     /// # Errors
     /// The file can't be made.
-    pub fn try_ingest(&self, digest: &Digest) -> Result<Begin> {
+    pub fn try_ingest(&self, digest: &Digest) -> Result<IngestStart> {
         self.begin(digest, false)
     }
 
-    fn begin(&self, digest: &Digest, wait: bool) -> Result<Begin> {
+    fn begin(&self, digest: &Digest, wait: bool) -> Result<IngestStart> {
         let step = "write the blob";
         let path = self.path(&format!("ingest/{}", digest.hex()));
         loop {
             if self.has(digest) {
-                return Ok(Begin::Present);
+                return Ok(IngestStart::Present);
             }
             let mut open = fs::OpenOptions::new();
             let file = open.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
             let file = file.at(step, digest).map_err(with_room)?;
             let how = if wait { FlockOperation::LockExclusive } else { FlockOperation::NonBlockingLockExclusive };
             match lock(&file, how) {
-                Err(Errno::WOULDBLOCK) => return Ok(Begin::Busy),
+                Err(Errno::WOULDBLOCK) => return Ok(IngestStart::Busy),
                 other => other.at(step, digest)?,
             }
             // Who had the lock before may have moved the file to its place, or removed it.
@@ -117,7 +117,7 @@ impl Store {
             }
             let mut ingest = Ingest::new(self.clone(), Some(*digest), path, file);
             ingest.take_up()?;
-            return Ok(Begin::Write(ingest));
+            return Ok(IngestStart::Write(ingest));
         }
     }
 
@@ -232,8 +232,8 @@ impl Ingest {
 
     /// Reads along while it comes in. May be called several times, also before the first byte.
     #[must_use]
-    pub fn follow(&self) -> Follow {
-        Follow { file: self.file.clone(), shared: self.shared.clone(), position: 0 }
+    pub fn follow(&self) -> IngestReader {
+        IngestReader { file: self.file.clone(), shared: self.shared.clone(), position: 0 }
     }
 
     /// Verifies size and digest, brings everything to the disk and gives the blob its place. Returns its digest.
@@ -294,7 +294,7 @@ impl Write for Ingest {
     }
 }
 
-impl Read for Follow {
+impl Read for IngestReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
         while state.written <= self.position && state.end.is_none() {

@@ -10,16 +10,15 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, Mode, OFlags, openat};
 use serde::{Deserialize, Serialize};
 
+use super::layout::{LAYERS, SETTLED};
 use super::{Store, lock, with_room};
 use crate::digest::Digest;
-use crate::unpack::{self, Options, Unpacked};
+use crate::unpack::{self, UnpackOptions, Unpacked};
 use nsrs_base::error::{At, Code, Error, Result};
 use nsrs_base::host::boot::boot_id;
 use nsrs_base::tree::remove::remove;
 
 const RECORD: &str = "layer.json";
-/// Where it is noted which layers have reached the disk: not with the layers, so that it needs none of their locks.
-const SETTLED: &str = "settled";
 
 /// What is known of an unpacked layer (`layers/HEX/layer.json`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,7 +36,7 @@ pub struct LayerRecord {
 
 /// An unpacked layer. While this is held, [`Store::prune`] leaves it alone.
 #[derive(Debug)]
-pub struct Layer {
+pub struct UnpackedLayer {
     /// Its root directory, a layer for overlayfs.
     pub path: PathBuf,
     /// What is known of it.
@@ -45,7 +44,7 @@ pub struct Layer {
     lease: File,
 }
 
-impl Layer {
+impl UnpackedLayer {
     /// The descriptor whose lock keeps the layer, to be handed to who goes on using it.
     #[must_use]
     pub fn into_lease(self) -> File {
@@ -62,14 +61,14 @@ fn unique() -> Result<String> {
 
 impl Store {
     fn layer_path(&self, key: &str) -> PathBuf {
-        self.root.join("layers").join(key)
+        self.root.join(LAYERS).join(key)
     }
 
     /// The unpacked layer of this diff id, if it is there.
     ///
     /// # Errors
     /// What is there can't be read.
-    pub fn layer(&self, diff_id: &Digest) -> Result<Option<Layer>> {
+    pub fn layer(&self, diff_id: &Digest) -> Result<Option<UnpackedLayer>> {
         self.layer_of(&diff_id.hex())
     }
 
@@ -89,7 +88,7 @@ impl Store {
         }
     }
 
-    pub(crate) fn layer_of(&self, key: &str) -> Result<Option<Layer>> {
+    pub(crate) fn layer_of(&self, key: &str) -> Result<Option<UnpackedLayer>> {
         let step = "open the unpacked layer";
         let directory = self.layer_path(key);
         let path = directory.join(RECORD);
@@ -111,7 +110,7 @@ impl Store {
         }
         let path = directory.join("fs");
         // A tree that somebody removed is unpacked again.
-        Ok(path.is_dir().then_some(Layer { path, record, lease }))
+        Ok(path.is_dir().then_some(UnpackedLayer { path, record, lease }))
     }
 
     /// Unpacks a layer, unless it is there. The diff id of what is read must be this one. Waits while another process
@@ -119,7 +118,12 @@ impl Store {
     ///
     /// # Errors
     /// Those of [`unpack::unpack`]; nothing stays of a layer that failed.
-    pub fn unpack_layer(&self, diff_id: &Digest, input: impl Read + Send, options: &Options) -> Result<Layer> {
+    pub fn unpack_layer(
+        &self,
+        diff_id: &Digest,
+        input: impl Read + Send,
+        options: &UnpackOptions,
+    ) -> Result<UnpackedLayer> {
         self.make_layer(&diff_id.hex(), |directory| {
             let mut options = options.clone();
             options.diff_id = Some(*diff_id);
@@ -131,7 +135,7 @@ impl Store {
     ///
     /// # Errors
     /// Those of [`unpack::unpack`]; nothing stays of a layer that failed.
-    pub fn unpack_unknown(&self, input: impl Read + Send, options: &Options) -> Result<Layer> {
+    pub fn unpack_unknown(&self, input: impl Read + Send, options: &UnpackOptions) -> Result<UnpackedLayer> {
         let step = "unpack the layer";
         let _guard = self.guard()?;
         // Its name begins with a dot, as of all that isn't complete: the next prune removes what a crash leaves.
@@ -150,7 +154,7 @@ impl Store {
     }
 
     /// Makes a layer in a directory of its own, and gives it its place when it is complete.
-    pub(crate) fn make_layer(&self, key: &str, make: impl FnOnce(&Path) -> Result<Unpacked>) -> Result<Layer> {
+    pub(crate) fn make_layer(&self, key: &str, make: impl FnOnce(&Path) -> Result<Unpacked>) -> Result<UnpackedLayer> {
         let step = "unpack the layer";
         if let Some(layer) = self.layer_of(key)? {
             return Ok(layer);
@@ -204,7 +208,7 @@ impl Store {
     /// The layers that may not have reached the disk yet: their names and numbers. Read without a lock: one that goes
     /// meanwhile is noted for nothing.
     fn unsettled(&self) -> Vec<(String, String)> {
-        let entries = fs::read_dir(self.root.join("layers")).into_iter().flatten().flatten();
+        let entries = fs::read_dir(self.root.join(LAYERS)).into_iter().flatten().flatten();
         let here = boot_id();
         entries
             .filter_map(|entry| {
@@ -242,7 +246,7 @@ impl Store {
         }
         // Held from before the wait on: whoever removes the store meanwhile must not find it made again behind his back.
         let held = File::open(&notes).at(step, notes.display())?;
-        let folder = self.root.join("layers");
+        let folder = self.root.join(LAYERS);
         let root = File::open(&folder).at(step, folder.display())?;
         rustix::fs::syncfs(&root).at(step, folder.display())?;
         for (key, unique) in &open {

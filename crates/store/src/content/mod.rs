@@ -19,11 +19,12 @@
 mod index;
 mod ingest;
 mod layers;
-mod pairs;
+pub(crate) mod layout;
 mod prune;
 mod repair;
 #[cfg(test)]
 mod tests;
+mod unpacked_blobs;
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -35,12 +36,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-pub use index::{Named, digest_of, unknown};
-pub use ingest::{Begin, Follow, Ingest};
-pub use layers::{Layer, LayerRecord};
-pub use prune::{Damaged, Pruned, Wait};
+pub use index::{IndexEntry, digest_of, unknown};
+pub use ingest::{Ingest, IngestReader, IngestStart};
+pub use layers::{LayerRecord, UnpackedLayer};
+pub use prune::{DamagedImage, PruneWait, Pruned};
 
 use super::digest::Digest;
+use layout::{LAYERS, LOCK, OCI_LAYOUT};
 use nsrs_base::error::{At, Code, Error, Result};
 use nsrs_base::host::Host;
 
@@ -55,7 +57,7 @@ pub struct Store {
 
 /// Keeps [`Store::prune`] away: what was added stays until it is named, however long that takes.
 #[derive(Debug)]
-pub struct Guard(#[allow(dead_code, reason = "held for its lock")] Option<File>);
+pub struct PruneGuard(#[allow(dead_code, reason = "held for its lock")] Option<File>);
 
 /// Where the store is: `NSRS_IMAGE_DIR`, /var/lib/nsrs/images for root, `$XDG_DATA_HOME/nsrs/images`, or
 /// ~/.local/share/nsrs/images.
@@ -95,29 +97,29 @@ impl Store {
         let path = fs::canonicalize(path).at(step, path.display())?;
         not_foreign(&path)?;
         own(&path)?;
-        for folder in ["blobs/sha256", "ingest", "layers"] {
+        for folder in ["blobs/sha256", "ingest", LAYERS] {
             make(&path.join(folder))?;
         }
         // Files of images may be set-user-ID: no other user of the host shall reach them.
-        let layers = path.join("layers");
+        let layers = path.join(LAYERS);
         if fs::metadata(&layers).at(step, layers.display())?.mode() & 0o7777 != 0o700 {
             fs::set_permissions(&layers, fs::Permissions::from_mode(0o700)).at(step, layers.display())?;
         }
         let store = Store { root: path.into() };
-        let layout = store.path("oci-layout");
+        let layout = store.path(OCI_LAYOUT);
         match fs::read_to_string(&layout) {
             Ok(text) => {
                 let version = serde_json::from_str::<serde_json::Value>(&text)
                     .ok()
                     .and_then(|value| value["imageLayoutVersion"].as_str().map(str::to_owned));
                 if !version.as_deref().is_some_and(|version| version.starts_with("1.")) {
-                    return Err(Error::new(Code::Unsupported, step, "it's no image layout of version 1")
+                    return Err(Error::new(Code::Unsupported, step, "not an image layout of version 1")
                         .on(layout.display().to_string())
                         .hint("set NSRS_IMAGE_DIR to another directory"));
                 }
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                store.replace("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+                store.replace(OCI_LAYOUT, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
             }
             Err(error) => return Err(Error::os(step, layout.display().to_string(), &error)),
         }
@@ -139,7 +141,7 @@ impl Store {
 
     /// Is there anything of a store in its directory?
     fn is_made(&self) -> bool {
-        ["oci-layout", "layers"].iter().any(|name| self.path(name).exists())
+        [OCI_LAYOUT, LAYERS].iter().any(|name| self.path(name).exists())
     }
 
     /// The directory of the store.
@@ -179,7 +181,7 @@ impl Store {
         let mut bytes = Vec::new();
         self.open_blob(digest)?.take(MOST_METADATA + 1).read_to_end(&mut bytes).at(step, digest)?;
         if bytes.len() as u64 > MOST_METADATA {
-            return Err(Error::new(Code::ImageInvalid, step, format!("it's larger than {MOST_METADATA} bytes"))
+            return Err(Error::new(Code::ImageInvalid, step, format!("larger than {MOST_METADATA} bytes"))
                 .on(digest.to_string()));
         }
         if Digest::of(&bytes) != *digest {
@@ -195,7 +197,7 @@ impl Store {
     /// It isn't there (`ImageNotFound`), or can't be opened.
     pub fn open_blob(&self, digest: &Digest) -> Result<File> {
         File::open(self.blob_path(digest)).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => Error::new(Code::ImageNotFound, "read the blob", "it isn't in the store")
+            std::io::ErrorKind::NotFound => Error::new(Code::ImageNotFound, "read the blob", "not in the store")
                 .on(digest.to_string())
                 .hint("pull or load the image again"),
             _ => Error::os("read the blob", digest.to_string(), &error),
@@ -208,7 +210,7 @@ impl Store {
     /// It can't be written.
     pub fn add(&self, bytes: &[u8]) -> Result<Digest> {
         let digest = Digest::of(bytes);
-        if let Begin::Write(mut ingest) = self.ingest_anew(&digest)? {
+        if let IngestStart::Write(mut ingest) = self.ingest_anew(&digest)? {
             ingest.write(bytes)?;
             ingest.commit()?;
         }
@@ -220,21 +222,21 @@ impl Store {
     ///
     /// # Errors
     /// The lock file can't be opened.
-    pub fn guard(&self) -> Result<Guard> {
+    pub fn guard(&self) -> Result<PruneGuard> {
         if !self.is_made() {
-            return Ok(Guard(None));
+            return Ok(PruneGuard(None));
         }
-        let file = match self.lock_file("lock") {
+        let file = match self.lock_file(LOCK) {
             // Where nothing can be written nothing is pruned from here, and who only reads goes on. Somebody may have
             // mounted it so, and prune it elsewhere.
             Err(error) if error.errno == Some(Errno::ROFS.raw_os_error()) => {
-                let there = File::open(self.path("lock")).or_else(|_| File::open(&*self.root));
+                let there = File::open(self.path(LOCK)).or_else(|_| File::open(&*self.root));
                 there.at("lock the store of images", self.root.display())?
             }
             other => other?,
         };
         lock(&file, FlockOperation::LockShared).at("lock the store of images", self.root.display())?;
-        Ok(Guard(Some(file)))
+        Ok(PruneGuard(Some(file)))
     }
 
     fn lock_file(&self, name: &str) -> Result<File> {
@@ -260,38 +262,22 @@ impl Store {
     }
 }
 
-/// What is in the directory of a store, complete or not, and of a new disk.
-const OWN: [&str; 12] = [
-    "blobs",
-    "containers",
-    "index.json",
-    "index.lock",
-    "ingest",
-    "layers",
-    "lock",
-    "lost+found",
-    "oci-layout",
-    pairs::PACKED,
-    "settled",
-    super::stack::FITS,
-];
-
 /// Makes sure that no store is made among somebody's files. Some stand beside one: those are nobody's concern.
 fn not_foreign(path: &Path) -> Result<()> {
-    if path.join("oci-layout").exists() {
+    if path.join(OCI_LAYOUT).exists() {
         return Ok(());
     }
     let entries = match fs::read_dir(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         other => other.at("open the store of images", path.display())?,
     };
-    match entries.flatten().find(|entry| !OWN.iter().any(|own| entry.file_name() == *own)) {
+    match entries.flatten().find(|entry| !layout::ALL.iter().any(|own| entry.file_name() == *own)) {
         None => Ok(()),
         Some(entry) => {
-            let why = format!("it is a directory of other files ({})", entry.file_name().display());
+            let why = format!("the directory contains other files ({})", entry.file_name().display());
             Err(Error::new(Code::SetupFailed, "open the store of images", why)
                 .on(path.display().to_string())
-                .hint("set NSRS_IMAGE_DIR to an empty directory, or to one that isn't there yet"))
+                .hint("set NSRS_IMAGE_DIR to a new or empty directory"))
         }
     }
 }
@@ -302,8 +288,8 @@ fn own(path: &Path) -> Result<()> {
     let meta = fs::metadata(path).at(step, path.display())?;
     let why = match (meta.uid() == rustix::process::geteuid().as_raw(), meta.mode() & 0o022) {
         (true, 0) => return Ok(()),
-        (false, _) => "it belongs to another user",
-        (true, _) => "other users can write to it",
+        (false, _) => "owned by another user",
+        (true, _) => "writable by other users",
     };
     Err(Error::new(Code::SetupFailed, step, why)
         .on(path.display().to_string())
@@ -329,7 +315,7 @@ pub fn is_full(error: &Error) -> bool {
 /// The same failure of something in the store, with what helps where the disk is full and nothing better is known.
 pub(crate) fn with_room(error: Error) -> Error {
     match is_full(&error) && error.hint.is_empty() {
-        true => error.hint("make room (nsrs image prune), or set NSRS_IMAGE_DIR to another disk"),
+        true => error.hint("free disk space (nsrs image prune), or set NSRS_IMAGE_DIR to another disk"),
         false => error,
     }
 }
@@ -338,5 +324,5 @@ pub(crate) fn with_room(error: Error) -> Error {
 pub(crate) fn altered(digest: &Digest, found: Digest) -> Error {
     Error::new(Code::ImageInvalid, "verify the blob", format!("its content has the digest {found}"))
         .on(digest.to_string())
-        .hint("it was altered on the way or on disk; pull or load the image again")
+        .hint("it was altered in transit or on disk; pull or load the image again")
 }

@@ -9,16 +9,15 @@ use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::pairs::PACKED;
+use super::layout::{LAYERS, LOCK, PACKED, SETTLED, STACKED};
 use super::{Store, lock};
 use crate::config::chain_ids;
 use crate::digest::Digest;
-use crate::stack::FITS;
 use nsrs_base::error::{At, Code, Error, Result};
 
 /// Whether to wait until nobody writes to the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wait {
+pub enum PruneWait {
     /// As long as it takes.
     Yes,
     /// A moment: then nothing is removed.
@@ -46,12 +45,12 @@ pub struct Pruned {
     pub bytes: u64,
     /// Images that can't be read, so that what they need isn't known.
     #[serde(skip)]
-    pub damaged: Vec<Damaged>,
+    pub damaged: Vec<DamagedImage>,
 }
 
 /// An image of the index that can't be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Damaged {
+pub struct DamagedImage {
     /// Its name, or its digest.
     pub name: String,
     /// Why.
@@ -64,36 +63,36 @@ struct Needed {
     blobs: HashSet<String>,
     layers: HashSet<String>,
     chains: HashSet<String>,
-    damaged: Vec<Damaged>,
+    damaged: Vec<DamagedImage>,
 }
 
 impl Store {
     /// Removes every blob and every unpacked layer that no image of the index needs, broken-off downloads (`partial`),
     /// and what killed processes left. A layer that is held stays.
     ///
-    /// What an image needs whose manifest or configuration is damaged isn't known. With [`Wait::No`], as after other work,
-    /// nothing is removed then: most of it may be there for when the image is mended. With [`Wait::Yes`] what no other
+    /// What an image needs whose manifest or configuration is damaged isn't known. With [`PruneWait::No`], as after other work,
+    /// nothing is removed then: most of it may be there for when the image is mended. With [`PruneWait::Yes`] what no other
     /// image needs goes.
     ///
-    /// Returns `None` if others write to the store and `wait` is [`Wait::No`].
+    /// Returns `None` if others write to the store and `wait` is [`PruneWait::No`].
     ///
     /// # Errors
     /// A manifest of the index can't be read though it may be whole: then nothing is removed. A file can't be removed.
-    pub fn prune(&self, wait: Wait, partial: bool) -> Result<Option<Pruned>> {
+    pub fn prune(&self, wait: PruneWait, partial: bool) -> Result<Option<Pruned>> {
         if !self.is_made() {
             return Ok(Some(Pruned::default()));
         }
-        let file = self.lock_file("lock")?;
+        let file = self.lock_file(LOCK)?;
         match wait {
-            Wait::Yes => {
+            PruneWait::Yes => {
                 lock(&file, FlockOperation::LockExclusive).at("lock the store of images", self.root.display())?
             }
-            Wait::No if !lock_until(&file, Instant::now() + MOMENT) => return Ok(None),
-            Wait::No => {}
+            PruneWait::No if !lock_until(&file, Instant::now() + MOMENT) => return Ok(None),
+            PruneWait::No => {}
         }
         let needed = self.needed()?;
         let mut pruned = Pruned { damaged: needed.damaged.clone(), ..Pruned::default() };
-        if wait == Wait::No && !pruned.damaged.is_empty() {
+        if wait == PruneWait::No && !pruned.damaged.is_empty() {
             return Ok(Some(pruned));
         }
         self.prune_layers(&needed, &mut pruned)?;
@@ -109,7 +108,7 @@ impl Store {
             match self.needs(image.descriptor.digest().to_string(), &mut needed) {
                 Err(error) if matches!(error.code, Code::ImageInvalid | Code::ImageNotFound) => {
                     let name = image.name.unwrap_or_else(|| image.descriptor.digest().to_string());
-                    needed.damaged.push(Damaged { name, error });
+                    needed.damaged.push(DamagedImage { name, error });
                 }
                 other => other?,
             }
@@ -189,7 +188,7 @@ impl Store {
 
     fn prune_layers(&self, needed: &Needed, pruned: &mut Pruned) -> Result<()> {
         let patience = Instant::now() + PATIENCE;
-        for (name, path) in list(&self.root.join("layers"))? {
+        for (name, path) in list(&self.root.join(LAYERS))? {
             if needed.layers.contains(&name) {
                 continue;
             }
@@ -240,9 +239,9 @@ impl Store {
             }
             Ok(())
         };
-        remove("settled", &|name| self.root.join("layers").join(name).exists())?;
+        remove(SETTLED, &|name| self.root.join(LAYERS).join(name).exists())?;
         remove(PACKED, &|name| self.root.join("blobs/sha256").join(name).exists())?;
-        remove(FITS, &|name| needed.chains.contains(name))
+        remove(STACKED, &|name| needed.chains.contains(name))
     }
 
     fn prune_leftovers(&self, partial: bool) -> Result<()> {

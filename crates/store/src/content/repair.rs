@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 
 use rustix::fs::FlockOperation;
 
-use super::{Begin, Store, altered, lock};
+use super::{IngestStart, Store, altered, lock};
 use crate::digest::{Digest, Hasher};
 use nsrs_base::error::{At, Code, Result};
 
@@ -41,12 +41,12 @@ impl Store {
     ///
     /// # Errors
     /// The file can't be made; the blob that is there can't be read.
-    pub fn ingest_anew(&self, digest: &Digest) -> Result<Begin> {
+    pub fn ingest_anew(&self, digest: &Digest) -> Result<IngestStart> {
         loop {
             match self.ingest(digest)? {
-                Begin::Write(mut ingest) => {
+                IngestStart::Write(mut ingest) => {
                     ingest.restart()?;
-                    return Ok(Begin::Write(ingest));
+                    return Ok(IngestStart::Write(ingest));
                 }
                 other => match self.check(digest) {
                     Err(error)

@@ -45,7 +45,7 @@ fn image(store: &Store, layer: &[u8]) -> Descriptor {
 
 fn begun(store: &Store, digest: &Digest) -> Ingest {
     match store.ingest(digest).unwrap() {
-        Begin::Write(ingest) => ingest,
+        IngestStart::Write(ingest) => ingest,
         other => panic!("{other:?}"),
     }
 }
@@ -60,7 +60,7 @@ fn a_blob_is_there_when_it_is_whole_and_not_before() {
     ingest.expect_size(300_000);
     ingest.write(&bytes[..100_000]).unwrap();
     assert!(!store.has(&digest));
-    assert!(matches!(store.try_ingest(&digest).unwrap(), Begin::Busy));
+    assert!(matches!(store.try_ingest(&digest).unwrap(), IngestStart::Busy));
     drop(ingest);
     // The next one goes on where this one ended.
     let mut ingest = begun(&store, &digest);
@@ -68,7 +68,7 @@ fn a_blob_is_there_when_it_is_whole_and_not_before() {
     ingest.write(&bytes[100_000..]).unwrap();
     assert_eq!(ingest.commit().unwrap(), digest);
     assert_eq!(store.read(&digest).unwrap(), bytes);
-    assert!(matches!(store.ingest(&digest).unwrap(), Begin::Present));
+    assert!(matches!(store.ingest(&digest).unwrap(), IngestStart::Present));
     assert_eq!(fs::read_dir(scratch.0.join("ingest")).unwrap().count(), 0);
 }
 
@@ -131,7 +131,7 @@ fn two_who_want_one_blob_write_it_once() {
     std::thread::sleep(Duration::from_millis(50));
     ingest.write(b"shared").unwrap();
     ingest.commit().unwrap();
-    assert!(matches!(waiting.join().unwrap(), Begin::Present));
+    assert!(matches!(waiting.join().unwrap(), IngestStart::Present));
 }
 
 #[test]
@@ -194,17 +194,17 @@ fn prune_removes_what_no_image_needs_and_nothing_else() {
     let mut broken = begun(&store, &Digest::of(b"broken off"));
     broken.write(b"brok").unwrap();
     drop(broken);
-    assert_eq!(store.prune(Wait::Yes, false).unwrap().unwrap(), Pruned::default());
+    assert_eq!(store.prune(PruneWait::Yes, false).unwrap().unwrap(), Pruned::default());
     store.remove("two").unwrap();
     // Somebody who is about to name something keeps it away.
     let guard = store.guard().unwrap();
-    assert_eq!(store.prune(Wait::No, false).unwrap(), None);
+    assert_eq!(store.prune(PruneWait::No, false).unwrap(), None);
     drop(guard);
-    let pruned = store.prune(Wait::Yes, false).unwrap().unwrap();
+    let pruned = store.prune(PruneWait::Yes, false).unwrap().unwrap();
     assert_eq!(pruned.blobs, 3);
     assert_eq!(begun(&store, &Digest::of(b"broken off")).offset(), 4);
     assert!(store.has(&Digest::of(b"shared")) && !store.has(&Digest::of(b"alone")));
-    store.prune(Wait::Yes, true).unwrap();
+    store.prune(PruneWait::Yes, true).unwrap();
     assert_eq!(fs::read_dir(scratch.0.join("ingest")).unwrap().count(), 0);
 }
 
@@ -223,15 +223,15 @@ fn what_a_damaged_image_needs_is_removed_when_that_is_asked_for_and_not_by_the_w
             Some(bytes) => fs::write(&path, bytes).unwrap(),
             None => fs::remove_file(&path).unwrap(),
         }
-        let pruned = store.prune(Wait::No, false).unwrap().unwrap();
+        let pruned = store.prune(PruneWait::No, false).unwrap().unwrap();
         let damaged: Vec<&str> = pruned.damaged.iter().map(|damaged| damaged.name.as_str()).collect();
         assert_eq!((pruned.blobs, &damaged[..]), (0, &["one", "again"][..]));
         assert!(store.has(&Digest::of(b"one")));
     }
     assert_eq!(store.add(&whole).unwrap(), index::digest_of(&one).unwrap());
-    assert_eq!(store.prune(Wait::Yes, false).unwrap().unwrap(), Pruned::default());
+    assert_eq!(store.prune(PruneWait::Yes, false).unwrap().unwrap(), Pruned::default());
     fs::write(&path, "{}").unwrap();
-    let pruned = store.prune(Wait::Yes, false).unwrap().unwrap();
+    let pruned = store.prune(PruneWait::Yes, false).unwrap().unwrap();
     assert_eq!((pruned.blobs, pruned.damaged.len()), (2, 2));
     assert!(!store.has(&Digest::of(b"one")) && store.has(&Digest::of(b"two")));
     assert!(store.images().unwrap().len() == 3 && path.exists(), "its names stay");
@@ -239,7 +239,7 @@ fn what_a_damaged_image_needs_is_removed_when_that_is_asked_for_and_not_by_the_w
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();
     store.remove("two").unwrap();
-    assert!(store.prune(Wait::Yes, false).is_err());
+    assert!(store.prune(PruneWait::Yes, false).is_err());
     assert!(store.has(&Digest::of(b"two")));
 }
 
@@ -285,7 +285,7 @@ fn writes_until_it_is_killed() {
     std::io::stdout().flush().unwrap();
     for (number, bytes) in blobs().into_iter().enumerate() {
         let digest = Digest::of(&bytes);
-        if let Begin::Write(mut ingest) = store.ingest(&digest).unwrap() {
+        if let IngestStart::Write(mut ingest) = store.ingest(&digest).unwrap() {
             let from = usize::try_from(ingest.offset()).unwrap();
             for part in bytes[from..].chunks(100_000) {
                 ingest.write(part).unwrap();
@@ -346,13 +346,13 @@ fn a_store_whose_writer_is_killed_at_any_moment_is_consistent_and_goes_on() {
     println!("{resumed} blobs were found half written");
     let store = scratch.store();
     let bytes = &blobs()[0];
-    if let Begin::Write(mut ingest) = store.ingest(&Digest::of(bytes)).unwrap() {
+    if let IngestStart::Write(mut ingest) = store.ingest(&Digest::of(bytes)).unwrap() {
         let from = usize::try_from(ingest.offset()).unwrap();
         ingest.write(&bytes[from..]).unwrap();
         ingest.commit().unwrap();
     }
     assert!(store.has(&Digest::of(bytes)));
-    store.prune(Wait::Yes, true).unwrap().unwrap();
+    store.prune(PruneWait::Yes, true).unwrap().unwrap();
 }
 
 #[test]
@@ -363,15 +363,15 @@ fn fills_a_small_disk() {
     let bytes = vec![1; 3 << 20];
     let mut ingest = begun(&store, &Digest::of(&bytes));
     let error = bytes.chunks(100_000).find_map(|part| ingest.write(part).err()).unwrap();
-    assert!(error.to_string().contains("ENOSPC") && error.hint.contains("make room"), "{error}");
+    assert!(error.to_string().contains("ENOSPC") && error.hint.contains("free disk space"), "{error}");
     drop(ingest);
     assert_eq!(fs::read_dir(store.path("ingest")).unwrap().count(), 0);
     // And in the middle of a layer, whose archive itself has room.
     let mut archive = crate::tar::write::Writer::new(Vec::new());
-    let entry = crate::tar::Entry {
+    let entry = crate::tar::TarEntry {
         path: b"big".to_vec(),
         link: Vec::new(),
-        kind: crate::tar::Kind::File,
+        kind: crate::tar::EntryKind::File,
         mode: 0o644,
         uid: 0,
         gid: 0,
@@ -384,9 +384,9 @@ fn fills_a_small_disk() {
     archive.entry(&entry).unwrap();
     archive.data(&bytes).unwrap();
     let archive = archive.finish().unwrap();
-    let options = crate::unpack::Options::default();
+    let options = crate::unpack::UnpackOptions::default();
     let error = store.unpack_layer(&Digest::of(&archive), &archive[..], &options).unwrap_err();
-    assert!(error.to_string().contains("ENOSPC") && error.hint.contains("make room"), "{error}");
+    assert!(error.to_string().contains("ENOSPC") && error.hint.contains("free disk space"), "{error}");
     assert_eq!(fs::read_dir(store.path("layers")).unwrap().count(), 0);
     // There is room again.
     store.add(&bytes[..1 << 20]).unwrap();
@@ -414,7 +414,7 @@ fn a_store_that_others_can_change_is_refused() {
     drop(scratch.store());
     assert_eq!(fs::metadata(scratch.0.join("layers")).unwrap().mode() & 0o777, 0o700);
     fs::set_permissions(&scratch.0, fs::Permissions::from_mode(0o777)).unwrap();
-    assert!(Store::open(&scratch.0).unwrap_err().to_string().contains("other users can write"));
+    assert!(Store::open(&scratch.0).unwrap_err().to_string().contains("writable by other users"));
     fs::set_permissions(&scratch.0, fs::Permissions::from_mode(0o755)).unwrap();
     drop(scratch.store());
     if rustix::process::geteuid().is_root() {

@@ -1,53 +1,57 @@
-//! Tar archives: their entries in, their entries out.
+//! Reading and writing tar archives.
 //!
 //! The fields of a header are read by the tar crate. Its iterator isn't used: it takes the names and extended headers of
 //! an archive into memory at whatever length they claim, doesn't read values with a line feed in them (a
 //! `security.capability` may well have one) and knows no sparse files in PAX form.
 
-mod extended;
+mod blocks;
+mod error;
+mod extended_header;
 pub mod pax;
 pub mod read;
 mod sparse;
 pub mod write;
 
-/// The size of a block; everything in an archive fills whole ones.
+pub use error::read_error;
+
+/// The size of a block in bytes; everything in an archive fills whole ones.
 pub const BLOCK: u64 = 512;
 
-/// What an entry is.
+/// The type of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum EntryKind {
     /// A regular file.
     File,
     /// Another name of a file, by its path in the archive.
     HardLink,
     /// A symbolic link.
     Symlink,
-    /// A character device.
+    /// A character device; see [`TarEntry::device`].
     CharDevice,
-    /// A block device.
+    /// A block device; see [`TarEntry::device`].
     BlockDevice,
-    /// A directory.
+    /// A directory; its entries follow in any order.
     Directory,
-    /// A FIFO.
+    /// A named pipe (fifo(7)).
     Fifo,
 }
 
 /// An entry of an archive, without its data.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Its path as it is written.
+pub struct TarEntry {
+    /// The path as it is written in the archive.
     pub path: Vec<u8>,
-    /// Where a link points.
+    /// The target of a link; empty for other entries.
     pub link: Vec<u8>,
-    /// What it is.
-    pub kind: Kind,
+    /// The type of the entry.
+    pub kind: EntryKind,
     /// Permissions, with set-user-ID, set-group-ID and sticky bit.
     pub mode: u32,
-    /// Owner.
+    /// User id of the owner.
     pub uid: u64,
-    /// Group.
+    /// Group id of the owner.
     pub gid: u64,
-    /// Time of the last change: seconds and nanoseconds.
+    /// Write time: seconds since 1970 and nanoseconds.
     pub mtime: (i64, u32),
     /// Major and minor number of a device.
     pub device: (u32, u32),
@@ -55,6 +59,6 @@ pub struct Entry {
     pub size: u64,
     /// The parts of a sparse file that are in the archive, in order: offset and length. `None`: all of it.
     pub sparse: Option<Vec<(u64, u64)>>,
-    /// Extended attributes.
+    /// ExtendedHeader attributes.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }

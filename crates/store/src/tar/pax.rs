@@ -1,4 +1,4 @@
-//! Extended headers of PAX archives (pax(1), POSIX.1-2001): `LENGTH KEY=VALUE\n`, where the length counts all of it.
+//! ExtendedHeader headers of PAX archives (pax(1), POSIX.1-2001): `LENGTH KEY=VALUE\n`, where the length counts all of it.
 
 use nsrs_base::error::{Code, Error, Result};
 

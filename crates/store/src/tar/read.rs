@@ -4,87 +4,75 @@
 //! Where readers of archives are known to differ (sizes of entries without data, of PAX headers), this one does as Go's
 //! does, which docker and containerd use: what they see in an image is what is unpacked here.
 
+use std::borrow::Cow;
 use std::io::{self, BufRead};
 
 use tar::{EntryType, Header};
 
-use super::extended::{Extended, text};
-use super::{BLOCK, Entry, Kind, sparse};
+use super::blocks::BlockReader;
+use super::error::malformed;
+use super::extended_header::{ExtendedHeader, until_zero};
+use super::{EntryKind, TarEntry, sparse};
 use nsrs_base::error::show;
-use nsrs_base::error::{Code, Error, Result};
+use nsrs_base::error::{Error, Result};
 
 /// The largest extended header or long name that is read into memory, in bytes.
-const MOST_EXTENDED: u64 = 1 << 20;
+const MAX_EXTENDED: u64 = 1 << 20;
 
 /// Reads an archive.
 #[derive(Debug)]
-pub struct Reader<R> {
-    input: R,
-    /// Bytes of the current entry's data that are still to come.
-    left: u64,
-    /// Bytes that fill its last block.
-    padding: u64,
-    ended: bool,
+pub struct TarReader<R> {
+    blocks: BlockReader<R>,
 }
 
-pub(super) fn bad(why: impl Into<String>) -> Error {
-    Error::new(Code::ImageInvalid, "read the archive", why)
+/// How large the file of an entry is, and which parts of it are in the archive.
+struct Extent {
+    size: u64,
+    sparse: Option<sparse::Parts>,
 }
 
-/// The error record for a failed read: one that was carried through [`io::Error::other`], or a new one.
-pub fn read_error(error: io::Error) -> Error {
-    match error.downcast::<Error>() {
-        Ok(error) => error,
-        Err(error) => match error.kind() {
-            io::ErrorKind::UnexpectedEof => bad("it's cut short"),
-            _ if error.raw_os_error().is_some() => Error::os("read the archive", "", &error),
-            _ => bad(error.to_string()),
-        },
-    }
-}
-
-impl<R: BufRead> Reader<R> {
-    /// Reads from here.
-    pub fn new(input: R) -> Reader<R> {
-        Reader { input, left: 0, padding: 0, ended: false }
+impl<R: BufRead> TarReader<R> {
+    /// Reads from the beginning of an archive.
+    pub fn new(input: R) -> TarReader<R> {
+        TarReader { blocks: BlockReader::new(input) }
     }
 
     /// What is behind the archive.
     pub fn into_inner(self) -> R {
-        self.input
+        self.blocks.into_inner()
     }
 
     /// The next entry; what is left of the data of the one before is skipped. `None` at the end marker or the end of the
     /// input.
     ///
     /// # Errors
-    /// The archive is cut short or malformed.
-    pub fn next_entry(&mut self) -> Result<Option<Entry>> {
-        let mut extended = Extended::default();
-        let mut any = false;
+    /// The archive is truncated or malformed.
+    pub fn next_entry(&mut self) -> Result<Option<TarEntry>> {
+        let mut extended = ExtendedHeader::default();
+        let mut has_extended = false;
         loop {
             let Some(header) = self.header()? else {
-                return match any {
-                    true => Err(bad("it ends behind an extended header")),
+                return match has_extended {
+                    true => Err(malformed("nothing follows an extended header")),
                     false => Ok(None),
                 };
             };
-            let size = header.entry_size().map_err(|_| bad("the size of an entry is no number"))?;
+            let size = header.entry_size().map_err(|_| malformed("the size of an entry is not a number"))?;
             match header.entry_type() {
                 EntryType::XHeader => {
-                    let bytes = self.extended(size)?;
+                    let bytes = self.extended_data(size)?;
                     extended.read(&bytes)?;
-                    any = true;
+                    has_extended = true;
                 }
-                // Of all entries that follow; what git and others write there concerns nobody.
-                EntryType::XGlobalHeader => drop(self.extended(size)?),
+                // It holds for all entries that follow; what git and others write there doesn't matter here.
+                EntryType::XGlobalHeader => drop(self.extended_data(size)?),
                 EntryType::GNULongName => {
-                    extended.path = Some(text(self.extended(size)?));
-                    any = true;
+                    extended.path = Some(until_zero(self.extended_data(size)?));
+                    has_extended = true;
                 }
                 EntryType::GNULongLink => {
-                    extended.link = Some(text(self.extended(size)?));
-                    any = true;
+                    extended.link = Some(until_zero(self.extended_data(size)?));
+                    has_extended = true;
                 }
                 // A volume label has no data.
                 other if other.as_byte() == b'V' => {}
@@ -94,112 +82,36 @@ impl<R: BufRead> Reader<R> {
     }
 
     /// The next part of the current entry's data as it is in the archive (of a sparse file the stored parts, one after the
-    /// other); empty at its end. What was used of it is told by [`Reader::consume`].
+    /// other); empty at its end. [`TarReader::consume`] marks what was used of it.
     ///
     /// # Errors
-    /// The archive is cut short.
+    /// The archive is truncated.
     pub fn data(&mut self) -> Result<&[u8]> {
-        if self.left == 0 {
-            return Ok(&[]);
-        }
-        let bytes = fill(&mut self.input)?;
-        if bytes.is_empty() {
-            return Err(read_error(io::ErrorKind::UnexpectedEof.into()));
-        }
-        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
-        Ok(&bytes[..most])
+        self.blocks.data()
     }
 
-    /// So many bytes of [`Reader::data`] were used.
+    /// Marks bytes of [`TarReader::data`] as used.
     pub fn consume(&mut self, count: usize) {
-        self.left -= count as u64;
-        self.input.consume(count);
+        self.blocks.consume(count);
     }
 
-    /// Reads the current entry's data into memory, if it's at most so long.
+    /// Reads the current entry's data into memory, if there are no more than `max` bytes.
     ///
     /// # Errors
-    /// It's longer; the archive is cut short.
-    pub fn bytes(&mut self, most: u64) -> Result<Vec<u8>> {
-        if self.left > most {
-            return Err(bad(format!("an entry of {} bytes is longer than the {most} it may have", self.left)));
-        }
-        let mut bytes = Vec::with_capacity(usize::try_from(self.left).unwrap_or(0));
-        loop {
-            let part = self.data()?;
-            if part.is_empty() {
-                return Ok(bytes);
-            }
-            let count = part.len();
-            bytes.extend_from_slice(part);
-            self.consume(count);
-        }
-    }
-
-    /// To the end of the current entry's last block. Where the input ends, that block may be cut short behind the data:
-    /// some programs don't fill it, and GNU's tar and docker's reader don't mind.
-    fn skip(&mut self) -> Result<()> {
-        loop {
-            let count = match self.data() {
-                Ok([]) => break,
-                Ok(part) => part.len(),
-                Err(error) => {
-                    self.ended = true;
-                    return Err(error);
-                }
-            };
-            self.consume(count);
-        }
-        while self.padding > 0 {
-            let there = fill(&mut self.input)?.len();
-            if there == 0 {
-                self.ended = true;
-                return Ok(());
-            }
-            let count = usize::try_from(self.padding).unwrap_or(usize::MAX).min(there);
-            self.input.consume(count);
-            self.padding -= count as u64;
-        }
-        Ok(())
-    }
-
-    fn take(&mut self, size: u64) -> Result<()> {
-        if i64::try_from(size).is_err() {
-            return Err(bad("an entry is larger than a file can be"));
-        }
-        self.left = size;
-        self.padding = size.next_multiple_of(BLOCK) - size;
-        Ok(())
-    }
-
-    pub(super) fn block(&mut self) -> Result<Option<[u8; BLOCK as usize]>> {
-        let mut block = [0; BLOCK as usize];
-        let mut have = 0;
-        while have < block.len() {
-            let bytes = fill(&mut self.input)?;
-            if bytes.is_empty() {
-                return match have {
-                    0 => Ok(None),
-                    _ => Err(read_error(io::ErrorKind::UnexpectedEof.into())),
-                };
-            }
-            let count = bytes.len().min(block.len() - have);
-            block[have..have + count].copy_from_slice(&bytes[..count]);
-            self.input.consume(count);
-            have += count;
-        }
-        Ok(Some(block))
+    /// There are more; the archive is truncated.
+    pub fn bytes(&mut self, max: u64) -> Result<Vec<u8>> {
+        self.blocks.read_data(max)
     }
 
     fn header(&mut self) -> Result<Option<Header>> {
-        self.skip()?;
-        if self.ended {
+        self.blocks.skip_data()?;
+        if self.blocks.ended {
             return Ok(None);
         }
-        let block = self.block()?;
+        let block = self.blocks.block()?;
         let Some(block) = block.filter(|block| block.iter().any(|byte| *byte != 0)) else {
-            // Whatever stands behind the end marker is no part of the archive.
-            self.ended = true;
+            // What follows the end marker is not part of the archive.
+            self.blocks.ended = true;
             return Ok(None);
         };
         let header = Header::from_byte_slice(&block).clone();
@@ -207,94 +119,61 @@ impl<R: BufRead> Reader<R> {
             let field = 148..156;
             (0..).zip(block).map(|(index, byte)| if field.contains(&index) { 32 } else { value(byte) }).sum()
         };
-        let told = header.cksum().map(i64::from).unwrap_or(-1);
-        // Old programs added bytes up as signed ones.
-        if told != sum(i64::from) && told != sum(|byte| i64::from(byte as i8)) {
-            return Err(bad("a header has a wrong checksum").hint("is it a tar archive, and whole?"));
+        let stated = header.cksum().map(i64::from).unwrap_or(-1);
+        // Old programs added the bytes up as signed ones.
+        if stated != sum(i64::from) && stated != sum(|byte| i64::from(byte as i8)) {
+            return Err(malformed("a header has a wrong checksum").hint("make sure that it is a complete tar archive"));
         }
         Ok(Some(header))
     }
 
-    fn extended(&mut self, size: u64) -> Result<Vec<u8>> {
-        self.take(size)?;
-        self.bytes(MOST_EXTENDED).map_err(|error| match error.errno {
-            None if size > MOST_EXTENDED => bad(format!("a long name or extended header claims {size} bytes")),
+    fn extended_data(&mut self, size: u64) -> Result<Vec<u8>> {
+        self.blocks.begin_data(size)?;
+        self.blocks.read_data(MAX_EXTENDED).map_err(|error| match error.errno {
+            None if size > MAX_EXTENDED => malformed(format!("a long name or extended header claims {size} bytes")),
             _ => error,
         })
     }
 
-    fn entry(&mut self, header: &Header, size: u64, extended: Extended) -> Result<Entry> {
-        let gnu_sparse = header.entry_type() == EntryType::GNUSparse;
-        let mut path = extended.path.unwrap_or_else(|| header.path_bytes().into_owned());
-        let kind = match header.entry_type() {
-            // In the oldest form a slash at the end was all that told a directory.
-            EntryType::Regular | EntryType::Continuous if path.ends_with(b"/") => Kind::Directory,
-            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => Kind::File,
-            EntryType::Link => Kind::HardLink,
-            EntryType::Symlink => Kind::Symlink,
-            EntryType::Char => Kind::CharDevice,
-            EntryType::Block => Kind::BlockDevice,
-            EntryType::Directory => Kind::Directory,
-            EntryType::Fifo => Kind::Fifo,
-            other => {
-                let kind = char::from(other.as_byte()).escape_default();
-                return Err(bad(format!("entries of type '{kind}' aren't known")).on(show(&path)));
-            }
-        };
-        let number = |value: io::Result<u64>, what: &str| {
-            value.map_err(|_| bad(format!("its {what} is no number")).on(show(&header.path_bytes())))
-        };
-        let device = |value: io::Result<Option<u32>>| number(value.map(|value| value.unwrap_or(0).into()), "device");
+    fn entry(&mut self, header: &Header, size: u64, mut extended: ExtendedHeader) -> Result<TarEntry> {
+        let mut path = extended.path.take().unwrap_or_else(|| header.path_bytes().into_owned());
+        let kind = entry_kind(header, &path)?;
+        let number = |value: io::Result<u64>, what: &str| number(header, value, what);
         let device = match kind {
-            Kind::CharDevice | Kind::BlockDevice => {
+            EntryKind::CharDevice | EntryKind::BlockDevice => {
+                let device = |value: io::Result<Option<u32>>| {
+                    number(value.map(|value| value.unwrap_or(0).into()), "device number")
+                };
                 let (major, minor) = (device(header.device_major())?, device(header.device_minor())?);
                 (u32::try_from(major).unwrap_or(0), u32::try_from(minor).unwrap_or(0))
             }
             _ => (0, 0),
         };
         let stored = extended.size.unwrap_or(size);
-        // A link or a directory has no data, whatever its size says.
-        self.take(if kind == Kind::File { stored } else { 0 })?;
-        let mut sparse = None;
-        let mut real = stored;
-        if kind == Kind::File {
-            if extended.sparse_in_data {
-                sparse = Some(self.sparse_data()?);
-            } else if extended.sparse_map {
-                sparse = Some(extended.sparse_parts);
-            } else if gnu_sparse {
-                sparse = Some(self.sparse_gnu(header)?);
+        let extent = match kind {
+            EntryKind::File => self.extent(header, stored, &mut extended, &mut path)?,
+            // A link or a directory has no data, whatever its size says.
+            _ => {
+                self.blocks.begin_data(0)?;
+                Extent { size: 0, sparse: None }
             }
-            if sparse.is_some() {
-                if let Some(name) = extended.sparse_name {
-                    path = name;
-                }
-                real = match gnu_sparse {
-                    true => number(header.as_gnu().map_or(Ok(0), tar::GnuHeader::real_size), "size")?,
-                    false => extended.sparse_size.ok_or_else(|| bad("a sparse file without its size"))?,
-                };
-            }
-        }
-        if let Some(parts) = &mut sparse {
-            sparse::check(parts, real, self.left).map_err(|why| bad(why).on(show(&path)))?;
-            // An empty one only says where the file ends, which its size says too.
-            parts.retain(|(_, length)| *length > 0);
-        }
+        };
         if path.contains(&0) {
-            return Err(bad("a name has a zero byte in it").on(show(&path)));
+            return Err(malformed("a name contains a zero byte").on(show(&path)));
         }
-        let link = extended.link.or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned));
         let link = match kind {
-            Kind::HardLink | Kind::Symlink => link.unwrap_or_default(),
+            EntryKind::HardLink | EntryKind::Symlink => {
+                extended.link.or_else(|| header.link_name_bytes().map(Cow::into_owned)).unwrap_or_default()
+            }
             _ => Vec::new(),
         };
         if link.contains(&0) {
-            return Err(bad("a link has a zero byte in it").on(show(&path)));
+            return Err(malformed("the target of a link contains a zero byte").on(show(&path)));
         }
-        Ok(Entry {
+        Ok(TarEntry {
             link,
             kind,
-            mode: header.mode().map_err(|_| bad("its mode is no number").on(show(&path)))? & 0o7777,
+            mode: header.mode().map_err(|_| malformed("its mode is not a number").on(show(&path)))? & 0o7777,
             uid: match extended.uid {
                 Some(uid) => uid,
                 None => number(header.uid(), "owner")?,
@@ -305,25 +184,66 @@ impl<R: BufRead> Reader<R> {
             },
             mtime: extended.mtime.unwrap_or_else(|| (mtime(header), 0)),
             device,
-            size: if kind == Kind::File { real } else { 0 },
-            sparse,
+            size: extent.size,
+            sparse: extent.sparse,
             xattrs: extended.xattrs,
             path,
         })
     }
+
+    /// Begins the data of a file. The name of a sparse one may be in its extended header.
+    fn extent(
+        &mut self,
+        header: &Header,
+        stored: u64,
+        extended: &mut ExtendedHeader,
+        path: &mut Vec<u8>,
+    ) -> Result<Extent> {
+        self.blocks.begin_data(stored)?;
+        let is_gnu = header.entry_type() == EntryType::GNUSparse;
+        let parts = if extended.sparse_in_data {
+            sparse::read_pax_map(&mut self.blocks)?
+        } else if extended.sparse_map {
+            std::mem::take(&mut extended.sparse_parts)
+        } else if is_gnu {
+            sparse::read_gnu_map(&mut self.blocks, header)?
+        } else {
+            return Ok(Extent { size: stored, sparse: None });
+        };
+        if let Some(name) = extended.sparse_name.take() {
+            *path = name;
+        }
+        let size = match is_gnu {
+            true => number(header, header.as_gnu().map_or(Ok(0), tar::GnuHeader::real_size), "size")?,
+            false => extended.sparse_size.ok_or_else(|| malformed("a sparse file without its size"))?,
+        };
+        sparse::check(&parts, size, self.blocks.left()).map_err(|why| malformed(why).on(show(path)))?;
+        // An empty part only says where the file ends, which its size says, too.
+        let parts = parts.into_iter().filter(|(_, length)| *length > 0).collect();
+        Ok(Extent { size, sparse: Some(parts) })
+    }
 }
 
-/// More input, again after a signal.
-fn fill<R: BufRead>(input: &mut R) -> Result<&[u8]> {
-    loop {
-        match input.fill_buf() {
-            // Asked twice, for the borrow of the first can't be returned from a loop.
-            Ok(_) => break,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(read_error(error)),
+fn entry_kind(header: &Header, path: &[u8]) -> Result<EntryKind> {
+    Ok(match header.entry_type() {
+        // In the oldest form only a slash at the end marks a directory.
+        EntryType::Regular | EntryType::Continuous if path.ends_with(b"/") => EntryKind::Directory,
+        EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => EntryKind::File,
+        EntryType::Link => EntryKind::HardLink,
+        EntryType::Symlink => EntryKind::Symlink,
+        EntryType::Char => EntryKind::CharDevice,
+        EntryType::Block => EntryKind::BlockDevice,
+        EntryType::Directory => EntryKind::Directory,
+        EntryType::Fifo => EntryKind::Fifo,
+        other => {
+            let kind = char::from(other.as_byte()).escape_default();
+            return Err(malformed(format!("unknown entry type '{kind}'")).on(show(path)));
         }
-    }
-    input.fill_buf().map_err(read_error)
+    })
+}
+
+fn number(header: &Header, value: io::Result<u64>, what: &str) -> Result<u64> {
+    value.map_err(|_| -> Error { malformed(format!("its {what} is not a number")).on(show(&header.path_bytes())) })
 }
 
 /// The time in a header; before 1970 in GNU's binary form.

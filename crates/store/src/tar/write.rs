@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use tar::{EntryType, Header};
 
-use super::{BLOCK, Entry, Kind, pax};
+use super::{BLOCK, EntryKind, TarEntry, pax};
 
 /// Writes an archive.
 #[derive(Debug)]
@@ -25,12 +25,12 @@ impl<W: Write> Writer<W> {
     ///
     /// # Errors
     /// The output refuses; the data of the entry before weren't complete.
-    pub fn entry(&mut self, entry: &Entry) -> io::Result<()> {
+    pub fn entry(&mut self, entry: &TarEntry) -> io::Result<()> {
         self.fill()?;
         let mut extended = Vec::new();
         let mut header = Header::new_ustar();
         let stored = match &entry.sparse {
-            _ if entry.kind != Kind::File => 0,
+            _ if entry.kind != EntryKind::File => 0,
             Some(parts) => parts.iter().map(|part| part.1).sum(),
             None => entry.size,
         };
@@ -44,13 +44,13 @@ impl<W: Write> Writer<W> {
         }
         let size = stored + map.len() as u64;
         header.set_entry_type(match entry.kind {
-            Kind::File => EntryType::Regular,
-            Kind::HardLink => EntryType::Link,
-            Kind::Symlink => EntryType::Symlink,
-            Kind::CharDevice => EntryType::Char,
-            Kind::BlockDevice => EntryType::Block,
-            Kind::Directory => EntryType::Directory,
-            Kind::Fifo => EntryType::Fifo,
+            EntryKind::File => EntryType::Regular,
+            EntryKind::HardLink => EntryType::Link,
+            EntryKind::Symlink => EntryType::Symlink,
+            EntryKind::CharDevice => EntryType::Char,
+            EntryKind::BlockDevice => EntryType::Block,
+            EntryKind::Directory => EntryType::Directory,
+            EntryKind::Fifo => EntryType::Fifo,
         });
         if !put(&mut header.as_old_mut().name, &entry.path) {
             pax::push(&mut extended, b"path", &entry.path);
@@ -75,7 +75,7 @@ impl<W: Write> Writer<W> {
         if nanos != 0 || plain.is_none() {
             pax::push(&mut extended, b"mtime", time(seconds, nanos).as_bytes());
         }
-        if matches!(entry.kind, Kind::CharDevice | Kind::BlockDevice) {
+        if matches!(entry.kind, EntryKind::CharDevice | EntryKind::BlockDevice) {
             header.set_device_major(entry.device.0)?;
             header.set_device_minor(entry.device.1)?;
         }
@@ -165,15 +165,15 @@ fn sparse_map(parts: &[(u64, u64)], size: u64) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::read::Reader;
+    use super::super::read::TarReader;
     use super::*;
 
     #[test]
     fn what_is_written_is_read() {
-        let base = Entry {
+        let base = TarEntry {
             path: b"a".to_vec(),
             link: Vec::new(),
-            kind: Kind::File,
+            kind: EntryKind::File,
             mode: 0o4755,
             uid: 1,
             gid: 2,
@@ -185,12 +185,18 @@ mod tests {
         };
         let entries = [
             base.clone(),
-            Entry { path: vec![b'n'; 300], link: vec![b'l'; 300], kind: Kind::Symlink, size: 0, ..base.clone() },
-            Entry { uid: 4_000_000_000, gid: 3_000_000, mtime: (-7, 250), path: "ü".into(), ..base.clone() },
-            Entry { kind: Kind::CharDevice, device: (4, 65), size: 0, xattrs: Vec::new(), ..base.clone() },
-            Entry { size: 100_000, sparse: Some(vec![(0, 1), (50_000, 1), (99_999, 1)]), ..base.clone() },
-            Entry { size: 100_000, sparse: Some(Vec::new()), ..base.clone() },
-            Entry { kind: Kind::Directory, path: b"d/".to_vec(), size: 0, ..base },
+            TarEntry {
+                path: vec![b'n'; 300],
+                link: vec![b'l'; 300],
+                kind: EntryKind::Symlink,
+                size: 0,
+                ..base.clone()
+            },
+            TarEntry { uid: 4_000_000_000, gid: 3_000_000, mtime: (-7, 250), path: "ü".into(), ..base.clone() },
+            TarEntry { kind: EntryKind::CharDevice, device: (4, 65), size: 0, xattrs: Vec::new(), ..base.clone() },
+            TarEntry { size: 100_000, sparse: Some(vec![(0, 1), (50_000, 1), (99_999, 1)]), ..base.clone() },
+            TarEntry { size: 100_000, sparse: Some(Vec::new()), ..base.clone() },
+            TarEntry { kind: EntryKind::Directory, path: b"d/".to_vec(), size: 0, ..base },
         ];
         let mut writer = Writer::new(Vec::new());
         for entry in &entries {
@@ -200,7 +206,7 @@ mod tests {
             }
         }
         let bytes = writer.finish().unwrap();
-        let mut reader = Reader::new(&bytes[..]);
+        let mut reader = TarReader::new(&bytes[..]);
         for entry in &entries {
             assert_eq!(reader.next_entry().unwrap().as_ref(), Some(entry));
         }

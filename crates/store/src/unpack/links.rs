@@ -1,4 +1,4 @@
-//! Hard links, whose targets may come after them.
+//! Hard links, whose targets may follow them in the archive.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -7,26 +7,27 @@ use std::rc::Rc;
 use rustix::fs::{AtFlags, FileType, fstat, linkat, statat};
 use rustix::io::Errno;
 
-use super::place::{Place, failed, invalid};
-use super::tree::{clean, split};
-use crate::tar::{Entry, Kind};
+use super::destination::{clean, split};
+use super::errors::{failed, invalid};
+use super::unpacker::Unpacker;
+use crate::tar::{EntryKind, TarEntry};
 use nsrs_base::error::Result;
 use nsrs_base::error::show;
 use nsrs_base::tree::marks::is_whiteout;
 
-/// How often hard links to what came later are gone through: more than once is strange already.
-const MOST_ROUNDS: usize = 40;
+/// How often the deferred hard links are gone through. One round is the rule.
+const MAX_ROUNDS: usize = 40;
 
-impl Place<'_> {
-    /// Makes a hard link, or notes it if its target may come yet.
-    pub(super) fn link(&mut self, directory: &OwnedFd, path: &[u8], name: &[u8], entry: &Entry) -> Result<()> {
+impl Unpacker<'_> {
+    /// Makes a hard link, or defers it if its target may still come.
+    pub(super) fn link(&mut self, directory: &OwnedFd, path: &[u8], name: &[u8], entry: &TarEntry) -> Result<()> {
         let target = clean(&entry.link)?;
         if target.is_empty() {
             return Err(invalid("a hard link to the root"));
         }
         let (parent, target_name) = split(&target);
-        // What is a whiteout here will be a file of this layer, or is a link to what isn't there.
-        let from = match self.tree.existing(parent) {
+        // A whiteout may still be replaced by a file of this layer; otherwise the target is missing.
+        let from = match self.destination.existing(parent) {
             Ok(from) => match statat(&from, target_name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) if is_whiteout(&from, target_name, &stat) => None,
                 Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
@@ -44,11 +45,11 @@ impl Place<'_> {
                 self.skip(path);
                 return Ok(());
             }
-            // Its target may come yet.
+            // Its target may still come.
             self.links.insert(path.to_vec(), target);
             return Ok(());
         };
-        // It may be the same file already, by the way of a link: removing it first would lose it.
+        // Through a link both may be the same file: replacing it would remove it first.
         if let Ok(own) = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
             && (own.st_dev, own.st_ino) == (stat.st_dev, stat.st_ino)
         {
@@ -58,10 +59,10 @@ impl Place<'_> {
             .map_err(|errno| failed("make the hard link", entry, errno))
     }
 
-    /// Makes the hard links whose targets came after them, and those to links among them: of these the target first, so
-    /// that a long chain takes one round. Another one is needed only where a link took the place of what another leads to.
+    /// Makes the deferred hard links, targets among them first, so that a long chain takes one round. Another round is needed
+    /// only where a link replaced the target of another.
     pub(super) fn links(&mut self) -> Result<()> {
-        for _round in 0..MOST_ROUNDS {
+        for _round in 0..MAX_ROUNDS {
             let before = self.links.len();
             if before == 0 {
                 return Ok(());
@@ -74,17 +75,17 @@ impl Place<'_> {
         match self.links.first_key_value() {
             None => Ok(()),
             Some((path, target)) => {
-                Err(invalid(format!("a hard link to {}, which the layer hasn't", show(target))).on(show(path)))
+                Err(invalid(format!("a hard link to {}, which isn't in the layer", show(target))).on(show(path)))
             }
         }
     }
 
     fn links_by_order(&mut self) -> Result<()> {
         let links: Vec<(Vec<u8>, Vec<u8>)> = std::mem::take(&mut self.links).into_iter().collect();
-        // By the directories themselves: links lead to one by several paths.
+        // By device and inode of the directory: links lead to one by several paths.
         let mut places = HashMap::new();
         for (index, (path, _)) in links.iter().enumerate() {
-            self.tree.directory(split(path).0)?;
+            self.destination.directory(split(path).0)?;
             if let Some(place) = self.place(path) {
                 places.insert(place, index);
             }
@@ -98,7 +99,7 @@ impl Place<'_> {
                 next = self.place(&links[index].1).and_then(|place| places.get(&place).copied());
             }
             for (path, target) in chain.into_iter().rev().map(|index| &links[index]) {
-                self.late_link(path, target)?;
+                self.deferred_link(path, target)?;
             }
         }
         Ok(())
@@ -107,15 +108,15 @@ impl Place<'_> {
     /// The directory of a path, by device and inode, and the name in it; `None`: there is no such directory.
     fn place<'p>(&mut self, path: &'p [u8]) -> Option<((u64, u64), &'p [u8])> {
         let (parent, name) = split(path);
-        let stat = self.tree.existing(parent).and_then(fstat).ok()?;
+        let stat = self.destination.existing(parent).and_then(fstat).ok()?;
         Some(((stat.st_dev, stat.st_ino), name))
     }
 
-    fn late_link(&mut self, path: &[u8], target: &[u8]) -> Result<()> {
-        let entry = Entry {
+    fn deferred_link(&mut self, path: &[u8], target: &[u8]) -> Result<()> {
+        let entry = TarEntry {
             path: path.to_vec(),
             link: target.to_vec(),
-            kind: Kind::HardLink,
+            kind: EntryKind::HardLink,
             mode: 0,
             uid: 0,
             gid: 0,
@@ -126,7 +127,7 @@ impl Place<'_> {
             xattrs: Vec::new(),
         };
         let (parent, name) = split(path);
-        let directory: Rc<OwnedFd> = self.tree.directory(parent)?;
+        let directory: Rc<OwnedFd> = self.destination.directory(parent)?;
         self.link(&directory, path, name, &entry).map_err(|error| match error.subject.is_empty() {
             true => error.on(show(path)),
             false => error,

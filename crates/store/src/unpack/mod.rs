@@ -5,13 +5,15 @@
 //! to where it leads in the image), and what is made there is made anew: nothing is written through a link, and what
 //! stands in the way is removed.
 
+mod attributes;
 mod data;
+pub(crate) mod destination;
+mod errors;
 mod links;
-mod place;
 mod stream;
 #[cfg(test)]
 mod tests;
-pub(crate) mod tree;
+mod unpacker;
 mod whiteout;
 
 use std::fmt;
@@ -23,58 +25,24 @@ use std::sync::atomic::AtomicU64;
 use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
+use super::limits::Limits;
+use super::tar::read::TarReader;
 use nsrs_base::error::show;
-
-use super::tar::read::Reader;
 use nsrs_base::error::{Code, Error, Result};
-
-/// How much may come out of an archive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// So many bytes always.
-    pub floor: u64,
-    /// Beyond that, so many times the bytes of the packed archive.
-    pub ratio: u64,
-    /// So many entries.
-    pub entries: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits { floor: 1 << 30, ratio: 200, entries: 5_000_000 }
-    }
-}
-
-impl Limits {
-    /// May so many bytes come out of so many packed ones?
-    ///
-    /// # Errors
-    /// No (`ImageInvalid`).
-    pub fn check(&self, size: u64, packed: u64) -> Result<()> {
-        let most = self.floor.max(packed.saturating_mul(self.ratio));
-        if size <= most {
-            return Ok(());
-        }
-        let why = format!("it unpacks to more than {most} bytes, {} times its size", self.ratio);
-        Err(Error::new(Code::ImageInvalid, "unpack the archive", why).hint(
-            "it may be made to fill the disk; if you trust it: nsrs pull --max-ratio N (load and import take it too)",
-        ))
-    }
-}
 
 /// Told how many bytes of the packed archive were read.
 #[derive(Clone)]
-pub struct Tell(pub Arc<dyn Fn(u64) + Send + Sync>);
+pub struct ProgressCallback(pub Arc<dyn Fn(u64) + Send + Sync>);
 
-impl fmt::Debug for Tell {
+impl fmt::Debug for ProgressCallback {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Tell")
+        f.write_str("ProgressCallback")
     }
 }
 
 /// How a layer is unpacked.
 #[derive(Clone, Debug, Default)]
-pub struct Options {
+pub struct UnpackOptions {
     /// The diff id that it must have.
     pub diff_id: Option<Digest>,
     /// What overlayfs is told in extended attributes is told in `user.overlay.*`, as in a user namespace, and not in
@@ -87,20 +55,20 @@ pub struct Options {
     /// How much may come out.
     pub limits: Limits,
     /// Told of the progress.
-    pub tell: Option<Tell>,
+    pub tell: Option<ProgressCallback>,
 }
 
-impl Options {
+impl UnpackOptions {
     /// As the real root of the host unpacks.
     #[must_use]
-    pub fn privileged() -> Options {
-        Options { devices: true, ..Options::default() }
+    pub fn privileged() -> UnpackOptions {
+        UnpackOptions { devices: true, ..UnpackOptions::default() }
     }
 
     /// As an ordinary user does, in a user namespace.
     #[must_use]
-    pub fn unprivileged() -> Options {
-        Options { user_xattrs: true, squash: true, ..Options::default() }
+    pub fn unprivileged() -> UnpackOptions {
+        UnpackOptions { user_xattrs: true, squash: true, ..UnpackOptions::default() }
     }
 }
 
@@ -129,7 +97,7 @@ pub struct Unpacked {
     /// Entries whose owner couldn't be had.
     #[serde(default)]
     pub squashed: u64,
-    /// Extended attributes that were left out: the file system has none of the kind, or they are overlayfs' own.
+    /// ExtendedHeader attributes that were left out: the file system has none of the kind, or they are overlayfs' own.
     #[serde(default)]
     pub dropped_xattrs: u64,
     /// Directories that have no entry of their own. They are root's, mode 0755, and say nothing of the same directory in
@@ -146,13 +114,13 @@ pub struct Unpacked {
 /// # Errors
 /// The archive is malformed, hostile or not the expected one (`ImageInvalid`), or the kernel refuses. What was made until
 /// then stays; the caller removes the directory.
-pub fn unpack(input: impl Read + Send, directory: &Path, options: &Options) -> Result<Unpacked> {
+pub fn unpack(input: impl Read + Send, directory: &Path, options: &UnpackOptions) -> Result<Unpacked> {
     let packed = AtomicU64::new(0);
     let tell = options.tell.as_ref().map(|tell| &*tell.0);
-    let mut place = place::Place::open(directory, options)?;
+    let mut place = unpacker::Unpacker::open(directory, options)?;
     std::thread::scope(|scope| {
         let (mut stream, sum) = stream::start(scope, input, &packed, &options.limits, tell)?;
-        let result = entries(&mut Reader::new(&mut stream), &mut place, &options.limits)
+        let result = entries(&mut TarReader::new(&mut stream), &mut place, &options.limits)
             .and_then(|entries| stream.drain().map(|()| entries));
         // Ends the threads, if something failed.
         drop(stream);
@@ -167,7 +135,7 @@ pub fn unpack(input: impl Read + Send, directory: &Path, options: &Options) -> R
 ///
 /// # Errors
 /// It has another, or can't be read (`ImageInvalid`).
-pub fn verify(input: impl Read + Send, options: &Options) -> Result<()> {
+pub fn verify(input: impl Read + Send, options: &UnpackOptions) -> Result<()> {
     let packed = AtomicU64::new(0);
     let tell = options.tell.as_ref().map(|tell| &*tell.0);
     let found = std::thread::scope(|scope| {
@@ -186,19 +154,23 @@ fn digest(sum: stream::Sum<'_>) -> Result<(Digest, u64)> {
         .map_err(|_| Error::new(Code::SetupFailed, "unpack the layer", "the thread that computes the digest panicked"))
 }
 
-fn hold(found: Digest, options: &Options) -> Result<()> {
+fn hold(found: Digest, options: &UnpackOptions) -> Result<()> {
     let Some(diff_id) = options.diff_id.filter(|diff_id| *diff_id != found) else { return Ok(()) };
     Err(Error::new(Code::ImageInvalid, "verify the layer", format!("its content has the diff id {found}"))
         .on(diff_id.to_string())
         .hint("the image's configuration and its layers don't belong together; pull or load it again"))
 }
 
-fn entries(reader: &mut Reader<&mut stream::Stream>, place: &mut place::Place, limits: &Limits) -> Result<u64> {
+fn entries(
+    reader: &mut TarReader<&mut stream::Stream>,
+    place: &mut unpacker::Unpacker,
+    limits: &Limits,
+) -> Result<u64> {
     let mut count = 0;
     while let Some(entry) = reader.next_entry()? {
         count += 1;
         if count > limits.entries {
-            let why = format!("it has more than {} entries", limits.entries);
+            let why = format!("more than {} entries", limits.entries);
             return Err(Error::new(Code::ImageInvalid, "unpack the layer", why));
         }
         place.put(&entry, reader).map_err(|error| match error.subject.is_empty() {

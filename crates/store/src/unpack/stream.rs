@@ -6,10 +6,10 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Scope;
 
-use super::Limits;
 use crate::compression;
 use crate::digest::{Digest, Hasher};
-use crate::tar::read::read_error;
+use crate::limits::Limits;
+use crate::tar::read_error;
 use nsrs_base::error::{Error, Result};
 
 /// The size of the pieces in which bytes travel between the threads.

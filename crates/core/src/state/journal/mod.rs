@@ -6,7 +6,7 @@
 //! the file.
 //!
 //! What several supervisors share, and what has a lock of its own, is not in it: a bridge and the host's settings for it
-//! (net/bridge), and a container's writable layer on an image (`nsrs_store::writable`).
+//! (net/bridge), and a container's writable layer on an image (`nsrs_store::writable_layer`).
 //!
 //! The file is guarded against the death of processes, not against that of the host: nothing is synced. Its bytes are
 //! described in [`format`](self::format).

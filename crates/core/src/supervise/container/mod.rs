@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use nsrs_base::sys::process::send_signal;
-use nsrs_store::writable::Changes;
+use nsrs_store::writable_layer::WritableLayer;
 
 use self::member::{Member, SignalRole};
 use self::phase::{Cause, Phase};
@@ -33,7 +33,7 @@ pub struct Holdings {
     /// The layers of its image.
     pub leases: Leases,
     /// Where it writes, on an image.
-    pub writable: Option<Changes>,
+    pub writable: Option<WritableLayer>,
     /// What it holds of the host's network.
     pub attachment: Attachment,
     /// What its files in /etc say.

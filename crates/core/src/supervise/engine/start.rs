@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use nsrs_base::error::{At, Result};
-use nsrs_store::writable::Changes;
+use nsrs_store::writable_layer::WritableLayer;
 use rustix::event::epoll::EventFlags;
 use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 
@@ -113,7 +113,7 @@ impl Engine {
         &self,
         Handed { stdio, fds }: Handed,
         (attachment, name_files): (&Attachment, &Files),
-        writable: Option<&Changes>,
+        writable: Option<&WritableLayer>,
         kept: Option<&ChangesDirectory>,
         channel: Channel,
     ) -> Result<Inputs> {
@@ -151,13 +151,13 @@ impl Engine {
     }
 
     /// The directory for what a container changes of its image.
-    fn make_writable(&mut self, plan: &Plan, number: u32) -> Result<Option<Changes>> {
+    fn make_writable(&mut self, plan: &Plan, number: u32) -> Result<Option<WritableLayer>> {
         let Root::Image(image) = &plan.sandbox.root else { return Ok(None) };
         if image.upper == Upper::Memory {
             return Ok(None);
         }
         let id = format!("{}-{number}", self.run_directory()?.journal.name());
-        Changes::make(Path::new(&image.store), &id).map(Some)
+        WritableLayer::create(Path::new(&image.store), &id).map(Some)
     }
 
     /// Watches a new process for its end, before anything else is done about it: whatever fails from here on kills it, and
@@ -199,7 +199,7 @@ impl Engine {
         let Some(container) = self.containers.get_mut(&number) else { return Ok(()) };
         let plan = Rc::clone(&container.plan);
         if let (Some(writable), true) = (&mut container.holdings.writable, plan.sandbox.user_namespace.is_private()) {
-            writable.belong_to(pid)?;
+            writable.hold_user_namespace(pid)?;
         }
         let Some(channel) = container.first.phase.channel() else { return Ok(()) };
         if map {

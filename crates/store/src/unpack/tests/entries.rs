@@ -9,11 +9,11 @@ fn the_diff_id_is_that_of_the_whole_stream() {
     let diff_id = Digest::of(&archive);
     for packed in [archive.clone(), gzip(&archive), zstd::encode_all(&archive[..], 3).unwrap()] {
         let scratch = Scratch::new("diff-id");
-        let expecting = Options { diff_id: Some(diff_id), ..options() };
+        let expecting = UnpackOptions { diff_id: Some(diff_id), ..options() };
         let unpacked = unpack(&packed[..], &scratch.0.join("root"), &expecting).unwrap();
         assert_eq!((unpacked.diff_id, unpacked.size, unpacked.entries), (diff_id, archive.len() as u64, 1));
         let scratch = Scratch::new("diff-id-wrong");
-        let expecting = Options { diff_id: Some(Digest::of(b"")), ..options() };
+        let expecting = UnpackOptions { diff_id: Some(Digest::of(b"")), ..options() };
         let error = unpack(&packed[..], &scratch.0.join("root"), &expecting).unwrap_err();
         assert_eq!(error.code, Code::ImageInvalid);
         assert!(error.to_string().contains("verify the layer"), "{error}");

@@ -69,65 +69,77 @@ fn hostile() -> Vec<(&'static str, Vec<u8>, Comes)> {
         (
             "hard-link-through-link",
             new().symlink("l", "..").hard("h", "l/canary").end(),
-            Error("which the layer hasn't"),
+            Error("which isn't in the layer"),
         ),
-        ("hard-link-absolute", new().hard("h", "/etc/passwd").end(), Error("which the layer hasn't")),
+        ("hard-link-absolute", new().hard("h", "/etc/passwd").end(), Error("which isn't in the layer")),
         ("hard-link-to-directory", new().dir("d").hard("h", "d").end(), Error("hard link to the directory")),
         ("hard-link-to-root", new().hard("h", ".").end(), Error("hard link to the root")),
-        ("hard-link-ring", new().hard("a", "b").hard("b", "a").end(), Error("which the layer hasn't")),
+        ("hard-link-ring", new().hard("a", "b").hard("b", "a").end(), Error("which isn't in the layer")),
         ("hard-link-to-itself", new().file("a", "x").hard("a", "a").end(), Tree("a")),
         ("link-loop", new().symlink("a", "b").symlink("b", "a").file("a/x", "x").end(), Error("ELOOP")),
         ("link-to-itself", new().symlink("a", "a/a").file("a/a/a", "x").end(), Error("ELOOP")),
-        ("link-to-nothing", new().link(Kind::Symlink, "a", "").end(), Error("link to nothing")),
+        ("link-to-nothing", new().link(EntryKind::Symlink, "a", "").end(), Error("link to nothing")),
         ("magic-link", new().symlink("a", "/proc/self/cwd").file("a/x", "x").end(), Tree("proc/self/cwd/x")),
-        ("root-as-file", new().file(".", "x").end(), Error("root is no directory")),
-        ("root-as-link", new().symlink("./", "../outside").end(), Error("root is no directory")),
+        ("root-as-file", new().file(".", "x").end(), Error("root is not a directory")),
+        ("root-as-link", new().symlink("./", "../outside").end(), Error("root is not a directory")),
         ("file-in-file", new().file("a", "x").file("a/b", "x").end(), Error("stands in its way")),
-        ("fifo-as-parent", new().put(&entry(Kind::Fifo, b"a"), b"").file("a/b", "x").end(), Error("stands in its way")),
-        ("fifo-replaced", new().put(&entry(Kind::Fifo, b"a"), b"").file("a", "x").end(), Tree("a")),
+        (
+            "fifo-as-parent",
+            new().put(&entry(EntryKind::Fifo, b"a"), b"").file("a/b", "x").end(),
+            Error("stands in its way"),
+        ),
+        ("fifo-replaced", new().put(&entry(EntryKind::Fifo, b"a"), b"").file("a", "x").end(), Tree("a")),
         (
             "device-replaced",
-            new().put(&Entry { device: (1, 3), ..entry(Kind::CharDevice, b"a") }, b"").file("a", "x").end(),
+            new().put(&TarEntry { device: (1, 3), ..entry(EntryKind::CharDevice, b"a") }, b"").file("a", "x").end(),
             Tree("a"),
         ),
-        ("fifo-as-root", new().put(&entry(Kind::Fifo, b"."), b"").end(), Error("root is no directory")),
-        ("fifo-over-directory", new().dir("a").file("a/b", "x").put(&entry(Kind::Fifo, b"a"), b"").end(), Tree("a")),
+        ("fifo-as-root", new().put(&entry(EntryKind::Fifo, b"."), b"").end(), Error("root is not a directory")),
+        (
+            "fifo-over-directory",
+            new().dir("a").file("a/b", "x").put(&entry(EntryKind::Fifo, b"a"), b"").end(),
+            Tree("a"),
+        ),
         (
             // To open it would be to wait for good.
             "write-through-hard-link-to-fifo",
-            new().put(&entry(Kind::Fifo, b"a"), b"").hard("h", "a").file("h", "x").end(),
+            new().put(&entry(EntryKind::Fifo, b"a"), b"").hard("h", "a").file("h", "x").end(),
             Tree("h"),
         ),
-        ("fifo-as-whiteout", new().dir("a").put(&entry(Kind::Fifo, b".wh.a"), b"").file("b", "x").end(), Tree("b")),
+        (
+            "fifo-as-whiteout",
+            new().dir("a").put(&entry(EntryKind::Fifo, b".wh.a"), b"").file("b", "x").end(),
+            Tree("b"),
+        ),
         (
             "device-as-parent",
-            new().put(&Entry { device: (1, 3), ..entry(Kind::CharDevice, b"a") }, b"").file("a/b", "x").end(),
+            new().put(&TarEntry { device: (1, 3), ..entry(EntryKind::CharDevice, b"a") }, b"").file("a/b", "x").end(),
             // Who may make no devices leaves them out.
             if root() { Error("stands in its way") } else { Tree("a/b") },
         ),
         (
             "device-as-root",
-            new().put(&Entry { device: (8, 0), ..entry(Kind::BlockDevice, b"./") }, b"").end(),
-            Error("root is no directory"),
+            new().put(&TarEntry { device: (8, 0), ..entry(EntryKind::BlockDevice, b"./") }, b"").end(),
+            Error("root is not a directory"),
         ),
         (
             "hard-link-to-device",
-            new().put(&Entry { device: (8, 0), ..entry(Kind::BlockDevice, b"a") }, b"").hard("h", "a").end(),
+            new().put(&TarEntry { device: (8, 0), ..entry(EntryKind::BlockDevice, b"a") }, b"").hard("h", "a").end(),
             // A link to what is left out is left out as well.
             if root() { Tree("h") } else { Tree("") },
         ),
         (
             // The device that is overlayfs's whiteout, as an entry of its own.
             "whiteout-device",
-            new().file("b", "x").put(&entry(Kind::CharDevice, b"b"), b"").file("c", "x").end(),
+            new().file("b", "x").put(&entry(EntryKind::CharDevice, b"b"), b"").file("c", "x").end(),
             Tree("c"),
         ),
-        ("whiteout-of-dotdot", new().file(".wh...", "").end(), Error("whiteout of nothing")),
-        ("whiteout-of-dot", new().file("a/.wh..", "").end(), Error("whiteout of nothing")),
-        ("whiteout-of-nothing", new().file("a/.wh.", "").end(), Error("whiteout of nothing")),
+        ("whiteout-of-dotdot", new().file(".wh...", "").end(), Error("whiteout without a name")),
+        ("whiteout-of-dot", new().file("a/.wh..", "").end(), Error("whiteout without a name")),
+        ("whiteout-of-nothing", new().file("a/.wh.", "").end(), Error("whiteout without a name")),
         ("whiteout-outside", new().file("../.wh.canary", "").end(), Error("leads out")),
         ("whiteout-through-link", new().symlink("l", "../").file("l/.wh.canary", "").end(), Tree("canary")),
-        ("whiteout-as-directory", new().dir(".wh.x").file(".wh.x/y", "").end(), Error("inside of a whiteout")),
+        ("whiteout-as-directory", new().dir(".wh.x").file(".wh.x/y", "").end(), Error("inside a whiteout")),
         ("opaque-outside", new().symlink("l", "../outside").file("l/.wh..wh..opq", "").end(), Tree("outside")),
         ("aufs", new().file(".wh..wh.plnk", "").file("x", "").end(), Tree("x")),
         ("long-name", new().file(vec![b'n'; 10_000], "x").end(), Error("longer than")),
@@ -135,7 +147,7 @@ fn hostile() -> Vec<(&'static str, Vec<u8>, Comes)> {
         ("long-component", new().file(vec![b'n'; 256], "x").end(), Error("longer than")),
         ("long-link", new().symlink("l", vec![b'n'; 10_000]).end(), Error("ENAMETOOLONG")),
         ("nul-in-pax-path", [extended(&record("path", b"a\0b")), raw(|_| {})].concat(), Error("zero byte")),
-        ("pax-size-negative", [extended(&record("size", b"-1")), raw(|_| {})].concat(), Error("no number")),
+        ("pax-size-negative", [extended(&record("size", b"-1")), raw(|_| {})].concat(), Error("not a number")),
         (
             "pax-size-huge",
             [extended(&record("size", b"18446744073709551615")), raw(|_| {})].concat(),
@@ -144,12 +156,12 @@ fn hostile() -> Vec<(&'static str, Vec<u8>, Comes)> {
         (
             "pax-size-overflow",
             [extended(&record("size", b"99999999999999999999999")), raw(|_| {})].concat(),
-            Error("no number"),
+            Error("not a number"),
         ),
         (
             "pax-size-longer",
             [extended(&record("size", b"100000")), raw(|_| {}), new().file("x", "y").end()].concat(),
-            Error("cut short"),
+            Error("truncated"),
         ),
         (
             "pax-size-hides-a-header",
@@ -175,15 +187,15 @@ fn hostile() -> Vec<(&'static str, Vec<u8>, Comes)> {
             }),
             Error("claims"),
         ),
-        ("extended-at-the-end", extended(&record("path", b"x")), Error("behind an extended header")),
+        ("extended-at-the-end", extended(&record("path", b"x")), Error("follows an extended header")),
         (
             "size-negative",
             raw(|header| header.as_old_mut().size = *b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"),
             Error("larger than a file"),
         ),
-        ("size-longer", raw(|header| header.set_size(1_000_000)), Error("cut short")),
-        ("uid-minus-one", raw(|header| header.set_uid(u64::from(u32::MAX))), Error("no id that there can be")),
-        ("uid-wraps-to-root", raw(|header| header.set_uid(1 << 32)), Error("no id that there can be")),
+        ("size-longer", raw(|header| header.set_size(1_000_000)), Error("truncated")),
+        ("uid-minus-one", raw(|header| header.set_uid(u64::from(u32::MAX))), Error("not a valid id")),
+        ("uid-wraps-to-root", raw(|header| header.set_uid(1 << 32)), Error("not a valid id")),
         (
             "checksum",
             {
@@ -194,7 +206,7 @@ fn hostile() -> Vec<(&'static str, Vec<u8>, Comes)> {
             Error("wrong checksum"),
         ),
         ("type-unknown", raw(|header| header.set_entry_type(tar::EntryType::new(b'Z'))), Error("type 'Z'")),
-        ("cut-in-header", raw(|_| {})[..100].to_vec(), Error("cut short")),
+        ("cut-in-header", raw(|_| {})[..100].to_vec(), Error("truncated")),
         (
             "after-the-end",
             [new().file("a", "x").end(), new().file("../canary", "dead").file("b", "x").end()].concat(),
@@ -217,12 +229,12 @@ fn hostile() -> Vec<(&'static str, Vec<u8>, Comes)> {
             "redirect",
             new()
                 .put(
-                    &Entry {
+                    &TarEntry {
                         xattrs: vec![
                             (b"trusted.overlay.redirect".to_vec(), b"/../../x".to_vec()),
                             (b"user.overlay.opaque".to_vec(), b"y".to_vec()),
                         ],
-                        ..entry(Kind::Directory, b"d")
+                        ..entry(EntryKind::Directory, b"d")
                     },
                     b"",
                 )
@@ -252,7 +264,7 @@ fn hostile() -> Vec<(&'static str, Vec<u8>, Comes)> {
                 let all = new().file("a", "xyz").end();
                 all[..514].to_vec()
             },
-            Error("cut short"),
+            Error("truncated"),
         ),
         (
             "cut-in-second-header",
@@ -260,7 +272,7 @@ fn hostile() -> Vec<(&'static str, Vec<u8>, Comes)> {
                 let all = new().file("a", "x").file("b", "y").end();
                 all[..1100].to_vec()
             },
-            Error("cut short"),
+            Error("truncated"),
         ),
         (
             "zstd-window",
@@ -278,7 +290,7 @@ fn hostile() -> Vec<(&'static str, Vec<u8>, Comes)> {
                 let all = gzip(&new().file("a", &"text".repeat(5000)).end());
                 all[..all.len() / 2].to_vec()
             },
-            Error("cut short"),
+            Error("truncated"),
         ),
         (
             "gzip-altered",
@@ -328,14 +340,14 @@ fn ten_gigabytes_of_zeroes_are_not_written() {
     let size = 64 << 20;
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     let mut writer = Writer::new(&mut gzip);
-    writer.entry(&Entry { size, ..entry(Kind::File, b"zeroes") }).unwrap();
+    writer.entry(&TarEntry { size, ..entry(EntryKind::File, b"zeroes") }).unwrap();
     for _ in 0..64 {
         writer.data(&vec![0; 1 << 20]).unwrap();
     }
     writer.finish().unwrap();
     let archive = gzip.finish().unwrap();
     let limits = Limits { floor: 1 << 20, ratio: 50, entries: 10 };
-    let strict = Options { limits, ..options() };
+    let strict = UnpackOptions { limits, ..options() };
     let error = unpack(&archive[..], &scratch.0.join("root"), &strict).unwrap_err();
     assert!(error.to_string().contains("50 times its size") && error.hint.contains("max-ratio"), "{error}");
     // With a limit that allows them they are a hole.
@@ -376,7 +388,7 @@ fn no_bytes_make_the_reader_panic() {
             let _ = fs::remove_dir_all(scratch.at(""));
             fs::create_dir(scratch.at("")).unwrap();
             let limits = Limits { floor: 10 << 20, ratio: 10, entries: 100 };
-            let _ = unpack(&archive[..], &scratch.at(""), &Options { devices: false, limits, ..options() });
+            let _ = unpack(&archive[..], &scratch.at(""), &UnpackOptions { devices: false, limits, ..options() });
         }
     }
     scratch.untouched();
@@ -397,7 +409,7 @@ fn the_fuzzer_s_archives_stay_inside() {
         let _ = fs::remove_dir_all(scratch.at(""));
         fs::create_dir(scratch.at("")).unwrap();
         let limits = Limits { floor: 16 << 20, ratio: 10, entries: 1000 };
-        let _ = unpack(&bytes[..], &scratch.at(""), &Options { devices: false, limits, ..options() });
+        let _ = unpack(&bytes[..], &scratch.at(""), &UnpackOptions { devices: false, limits, ..options() });
         scratch.untouched();
     }
 }

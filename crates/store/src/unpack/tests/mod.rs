@@ -11,7 +11,7 @@ use std::process::Command;
 
 use super::*;
 use crate::tar::write::Writer;
-use crate::tar::{Entry, Kind};
+use crate::tar::{EntryKind, TarEntry};
 
 /// A destination with a canary beside it.
 struct Scratch(PathBuf);
@@ -62,16 +62,16 @@ fn root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-fn options() -> Options {
-    Options { squash: !root(), devices: root(), user_xattrs: !root(), ..Options::default() }
+fn options() -> UnpackOptions {
+    UnpackOptions { squash: !root(), devices: root(), user_xattrs: !root(), ..UnpackOptions::default() }
 }
 
-fn entry(kind: Kind, path: &[u8]) -> Entry {
-    Entry {
+fn entry(kind: EntryKind, path: &[u8]) -> TarEntry {
+    TarEntry {
         path: path.to_vec(),
         link: Vec::new(),
         kind,
-        mode: if kind == Kind::Directory { 0o755 } else { 0o644 },
+        mode: if kind == EntryKind::Directory { 0o755 } else { 0o644 },
         uid: 0,
         gid: 0,
         mtime: (1_000_000_000, 0),
@@ -90,31 +90,31 @@ impl Archive {
         Archive(Writer::new(Vec::new()))
     }
 
-    fn put(mut self, entry: &Entry, data: &[u8]) -> Archive {
+    fn put(mut self, entry: &TarEntry, data: &[u8]) -> Archive {
         self.0.entry(entry).unwrap();
         self.0.data(data).unwrap();
         self
     }
 
     fn file(self, path: impl AsRef<[u8]>, data: &str) -> Archive {
-        let entry = Entry { size: data.len() as u64, ..entry(Kind::File, path.as_ref()) };
+        let entry = TarEntry { size: data.len() as u64, ..entry(EntryKind::File, path.as_ref()) };
         self.put(&entry, data.as_bytes())
     }
 
     fn dir(self, path: impl AsRef<[u8]>) -> Archive {
-        self.put(&entry(Kind::Directory, path.as_ref()), b"")
+        self.put(&entry(EntryKind::Directory, path.as_ref()), b"")
     }
 
-    fn link(self, kind: Kind, path: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> Archive {
-        self.put(&Entry { link: to.as_ref().to_vec(), ..entry(kind, path.as_ref()) }, b"")
+    fn link(self, kind: EntryKind, path: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> Archive {
+        self.put(&TarEntry { link: to.as_ref().to_vec(), ..entry(kind, path.as_ref()) }, b"")
     }
 
     fn symlink(self, path: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> Archive {
-        self.link(Kind::Symlink, path, to)
+        self.link(EntryKind::Symlink, path, to)
     }
 
     fn hard(self, path: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> Archive {
-        self.link(Kind::HardLink, path, to)
+        self.link(EntryKind::HardLink, path, to)
     }
 
     fn end(self) -> Vec<u8> {
@@ -123,7 +123,7 @@ impl Archive {
 }
 
 fn sparse(parts: &[(u64, u64)], size: u64) -> Vec<u8> {
-    let entry = Entry { size, sparse: Some(parts.to_vec()), ..entry(Kind::File, b"sparse") };
+    let entry = TarEntry { size, sparse: Some(parts.to_vec()), ..entry(EntryKind::File, b"sparse") };
     let stored: u64 = parts.iter().map(|part| part.1).sum();
     Archive::new().put(&entry, &vec![b'x'; usize::try_from(stored).unwrap()]).end()
 }

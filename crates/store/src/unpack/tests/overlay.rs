@@ -48,7 +48,7 @@ fn xattrs_of_overlayfs_s_own_are_left_out() {
         (b"user.mine".to_vec(), b"a\nb".to_vec()),
         (b"security.selinux".to_vec(), b"x".to_vec()),
     ];
-    let archive = Archive::new().put(&Entry { xattrs, ..entry(Kind::File, b"f") }, b"").end();
+    let archive = Archive::new().put(&TarEntry { xattrs, ..entry(EntryKind::File, b"f") }, b"").end();
     assert_eq!(scratch.unpack(&archive).unwrap().dropped_xattrs, 3);
     assert_eq!(xattr(&scratch.at("f"), "user.mine").as_deref(), Some(&b"a\nb"[..]));
     assert_eq!(xattr(&scratch.at("f"), "user.overlay.whiteout"), None);
@@ -109,9 +109,9 @@ fn the_kernel_s_overlay_sees_what_was_meant() {
     // The form for where no device can be made.
     let other = layer("other", Archive::new().dir("d").file("g", "2"));
     let own = options();
-    let mut place = place::Place::open(&other, &own).unwrap();
+    let mut place = unpacker::Unpacker::open(&other, &own).unwrap();
     for (directory, name) in [("", "a"), ("d", "x"), ("", "e"), ("", "f")] {
-        let directory = place.tree.directory(directory.as_bytes()).unwrap();
+        let directory = place.destination.directory(directory.as_bytes()).unwrap();
         place.xattr_whiteout(&directory, name.as_bytes()).unwrap();
     }
     if let Some(seen) = mounted(&[lower, other], &scratch.at("")) {

@@ -9,12 +9,10 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 
 use super::Store;
+use super::layout::PACKED;
 use crate::digest::Digest;
-use crate::unpack::{self, Options};
+use crate::unpack::{self, UnpackOptions};
 use nsrs_base::error::{At, Result};
-
-/// Where it is noted.
-pub(super) const PACKED: &str = "packed";
 
 impl Store {
     /// Is this blob known to be a packed form of the layer of this diff id, and is that layer unpacked?
@@ -36,7 +34,7 @@ impl Store {
         blob: &Digest,
         diff_id: &Digest,
         mut input: impl Read + Send,
-        options: &Options,
+        options: &UnpackOptions,
     ) -> Result<()> {
         let mut options = options.clone();
         options.diff_id = Some(*diff_id);

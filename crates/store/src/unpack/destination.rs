@@ -26,7 +26,7 @@ const MOST_NAME: usize = 255;
 
 /// The destination.
 #[derive(Debug)]
-pub(super) struct Tree {
+pub(super) struct Destination {
     root: Rc<OwnedFd>,
     open: HashMap<Vec<u8>, Rc<OwnedFd>>,
     opaque: &'static str,
@@ -71,9 +71,9 @@ pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-impl Tree {
-    pub(super) fn new(root: OwnedFd, user_xattrs: bool) -> Tree {
-        Tree { root: Rc::new(root), open: HashMap::new(), opaque: opaque(user_xattrs), implicit: HashSet::new() }
+impl Destination {
+    pub(super) fn new(root: OwnedFd, user_xattrs: bool) -> Destination {
+        Destination { root: Rc::new(root), open: HashMap::new(), opaque: opaque(user_xattrs), implicit: HashSet::new() }
     }
 
     /// Opens the directory of this clean path if it's there. Links lead where they lead in the image.

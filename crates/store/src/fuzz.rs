@@ -10,10 +10,10 @@ use super::compression;
 use super::config::{ImageConfig, chain_ids};
 use super::digest::Digest;
 use super::reference::Reference;
-use super::tar::Kind;
-use super::tar::read::Reader;
+use super::tar::EntryKind;
+use super::tar::read::TarReader;
 use super::time;
-use super::unpack::tree::clean;
+use super::unpack::destination::clean;
 
 /// So much of an archive is read; the rest would only take time.
 const MOST: u64 = 16 << 20;
@@ -21,12 +21,12 @@ const MOST: u64 = 16 << 20;
 /// An archive, packed or not: all entries with their data.
 pub fn archive(bytes: &[u8]) {
     let Ok(input) = compression::unpacked(bytes) else { return };
-    let mut reader = Reader::new(BufReader::new(std::io::Read::take(input, MOST)));
+    let mut reader = TarReader::new(BufReader::new(std::io::Read::take(input, MOST)));
     while let Ok(Some(entry)) = reader.next_entry() {
         let _ = clean(&entry.path).map(|path| {
             assert!(!path.starts_with(b"/") && !path.split(|byte| *byte == b'/').any(|name| name == b".."));
         });
-        assert!(entry.kind == Kind::File || entry.size == 0);
+        assert!(entry.kind == EntryKind::File || entry.size == 0);
         if let Some(parts) = &entry.sparse {
             assert!(parts.iter().all(|(offset, length)| offset + length <= entry.size));
         }

@@ -1,8 +1,8 @@
-//! Where containers on images write: `containers/ID` in the store, a directory for each, thrown away with it.
+//! The writable layers of containers on images: `containers/ID` in the store, removed when the container ends.
 //!
-//! Its supervisor holds the directory locked. One that nobody holds was left by a supervisor that died, and is removed by
-//! the next nsrs command. What lies in it belongs to ids of the container: an ordinary user removes it inside of a user
-//! namespace, so it is always done by a child, which nobody waits for.
+//! The supervisor holds a lock on the directory. One that nobody holds was left by a supervisor that died, and is removed by
+//! the next nsrs command. Its files belong to ids of the container: an ordinary user removes them in a user namespace, so
+//! a child always does it, and nobody waits for it.
 
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -16,7 +16,8 @@ use nix::sched::{CloneFlags, setns};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::Pid;
 
-use super::identity;
+use super::content::layout::CONTAINERS;
+use super::store_access::StoreAccess;
 use nsrs_base::error::{At, Error, Result};
 use nsrs_base::host::Host;
 use nsrs_base::sys::clone::{Side, clone3};
@@ -24,38 +25,36 @@ use nsrs_base::sys::fds::close_others;
 use nsrs_base::sys::process::{exit_now, leave_caller};
 use nsrs_base::tree::remove::remove;
 
-const FOLDER: &str = "containers";
-
-/// The directory of one container, ours as long as this is held.
+/// The directory of one container, locked as long as this lives.
 #[derive(Debug)]
-pub struct Changes {
-    /// Where it is.
+pub struct WritableLayer {
+    /// Path of the directory.
     pub path: PathBuf,
     lock: File,
-    /// The container's user namespace, if it has one of its own: in it the owners of the files are known.
+    /// The container's user namespace, if it has one of its own: it maps the owners of the files.
     user_namespace: Option<OwnedFd>,
 }
 
-impl Changes {
-    /// Makes the directory of a container.
+impl WritableLayer {
+    /// Creates the directory of a container.
     ///
     /// # Errors
     /// The disk is full, or refuses.
-    pub fn make(store: &Path, id: &str) -> Result<Changes> {
-        let step = "make the container's directory";
-        let folder = store.join(FOLDER);
+    pub fn create(store: &Path, id: &str) -> Result<WritableLayer> {
+        let step = "create the writable layer";
+        let folder = store.join(CONTAINERS);
         let mut builder = fs::DirBuilder::new();
         builder.mode(0o700);
         let failed = |path: &Path, error: &std::io::Error| {
             let hint = match error.kind() {
                 ErrorKind::ReadOnlyFilesystem | ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-                    "--rootfs-tmpfs keeps in memory what the container changes"
+                    "--rootfs-tmpfs keeps the changes of the container in memory"
                 }
                 _ => "",
             };
             Error::os(step, path.display().to_string(), error).hint(hint)
         };
-        // Another nsrs that collects may find it before it is locked, and remove it: then it is made by another name.
+        // Another nsrs may take it for abandoned and remove it before it is locked: then it is created with another name.
         let mut name = id.to_owned();
         loop {
             let path = folder.join(&name);
@@ -74,27 +73,28 @@ impl Changes {
             let locked = flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
             let same = |meta: fs::Metadata| lock.metadata().is_ok_and(|own| own.ino() == meta.ino());
             if locked && fs::metadata(&path).is_ok_and(same) {
-                return Ok(Changes { path, lock, user_namespace: None });
+                return Ok(WritableLayer { path, lock, user_namespace: None });
             }
         }
     }
 
-    /// Takes hold of the user namespace of the container, while its first process lives.
+    /// Opens the user namespace of the container, in which the directory will be removed. Call it while the container's
+    /// first process lives.
     ///
     /// # Errors
-    /// It is gone.
-    pub fn belong_to(&mut self, pid: Pid) -> Result<()> {
+    /// The process is gone.
+    pub fn hold_user_namespace(&mut self, pid: Pid) -> Result<()> {
         let path = format!("/proc/{}/ns/user", pid.as_raw_nonzero());
         self.user_namespace = Some(File::open(&path).at("hold the user namespace", path)?.into());
         Ok(())
     }
 }
 
-/// Has children remove directories, which nobody waits for. They are to be reaped; where there could be none, the next
-/// command removes what is left.
-pub fn remove_later(all: Vec<Changes>) -> Vec<Pid> {
-    // In a user namespace one can get, but not out of it again: each of these takes a child of its own.
-    let (own, shared): (Vec<Changes>, Vec<Changes>) =
+/// Has children remove the directories, and returns them: the caller reaps them. If none can be started, the next command
+/// removes the directories.
+pub fn remove_in_background(all: Vec<WritableLayer>) -> Vec<Pid> {
+    // A process can't leave a user namespace: each of these takes a child of its own.
+    let (own, shared): (Vec<WritableLayer>, Vec<WritableLayer>) =
         all.into_iter().partition(|changes| changes.user_namespace.is_some());
     let mut children = Vec::new();
     for changes in own {
@@ -114,13 +114,13 @@ fn remove_all<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) {
         let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { continue };
         let Ok(folder) = File::open(folder) else { continue };
         if let Ok(name) = CString::new(name.as_bytes()) {
-            // What fails here is found by the next nsrs command.
+            // The next nsrs command finds what is left.
             let _ = remove(&folder, &name);
         }
     }
 }
 
-/// Does something in a child that holds nothing of ours but these, in this user namespace.
+/// Runs something in a child, in this user namespace; of our descriptors it keeps the locks only.
 fn in_child(locks: &[BorrowedFd<'_>], user_namespace: Option<&OwnedFd>, act: impl FnOnce()) -> Option<Pid> {
     match clone3(0) {
         Ok(Side::Parent(pid, _)) => Some(pid),
@@ -137,34 +137,34 @@ fn in_child(locks: &[BorrowedFd<'_>], user_namespace: Option<&OwnedFd>, act: imp
     }
 }
 
-/// Has a child remove the directories of supervisors that died. Returns the child, if there was something to do.
+/// Has a child remove the directories of supervisors that died; returns the child, if there is something to remove.
 ///
 /// # Errors
 /// The directories can't be listed.
-pub fn collect(store: &Path, host: &Host) -> Result<Option<Pid>> {
-    let folder = store.join(FOLDER);
+pub fn remove_abandoned(store: &Path, host: &Host) -> Result<Option<Pid>> {
+    let folder = store.join(CONTAINERS);
     let entries = match fs::read_dir(&folder) {
         Ok(entries) => entries,
-        // Where we can't look we have left nothing: HOME is another user's, as with setpriv(1).
+        // Not our store: HOME is another user's, as with setpriv(1).
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => return Ok(None),
         Err(error) => {
-            return Err(Error::os("list the directories of containers", folder.display().to_string(), &error));
+            return Err(Error::os("list the writable layers", folder.display().to_string(), &error));
         }
     };
-    let mut left: Vec<(PathBuf, File)> = Vec::new();
+    let mut abandoned: Vec<(PathBuf, File)> = Vec::new();
     for path in entries.flatten().map(|entry| entry.path()) {
         let Ok(lock) = File::open(&path) else { continue };
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            left.push((path, lock));
+            abandoned.push((path, lock));
         }
     }
-    if left.is_empty() {
+    if abandoned.is_empty() {
         return Ok(None);
     }
-    let (paths, locks): (Vec<PathBuf>, Vec<File>) = left.into_iter().unzip();
+    let (paths, locks): (Vec<PathBuf>, Vec<File>) = abandoned.into_iter().unzip();
     let held: Vec<_> = locks.iter().map(AsFd::as_fd).collect();
     Ok(in_child(&held, None, || {
-        if identity::enter(host).is_ok() {
+        if StoreAccess::enter_as_root(host).is_ok() {
             remove_all(&paths);
         }
     }))
@@ -178,15 +178,15 @@ mod tests {
 
     #[test]
     #[ignore = "the child process of a test, which gives it a store that can only be read"]
-    fn makes_a_directory_where_nothing_can_be_made() {
+    fn creates_a_directory_where_nothing_can_be_created() {
         let store = std::env::var_os("NSRS_TEST_READ_ONLY").unwrap();
-        println!("{:?}", Changes::make(Path::new(&store), "id").unwrap_err());
+        println!("{:?}", WritableLayer::create(Path::new(&store), "id").unwrap_err());
     }
 
     #[test]
-    fn a_directory_is_made_beside_one_who_collects_all_that_nobody_holds() {
+    fn a_directory_is_created_while_others_remove_all_that_nobody_holds() {
         let store = std::env::temp_dir().join(format!("nsrs-collected-{}", std::process::id()));
-        let folder = store.join(FOLDER);
+        let folder = store.join(CONTAINERS);
         fs::create_dir_all(&folder).unwrap();
         let done = std::sync::atomic::AtomicBool::new(false);
         let collect = || {
@@ -203,7 +203,7 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(collect);
             }
-            let made = |number: i32| Changes::make(&store, &number.to_string()).map(|made| made.path.is_dir());
+            let made = |number: i32| WritableLayer::create(&store, &number.to_string()).map(|made| made.path.is_dir());
             let failed: Vec<_> = (0..3000).map(made).filter(|made| !matches!(made, Ok(true))).collect();
             done.store(true, std::sync::atomic::Ordering::Relaxed);
             assert!(failed.is_empty(), "{failed:?}");
@@ -212,11 +212,11 @@ mod tests {
     }
 
     #[test]
-    fn where_no_directory_can_be_made_it_is_said_what_works() {
+    fn where_no_directory_can_be_created_the_error_says_what_works() {
         let store = std::env::temp_dir().join(format!("nsrs-changes-{}", std::process::id()));
         fs::create_dir_all(&store).unwrap();
         let script = format!(
-            "mount -t tmpfs -o ro tmpfs '{0}' && NSRS_TEST_READ_ONLY='{0}' exec '{1}' --ignored --exact writable::tests::makes_a_directory_where_nothing_can_be_made --nocapture",
+            "mount -t tmpfs -o ro tmpfs '{0}' && NSRS_TEST_READ_ONLY='{0}' exec '{1}' --ignored --exact writable_layer::tests::creates_a_directory_where_nothing_can_be_created --nocapture",
             store.display(),
             std::env::current_exe().unwrap().display()
         );

@@ -1,12 +1,12 @@
-//! What a plan is made of: an image as it was found in the store.
+//! What a plan needs to know of an image.
 
 use serde::{Deserialize, Serialize};
 
-/// What an image's configuration says, as it is written there.
+/// What an image's configuration gives a container that doesn't say otherwise, as it is written there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ImageConfiguration {
-    /// Variables, `NAME=value`.
+pub struct ImageDefaults {
+    /// Environment variables, `NAME=value`.
     pub env: Vec<String>,
     /// The program with its first arguments.
     pub entrypoint: Vec<String>,
@@ -22,11 +22,11 @@ pub struct ImageConfiguration {
     pub ports: Vec<String>,
     /// The signal that ends the command; empty: `SIGTERM`.
     pub stop_signal: String,
-    /// Names and values.
+    /// Labels: name and value.
     pub labels: Vec<(String, String)>,
 }
 
-/// An image of the store, as it was found.
+/// An image of the store, as it was looked up.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ImageFacts {
@@ -42,10 +42,10 @@ pub struct ImageFacts {
     pub store: String,
     /// The unpacked layers in it, lowest first.
     pub layers: Vec<String>,
-    /// Whiteouts are in attributes that an ordinary user may write.
+    /// Whiteouts and opaque directories are marked by `user.overlay.*`: the mount needs `userxattr`.
     pub user_xattrs: bool,
     /// Some whiteouts are files with an attribute, which kernels before Linux 6.7 don't know.
     pub xattr_whiteouts: bool,
-    /// Its configuration.
-    pub config: ImageConfiguration,
+    /// The defaults of its configuration.
+    pub config: ImageDefaults,
 }

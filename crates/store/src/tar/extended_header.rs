@@ -1,12 +1,12 @@
-//! What stands before an entry: extended headers of PAX, and what they say of sparse files and extended attributes.
+//! The extended headers of PAX before an entry, with what they say of sparse files and extended attributes.
 
+use super::error::malformed;
 use super::pax;
-use super::read::bad;
 use nsrs_base::error::Result;
 
 /// What extended headers say of the entry that follows them.
 #[derive(Debug, Default)]
-pub(super) struct Extended {
+pub(super) struct ExtendedHeader {
     pub(super) path: Option<Vec<u8>>,
     pub(super) link: Option<Vec<u8>>,
     pub(super) size: Option<u64>,
@@ -22,8 +22,8 @@ pub(super) struct Extended {
     pub(super) sparse_size: Option<u64>,
 }
 
-impl Extended {
-    /// Takes over what another one says, which has the last word.
+impl ExtendedHeader {
+    /// Adds another header, which overrides the earlier ones.
     ///
     /// # Errors
     /// It is malformed.
@@ -31,9 +31,9 @@ impl Extended {
         for (key, value) in pax::records(bytes)? {
             let number = || {
                 let key = String::from_utf8_lossy(key);
-                pax::decimal(value).ok_or_else(|| bad(format!("the PAX value of {key} is no number")))
+                pax::decimal(value).ok_or_else(|| malformed(format!("the PAX value of {key} is not a number")))
             };
-            // An empty value takes back what was said before.
+            // An empty value removes an earlier one.
             let bytes = (!value.is_empty()).then(|| value.to_vec());
             match key {
                 b"path" => self.path = bytes,
@@ -44,7 +44,9 @@ impl Extended {
                 b"mtime" => {
                     self.mtime = match bytes {
                         None => None,
-                        Some(text) => Some(pax::time(&text).ok_or_else(|| bad("the PAX value of mtime is no time"))?),
+                        Some(text) => {
+                            Some(pax::time(&text).ok_or_else(|| malformed("the PAX value of mtime is not a time"))?)
+                        }
                     }
                 }
                 b"GNU.sparse.major" => self.sparse_in_data = value == b"1",
@@ -53,7 +55,8 @@ impl Extended {
                 b"GNU.sparse.numblocks" => self.sparse_map = true,
                 b"GNU.sparse.offset" => self.sparse_offset = Some(number()?),
                 b"GNU.sparse.numbytes" => {
-                    let offset = self.sparse_offset.take().ok_or_else(|| bad("a malformed sparse file"))?;
+                    let offset =
+                        self.sparse_offset.take().ok_or_else(|| malformed("malformed map of a sparse file"))?;
                     self.sparse_parts.push((offset, number()?));
                 }
                 b"GNU.sparse.map" => {
@@ -63,7 +66,7 @@ impl Extended {
                         value => value.split(|byte| *byte == b',').map(pax::decimal).collect(),
                     };
                     let numbers = numbers.filter(|numbers| numbers.len() % 2 == 0);
-                    let numbers = numbers.ok_or_else(|| bad("a malformed sparse file"))?;
+                    let numbers = numbers.ok_or_else(|| malformed("malformed map of a sparse file"))?;
                     self.sparse_parts = numbers.chunks(2).map(|pair| (pair[0], pair[1])).collect();
                 }
                 key => {
@@ -78,8 +81,8 @@ impl Extended {
     }
 }
 
-/// A name that ends at a zero byte, if there is one.
-pub(super) fn text(mut bytes: Vec<u8>) -> Vec<u8> {
+/// A name up to its first zero byte.
+pub(super) fn until_zero(mut bytes: Vec<u8>) -> Vec<u8> {
     if let Some(end) = bytes.iter().position(|byte| *byte == 0) {
         bytes.truncate(end);
     }

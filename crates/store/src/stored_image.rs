@@ -4,7 +4,7 @@ use oci_spec::image::{Descriptor, ImageManifest};
 use serde_json::Value;
 
 use super::config::ImageConfig;
-use super::content::{Named, Store, digest_of, unknown};
+use super::content::{IndexEntry, Store, digest_of, unknown};
 use super::digest::Digest;
 use super::platform::Platform;
 use super::reference::Reference;
@@ -12,7 +12,7 @@ use nsrs_base::error::{Code, Error, Result};
 
 /// An image with everything that describes it.
 #[derive(Clone, Debug)]
-pub struct Image {
+pub struct StoredImage {
     /// Its name, if it has one.
     pub name: Option<String>,
     /// What the name leads to: its manifest, or an index with manifests of several platforms.
@@ -27,7 +27,7 @@ pub struct Image {
     pub config: ImageConfig,
 }
 
-impl Image {
+impl StoredImage {
     /// The size of its layers as they are packed, in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
@@ -82,7 +82,7 @@ impl Store {
     ///
     /// # Errors
     /// There is none (`ImageNotFound`, with the nearest names), there are several, or there can be none of that name.
-    pub fn find(&self, text: &str) -> Result<Named> {
+    pub fn find(&self, text: &str) -> Result<IndexEntry> {
         let images = self.images()?;
         let parsed = Reference::parse(text);
         let reference = parsed.as_ref().ok();
@@ -104,7 +104,7 @@ impl Store {
         if hex.is_empty() || hex.len() > 64 || !hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
             return Err(parsed.map_or_else(|error| error, |name| unknown(&name.to_string(), &images)));
         }
-        let mut found: Vec<(Digest, &Named)> = Vec::new();
+        let mut found: Vec<(Digest, &IndexEntry)> = Vec::new();
         for image in &images {
             // A damaged one has only the digest by which it is listed.
             let (id, digest) = match (self.image(image), image.digest()) {
@@ -130,7 +130,7 @@ impl Store {
     ///
     /// # Errors
     /// A part isn't there (`ImageNotFound`) or is no part of an image (`ImageInvalid`).
-    pub fn image(&self, named: &Named) -> Result<Image> {
+    pub fn image(&self, named: &IndexEntry) -> Result<StoredImage> {
         self.image_for(named, None)
     }
 
@@ -138,7 +138,7 @@ impl Store {
     ///
     /// # Errors
     /// Those of [`Store::image`]; there is none for this platform (`ImageNotFound`, with those there are).
-    pub fn image_for(&self, named: &Named, platform: Option<&Platform>) -> Result<Image> {
+    pub fn image_for(&self, named: &IndexEntry, platform: Option<&Platform>) -> Result<StoredImage> {
         let step = "read the image";
         let mut digest = named.digest()?;
         // What an index says of an image goes before what the image's configuration says.
@@ -156,18 +156,30 @@ impl Store {
             }
             let manifest: ImageManifest = serde_json::from_value(value).map_err(|error| bad(error.to_string()))?;
             let id = digest_of(manifest.config())?;
-            let config = ImageConfig::of(self, &manifest).map_err(lacks)?;
+            let config = self.image_config(&manifest).map_err(lacks)?;
             if let Some(platform) = platform {
                 let own = said.unwrap_or_else(|| config.platform());
                 platform.choose(named.name.as_deref().unwrap_or_default(), &[(Some(own), ())])?;
             }
             let (name, descriptor) = (named.name.clone(), named.descriptor.clone());
-            return Ok(Image { name, descriptor, digest, id, manifest, config });
+            return Ok(StoredImage { name, descriptor, digest, id, manifest, config });
         }
         Err(Error::new(Code::ImageInvalid, step, "indexes are nested too deep").on(digest.to_string()))
     }
 
-    fn choose(&self, named: &Named, index: &Value, platform: Option<&Platform>) -> Result<Digest> {
+    /// Reads the configuration that a manifest names.
+    fn image_config(&self, manifest: &ImageManifest) -> Result<ImageConfig> {
+        let digest = digest_of(manifest.config())?;
+        let config = ImageConfig::parse(&self.read(&digest)?).map_err(|error| error.on(digest.to_string()))?;
+        let (layers, ids) = (manifest.layers().len(), config.diff_ids.len());
+        if layers != ids {
+            let why = format!("{layers} layers in the manifest, but {ids} in the configuration");
+            return Err(Error::new(Code::ImageInvalid, "read the image", why).on(digest.to_string()));
+        }
+        Ok(config)
+    }
+
+    fn choose(&self, named: &IndexEntry, index: &Value, platform: Option<&Platform>) -> Result<Digest> {
         let there: Vec<(Option<Platform>, Digest)> = index["manifests"]
             .as_array()
             .into_iter()
