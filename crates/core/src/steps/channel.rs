@@ -34,6 +34,8 @@ pub enum FromChild {
     Note(String),
     /// The container's terminal, with its descriptor.
     Terminal,
+    /// With the supervisor's end of the channel that takes the place of this one: nothing more comes over this one.
+    Channel,
     /// The init of a container in a shared PID namespace ends what comes of the command, and waits for [`ToChild::Start`].
     InCharge,
     /// The init executed the command.

@@ -261,8 +261,18 @@ fn complete_first(sandbox: &Sandbox, process: &Process, ground: Ground, mut inpu
     // The signal at the supervisor's death is lost with every change of credentials, so it comes after the last one.
     die_with_supervisor(&inputs.supervisor)?;
     let program = sandbox.init.then_some(&inputs.program);
-    let fds = exec::arrange_fds(&process.preserve_fds, inputs.fds, &inputs.channel, program)?;
+    let channel = if sandbox.init { own_channel(&inputs.channel)? } else { inputs.channel };
+    let fds = exec::arrange_fds(&process.preserve_fds, inputs.fds, &channel, program)?;
     draft.exec(process, &fds)
+}
+
+/// A channel for an init, which keeps it while the command runs: made here, and not by the supervisor. Whoever may trace the
+/// init holds its end too, and a socket leads to the process that made its pair (`SO_PEERPIDFD`, Linux 6.5), to whose
+/// descriptors the right to trace leads further (pidfd_getfd(2)).
+fn own_channel(channel: &Channel) -> Result<Channel> {
+    let (own, theirs) = Channel::pair()?;
+    channel.send(&FromChild::Channel, &[theirs.as_fd()])?;
+    Ok(own)
 }
 
 fn enter_user_namespace(sandbox: &Sandbox, inputs: &Inputs) -> Result<()> {

@@ -353,6 +353,17 @@ impl Phase {
         }
     }
 
+    /// Another channel takes the place of the one to it. The old one comes back.
+    ///
+    /// # Errors
+    /// It isn't about to execute an init.
+    pub fn renew_channel(&mut self, new: Channel) -> Result<Channel, Error> {
+        match self {
+            Phase::Preparing { channel, then: Then::Run, .. } => Ok(std::mem::replace(channel, new)),
+            _ => Err(self.unexpected("another channel")),
+        }
+    }
+
     /// Its init ends what comes of the command.
     ///
     /// # Errors

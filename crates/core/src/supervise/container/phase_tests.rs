@@ -118,6 +118,11 @@ fn an_event_in_a_state_that_cannot_have_it_is_an_error_that_names_both() {
     );
     assert_eq!(refused(Phase::in_charge), ["summoned", "staging", "standing", "running", "ended"]);
     assert_eq!(
+        refused(|phase| phase.renew_channel(channel()).map(drop)),
+        ["summoned", "staging", "standing", "running", "ending", "ended"],
+        "only an init that is about to be executed has a channel of its own"
+    );
+    assert_eq!(
         refused(|phase| phase.executed(false)),
         ["summoned", "staging", "standing", "running", "ending", "ended"]
     );

@@ -13,7 +13,7 @@ use super::prewarm::Unserved;
 use super::token::{Key, Source, Token};
 use crate::diff::collect::{Collected, Collector, ContainerLayers};
 use crate::state::journal::EntryId;
-use crate::steps::channel::{FromChild, ToChild};
+use crate::steps::channel::{Channel, FromChild, ToChild};
 use crate::supervise::container::launch;
 use crate::supervise::container::member::Member;
 use crate::supervise::container::phase::{Cause, Next, Outcome, Phase};
@@ -114,6 +114,12 @@ impl Engine {
                     let _ = channel.send(&ToChild::Start, &[]);
                 }
             }
+            FromChild::Channel if is_before => {
+                let Some(new) = fds.pop() else { return Err(out_of_place("no channel")) };
+                self.events.watch(&new, Token::Container(key, Source::Channel), EventFlags::IN)?;
+                let old = member.phase.renew_channel(Channel::from_fd(new))?;
+                self.events.unwatch(&old);
+            }
             FromChild::Failed(error) if !member.phase.is_running() => member.phase.end(Cause::Failed(error)),
             FromChild::Note(note) if is_first && is_before => report.fallbacks.push(note),
             FromChild::Terminal if is_before => {
@@ -155,6 +161,7 @@ impl Engine {
                 _ => return Err(out_of_place("a new process")),
             },
             FromChild::Failed(_)
+            | FromChild::Channel
             | FromChild::Note(_)
             | FromChild::Terminal
             | FromChild::Layers
