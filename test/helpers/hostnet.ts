@@ -54,5 +54,18 @@ export function hostnet(t: ExecutionContext): Hostnet {
   ip('-n', net.internet, '-6', 'addr', 'add', `${SERVER6}/128`, 'dev', 'lo', 'nodad')
   ip('-n', net.host, 'route', 'add', 'default', 'via', '192.0.2.9')
   ip('-n', net.host, '-6', 'route', 'add', 'default', 'via', '2001:db8:1::9')
+  waitForCarrier(net.host, 'up0')
   return net
+}
+
+/** Waits until the kernel has noticed the other end, and given the link an address of its own: a busy machine takes a while. */
+function waitForCarrier(netns: string, link: string): void {
+  for (const end = Date.now() + 10_000; Date.now() < end; ) {
+    const text = execFileSync('ip', ['-n', netns, 'addr', 'show', link], {
+      encoding: 'utf8',
+      env: { PATH: `${process.env.PATH}:/usr/sbin:/sbin` },
+    })
+    if (text.includes('state UP') && /inet6 fe80/.test(text) && !text.includes('tentative')) return
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 20)
+  }
 }

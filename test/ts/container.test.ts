@@ -33,7 +33,7 @@ test('its first process is an init that reaps and waits', async (t) => {
 })
 
 test('the command that was given is its first process, and its end is the end of all', async (t) => {
-  const box = await Container.create('sleep', ['0.5'], options)
+  const box = await Container.create('sleep', ['4'], options)
   const inside = box.spawn('sleep', ['60'])
   t.is((await box.exec('sh', ['-c', 'cat /proc/1/comm'])).stdout, 'sleep')
   t.like(await inside.wait(), { signal: 'SIGKILL' })
