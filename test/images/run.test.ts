@@ -207,7 +207,7 @@ unless(
       [['othr', 'true'], /library\/othr:latest: not in the store\nhint: .*other.*nsrs run -- othr/],
       [
         ['--platform', 'linux/s390x', 'other', 'true'],
-        /no image for linux\/s390x; there is linux\/arm64, linux\/riscv64/,
+        /no image for linux\/s390x; available: linux\/arm64, linux\/riscv64/,
       ],
       [['--platform', 'a/b/c/d', 'other', 'true'], /invalid --platform "a\/b\/c\/d"/],
       [['UPPER', 'true'], /UPPER/],

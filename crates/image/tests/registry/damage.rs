@@ -79,7 +79,7 @@ fn a_pull_brings_what_is_damaged_or_gone() {
             false => fs::remove_file(gone).unwrap(),
         }
         let ran = bench.nsrs.works(&["pull", &bench.name]);
-        assert!(!ran.stderr.contains("is here already"), "{}", ran.stderr);
+        assert!(!ran.stderr.contains("already exists; checked in"), "{}", ran.stderr);
         bench.is_whole();
     }
 }

@@ -51,7 +51,7 @@ fn an_index_gives_the_image_of_the_platform_or_says_which_there_are() {
         let nsrs = Nsrs::new();
         nsrs.fails(
             &["pull", "--platform", "linux/s390x", &name],
-            &["no image for linux/s390x; there is linux/amd64, linux/arm/v6, linux/arm64/v8", "--platform"],
+            &["no image for linux/s390x; available: linux/amd64, linux/arm/v6, linux/arm64/v8", "--platform"],
         );
         // Another platform under the same name takes its place.
         nsrs.works(&["pull", "--platform", "linux/arm/v6", &name]);
@@ -75,7 +75,7 @@ fn documents_of_other_kinds_are_named() {
     let (nsrs, name) = (Nsrs::new(), proxy.image("a:1"));
     let config = json!({ "mediaType": "application/vnd.cncf.helm.config.v1+json", "digest": Digest::of(b"").to_string(), "size": 0 });
     for (content_type, document, texts) in [
-        ("application/vnd.example+json", json!({}), vec!["its type application/vnd.example+json is not known"]),
+        ("application/vnd.example+json", json!({}), vec!["unknown type application/vnd.example+json"]),
         (
             "application/vnd.docker.distribution.manifest.v1+prettyjws",
             json!({ "schemaVersion": 1, "fsLayers": [] }),
@@ -84,12 +84,12 @@ fn documents_of_other_kinds_are_named() {
         (
             OCI,
             json!({ "schemaVersion": 2, "config": config, "layers": [] }),
-            vec!["vnd.cncf.helm.config", "no image of a root"],
+            vec!["vnd.cncf.helm.config", "not an image of a root"],
         ),
         (
             OCI,
             json!({ "schemaVersion": 2, "config": config, "manifests": [] }),
-            vec!["could be read as an image and as an index"],
+            vec!["both an image and an index"],
         ),
         (OCI, json!([1]), vec!["read the manifest"]),
     ] {
