@@ -67,7 +67,7 @@ each('a password is asked for without echo, and Ctrl-C there ends with 130', asy
   const { text, left } = await onTerminal(
     ['bash', '-c', shell],
     [
-      ['user of', 'gustav\n'],
+      ['username for', 'gustav\n'],
       ['password: ', 'sec'],
       ['', 'ret\x03'],
     ],

@@ -97,7 +97,7 @@ each('an image is pulled, named, listed, pushed and removed', async (t, images) 
   t.is(digestOf(`${address}/other/box:2`), digest)
   await images.ok(['push', 'box', `${address}/third:3`])
   t.is(digestOf(`${address}/third:3`), digest)
-  await images.fails(['push', ids.slice(0, 12)], /an id doesn't say where it goes\nhint: .*nsrs push [0-9a-f]{12} REG/)
+  await images.fails(['push', ids.slice(0, 12)], /an id has no registry to push to\nhint: .*nsrs push [0-9a-f]{12} REG/)
   t.is(await images.ok(['push', '-q', ids.slice(0, 12), `${address}/fourth:4`]), digest)
   t.is(digestOf(`${address}/fourth:4`), digest)
 
