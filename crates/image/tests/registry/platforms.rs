@@ -86,11 +86,7 @@ fn documents_of_other_kinds_are_named() {
             json!({ "schemaVersion": 2, "config": config, "layers": [] }),
             vec!["vnd.cncf.helm.config", "not an image of a root"],
         ),
-        (
-            OCI,
-            json!({ "schemaVersion": 2, "config": config, "manifests": [] }),
-            vec!["both an image and an index"],
-        ),
+        (OCI, json!({ "schemaVersion": 2, "config": config, "manifests": [] }), vec!["both an image and an index"]),
         (OCI, json!([1]), vec!["read the manifest"]),
     ] {
         answer(content_type, document.to_string());
