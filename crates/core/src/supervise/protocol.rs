@@ -74,7 +74,7 @@ pub enum Request {
 }
 
 /// What a running container was given; the caller's handle shows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     /// Process id of the container's first process, as the host sees it.

@@ -14,7 +14,7 @@ use std::time::Instant;
 use nsrs_base::sys::process::send_signal;
 use nsrs_store::writable_layer::WritableLayer;
 
-use self::member::{Member, SignalRole};
+use self::member::{Member, Request, SignalRole};
 use self::phase::{Cause, Phase};
 use super::engine::token::Key;
 use super::images::Leases;
@@ -28,7 +28,7 @@ use crate::plan::namespace::Kind;
 use crate::steps::etc::Files;
 
 /// What a container holds of the host beside its processes.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Holdings {
     /// The layers of its image.
     pub leases: Leases,
@@ -111,6 +111,12 @@ impl Container {
         number
     }
 
+    /// The requests whose commands may be at work: an init without a command of its own waits, and works for nobody.
+    pub fn working(&self) -> impl Iterator<Item = &Request> + Clone {
+        let first = Some(&self.first).filter(|_| !self.plan.process.args.is_empty());
+        first.into_iter().chain(self.entered.values()).filter_map(|member| member.request.as_ref())
+    }
+
     /// The earliest time limit of its processes.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
@@ -162,5 +168,48 @@ impl Container {
         for member in self.entered.values_mut() {
             member.end(Cause::Wanted);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nsrs_base::host::Host;
+    use nsrs_base::host::tree::HostTree;
+
+    use super::phase::Then;
+    use super::*;
+    use crate::plan::resolve;
+    use crate::spec::Spec;
+    use crate::supervise::protocol::Address;
+
+    fn member() -> Member {
+        let (address, since) = (Address::of_container(1), Instant::now());
+        let request = Request { address, announce: false, since, timeout_ms: None };
+        Member::new(Some(request), Phase::Summoned { then: Then::Run }, SignalRole::Plain)
+    }
+
+    fn container(args: &[&str]) -> Container {
+        let args = args.iter().map(|arg| (*arg).into()).collect();
+        let spec = Spec { args, stays: true, ..Spec::default() };
+        let plan = resolve(&spec, &Host::root(), &HostTree::default(), None).0;
+        Container::new(Rc::new(plan), Holdings::default(), Report::default(), member())
+    }
+
+    #[test]
+    fn a_first_process_with_a_command_works() {
+        assert_eq!(container(&["true"]).working().count(), 1);
+    }
+
+    #[test]
+    fn an_init_without_a_command_does_not_work() {
+        assert_eq!(container(&[]).working().count(), 0);
+    }
+
+    #[test]
+    fn a_process_that_entered_works_and_one_that_waits_for_a_request_does_not() {
+        let mut container = container(&[]);
+        container.take_in(member());
+        container.take_in(Member::new(None, Phase::Summoned { then: Then::Stand }, SignalRole::Plain));
+        assert_eq!(container.working().count(), 1);
     }
 }

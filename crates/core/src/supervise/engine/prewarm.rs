@@ -226,8 +226,8 @@ impl Engine {
 
     /// When something is to be done about the pool; `None` when nothing is.
     pub(super) fn pool_due(&self) -> Option<Instant> {
-        let requested = self.containers.values().filter_map(|container| container.first.request);
-        self.pool.as_ref()?.due(requested.map(|request| request.since))
+        let working = self.containers.values().flat_map(Container::working);
+        self.pool.as_ref()?.due(working.map(|request| request.since))
     }
 
     /// Prepares one container that is missing, and ends those that nobody asks for any more. For a moment without other

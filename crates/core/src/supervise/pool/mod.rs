@@ -70,7 +70,7 @@ pub struct Pool {
     last_end: Option<Instant>,
     /// The kernel's word on the caller's mounts: it tells when they change.
     mounts: File,
-    /// Where as many containers run as there are processors, one made beside them slows them all.
+    /// Where as many commands run as there are processors, one made beside them slows them all.
     processors: usize,
     /// Tells when names of images change, once there is a kind on an image.
     images: Option<ImageNames>,
@@ -252,7 +252,7 @@ impl Pool {
     }
 
     /// When something is to be done: a container is to be made, or is too old. `None` when nothing is. `requested`: when the
-    /// containers that live were asked for.
+    /// commands that run were asked for.
     pub fn due(&self, requested: impl Iterator<Item = Instant> + Clone) -> Option<Instant> {
         let ends = self.kinds.iter().map(|kind| kind.last + LIFE).min();
         let room = self.has_room();
