@@ -30,8 +30,9 @@ export async function ensureImage(
     const { obstacle } = work
     // It may not be the name of an image at all.
     const isUnknown = ['ERR_NSRS_IMAGE_NOT_FOUND', 'ERR_NSRS_INVALID_ARGUMENT'].includes(obstacle.code)
-    const hints = [obstacle.hint, isUnknown ? hint : undefined].filter(Boolean)
-    return report([{ ...obstacle, hint: hints.join('; ') }])
+    const { message, hint: own } = obstacle.shell ?? obstacle
+    const hints = [own, isUnknown ? hint : undefined].filter(Boolean)
+    return report([{ message, hint: hints.join('; '), exitCode: obstacle.exitCode }])
   }
   const code = await fetch(work, flags)
   if (code === 0) return undefined

@@ -9,6 +9,8 @@ export interface Problem {
   message: string
   hint?: string | undefined
   exitCode?: number
+  /** The same in the words of the command line, if it names options. */
+  shell?: { message: string; hint?: string | undefined }
 }
 
 let isListening = false
@@ -36,7 +38,8 @@ export function printJson(value: unknown): void {
 
 /** Prints each problem and its hint to standard error. Returns the exit code of the first. */
 export function report(problems: readonly Problem[]): number {
-  for (const { message, hint } of problems) {
+  for (const problem of problems) {
+    const { message, hint } = problem.shell ?? problem
     writeLabeled('nsrs:', 'red', message)
     if (hint) reportHint(hint)
   }

@@ -245,20 +245,28 @@ export interface EnterRequest {
 export interface ErrorRecord {
   /** `ERR_NSRS_…`. */
   code: string
+  /** The act that failed: `resolve`, `mounts`, `user`, `exec`, … Unlike the words of `step` it stays what it is. */
+  id?: string
   /** The whole failure in one line. */
   message: string
   /** What was being done. */
   step: string
   /** What it was done to. */
   subject?: string
+  /** The option that is to blame, by its name here: `user`, `capAdd`. */
+  option?: string
   /** The kernel's error number. */
   errno?: number
+  /** Why, in words, where it was not (only) the kernel who refused. */
+  reason?: string
   /** What to do next. */
   hint?: string
   /** Names that may have been meant instead, the most likely first. */
   suggestions?: Array<string>
   /** The CLI's exit code for it. */
   exitCode: number
+  /** The same for a user of the command line, where it names options: `--cap-add` for `capAdd`. */
+  shell?: ShellWords
 }
 
 /** How a container ended. */
@@ -365,6 +373,14 @@ export interface ResourceUsage {
  * to standard error at the end.
  */
 export declare function runInPlace(executable: string, request: string, ignoredSignals: number, changesAsJson: boolean): ErrorRecord
+
+/** A failure in the words of the command line. */
+export interface ShellWords {
+  /** The whole failure in one line. */
+  message: string
+  /** What to do next. */
+  hint?: string
+}
 
 /** A container that was asked for. */
 export interface StartedContainer {

@@ -199,7 +199,7 @@ test('half a surrogate pair is no text', async (t) => {
 
 test('a number that is larger than its kind is out of range, not another number', async (t) => {
   const error = await t.throwsAsync(run('true', { ...box, oomScoreAdj: 2 ** 32 }), { instanceOf: NsrsError })
-  t.regex(error.message, /--oom-score-adj/)
+  t.regex(error.message, /invalid oomScoreAdj/)
 })
 
 test("variables: a value, the caller's, and no other", async (t) => {

@@ -7,12 +7,21 @@ import type { ErrorRecord } from '../binding.d.ts'
 export class NsrsError extends Error {
   /** The kind of failure: `ERR_NSRS_…`. */
   readonly code: string
+  /**
+   * The act that failed, such as `resolve` for problems found before anything was touched, `image`, `mounts`, `user` or
+   * `exec`. Unlike the wording of `step` it is stable.
+   */
+  declare readonly id?: string
   /** What was being done. */
   readonly step: string
   /** What it was done to, such as a path or the value of an option. */
   declare readonly subject?: string
+  /** The option that caused it, such as `capAdd`. */
+  declare readonly option?: string
   /** The error number, if a system call failed. Positive, as in errno(3). */
   declare readonly errno?: number
+  /** Why, in words, unless the error number says it all. */
+  declare readonly reason?: string
   /** What to do next, if known. */
   declare readonly hint?: string
   /** The exit code of the command line for this failure: 127 command not found, 126 not executable, otherwise 125. */
@@ -25,8 +34,11 @@ export class NsrsError extends Error {
     super(errors.map((error) => error.message).join('\n'), options)
     this.code = first.code
     this.step = first.step
+    if (first.id !== undefined) this.id = first.id
     if (first.subject !== undefined) this.subject = first.subject
+    if (first.option !== undefined) this.option = first.option
     if (first.errno !== undefined) this.errno = first.errno
+    if (first.reason !== undefined) this.reason = first.reason
     if (first.hint !== undefined) this.hint = first.hint
     this.exitCode = first.exitCode
     Object.defineProperty(this, 'errors', { value: errors, enumerable: errors.length > 1 })

@@ -164,10 +164,12 @@ function parse(line: string): ImageEvent | ErrorEvent | undefined {
   }
 }
 
-function toRecord({ code, message, step, subject, errno, hint, suggestions }: ErrorEvent): ErrorRecord {
+function toRecord({ code, id, message, step, subject, errno, reason, hint, suggestions }: ErrorEvent): ErrorRecord {
   const record: ErrorRecord = { code, message, step, exitCode: 125 }
+  if (id !== undefined) record.id = id
   if (subject !== undefined) record.subject = subject
   if (errno !== undefined) record.errno = errno
+  if (reason !== undefined) record.reason = reason
   if (hint !== undefined) record.hint = hint
   if (suggestions !== undefined) record.suggestions = suggestions
   return record

@@ -2,11 +2,16 @@
 //!
 //! An [`Error`] is plain data: it crosses the process border between the container's child and the supervisor, and the
 //! language border to JavaScript, without losing a field. It names what failed (`step`), on what (`subject`), why
-//! (`errno`, or `detail` in words) and, where the cause is known, what to do next (`hint`).
+//! (`errno`, or `reason` in words) and, where the cause is known, what to do next (`hint`). What is decided by an error is
+//! decided by its `code`, its `id` or its `errno`, and never by these words.
+//!
+//! The words name options by placeholders ([`crate::options`]); [`Error::in_words_of`] puts in the names.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+use crate::options::{Front, OptionName, in_words_of};
 
 /// What kind of failure this is; decides the exit code of the CLI and the `code` of the JavaScript error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -63,25 +68,121 @@ impl Code {
     }
 }
 
+/// The act of the recipe that failed: the stable name of a step, whose words may change from version to version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Act {
+    /// Reading what was asked for.
+    Request,
+    /// Turning it into a plan, against the facts of the host; nothing has been touched.
+    Resolve,
+    /// Finding and holding the image.
+    Image,
+    /// Opening the state directory, and collecting what dead supervisors left.
+    State,
+    /// Starting the supervisor, and talking to it.
+    Supervisor,
+    /// Making or joining the namespaces.
+    Namespaces,
+    /// Mapping user and group ids.
+    IdMaps,
+    /// Putting the root file system together.
+    Root,
+    /// /proc, /sys and /dev.
+    Pseudo,
+    /// /etc/hosts, /etc/hostname and /etc/resolv.conf.
+    Files,
+    /// Mounts of the caller.
+    Mounts,
+    /// The writable layer, and the list of changes.
+    Changes,
+    /// Connecting the container.
+    Network,
+    /// Host name and domain name.
+    Names,
+    /// Kernel parameters.
+    Sysctls,
+    /// The container's own terminal.
+    Terminal,
+    /// Standard streams and passed file descriptors.
+    Descriptors,
+    /// Finding the user, and becoming it.
+    User,
+    /// Capabilities and the system call filter.
+    Rights,
+    /// Resource limits.
+    Limits,
+    /// Entering the working directory.
+    Workdir,
+    /// Executing the command.
+    Exec,
+    /// Watching the command, and clearing up after it.
+    Watch,
+    /// Bringing kept changes into the real tree.
+    Apply,
+    /// Looking at the host.
+    Doctor,
+}
+
+impl Act {
+    /// The name that JavaScript sees as `error.id`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Act::Request => "request",
+            Act::Resolve => "resolve",
+            Act::Image => "image",
+            Act::State => "state",
+            Act::Supervisor => "supervisor",
+            Act::Namespaces => "namespaces",
+            Act::IdMaps => "id-maps",
+            Act::Root => "root",
+            Act::Pseudo => "pseudo",
+            Act::Files => "files",
+            Act::Mounts => "mounts",
+            Act::Changes => "changes",
+            Act::Network => "network",
+            Act::Names => "names",
+            Act::Sysctls => "sysctls",
+            Act::Terminal => "terminal",
+            Act::Descriptors => "descriptors",
+            Act::User => "user",
+            Act::Rights => "rights",
+            Act::Limits => "limits",
+            Act::Workdir => "workdir",
+            Act::Exec => "exec",
+            Act::Watch => "watch",
+            Act::Apply => "apply",
+            Act::Doctor => "doctor",
+        }
+    }
+}
+
 /// One failure: what failed, on what, why, and what to do next.
 ///
 /// Displayed as `<step> <subject>: <why>`, for example
-/// `mount the overlay of /home: permission denied (EACCES)`.
+/// `mount the overlay of /home: permission denied (EACCES)`, in the words of the command line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Error {
     /// What kind of failure this is.
     pub code: Code,
+    /// During which act of the recipe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<Act>,
     /// What was being done, in the infinitive: `open the root filesystem`.
     pub step: String,
     /// What it was done to: a path, an option with its value, an interface. Empty when the step says it all.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub subject: String,
+    /// The option to blame.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub option: Option<OptionName>,
     /// The kernel's error number, where the kernel refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub errno: Option<i32>,
     /// Why, in words, where it was not (only) the kernel who refused.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub detail: String,
+    pub reason: String,
     /// What to do next, where we know it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub hint: String,
@@ -102,13 +203,15 @@ impl From<Error> for Vec<Error> {
 impl Error {
     /// A failure in words.
     #[must_use]
-    pub fn new(code: Code, step: impl Into<String>, detail: impl Into<String>) -> Error {
+    pub fn new(code: Code, step: impl Into<String>, reason: impl Into<String>) -> Error {
         Error {
             code,
+            id: None,
             step: step.into(),
             subject: String::new(),
+            option: None,
             errno: None,
-            detail: detail.into(),
+            reason: reason.into(),
             hint: String::new(),
             suggestions: Vec::new(),
         }
@@ -116,8 +219,20 @@ impl Error {
 
     /// A wrong value of an option: `invalid --option "value": why`.
     #[must_use]
-    pub fn invalid(option: &str, value: impl fmt::Display, why: impl Into<String>) -> Error {
-        Error::new(Code::InvalidArgument, format!("invalid {option}"), why).on(format!("{:?}", value.to_string()))
+    pub fn invalid(option: OptionName, value: impl fmt::Display, why: impl Into<String>) -> Error {
+        Error::invalid_value(&option.to_string(), value, why).about(option)
+    }
+
+    /// An option that can't be given together with something else that was asked for, which is the subject: `combine --option`.
+    #[must_use]
+    pub fn conflict(option: OptionName, why: impl Into<String>) -> Error {
+        Error::new(Code::InvalidArgument, format!("combine {option}"), why).about(option)
+    }
+
+    /// A wrong value of something that is not an option of a container: `invalid name "value": why`.
+    #[must_use]
+    pub fn invalid_value(name: &str, value: impl fmt::Display, why: impl Into<String>) -> Error {
+        Error::new(Code::InvalidArgument, format!("invalid {name}"), why).on(format!("{:?}", value.to_string()))
     }
 
     /// A refusal of the kernel during the set-up, with its error number.
@@ -126,10 +241,12 @@ impl Error {
         let errno = errno.into().0;
         Error {
             code: Code::SetupFailed,
+            id: None,
             step: step.into(),
             subject: subject.into(),
+            option: None,
             errno: Some(errno),
-            detail: String::new(),
+            reason: String::new(),
             // Of whatever step: it isn't to blame.
             hint: match errno {
                 libc::EMFILE => "raise the limit of open files (ulimit -n) of the process that calls nsrs".into(),
@@ -167,8 +284,8 @@ impl Error {
 
     /// The same failure with a reason in words beside the error number.
     #[must_use]
-    pub fn because(mut self, detail: impl Into<String>) -> Error {
-        self.detail = detail.into();
+    pub fn because(mut self, reason: impl Into<String>) -> Error {
+        self.reason = reason.into();
         self
     }
 
@@ -178,21 +295,50 @@ impl Error {
         self.code = code;
         self
     }
+
+    /// The same failure, with the option that is to blame.
+    #[must_use]
+    pub fn about(mut self, option: OptionName) -> Error {
+        self.option = Some(option);
+        self
+    }
+
+    /// The same failure during this act, unless a narrower one is known.
+    #[must_use]
+    pub fn during(mut self, act: Act) -> Error {
+        self.id = self.id.or(Some(act));
+        self
+    }
+
+    /// The same failure, with the names that its options have there. Its option stays what it is in JavaScript.
+    #[must_use]
+    pub fn in_words_of(mut self, front: Front) -> Error {
+        for text in [&mut self.step, &mut self.subject, &mut self.reason, &mut self.hint] {
+            *text = in_words_of(front, text).into_owned();
+        }
+        self
+    }
+
+    /// The whole failure in one line.
+    fn line(&self) -> String {
+        let Error { step, subject, reason, errno, .. } = self;
+        let mut line = step.clone();
+        if !subject.is_empty() {
+            line = format!("{line} {subject}");
+        }
+        if !reason.is_empty() {
+            line = format!("{line}: {reason}");
+        }
+        if let Some(errno) = errno {
+            line = format!("{line}: {}", Errno(*errno));
+        }
+        line
+    }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.step)?;
-        if !self.subject.is_empty() {
-            write!(f, " {}", self.subject)?;
-        }
-        if !self.detail.is_empty() {
-            write!(f, ": {}", self.detail)?;
-        }
-        if let Some(errno) = self.errno {
-            write!(f, ": {}", Errno(errno))?;
-        }
-        Ok(())
+        f.write_str(&in_words_of(Front::Shell, &self.line()))
     }
 }
 
@@ -205,7 +351,7 @@ pub fn report(errors: &[Error]) -> String {
     for error in errors {
         text += &format!("nsrs: {error}\n");
         if !error.hint.is_empty() {
-            text += &format!("hint: {}\n", error.hint);
+            text += &format!("hint: {}\n", in_words_of(Front::Shell, &error.hint));
         }
     }
     text
@@ -299,9 +445,35 @@ impl<T, E: Into<Errno>> At<T> for std::result::Result<T, E> {
     }
 }
 
+/// Names the act during which a call failed.
+pub trait During {
+    /// The errors that know no narrower act are of this one.
+    #[must_use]
+    fn during(self, act: Act) -> Self;
+}
+
+impl<T> During for Result<T> {
+    fn during(self, act: Act) -> Self {
+        self.map_err(|error| error.during(act))
+    }
+}
+
+impl<T> During for Result<T, Vec<Error>> {
+    fn during(self, act: Act) -> Self {
+        self.map_err(|errors| errors.during(act))
+    }
+}
+
+impl During for Vec<Error> {
+    fn during(self, act: Act) -> Self {
+        self.into_iter().map(|error| error.during(act)).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::HOSTNAME;
 
     #[test]
     fn displays_the_step_the_subject_and_the_error_number() {
@@ -318,8 +490,13 @@ mod tests {
 
     #[test]
     fn quotes_the_option_and_its_value() {
-        let error = Error::invalid("--hostname", "a b", "a space is not allowed");
+        let error = Error::invalid(HOSTNAME, "a b", "a space is not allowed").hint(format!("leave {HOSTNAME} out"));
         assert_eq!(error.to_string(), "invalid --hostname \"a b\": a space is not allowed");
+        assert!(report(std::slice::from_ref(&error)).ends_with("hint: leave --hostname out\n"));
+        assert_eq!(error.option, Some(HOSTNAME));
+        let for_programs = error.in_words_of(Front::JavaScript);
+        assert_eq!(for_programs.line(), "invalid hostname \"a b\": a space is not allowed");
+        assert_eq!(for_programs.hint, "leave hostname out");
     }
 
     #[test]
@@ -327,6 +504,20 @@ mod tests {
         let error = Error::os("mount", "/proc", 1).hint("unmask it").code(Code::Unsupported);
         let wire = serde_json::to_string(&error).unwrap();
         assert_eq!(serde_json::from_str::<Error>(&wire).unwrap(), error);
+    }
+
+    #[test]
+    fn the_innermost_act_wins() {
+        let failed: Result<()> = Err(Error::os("mount", "/proc", 1));
+        let error = failed.during(Act::Pseudo).during(Act::Root).unwrap_err();
+        assert_eq!(error.id, Some(Act::Pseudo));
+    }
+
+    #[test]
+    fn an_act_has_one_name_everywhere() {
+        for act in [Act::Request, Act::IdMaps, Act::Workdir, Act::Doctor] {
+            assert_eq!(serde_json::to_value(act).unwrap(), act.name());
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 pub mod error;
 pub mod host;
 pub mod ids;
+pub mod options;
 pub mod sys;
 pub mod tree;
 pub mod version;

@@ -13,7 +13,7 @@ use nix::unistd::{Pid, pipe2};
 
 use crate::steps::channel::{Channel, FromChild, ToChild};
 use crate::steps::exec::{Image, reset_signals};
-use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::error::{Act, At, Code, Error, Result};
 use nsrs_base::sys::clone::{Side, clone3};
 use nsrs_base::sys::process::exit_now;
 use nsrs_base::sys::signal;
@@ -29,7 +29,7 @@ pub fn run(channel: OwnedFd, args: &[String]) -> u8 {
         Ok(code) => code,
         Err(error) => {
             let code = error.code.exit_code();
-            let _ = channel.send(&FromChild::Failed(error), &[]);
+            let _ = channel.send(&FromChild::Failed(error.during(Act::Exec)), &[]);
             code
         }
     }

@@ -12,7 +12,7 @@ use crate::registry::credentials::{self, Credential, Secret};
 /// The registry refuses them, or can't be reached; they can't be stored.
 pub fn login(client: &Client, registry: &str, user: &str, password: &str) -> Result<String> {
     if user.is_empty() || user.contains(':') {
-        return Err(Error::invalid("--username", user, "give a name without a colon"));
+        return Err(Error::invalid_value("--username", user, "give a name without a colon"));
     }
     if password.is_empty() {
         return Err(Error::new(Code::InvalidArgument, "log in to", "the password is empty").on(registry));

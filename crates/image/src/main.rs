@@ -19,7 +19,7 @@ mod verbs;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use nsrs_base::error::{self, At, Code, Error, Result};
+use nsrs_base::error::{self, Act, At, Code, Error, Result};
 use nsrs_base::version::VERSION;
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
@@ -87,7 +87,7 @@ fn finish(progress: &Progress, result: Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let errors = [error];
+            let errors = [error.during(Act::Image)];
             progress.fail(&errors);
             ExitCode::from(error::exit_code(&errors))
         }
@@ -121,7 +121,7 @@ fn mode(args: &mut Args) -> Result<Mode> {
         Some("plain") => Mode::Plain,
         Some("live") => Mode::Live,
         Some("none") => Mode::Quiet,
-        Some(other) => return Err(Error::invalid("--progress", other, "give json, plain, live or none")),
+        Some(other) => return Err(Error::invalid_value("--progress", other, "give json, plain, live or none")),
         None if std::io::stderr().is_terminal() => Mode::Live,
         None => Mode::Plain,
     })
@@ -132,6 +132,6 @@ fn format(args: &mut Args) -> Result<bool> {
     match args.value("--format")?.as_deref() {
         None | Some("table") => Ok(false),
         Some("json") => Ok(true),
-        Some(other) => Err(Error::invalid("--format", other, "give json or table")),
+        Some(other) => Err(Error::invalid_value("--format", other, "give json or table")),
     }
 }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 pub use event::{Phase, ProgressEvent};
 use live::Screen;
 use nsrs_base::error::{self, Error};
+use nsrs_base::options::Front;
 use text::{closing, retry, short};
 
 pub use text::size;
@@ -125,6 +126,7 @@ impl Progress {
             return;
         }
         for error in errors {
+            let error = &error.clone().in_words_of(Front::Shell);
             let mut line = serde_json::to_value(error).unwrap_or_default();
             line["event"] = "error".into();
             line["code"] = error.code.name().into();

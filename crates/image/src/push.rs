@@ -28,7 +28,7 @@ const MOST_SOURCES: usize = 4;
 pub fn push(store: &Store, client: &Client, image: &IndexEntry, target: &Reference, jobs: usize) -> Result<Digest> {
     let start = Instant::now();
     if target.digest().is_some() {
-        return Err(Error::invalid("name to push to", target, "give a tag: a digest can't be pushed to"));
+        return Err(Error::invalid_value("name to push to", target, "give a tag: a digest can't be pushed to"));
     }
     let top = image.digest()?;
     let mut documents = documents(store, top)?;

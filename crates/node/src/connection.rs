@@ -15,7 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, posix_spawn};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
-use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::error::{Act, At, Code, Error, Result};
 use nsrs_base::version::VERSION;
 use nsrs_core::supervise::protocol::{self, Address, Event, Filled, Reader, Request};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -222,7 +222,10 @@ impl Connection {
         let listeners = std::mem::take(&mut *lock(&self.listeners));
         for (id, listener) in listeners {
             listener(Delivery {
-                event: Event::Failed { address: Address::of_container(id), errors: vec![reason.clone()] },
+                event: Event::Failed {
+                    address: Address::of_container(id),
+                    errors: vec![reason.clone().during(Act::Supervisor)],
+                },
                 fd: None,
             });
         }

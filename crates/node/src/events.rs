@@ -4,7 +4,8 @@ use std::fs::File;
 use std::os::fd::{IntoRawFd, OwnedFd};
 
 use napi_derive::napi;
-use nsrs_base::error::{Code, Error};
+use nsrs_base::error::{Act, Code, Error};
+use nsrs_base::options::Front;
 use nsrs_base::sys::wait::Status;
 use nsrs_core::doctor::{self, Verdict};
 use nsrs_core::supervise::protocol::{Event, Exit, Report};
@@ -15,36 +16,64 @@ use nsrs_core::supervise::protocol::{Event, Exit, Report};
 pub struct ErrorRecord {
     /// `ERR_NSRS_…`.
     pub code: String,
+    /// The act that failed: `resolve`, `mounts`, `user`, `exec`, … Unlike the words of `step` it stays what it is.
+    pub id: Option<String>,
     /// The whole failure in one line.
     pub message: String,
     /// What was being done.
     pub step: String,
     /// What it was done to.
     pub subject: Option<String>,
+    /// The option that is to blame, by its name here: `user`, `capAdd`.
+    pub option: Option<String>,
     /// The kernel's error number.
     pub errno: Option<i32>,
+    /// Why, in words, where it was not (only) the kernel who refused.
+    pub reason: Option<String>,
     /// What to do next.
     pub hint: Option<String>,
     /// Names that may have been meant instead, the most likely first.
     pub suggestions: Option<Vec<String>>,
     /// The CLI's exit code for it.
     pub exit_code: i32,
+    /// The same for a user of the command line, where it names options: `--cap-add` for `capAdd`.
+    pub shell: Option<ShellWords>,
+}
+
+/// A failure in the words of the command line.
+#[napi(object)]
+#[derive(Clone, Debug)]
+pub struct ShellWords {
+    /// The whole failure in one line.
+    pub message: String,
+    /// What to do next.
+    pub hint: Option<String>,
+}
+
+fn not_empty(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
 }
 
 impl From<Error> for ErrorRecord {
     fn from(error: Error) -> ErrorRecord {
+        let shell = error.clone().in_words_of(Front::Shell);
+        let error = error.in_words_of(Front::JavaScript);
+        let differs = shell != error;
         let message = error.to_string();
-        let Error { code, step, subject, errno, detail: _, hint, suggestions } = error;
-        let some = |text: String| (!text.is_empty()).then_some(text);
+        let Error { code, id, step, subject, option, errno, reason, hint, suggestions } = error;
         ErrorRecord {
             code: code.name().into(),
+            id: id.map(|act| act.name().into()),
             message,
             step,
-            subject: some(subject),
+            subject: not_empty(subject),
+            option: option.map(|option| option.property().into()),
             errno,
-            hint: some(hint),
+            reason: not_empty(reason),
+            hint: not_empty(hint),
             suggestions: (!suggestions.is_empty()).then_some(suggestions),
             exit_code: code.exit_code().into(),
+            shell: differs.then(|| ShellWords { message: shell.to_string(), hint: not_empty(shell.hint) }),
         }
     }
 }
@@ -223,7 +252,8 @@ impl From<Delivery> for NativeEvent {
                     }
                     // A result without its list would look like one without changes.
                     Err(error) => {
-                        let error = Error::new(Code::SetupFailed, "read the list of changes", error.to_string());
+                        let error = Error::new(Code::SetupFailed, "read the list of changes", error.to_string())
+                            .during(Act::Changes);
                         NativeEvent { failed: Some(vec![error.into()]), ..event }
                     }
                 }

@@ -3,7 +3,7 @@
 use std::fs::File;
 
 use nix::errno::Errno;
-use nsrs_base::error::{Code, Error, Result};
+use nsrs_base::error::{Act, Code, Error, Result};
 use nsrs_base::sys::note;
 use nsrs_base::version::VERSION;
 use rustix::fs::{Mode, OFlags, open};
@@ -29,11 +29,11 @@ pub fn check(step: &str, path: &str) -> Result<()> {
         None if !is_regular => "it is no regular file".into(),
         None => format!("it is not an executable of nsrs {VERSION}"),
     };
-    Err(Error::new(Code::SupervisorLost, step, why).on(path).hint(REINSTALL))
+    Err(Error::new(Code::SupervisorLost, step, why).on(path).during(Act::Supervisor).hint(REINSTALL))
 }
 
 /// An executable that the kernel won't start.
 pub fn not_started(step: &str, path: &str, errno: Errno) -> Error {
-    let error = Error::os(step, path, errno).code(Code::SupervisorLost);
+    let error = Error::os(step, path, errno).code(Code::SupervisorLost).during(Act::Supervisor);
     if matches!(errno, Errno::ENOENT | Errno::EACCES | Errno::ENOEXEC) { error.hint(REINSTALL) } else { error }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use napi_derive::napi;
 use nix::fcntl::AtFlags;
 use nix::sys::signal::Signal;
-use nsrs_base::error::{At, Code, Error};
+use nsrs_base::error::{Act, At, Code, During, Error};
 use nsrs_base::sys::fds::{duplicate, place, stdio};
 use nsrs_base::sys::sealed;
 use nsrs_base::sys::signal::{ignore, set_default};
@@ -38,7 +38,7 @@ pub fn run_in_place(executable: String, request: String, ignored_signals: u32, c
     }
     match replace(&executable, &spec) {
         Ok(never) => match never {},
-        Err(error) => error.into(),
+        Err(error) => error.during(Act::Supervisor).into(),
     }
 }
 
@@ -88,13 +88,15 @@ fn replace(executable: &str, spec: &nsrs_core::spec::Spec) -> nsrs_base::error::
     seek(&request, SeekFrom::Start(0)).at(step, "")?;
     let number = request.as_raw_fd();
     let kept = spec.preserve_fds.iter().map(|fd| {
-        let copy = duplicate(*fd)
-            .map_err(|_| Error::invalid("--preserve-fd", fd, "the caller has no such open file descriptor"))?;
+        let copy = duplicate(*fd).map_err(|_| {
+            Error::invalid_value("--preserve-fd", fd, "the caller has no such open file descriptor")
+                .during(Act::Descriptors)
+        })?;
         Ok((*fd, copy))
     });
     let kept: Vec<(i32, OwnedFd)> = kept.collect::<nsrs_base::error::Result<_>>()?;
     for (fd, copy) in kept {
-        place(copy, fd).at("pass the file descriptor", fd)?;
+        place(copy, fd).at("pass the file descriptor", fd).during(Act::Descriptors)?;
     }
     place(request, number).at(step, "")?;
     execute(executable, &["run", VERSION, &number.to_string()])

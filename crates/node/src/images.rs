@@ -3,7 +3,7 @@
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use napi_derive::napi;
-use nsrs_base::error::Result;
+use nsrs_base::error::{Act, Result};
 use nsrs_base::host::Host;
 use nsrs_store::image_lookups::{ImageLookups, ImageQuery};
 use nsrs_store::prepared_image::find_image;
@@ -18,7 +18,7 @@ static HOST: LazyLock<Host> = LazyLock::new(Host::probe);
 /// unpacked first (`ERR_NSRS_IMAGE_NOT_READY`). Nothing if it can.
 #[napi]
 pub fn image_obstacle(image: String, platform: Option<String>) -> Option<ErrorRecord> {
-    look(&image, platform.as_deref()).err().map(ErrorRecord::from)
+    look(&image, platform.as_deref()).err().map(|error| error.during(Act::Image).into())
 }
 
 fn look(image: &str, platform: Option<&str>) -> Result<()> {

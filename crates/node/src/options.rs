@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use napi_derive::napi;
-use nsrs_base::error::{Code, Error};
+use nsrs_base::error::{Act, Code, Error};
 use nsrs_core::spec::Form;
 use nsrs_core::spec::{self, EnterSpec, Spec};
 use serde::Deserialize;
@@ -54,7 +54,9 @@ impl ContainerRequest {
 
 fn not_unicode(error: &serde_json::Error) -> Error {
     let why = format!("a string is not well-formed Unicode ({error})");
-    Error::new(Code::InvalidArgument, "read the call", why).hint("String.prototype.toWellFormed() mends it")
+    Error::new(Code::InvalidArgument, "read the call", why)
+        .during(Act::Request)
+        .hint("String.prototype.toWellFormed() mends it")
 }
 
 /// A process that is to enter a container.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use napi::bindgen_prelude::*;
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi_derive::napi;
-use nsrs_base::error::{At, Code};
+use nsrs_base::error::{Act, At, Code, During};
 use nsrs_base::sys::fds::duplicate;
 use nsrs_base::sys::message::MOST_FDS;
 use nsrs_core::supervise::protocol::{Address, Event, Request};
@@ -96,12 +96,14 @@ fn check_count(passed: usize) -> nsrs_base::error::Result<()> {
         return Ok(());
     }
     let why = format!("the kernel passes {most} file descriptors beside standard input, output and error (SCM_MAX_FD)");
-    Err(nsrs_base::error::Error::new(Code::InvalidArgument, "pass option fds", why).on(format!("with {passed}")))
+    Err(nsrs_base::error::Error::new(Code::InvalidArgument, "pass option fds", why)
+        .on(format!("with {passed}"))
+        .during(Act::Descriptors))
 }
 
 /// A copy of a descriptor that the caller named.
 fn passed(fd: i32) -> nsrs_base::error::Result<OwnedFd> {
-    duplicate(fd).at("pass the file descriptor", fd).map_err(|error| {
+    duplicate(fd).at("pass the file descriptor", fd).during(Act::Descriptors).map_err(|error| {
         if error.errno == Some(nix::errno::Errno::EBADF as i32) {
             error.code(Code::InvalidArgument).because("it is not open")
         } else {
@@ -211,7 +213,7 @@ impl Supervisor {
         pass: &[i32],
     ) -> nsrs_base::error::Result<Vec<Option<OwnedFd>>> {
         check_count(pass.len())?;
-        let stdio = stdio(wanted)?;
+        let stdio = stdio(wanted).during(Act::Descriptors)?;
         let passed = pass.iter().copied().map(passed).collect::<nsrs_base::error::Result<Vec<_>>>()?;
         let theirs = stdio.theirs.iter().map(AsFd::as_fd);
         let fds: Vec<BorrowedFd<'_>> = theirs.chain(passed.iter().map(AsFd::as_fd)).collect();
@@ -249,7 +251,7 @@ impl Supervisor {
 
     fn fail(&self, id: u64, error: nsrs_base::error::Error) {
         self.listener()(Delivery {
-            event: Event::Failed { address: Address::of_container(id), errors: vec![error] },
+            event: Event::Failed { address: Address::of_container(id), errors: vec![error.during(Act::Supervisor)] },
             fd: None,
         });
     }

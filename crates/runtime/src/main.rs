@@ -122,7 +122,7 @@ fn run(request: &str) -> Result<Ended, Vec<Error>> {
         .map_err(|error| Error::new(Code::SupervisorLost, "read the request", error.to_string()))?;
     let passed = spec.preserve_fds.iter().map(|fd| {
         fds::inherited(*fd)
-            .map_err(|_| Error::invalid("--preserve-fd", fd, "the caller has no such open file descriptor"))
+            .map_err(|_| Error::invalid_value("--preserve-fd", fd, "the caller has no such open file descriptor"))
     });
     let passed = passed.collect::<Result<_>>()?;
     foreground::run(spec, passed, program)

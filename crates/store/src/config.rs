@@ -38,7 +38,7 @@ impl ImageConfig {
         let spec: ImageConfiguration = serde_json::from_value(plain).map_err(|error| bad(error.to_string()))?;
         let diff_id = |id: &String| -> Result<Digest> {
             let shown: String = id.chars().take(80).collect();
-            id.parse().map_err(|error: Error| bad(format!("the diff id {shown:?} is not a digest: {}", error.detail)))
+            id.parse().map_err(|error: Error| bad(format!("the diff id {shown:?} is not a digest: {}", error.reason)))
         };
         let diff_ids = spec.rootfs().diff_ids().iter().map(diff_id).collect::<Result<_>>()?;
         Ok(ImageConfig { raw, spec, diff_ids })

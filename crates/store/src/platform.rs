@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Deserialize;
 
 use nsrs_base::error::{Code, Error, Result};
+use nsrs_base::options::PLATFORM;
 
 /// A platform as images name it (image-index.md): `linux/amd64`, `linux/arm/v7`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -26,7 +27,7 @@ impl Platform {
     /// # Errors
     /// It's something else; the error quotes it.
     pub fn parse(text: &str) -> Result<Platform> {
-        let bad = |why: &str| Error::invalid("--platform", text, why);
+        let bad = |why: &str| Error::invalid(PLATFORM, text, why);
         let parts: Vec<&str> = text.split('/').collect();
         let good = |part: &&str| {
             !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
@@ -142,7 +143,7 @@ impl Platform {
             return Err(missing(format!("no image for {self} or any other platform")));
         }
         Err(missing(format!("no image for {self}; available: {}", there.join(", ")))
-            .hint("choose one of them with --platform"))
+            .hint(format!("choose one of them with {PLATFORM}")))
     }
 }
 

@@ -41,7 +41,7 @@ impl Reference {
     /// # Errors
     /// It's no reference: the error quotes it and says what is wrong.
     pub fn parse(text: &str) -> Result<Reference> {
-        read(text).map_err(|why| Error::invalid("image reference", shortened(text), why))
+        read(text).map_err(|why| Error::invalid_value("image reference", shortened(text), why))
     }
 
     /// The registry as names have it, with its port: `docker.io`, `localhost:5000`.
@@ -101,7 +101,7 @@ impl Reference {
     /// # Errors
     /// It's no tag.
     pub fn with_tag(&self, tag: &str) -> Result<Reference> {
-        check_tag(tag).map_err(|why| Error::invalid("tag", shortened(tag), why))?;
+        check_tag(tag).map_err(|why| Error::invalid_value("tag", shortened(tag), why))?;
         Ok(Reference { tag: Some(tag.to_owned()), digest: None, ..self.clone() })
     }
 
@@ -168,7 +168,7 @@ impl From<Reference> for String {
 /// # Errors
 /// It's no host with an optional port.
 pub fn parse_registry(text: &str) -> Result<String> {
-    let invalid = |why: String| Error::invalid("registry", shortened(text), why);
+    let invalid = |why: String| Error::invalid_value("registry", shortened(text), why);
     let bare = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or(text);
     let bare = bare.strip_suffix("/v1/").or_else(|| bare.strip_suffix("/v2/")).unwrap_or(bare).trim_end_matches('/');
     if bare.contains('/') {
@@ -258,7 +258,7 @@ fn read(text: &str) -> Result<Reference, String> {
 }
 
 fn read_digest(text: &str) -> Result<Digest, String> {
-    text.parse::<Digest>().map_err(|error| format!("after the @ stands no digest: {}", error.detail))
+    text.parse::<Digest>().map_err(|error| format!("after the @ stands no digest: {}", error.reason))
 }
 
 /// A host name, an IPv4 address or an IPv6 address in brackets, and an optional port.

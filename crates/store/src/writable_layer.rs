@@ -20,6 +20,7 @@ use super::content::layout::CONTAINERS;
 use super::store_access::StoreAccess;
 use nsrs_base::error::{At, Error, Result};
 use nsrs_base::host::Host;
+use nsrs_base::options::ROOTFS_TMPFS;
 use nsrs_base::sys::clone::{Side, clone3};
 use nsrs_base::sys::fds::close_others;
 use nsrs_base::sys::process::{exit_now, leave_caller};
@@ -48,9 +49,9 @@ impl WritableLayer {
         let failed = |path: &Path, error: &std::io::Error| {
             let hint = match error.kind() {
                 ErrorKind::ReadOnlyFilesystem | ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-                    "--rootfs-tmpfs keeps the changes of the container in memory"
+                    format!("{ROOTFS_TMPFS} keeps the changes of the container in memory")
                 }
-                _ => "",
+                _ => String::new(),
             };
             Error::os(step, path.display().to_string(), error).hint(hint)
         };
@@ -224,6 +225,6 @@ mod tests {
         let output = Command::new("unshare").args(unshare).args(["sh", "-c", &script]).output().unwrap();
         fs::remove_dir(&store).unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
-        assert!(text.contains("--rootfs-tmpfs") && text.contains("30"), "{text}{output:?}");
+        assert!(text.contains("rootfsTmpfs") && text.contains("30"), "{text}{output:?}");
     }
 }

@@ -26,6 +26,7 @@ use crate::plan::sandbox::Sandbox;
 use nsrs_base::error::{At, Code, Error, Result};
 use nsrs_base::host::Host;
 use nsrs_base::ids::maps::{IdMap, UserNamespace};
+use nsrs_base::options::UPPER;
 use nsrs_base::sys::clone::{Side, clone3};
 use nsrs_base::sys::process::exit_now;
 use nsrs_base::tree::remove::remove;
@@ -83,9 +84,14 @@ impl ChangesDirectory {
         if !exists(&changes.directory, LAYERS) {
             let mut entries = Dir::read_from(&changes.directory).at(step, path)?.filter_map(std::result::Result::ok);
             if entries.any(|entry| !matches!(entry.file_name().to_bytes(), b"." | b"..")) {
-                return Err(Error::new(Code::InvalidArgument, "keep changes in", "not empty, and not made by --upper")
-                    .on(path)
-                    .hint("--upper takes a new or empty directory, or one that an earlier --upper made"));
+                return Err(Error::new(
+                    Code::InvalidArgument,
+                    "keep changes in",
+                    format!("not empty, and not made by {UPPER}"),
+                )
+                .about(UPPER)
+                .on(path)
+                .hint(format!("{UPPER} takes a new or empty directory, or one that an earlier {UPPER} made")));
             }
             mkdirat(&changes.directory, LAYERS, Mode::RWXU).at(step, path)?;
         }
@@ -279,7 +285,7 @@ impl ChangesDirectory {
 fn no_changes(path: &str) -> Error {
     Error::new(Code::InvalidArgument, "read the kept changes", "no changes are kept here")
         .on(path)
-        .hint("give a directory that nsrs run --upper made")
+        .hint(format!("give a directory that nsrs run {UPPER} made"))
 }
 
 /// Refuses a mount by which the container could write to the directory of its changes: it could make them apply to any

@@ -4,7 +4,7 @@ use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, 
 use rustix::io::Errno;
 
 use super::{Finding, Ground, Verdict, probe};
-use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::error::{Act, At, Code, During, Error, Result};
 use nsrs_base::sys::fds::close_on_exec_from;
 use nsrs_base::sys::mount::{Change, set_attributes};
 use nsrs_base::sys::{sealed, seccomp};
@@ -58,23 +58,19 @@ fn proc() -> Finding {
     }
 }
 
-const INSTALL: &str = "install the system call filter";
-
 /// The filter that every container gets.
 fn filter() -> Result<String> {
     nix::sys::prctl::set_no_new_privs().at("forbid new privileges", "")?;
-    seccomp::install().at(INSTALL, "")?;
+    seccomp::install().at("install the system call filter", "").during(Act::Rights)?;
     Ok("the containers' filter can be installed".into())
 }
 
 fn seccomp(ground: &Ground<'_>, tried: Result<String>) -> Finding {
-    Finding::of("seccomp", tried, Verdict::Failure, |error| match (error.step.as_str(), error.errno) {
-        (INSTALL, Some(libc::EINVAL | libc::ENOSYS)) => "use a kernel with CONFIG_SECCOMP_FILTER".into(),
+    Finding::of("seccomp", tried, Verdict::Failure, |error| match (error.id, error.errno) {
+        (Some(Act::Rights), Some(libc::EINVAL | libc::ENOSYS)) => "use a kernel with CONFIG_SECCOMP_FILTER".into(),
         _ => ground.around.remedy(ground.host, error),
     })
 }
-
-const MAKE_MEMORY: &str = "make memory that can be executed";
 
 /// Memory that can be executed: nsrs runs from a sealed copy of itself.
 fn executable_memory() -> Result<String> {
@@ -86,17 +82,18 @@ fn executable_memory() -> Result<String> {
         Err(Errno::INVAL) => memfd_create("nsrs-probe", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING),
         other => other,
     };
-    let memory = memory.at(MAKE_MEMORY, "")?;
+    let step = "make memory that can be executed";
+    let memory = memory.at(step, "").during(Act::Supervisor)?;
     let mode = rustix::fs::fstat(&memory).at("look at", "memory")?.st_mode;
     if mode & 0o111 == 0 {
-        return Err(Error::new(Code::Unsupported, MAKE_MEMORY, "the kernel made it without"));
+        return Err(Error::new(Code::Unsupported, step, "the kernel made it without").during(Act::Supervisor));
     }
     Ok("memory files can be executed".into())
 }
 
 fn memory(ground: &Ground<'_>, tried: Result<String>) -> Finding {
-    Finding::of("sealed memory", tried, Verdict::Failure, |error| match error.step.as_str() {
-        MAKE_MEMORY => "as root: sysctl -w vm.memfd_noexec=0".into(),
+    Finding::of("sealed memory", tried, Verdict::Failure, |error| match error.id {
+        Some(Act::Supervisor) => "as root: sysctl -w vm.memfd_noexec=0".into(),
         _ => ground.around.remedy(ground.host, error),
     })
 }
@@ -124,7 +121,7 @@ mod tests {
     fn forbidden_memory_has_a_remedy() {
         let host = Host::root();
         let ground = Ground { host: &host, around: Around::look() };
-        let finding = memory(&ground, Err(Error::os(MAKE_MEMORY, "", libc::EACCES)));
+        let finding = memory(&ground, Err(Error::os("make memory", "", libc::EACCES).during(Act::Supervisor)));
         assert_eq!((finding.verdict, finding.fix.as_str()), (Verdict::Failure, "as root: sysctl -w vm.memfd_noexec=0"));
     }
 
@@ -132,7 +129,7 @@ mod tests {
     fn a_kernel_without_filters_has_a_remedy() {
         let host = Host::root();
         let ground = Ground { host: &host, around: Around::look() };
-        let finding = seccomp(&ground, Err(Error::os(INSTALL, "", libc::EINVAL)));
+        let finding = seccomp(&ground, Err(Error::os("install", "", libc::EINVAL).during(Act::Rights)));
         assert_eq!(
             (finding.verdict, finding.fix.as_str()),
             (Verdict::Failure, "use a kernel with CONFIG_SECCOMP_FILTER")

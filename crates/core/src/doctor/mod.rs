@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use self::around::Around;
 use nsrs_base::error::{Error, Result};
 use nsrs_base::host::Host;
+use nsrs_base::options::{Front, in_words_of};
 
 /// How a check went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,7 +53,9 @@ impl Finding {
     }
 
     fn bad(name: &str, verdict: Verdict, detail: impl Into<String>, fix: impl Into<String>) -> Finding {
-        Finding { name: name.into(), verdict, detail: detail.into(), fix: fix.into() }
+        // Remedies are for a shell, all of them.
+        let shell = |text: String| in_words_of(Front::Shell, &text).into_owned();
+        Finding { name: name.into(), verdict, detail: shell(detail.into()), fix: shell(fix.into()) }
     }
 
     /// What came of a try: its text, or the error with the remedy that `fix` knows.

@@ -13,8 +13,9 @@ use crate::steps::etc::Files;
 use crate::steps::mount_api::{Draft, RESTRICTED, tmpfs};
 use crate::steps::root;
 use crate::steps::scratch::Scratch;
-use nsrs_base::error::{At, Error, Result};
+use nsrs_base::error::{Act, At, During, Error, Result};
 use nsrs_base::host::tree::HostTree;
+use nsrs_base::options::ROOTFS;
 
 /// One check: its name, the namespaces it needs beside the mount namespace, what is done, the remedy of its own.
 type Check<'a> = (&'a str, Option<Kind>, fn(bool) -> Result<String>, fn(&Error) -> Option<&'static str>);
@@ -48,13 +49,13 @@ fn missing(error: &Error, fix: &'static str) -> Option<&'static str> {
 }
 
 fn fresh_proc(_: bool) -> Result<String> {
-    Draft::new("proc")?.mount(RESTRICTED)?;
+    Draft::new("proc")?.mount(RESTRICTED).during(Act::Pseudo)?;
     Ok("mounted in a new pid namespace".into())
 }
 
 /// `mount_too_revealing` of the kernel: no fuller view than the one there is. It says so at the mount, not before.
 fn too_revealing(error: &Error) -> bool {
-    error.errno == Some(libc::EPERM) && error.step.starts_with("mount a file system")
+    error.errno == Some(libc::EPERM) && error.id == Some(Act::Pseudo)
 }
 
 fn masked_proc(error: &Error) -> Option<&'static str> {
@@ -65,7 +66,7 @@ fn masked_proc(error: &Error) -> Option<&'static str> {
 }
 
 fn fresh_sys(_: bool) -> Result<String> {
-    Draft::new("sysfs")?.mount(RESTRICTED | MountAttrFlags::MOUNT_ATTR_RDONLY)?;
+    Draft::new("sysfs")?.mount(RESTRICTED | MountAttrFlags::MOUNT_ATTR_RDONLY).during(Act::Pseudo)?;
     Ok("mounted in a new network namespace".into())
 }
 
@@ -116,7 +117,7 @@ fn host_tree(ground: &Ground<'_>) -> Finding {
     Finding::of("the host's tree", tried, Verdict::Failure, |error| match error.hint.as_str() {
         _ if ground.around.is_false_root(ground.host) => ground.around.remedy(ground.host, error),
         "" => ground.around.remedy(ground.host, error),
-        hint => format!("{hint}, or use --rootfs with a directory"),
+        hint => format!("{hint}, or use {ROOTFS} with a directory"),
     })
 }
 

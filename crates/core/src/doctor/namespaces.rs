@@ -18,7 +18,7 @@ fn user_namespace(ground: &Ground<'_>) -> Finding {
     // Root makes containers without.
     let verdict = if host.privileged { Verdict::Warning } else { Verdict::Failure };
     if let Err(error) = host.user_namespaces_available() {
-        return Finding::bad(name, verdict, error.detail, error.hint);
+        return Finding::bad(name, verdict, error.reason, error.hint);
     }
     let tried = probe::within(host, &[Kind::User], || Ok("made, and the own id mapped".into()));
     Finding::of(name, tried, verdict, |error| ground.around.remedy(host, error))

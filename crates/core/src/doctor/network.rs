@@ -17,6 +17,7 @@ use crate::net::transport::{Batch, Netlink};
 use crate::plan::namespace::Kind;
 use nsrs_base::error::{At, Result};
 use nsrs_base::host::Host;
+use nsrs_base::options::NETWORK;
 
 const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 
@@ -42,7 +43,7 @@ fn on_bridge(ground: &Ground<'_>) -> Vec<Finding> {
         let tried = probe::within(ground.host, &[Kind::Network], body);
         Finding::of(name, tried, Verdict::Failure, |error| match error.errno {
             Some(libc::EPERM | libc::EACCES | libc::ENOSYS | libc::ENOSPC) => ground.around.remedy(ground.host, error),
-            _ => format!("modprobe {module}, or use --network none"),
+            _ => format!("modprobe {module}, or use {NETWORK} none"),
         })
     };
     vec![

@@ -154,6 +154,6 @@ mod tests {
                 std::thread::sleep(Duration::from_secs(1));
             }
         });
-        assert_eq!(killed.unwrap_err().detail, "killed by SIGKILL");
+        assert_eq!(killed.unwrap_err().reason, "killed by SIGKILL");
     }
 }

@@ -25,6 +25,7 @@ use crate::net::link::{self, Link, add_address};
 use crate::net::subnet::{choose_v4, choose_v6, overlap, random, taken};
 use crate::net::transport::{Batch, Netlink};
 use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::options::NETWORK;
 
 /// The addresses of one bridge, which are its containers' gateways, with the lengths of their subnets; no IPv6 where the host has
 /// none.
@@ -185,7 +186,9 @@ fn create(
     let mut found = None;
     netlink.ask(batch, |message| found = link::link(&message)).map_err(|error| match error.errno {
         Some(libc::EOPNOTSUPP) => error.hint("the kernel needs bridges: try modprobe bridge"),
-        Some(libc::EPERM) => error.hint("a bridge needs root or CAP_NET_ADMIN; without them use --network pasta"),
+        Some(libc::EPERM) => {
+            error.hint(format!("a bridge needs root or CAP_NET_ADMIN; without them use {NETWORK} pasta"))
+        }
         _ => error,
     })?;
     let link = found.ok_or_else(|| Error::os("look up the interface", name, libc::ENODEV))?;
@@ -226,7 +229,7 @@ fn foreign(netlink: &mut Netlink, link: Link) -> Result<(Link, BridgeRecord)> {
         }
     }
     let v4 = v4.ok_or_else(|| {
-        Error::invalid("--bridge", &link.name, "this bridge exists and has no IPv4 address")
+        Error::invalid_value("--bridge", &link.name, "this bridge exists and has no IPv4 address")
             .hint("give it one, or choose a name that is free: nsrs then makes the bridge")
     })?;
     let record = BridgeRecord { v4, v6, mtu: link.mtu };
@@ -234,7 +237,7 @@ fn foreign(netlink: &mut Netlink, link: Link) -> Result<(Link, BridgeRecord)> {
 }
 
 fn not_a_bridge(name: &str) -> Error {
-    Error::invalid("--bridge", name, "an interface of this name exists and is not a bridge")
+    Error::invalid_value("--bridge", name, "an interface of this name exists and is not a bridge")
         .code(Code::InUse)
         .hint("choose another name")
 }

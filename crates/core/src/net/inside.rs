@@ -12,6 +12,7 @@ use rustix::net::netdevice::name_to_index;
 use crate::net::link::{add_address, add_default_route};
 use crate::net::transport::{Batch, Netlink};
 use nsrs_base::error::{At, Result};
+use nsrs_base::options::NETWORK;
 
 /// The loopback's number in every network namespace.
 const LOOPBACK_INDEX: u32 = 1;
@@ -46,10 +47,10 @@ pub fn loopback_up() -> Result<()> {
     let mut batch = Batch::new();
     up(&mut batch, LOOPBACK_INDEX, "lo");
     Netlink::route()?.send(batch).map_err(|error| match error.errno {
-        Some(libc::EPERM) => error.hint(
+        Some(libc::EPERM) => error.hint(format!(
             "it takes CAP_NET_ADMIN, which root lacks here: start the outer container with --cap-add NET_ADMIN, or use \
-             --network host",
-        ),
+             {NETWORK} host",
+        )),
         _ => error,
     })
 }

@@ -16,6 +16,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::net::bridge::{Bridge, BridgeAddresses};
 use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::options::{IP, IP6, OptionName};
 
 /// The addresses of one container, held until this is dropped or the process ends.
 #[derive(Debug)]
@@ -50,7 +51,7 @@ impl Lease {
         let (v4, first) = match wanted_v4 {
             Some(wanted) => {
                 let held = hold(&folder, wanted.into())?;
-                (wanted, held.ok_or_else(|| taken("--ip", wanted.into()).hint(offer_v4(bridge.v4)))?)
+                (wanted, held.ok_or_else(|| taken(IP, wanted.into()).hint(offer_v4(bridge.v4)))?)
             }
             None => next(&folder, bridge.v4)?,
         };
@@ -59,7 +60,7 @@ impl Lease {
         let mut held = vec![first];
         if let Some(wanted) = wanted_v6.filter(|wanted| Some(*wanted) != derived) {
             let address = counterpart(bridge, wanted).map_or(IpAddr::V6(wanted), IpAddr::V4);
-            let taken = || taken("--ip6", wanted.into()).hint(bridge.v6.map_or_else(String::new, offer_v6));
+            let taken = || taken(IP6, wanted.into()).hint(bridge.v6.map_or_else(String::new, offer_v6));
             held.push(hold(&folder, address)?.ok_or_else(taken)?);
         }
         Ok(Lease { v4, v6: wanted_v6.or(derived), _held: held })
@@ -95,7 +96,7 @@ fn check_v4(bridge: Ipv4Net, wanted: Ipv4Addr) -> Result<()> {
         _ if wanted == bridge.addr() => "the bridge's address",
         _ => return Ok(()),
     };
-    Err(Error::invalid("--ip", wanted, why).hint(offer_v4(bridge)))
+    Err(Error::invalid(IP, wanted, why).hint(offer_v4(bridge)))
 }
 
 /// What to ask for instead.
@@ -109,7 +110,7 @@ fn offer_v4(bridge: Ipv4Net) -> String {
         _ => String::new(),
     };
     let (lowest, highest) = (Ipv4Addr::from(lowest), Ipv4Addr::from(highest));
-    format!("choose one from {lowest} to {highest}{without}, or leave --ip out for one that is free")
+    format!("choose one from {lowest} to {highest}{without}, or leave {IP} out for one that is free")
 }
 
 /// All addresses that containers may have, once, beginning behind `last`.
@@ -122,7 +123,7 @@ fn behind(bridge: Ipv4Net, last: u32) -> impl Iterator<Item = u32> {
 }
 
 fn check_v6(v6: Option<Ipv6Net>, wanted: Ipv6Addr) -> Result<()> {
-    let invalid = |why: &str| Error::invalid("--ip6", wanted, why);
+    let invalid = |why: &str| Error::invalid(IP6, wanted, why);
     let Some(v6) = v6 else { return Err(invalid("the bridge has no IPv6")) };
     let why = match wanted {
         _ if !v6.contains(&wanted) => "outside of the bridge's subnet",
@@ -134,10 +135,10 @@ fn check_v6(v6: Option<Ipv6Net>, wanted: Ipv6Addr) -> Result<()> {
 }
 
 fn offer_v6(v6: Ipv6Net) -> String {
-    format!("choose another of {}, or leave --ip6 out for one that is free", v6.trunc())
+    format!("choose another of {}, or leave {IP6} out for one that is free", v6.trunc())
 }
 
-fn taken(option: &str, address: IpAddr) -> Error {
+fn taken(option: OptionName, address: IpAddr) -> Error {
     Error::invalid(option, address, "another container has this address, or another nsrs keeps it ready for one")
         .code(Code::InUse)
 }
@@ -244,7 +245,7 @@ mod tests {
                 [bridge.v4.network(), bridge.v4.broadcast(), bridge.v4.addr()].map(Ipv4Addr::to_bits);
             for (bits, why) in [(network, "own"), (broadcast, "broadcast"), (gateway, "bridge's"), (1, "outside")] {
                 let error = Lease::take(&bridge, Some(bits.into()), None).unwrap_err();
-                assert!(error.detail.contains(why), "{error}");
+                assert!(error.reason.contains(why), "{error}");
                 let (lowest, highest) = (Ipv4Addr::from(network + 2), Ipv4Addr::from(broadcast - 1));
                 assert!(error.hint.contains(&format!("from {lowest} to {highest}")), "{error}");
             }

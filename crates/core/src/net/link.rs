@@ -44,7 +44,7 @@ pub fn check_name(option: &str, name: &str) -> Result<()> {
         }
         _ => return Ok(()),
     };
-    Err(Error::invalid(option, name, why))
+    Err(Error::invalid_value(option, name, why))
 }
 
 /// The link of this name, if there is one.

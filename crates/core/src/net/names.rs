@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use nsrs_base::error::{Error, Result};
+use nsrs_base::options::{ADD_HOSTS, DNS, DNS_OPTIONS, DNS_SEARCH, HOSTNAME};
 
 /// The value of `--add-host` that stands for the host's address as the container sees it.
 const HOST_GATEWAY: &str = "host-gateway";
@@ -52,7 +53,7 @@ impl Hosts<'_> {
     }
 
     fn extra_host<'v>(&self, value: &'v str) -> Result<(&'v str, IpAddr)> {
-        let invalid = |why: &str| Error::invalid("--add-host", value, why);
+        let invalid = |why: &str| Error::invalid(ADD_HOSTS, value, why);
         let (name, address) = value.split_once(':').ok_or_else(|| invalid("expected NAME:IP"))?;
         check_name(name).map_err(|why| invalid(&why))?;
         if address == HOST_GATEWAY {
@@ -134,17 +135,17 @@ impl Dns<'_> {
 
     fn check(&self) -> Result<()> {
         for server in self.servers {
-            let _: IpAddr = server.parse().map_err(|_| Error::invalid("--dns", server, "not an IP address"))?;
+            let _: IpAddr = server.parse().map_err(|_| Error::invalid(DNS, server, "not an IP address"))?;
         }
         if let Some(fourth) = self.servers.get(NAME_SERVERS_MAX) {
-            return Err(Error::invalid("--dns", fourth, "the resolver reads three name servers only"));
+            return Err(Error::invalid(DNS, fourth, "the resolver reads three name servers only"));
         }
         for domain in self.search.iter().filter(|domain| *domain != ".") {
-            check_name(domain.trim_end_matches('.')).map_err(|why| Error::invalid("--dns-search", domain, why))?;
+            check_name(domain.trim_end_matches('.')).map_err(|why| Error::invalid(DNS_SEARCH, domain, why))?;
         }
         for option in self.options {
             if option.is_empty() || option.contains(|c: char| c.is_whitespace() || c.is_control()) {
-                return Err(Error::invalid("--dns-option", option, "expected one word"));
+                return Err(Error::invalid(DNS_OPTIONS, option, "expected one word"));
             }
         }
         Ok(())
@@ -156,9 +157,9 @@ impl Dns<'_> {
 /// # Errors
 /// A name that is not a valid host name, or is longer than the kernel takes.
 pub fn hostname(name: &str) -> Result<String> {
-    check_name(name).map_err(|why| Error::invalid("--hostname", name, why))?;
+    check_name(name).map_err(|why| Error::invalid(HOSTNAME, name, why))?;
     if name.len() > HOSTNAME_MAX {
-        return Err(Error::invalid("--hostname", name, "longer than 64 bytes"));
+        return Err(Error::invalid(HOSTNAME, name, "longer than 64 bytes"));
     }
     Ok(format!("{name}\n"))
 }

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use crate::net::publish::{Proto, Publish};
 use nsrs_base::error::{Code, Error, Result};
+use nsrs_base::options::NETWORK;
 use nsrs_base::sys::helper;
 
 /// The options without which pasta isn't safe to use, see [`argv`].
@@ -46,7 +47,7 @@ impl Pasta {
         let mut candidates = std::env::split_paths(search).map(|folder| folder.join("pasta"));
         candidates.find(is_program).ok_or_else(|| {
             Error::new(Code::Unsupported, "find pasta", "it is in no directory of PATH")
-                .hint("install the package passt, or use --network none or --network host")
+                .hint(format!("install the package passt, or use {NETWORK} none or {NETWORK} host"))
         })
     }
 
@@ -153,7 +154,7 @@ mod tests {
         let newer = format!("{HELP_2023}  --map-host-loopback ADDR\tx\n");
         assert!(Pasta::from_help(path, &newer).unwrap().maps_host_loopback);
         let error = Pasta::from_help(path, "--config-net --netns --userns --ns-ifname").unwrap_err();
-        assert!(error.detail.contains("--no-map-gw") && !error.hint.is_empty(), "{error}");
+        assert!(error.reason.contains("--no-map-gw") && !error.hint.is_empty(), "{error}");
     }
 
     #[test]
@@ -165,9 +166,10 @@ mod tests {
 
     #[test]
     fn the_installed_pasta_is_usable() {
-        match Pasta::probe(OsStr::new("/usr/local/bin:/usr/bin:/bin")) {
-            Err(error) if error.step == "find pasta" => skip!("needs pasta"),
-            result => drop(result.unwrap()),
+        let search = OsStr::new("/usr/local/bin:/usr/bin:/bin");
+        match Pasta::find(search) {
+            Err(_) => skip!("needs pasta"),
+            Ok(_) => drop(Pasta::probe(search).unwrap()),
         }
     }
 

@@ -135,7 +135,7 @@ mod tests {
         for again in [format!("{}:80", held.port), format!("127.0.0.1:{}:80", held.port)] {
             let error = take(&again).unwrap_err();
             assert_eq!(error.code, Code::InUse, "{error}");
-            assert!(error.detail.contains(&held.port.to_string()) && !error.hint.is_empty(), "{error}");
+            assert!(error.reason.contains(&held.port.to_string()) && !error.hint.is_empty(), "{error}");
         }
         assert!(TcpListener::bind(("127.0.0.1", held.port)).is_err());
         let port = held.port;
@@ -177,6 +177,6 @@ mod tests {
     fn an_address_that_the_host_lacks_is_an_error() {
         let error = take("192.0.2.200:8080:80").unwrap_err();
         assert_eq!(error.code, Code::InvalidArgument, "{error}");
-        assert!(error.detail.contains("no address 192.0.2.200"), "{error}");
+        assert!(error.reason.contains("no address 192.0.2.200"), "{error}");
     }
 }

@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 use serde::{Deserialize, Serialize};
 
 use nsrs_base::error::{Code, Error, Result};
+use nsrs_base::options::PUBLISH;
 
 /// The transport protocol of a published port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -73,7 +74,7 @@ impl fmt::Display for Publish {
 /// # Errors
 /// The value and what is wrong with it.
 pub fn parse(text: &str) -> Result<Vec<Publish>> {
-    parts(text).map_err(|why| Error::invalid("--publish", text, why))
+    parts(text).map_err(|why| Error::invalid(PUBLISH, text, why))
 }
 
 fn parts(text: &str) -> std::result::Result<Vec<Publish>, String> {
@@ -152,7 +153,7 @@ pub fn conflicts(all: &[Publish]) -> Result<()> {
         let clash = all[..position].iter().find(|earlier| overlap(earlier, later));
         if let Some(earlier) = clash {
             let why = format!("the host's port is also asked for by {:?}", earlier.to_string());
-            return Err(Error::invalid("--publish", later, why).code(Code::InvalidArgument));
+            return Err(Error::invalid(PUBLISH, later, why).code(Code::InvalidArgument));
         }
     }
     Ok(())

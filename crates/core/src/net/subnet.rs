@@ -9,6 +9,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::net::transport::Netlink;
 use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::options::NETWORK;
 
 /// The first 10.x/16 that is tried: away from what clouds (10.0), podman (10.88) and Kubernetes (10.96, 10.244) take.
 const FIRST_TEN: u8 = 118;
@@ -33,7 +34,7 @@ pub fn choose_v4(taken: &[IpNet]) -> Result<Ipv4Net> {
         .find(|candidate| taken.iter().all(|net| !overlap(net, &(*candidate).into())))
         .ok_or_else(|| {
             Error::new(Code::SetupFailed, "choose a subnet for containers", "the host routes every private IPv4 subnet")
-                .hint("use --network host or none, or remove a route: one subnet of 10/8, 172.16/12 or 192.168/16 must be free")
+                .hint(format!("use {NETWORK} host or none, or remove a route: one subnet of 10/8, 172.16/12 or 192.168/16 must be free"))
         })
 }
 
@@ -123,6 +124,7 @@ fn network(address: IpAddr, length: u8) -> Option<IpNet> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nsrs_base::options::Front;
 
     fn net(text: &str) -> IpNet {
         text.parse().unwrap()
@@ -152,7 +154,7 @@ mod tests {
     #[test]
     fn says_so_when_nothing_is_free() {
         let error = choose_v4(&[net("0.0.0.0/1"), net("128.0.0.0/1")]).unwrap_err();
-        assert!(error.hint.contains("--network host"), "{error}");
+        assert!(error.in_words_of(Front::Shell).hint.contains("--network host"));
     }
 
     #[test]

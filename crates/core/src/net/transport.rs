@@ -399,7 +399,7 @@ mod tests {
             let mtu = LinkUnspec::new_with_name("lo").mtu(u32::MAX).build();
             batch.route(RouteNetlinkMessage::SetLink(mtu), 0, "set the MTU of", "lo");
             let error = netlink.send(batch).unwrap_err();
-            assert_eq!((error.errno, error.detail.as_str()), (Some(libc::EINVAL), "mtu less than device minimum"));
+            assert_eq!((error.errno, error.reason.as_str()), (Some(libc::EINVAL), "mtu less than device minimum"));
         });
     }
 }

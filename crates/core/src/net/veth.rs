@@ -11,6 +11,7 @@ use rtnetlink::{LinkUnspec, LinkVeth};
 use crate::net::subnet::random;
 use crate::net::transport::{Batch, Netlink};
 use nsrs_base::error::{Error, Result};
+use nsrs_base::options::MAC;
 
 /// How many names are drawn before a clash counts as a failure; four random bytes rarely clash once.
 const NAME_ATTEMPTS: usize = 4;
@@ -94,7 +95,7 @@ impl Cable<'_> {
             Some(libc::EEXIST) => {
                 error.because(format!("the container has an interface {:?} already", self.inner_name))
             }
-            Some(libc::EADDRNOTAVAIL) => error.hint("--mac-address wants a unicast address: its first byte is even"),
+            Some(libc::EADDRNOTAVAIL) => error.hint(format!("{MAC} wants a unicast address: its first byte is even")),
             Some(libc::ESRCH) => error.because("the container's process is gone"),
             _ => error,
         }
@@ -147,7 +148,7 @@ mod tests {
                 assert_eq!(eth0.mtu, 1400);
             });
             let error = cable.plug(&mut netlink).unwrap_err();
-            assert!(error.detail.contains("has an interface \"eth0\" already"), "{error}");
+            assert!(error.reason.contains("has an interface \"eth0\" already"), "{error}");
 
             unplug(&mut netlink, &name).unwrap();
             unplug(&mut netlink, &name).unwrap();

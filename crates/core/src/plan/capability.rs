@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Problems;
 use nsrs_base::error::{Error, Result};
+use nsrs_base::options::{CAP_ADD, CAP_DROP, OptionName};
 
 /// All capabilities in the order of their numbers (linux/capability.h).
 pub const NAMES: [&str; 41] = [
@@ -115,7 +116,9 @@ impl<'de> Deserialize<'de> for Capabilities {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         let names = Vec::<String>::deserialize(deserializer)?;
         names.iter().try_fold(Capabilities(0), |set, name| {
-            parse("capability", name).map(|one| Capabilities(set.0 | one.0)).map_err(serde::de::Error::custom)
+            let bit = number(name.strip_prefix("CAP_").unwrap_or(name))
+                .ok_or_else(|| serde::de::Error::custom("no capability of this name"))?;
+            Ok(Capabilities(set.0 | 1 << bit))
         })
     }
 }
@@ -125,7 +128,7 @@ fn number(name: &str) -> Option<usize> {
 }
 
 /// Reads one name, with or without `CAP_`, in any case, or `ALL`.
-fn parse(option: &str, text: &str) -> Result<Capabilities> {
+fn parse(option: OptionName, text: &str) -> Result<Capabilities> {
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("CAP_").unwrap_or(&upper);
     if name == "ALL" {
@@ -151,11 +154,11 @@ fn nearest(name: &str) -> Option<&'static str> {
 
 /// The default set with additions and removals; a removal beats an addition, and `ALL` stands for every one, as in docker.
 pub fn resolve(add: &[String], drop: &[String], problems: &mut Problems) -> Capabilities {
-    let union = |option: &str, texts: &[String], problems: &mut Problems| {
+    let union = |option: OptionName, texts: &[String], problems: &mut Problems| {
         problems.all(texts.iter().map(|text| parse(option, text))).iter().fold(0, |set, one| set | one.0)
     };
-    let added = union("--cap-add", add, problems);
-    let dropped = union("--cap-drop", drop, problems);
+    let added = union(CAP_ADD, add, problems);
+    let dropped = union(CAP_DROP, drop, problems);
     // `--cap-drop ALL --cap-add X` leaves exactly X; `--cap-add ALL --cap-drop X` leaves all but X.
     let base = if dropped == Capabilities::ALL.0 { 0 } else { Capabilities::default_set().0 };
     let taken = if dropped == Capabilities::ALL.0 { 0 } else { dropped };

@@ -7,8 +7,9 @@ use super::mount::absolute;
 use super::root::{Root, below, clean};
 use crate::spec::Form;
 use crate::spec::Spec;
-use nsrs_base::error::{Code, Error};
+use nsrs_base::error::Error;
 use nsrs_base::host::Host;
+use nsrs_base::options::{DIFF, MOUNTNS, UPPER};
 
 /// What becomes of the changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,10 +34,10 @@ pub fn resolve(spec: &Spec, root: &Root, host: &Host, problems: &mut Problems) -
         return None;
     }
     if *root == Root::Shared {
-        let option = if spec.upper.is_some() { "--upper" } else { "--diff" };
+        let option = if spec.upper.is_some() { UPPER } else { DIFF };
         problems.push(
-            Error::new(Code::InvalidArgument, format!("combine {option}"), "nothing is copied on write there")
-                .on("with --mountns")
+            Error::conflict(option, "nothing is copied on write there")
+                .on(format!("with {MOUNTNS}"))
                 .hint("leave the mount namespace private"),
         );
     }
@@ -47,15 +48,15 @@ pub fn resolve(spec: &Spec, root: &Root, host: &Host, problems: &mut Problems) -
             _ => false,
         };
         if text.is_empty() || text.contains('\0') || path == "/" {
-            problems.push(Error::invalid("--upper", text, "give a directory for the changes"));
+            problems.push(Error::invalid(UPPER, text, "give a directory for the changes"));
         } else if inside {
             problems.push(
-                Error::invalid("--upper", text, "it lies in the root file system")
+                Error::invalid(UPPER, text, "it lies in the root file system")
                     .hint("choose a directory outside of it, on the same file system or another"),
             );
         } else if matches!(root, Root::Host(_)) && below(&spec.caller.cwd, path) {
             problems.push(
-                Error::invalid("--upper", text, "the working directory lies in it, which the container can't see")
+                Error::invalid(UPPER, text, "the working directory lies in it, which the container can't see")
                     .hint("choose a directory beside or below the working directory"),
             );
         }

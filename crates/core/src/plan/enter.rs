@@ -1,6 +1,7 @@
 //! A process that enters a container: what is asked, over what the container's own process has.
 
 use nsrs_base::error::{Error, Result};
+use nsrs_base::options::{GROUPS, USER};
 
 use super::namespace::Kind;
 use super::{Plan, Problems, env, limits, process};
@@ -30,12 +31,16 @@ pub fn resolve(plan: &Plan, spec: &EnterSpec) -> Result<Plan, Vec<Error>> {
             None => base.workdir.clone(),
         },
         user: match user {
-            Some(text) => problems.take(process::parse_user("--user", text)).unwrap_or(process::User::Caller),
+            Some(text) => problems
+                .take(process::parse_user(text).map_err(|why| Error::invalid(USER, text, why)))
+                .unwrap_or(process::User::Caller),
             None => base.user.clone(),
         },
         groups: match groups.is_empty() {
             true => base.groups.clone(),
-            false => problems.all(groups.iter().map(|text| process::parse_id("--group-add", text, text))),
+            false => problems.all(
+                groups.iter().map(|text| process::parse_id(text).map_err(|why| Error::invalid(GROUPS, text, why))),
+            ),
         },
         umask: match umask {
             Some(text) => problems.take(limits::parse_umask(text)),

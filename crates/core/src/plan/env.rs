@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::Problems;
 use crate::spec::Spec;
-use nsrs_base::error::{Code, Error};
+use nsrs_base::error::Error;
+use nsrs_base::options::ENV;
 use nsrs_store::image_facts::ImageDefaults;
 
 /// What a program on the host's tree is given of the caller's environment: what it needs to run, and no token.
@@ -79,7 +80,7 @@ pub fn resolve(
 
 /// Why this can't be a variable.
 fn refusal(name: &str, value: Option<&str>) -> Option<Error> {
-    let bad = |why: &str| Some(Error::new(Code::InvalidArgument, "invalid --env", why).on(format!("{name:?}")));
+    let bad = |why: &str| Some(Error::invalid(ENV, name, why));
     if name.is_empty() || name.contains('=') || name.contains('\0') {
         return bad("a name is not empty and holds neither = nor NUL");
     }

@@ -6,9 +6,10 @@ use crate::spec::Spec;
 use nsrs_base::error::{Code, Error, Result};
 use nsrs_base::host::Host;
 use nsrs_base::ids::maps::{IdMap, MapWriter, UserNamespace, automatic};
+use nsrs_base::options::{GID_MAPS, OptionName, UID_MAPS, USERNS};
 
 /// Reads `INSIDE:OUTSIDE:COUNT`.
-fn parse(option: &str, text: &str) -> Result<IdMap> {
+fn parse(option: OptionName, text: &str) -> Result<IdMap> {
     let bad = |why: &str| Error::invalid(option, text, why);
     let numbers: Vec<u32> = text
         .split(':')
@@ -28,7 +29,7 @@ fn parse(option: &str, text: &str) -> Result<IdMap> {
 }
 
 /// Reads all maps of one kind and refuses those that overlap, on either side.
-fn parse_all(option: &str, texts: &[String], problems: &mut Problems) -> Vec<IdMap> {
+fn parse_all(option: OptionName, texts: &[String], problems: &mut Problems) -> Vec<IdMap> {
     let maps = problems.all(texts.iter().map(|text| parse(option, text)));
     let overlap = |a: u32, b: u32, first: &IdMap, second: &IdMap| a < b + second.count && b < a + first.count;
     for (index, second) in maps.iter().enumerate() {
@@ -56,13 +57,12 @@ pub fn resolve(spec: &Spec, how: &Use, host_tree: bool, host: &Host, problems: &
     if !matches!(how, Use::Private) {
         if mapped {
             problems.push(
-                Error::new(
-                    Code::InvalidArgument,
-                    "combine --uidmap or --gidmap",
+                Error::conflict(
+                    if spec.uid_maps.is_empty() { GID_MAPS } else { UID_MAPS },
                     "only a new user namespace takes id maps",
                 )
-                .on("with --userns")
-                .hint("use --userns private, or leave the maps out"),
+                .on(format!("with {USERNS}"))
+                .hint(format!("use {USERNS} private, or leave the maps out")),
             );
         }
         return if matches!(how, Use::Host) { UserNamespace::Host } else { UserNamespace::Joined };
@@ -72,8 +72,8 @@ pub fn resolve(spec: &Spec, how: &Use, host_tree: bool, host: &Host, problems: &
     }
     let ranges = !host.privileged && host.id_helpers && !host.subuids.is_empty() && !host.subgids.is_empty();
     let (uids, gids) = if mapped {
-        let uids = parse_all("--uidmap", &spec.uid_maps, problems);
-        let gids = parse_all("--gidmap", &spec.gid_maps, problems);
+        let uids = parse_all(UID_MAPS, &spec.uid_maps, problems);
+        let gids = parse_all(GID_MAPS, &spec.gid_maps, problems);
         match (uids.is_empty(), gids.is_empty()) {
             (false, true) => (uids.clone(), uids),
             (true, false) => (gids.clone(), gids),

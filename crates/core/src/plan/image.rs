@@ -13,6 +13,9 @@ use crate::net::publish::{self, Proto, Publish};
 use crate::spec::Spec;
 use nsrs_base::error::{Code, Error};
 use nsrs_base::host::Host;
+use nsrs_base::options::{
+    GID_MAPS, HIDE, OptionName, PUBLISH, PUBLISH_ALL, ROOTFS, ROOTFS_TMPFS, TMPFS, UID_MAPS, UPPER, USERNS,
+};
 
 /// Where the changes of a container on an image go; they end with it in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,29 +72,28 @@ pub fn root(
     host: &Host,
     problems: &mut Problems,
 ) -> ImageRoot {
-    let refuse = |what: &str, why: &str, hint: &str| {
-        Error::new(Code::InvalidArgument, format!("combine {what}"), why)
-            .on(format!("with the image {}", spec_name(spec)))
-            .hint(hint)
+    let refuse = |option: OptionName, why: &str, hint: String| {
+        Error::conflict(option, why).on(format!("with the image {}", spec_name(spec))).hint(hint)
     };
     if !spec.hide.is_empty() {
-        let hint = "--tmpfs PATH covers a directory of another root";
-        problems.push(refuse("--hide", "only the host's own tree has something to hide", hint));
+        let hint = format!("{TMPFS} PATH covers a directory of another root");
+        problems.push(refuse(HIDE, "only the host's own tree has something to hide", hint));
     }
     if !spec.uid_maps.is_empty() || !spec.gid_maps.is_empty() {
-        let hint = "leave the maps out, or export the image into a directory and use that with --rootfs";
-        problems.push(refuse("--uidmap or --gidmap", "its files belong to the ids that images have here", hint));
+        let option = if spec.uid_maps.is_empty() { GID_MAPS } else { UID_MAPS };
+        let hint = format!("leave the maps out, or export the image into a directory and use that with {ROOTFS}");
+        problems.push(refuse(option, "its files belong to the ids that images have here", hint));
     } else if host.privileged && namespaces.makes(Kind::User) {
-        let hint = "leave --userns out, or export the image into a directory and use that with --rootfs";
-        problems.push(refuse("--userns", "its layers are overlaid in the host's user namespace", hint));
+        let hint = format!("leave {USERNS} out, or export the image into a directory and use that with {ROOTFS}");
+        problems.push(refuse(USERNS, "its layers are overlaid in the host's user namespace", hint));
     } else if namespaces.joins(Kind::User) {
-        let hint = "leave --userns out: the container gets a user namespace in which the ids are right";
-        problems.push(refuse("--userns", "its files belong to the ids that images have here", hint));
+        let hint = format!("leave {USERNS} out: the container gets a user namespace in which the ids are right");
+        problems.push(refuse(USERNS, "its files belong to the ids that images have here", hint));
     }
     if spec.rootfs_tmpfs && spec.upper.is_some() {
         problems.push(
-            Error::new(Code::InvalidArgument, "combine --rootfs-tmpfs", "changes are kept in memory or in a directory")
-                .on("with --upper")
+            Error::conflict(ROOTFS_TMPFS, "changes are kept in memory or in a directory")
+                .on(format!("with {UPPER}"))
                 .hint("leave one of them out"),
         );
     }
@@ -202,7 +204,7 @@ pub fn published(spec: &Spec, facts: &ImageFacts, problems: &mut Problems) -> Ve
             None => problems.push(
                 Error::new(Code::ImageInvalid, "publish the ports of the image", format!("{text:?} is no port"))
                     .on(&facts.name)
-                    .hint("leave --publish-all out, and publish by --publish"),
+                    .hint(format!("leave {PUBLISH_ALL} out, and publish by {PUBLISH}")),
             ),
         }
     }

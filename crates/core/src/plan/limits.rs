@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use nsrs_base::error::{Error, Result};
+use nsrs_base::options::{OOM_SCORE_ADJ, ULIMITS, UMASK};
 
 /// The resources by name.
 const RESOURCES: [&str; 16] = [
@@ -40,7 +41,7 @@ pub struct Rlimit {
 /// # Errors
 /// An unknown resource, a value that is no number, or a soft limit above the hard one.
 pub fn parse_ulimit(text: &str) -> Result<Rlimit> {
-    let bad = |why: &str| Error::invalid("--ulimit", text, why);
+    let bad = |why: &str| Error::invalid(ULIMITS, text, why);
     let (name, values) = text.split_once('=').ok_or_else(|| bad("give NAME=SOFT[:HARD]"))?;
     let name = name.to_ascii_lowercase();
     if !RESOURCES.contains(&name.as_str()) {
@@ -65,7 +66,7 @@ pub fn parse_ulimit(text: &str) -> Result<Rlimit> {
 pub fn parse_umask(text: &str) -> Result<u32> {
     match u32::from_str_radix(text, 8) {
         Ok(mask) if mask <= 0o777 && !text.starts_with('+') => Ok(mask),
-        _ => Err(Error::invalid("--umask", text, "give an octal number from 0000 to 0777")),
+        _ => Err(Error::invalid(UMASK, text, "give an octal number from 0000 to 0777")),
     }
 }
 
@@ -77,7 +78,7 @@ pub fn check_oom_score(score: i32) -> Result<i32> {
     if (-1000..=1000).contains(&score) {
         Ok(score)
     } else {
-        Err(Error::invalid("--oom-score-adj", score, "give a number from -1000 to 1000"))
+        Err(Error::invalid(OOM_SCORE_ADJ, score, "give a number from -1000 to 1000"))
     }
 }
 

@@ -1,12 +1,15 @@
 //! The caller's mounts: bind, tmpfs and overlay (mount(8), mount_setattr(2)).
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use nsrs_base::host::tree::Attributes;
+use nsrs_base::options::{MOUNTS, OptionName, ROOTFS, TMPFS, VOLUMES};
 
 use super::size;
 use crate::spec;
-use nsrs_base::error::{Error, Result};
+use nsrs_base::error::{Code, Error, Result};
 
 /// What is mounted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,12 +68,35 @@ pub struct Mount {
     /// Propagation.
     pub propagation: Propagation,
     /// The option as it was written, for errors.
-    pub option: String,
+    pub option: Written,
+}
+
+/// An option as it was written: its name, and its value or what tells it apart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Written {
+    /// The option.
+    pub name: OptionName,
+    /// Its value, quoted.
+    pub value: String,
+}
+
+impl Written {
+    /// That it is wrong, and why.
+    #[must_use]
+    pub fn invalid(&self, why: impl Into<String>) -> Error {
+        Error::new(Code::InvalidArgument, "invalid", why).on(self.to_string()).about(self.name)
+    }
+}
+
+impl fmt::Display for Written {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.name, self.value)
+    }
 }
 
 /// A mount option taken apart so far.
 struct Draft<'a> {
-    option: String,
+    option: Written,
     kind: &'a str,
     source: String,
     target: String,
@@ -82,17 +108,17 @@ struct Draft<'a> {
 /// # Errors
 /// A part is missing or wrong; the error quotes the whole text.
 pub fn parse_volume(text: &str, cwd: &str, home: Option<&str>) -> Result<Mount> {
-    let bad = |why: &str| Error::invalid("--volume", text, why);
+    let bad = |why: &str| Error::invalid(VOLUMES, text, why);
     let parts: Vec<&str> = text.split(':').collect();
     let (source, target, options) = match parts[..] {
         [source, target] => (source, target, ""),
         [source, target, options] => (source, target, options),
         [only] if only.starts_with('/') => {
-            return Err(bad("a volume without a source").hint(format!("--tmpfs {only} gives an empty directory there")));
+            return Err(bad("a volume without a source").hint(format!("{TMPFS} {only} gives an empty directory there")));
         }
         _ => {
             return Err(bad("give SOURCE:TARGET[:OPTIONS]")
-                .hint("for a path that holds a colon use --mount type=bind,source=…,target=…"));
+                .hint(format!("for a path that holds a colon use {MOUNTS} type=bind,source=…,target=…")));
         }
     };
     let looks_like_a_path = source.starts_with(['/', '.', '~']);
@@ -100,7 +126,7 @@ pub fn parse_volume(text: &str, cwd: &str, home: Option<&str>) -> Result<Mount> 
         return Err(bad("named volumes don't exist here").hint(format!("write ./{source} for a directory")));
     }
     build(Draft {
-        option: format!("--volume {text:?}"),
+        option: Written { name: VOLUMES, value: format!("{text:?}") },
         kind: "bind",
         source: absolute(source, cwd, home),
         target: target.to_owned(),
@@ -118,7 +144,7 @@ pub fn parse_tmpfs(text: &str) -> Result<Mount> {
     let mut all = vec!["nosuid", "nodev", "noexec"];
     all.extend(options.split(',').filter(|option| !option.is_empty()));
     build(Draft {
-        option: format!("--tmpfs {text:?}"),
+        option: Written { name: TMPFS, value: format!("{text:?}") },
         kind: "tmpfs",
         source: String::new(),
         target: target.to_owned(),
@@ -133,7 +159,7 @@ pub fn parse_tmpfs(text: &str) -> Result<Mount> {
 pub fn parse_mount(mount: &spec::Mount, cwd: &str, home: Option<&str>) -> Result<Mount> {
     match mount {
         spec::Mount::Typed { kind, source, target, options } => build(Draft {
-            option: format!("--mount type={kind},target={target}"),
+            option: Written { name: MOUNTS, value: format!("type={kind},target={target}") },
             kind,
             source: if source.is_empty() { String::new() } else { absolute(source, cwd, home) },
             target: target.clone(),
@@ -141,7 +167,7 @@ pub fn parse_mount(mount: &spec::Mount, cwd: &str, home: Option<&str>) -> Result
         }),
         spec::Mount::Text(text) => {
             let mut draft = Draft {
-                option: format!("--mount {text:?}"),
+                option: Written { name: MOUNTS, value: format!("{text:?}") },
                 kind: "bind",
                 source: String::new(),
                 target: String::new(),
@@ -167,8 +193,7 @@ pub fn parse_mount(mount: &spec::Mount, cwd: &str, home: Option<&str>) -> Result
 }
 
 fn build(draft: Draft<'_>) -> Result<Mount> {
-    let bad =
-        |why: String| Error::new(nsrs_base::error::Code::InvalidArgument, "invalid", why).on(draft.option.clone());
+    let bad = |why: String| draft.option.invalid(why);
     if !["bind", "tmpfs", "overlay"].contains(&draft.kind) {
         return Err(bad(format!("no such type of mount: {:?}", draft.kind)).hint("types: bind, tmpfs, overlay"));
     }
@@ -179,7 +204,7 @@ fn build(draft: Draft<'_>) -> Result<Mount> {
         return Err(bad("a path can't hold a NUL byte".into()));
     }
     if draft.target.split('/').all(|part| part.is_empty() || part == ".") {
-        return Err(bad("the target is the root itself".into()).hint("use --rootfs for the root file system"));
+        return Err(bad("the target is the root itself".into()).hint(format!("use {ROOTFS} for the root file system")));
     }
     if draft.source.is_empty() && draft.kind != "tmpfs" {
         return Err(bad("the source is missing".into()));
@@ -200,7 +225,7 @@ fn build(draft: Draft<'_>) -> Result<Mount> {
         option: draft.option.clone(),
     };
     for option in &draft.options {
-        if !set(&mut mount, option).map_err(|error| error.on(draft.option.clone()))? {
+        if !set(&mut mount, option).map_err(bad)? {
             return Err(
                 bad(format!("no such option of a {} mount: {option:?}", draft.kind)).hint(known_options(&mount.source))
             );
@@ -220,7 +245,7 @@ fn known_options(source: &Source) -> String {
 }
 
 /// Applies one option; `false` if this kind of mount has none of that name.
-fn set(mount: &mut Mount, option: &str) -> Result<bool> {
+fn set(mount: &mut Mount, option: &str) -> Result<bool, String> {
     let attributes = &mut mount.attributes;
     match option {
         "ro" | "readonly" => attributes.read_only = true,
@@ -238,13 +263,11 @@ fn set(mount: &mut Mount, option: &str) -> Result<bool> {
     Ok(true)
 }
 
-fn set_of_kind(mount: &mut Mount, option: &str) -> Result<bool> {
+fn set_of_kind(mount: &mut Mount, option: &str) -> Result<bool, String> {
     let number = |value: &str, radix: u32, most: u32| {
         u32::from_str_radix(value, radix).ok().filter(|number| *number <= most && !value.starts_with('+'))
     };
-    let wrong = |why: &str| {
-        Error::new(nsrs_base::error::Code::InvalidArgument, "invalid", format!("wrong value in {option:?}: {why}"))
-    };
+    let wrong = |why: &str| format!("wrong value in {option:?}: {why}");
     let id = || wrong("give a number");
     match (&mut mount.source, option.split_once('=').unwrap_or((option, ""))) {
         (Source::Bind { recursive, .. }, ("bind", "")) => *recursive = false,
@@ -254,7 +277,7 @@ fn set_of_kind(mount: &mut Mount, option: &str) -> Result<bool> {
         (Source::Bind { .. }, ("shared" | "rshared", "")) => mount.propagation = Propagation::Shared,
         (Source::Bind { .. }, ("unbindable" | "runbindable", "")) => mount.propagation = Propagation::Unbindable,
         (Source::Tmpfs { size, .. }, ("size", value)) => {
-            *size = Some(size::parse("size", value).map_err(|error| wrong(&error.detail))?);
+            *size = Some(size::parse(value).map_err(wrong)?);
         }
         (Source::Tmpfs { mode, .. }, ("mode", value)) => {
             *mode = number(value, 8, 0o7777).ok_or_else(|| wrong("give an octal mode up to 7777"))?;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use nsrs_base::error::{Error, Result};
+use nsrs_base::options::{CGROUPNS, IPC, MOUNTNS, NETWORK, OptionName, PID, TIMENS, USERNS, UTS};
 
 /// A kind of namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -64,16 +65,16 @@ impl Kind {
 
     /// The option that sets this kind.
     #[must_use]
-    pub fn option(self) -> &'static str {
+    pub fn option(self) -> OptionName {
         match self {
-            Kind::User => "--userns",
-            Kind::Mount => "--mountns",
-            Kind::Pid => "--pid",
-            Kind::Network => "--network",
-            Kind::Uts => "--uts",
-            Kind::Ipc => "--ipc",
-            Kind::Cgroup => "--cgroupns",
-            Kind::Time => "--timens",
+            Kind::User => USERNS,
+            Kind::Mount => MOUNTNS,
+            Kind::Pid => PID,
+            Kind::Network => NETWORK,
+            Kind::Uts => UTS,
+            Kind::Ipc => IPC,
+            Kind::Cgroup => CGROUPNS,
+            Kind::Time => TIMENS,
         }
     }
 }

@@ -9,8 +9,9 @@ use super::namespace::{Kind, Namespaces, Use};
 use crate::net::kinds::{self, NamespaceOwner, Network, NetworkKind, NetworkRequest};
 use crate::net::names::{Dns, HostResolver, Hosts};
 use crate::spec::Spec;
-use nsrs_base::error::{Code, Error};
+use nsrs_base::error::Error;
 use nsrs_base::host::Host;
+use nsrs_base::options::{ADD_HOSTS, DNS, IP, IP6, MAC, MOUNTNS, NETWORK, PUBLISH};
 
 /// What goes into /etc/hosts, /etc/hostname and /etc/resolv.conf; each file is bound over the root's own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,7 +68,7 @@ pub fn resolve(spec: &Spec, host: &Host, namespaces: &mut Namespaces, problems: 
         namespaces.add(Kind::Network, Use::Join(path));
         Network::Joined
     } else {
-        problems.push(Error::invalid("--network", text, "give none, host, bridge, pasta, or ns:NAME|PATH|PID"));
+        problems.push(Error::invalid(NETWORK, text, "give none, host, bridge, pasta, or ns:NAME|PATH|PID"));
         Network::None
     };
     if network.kind().namespace() == NamespaceOwner::Container {
@@ -89,16 +90,16 @@ fn joined(text: &str) -> Option<String> {
 fn refuse_what_has_no_place(spec: &Spec, kind: &dyn NetworkKind, problems: &mut Problems) {
     let (addresses, ports) = (kind.gives_addresses(), kind.publishes());
     let given = [
-        ("--ip", spec.ip.is_some() && !addresses, "only a bridge gives addresses"),
-        ("--ip6", spec.ip6.is_some() && !addresses, "only a bridge gives addresses"),
-        ("--mac-address", spec.mac.is_some() && !addresses, "only a bridge gives addresses"),
-        ("--publish", !spec.publish.is_empty() && !ports, "this network has no ports to publish"),
+        (IP, spec.ip.is_some() && !addresses, "only a bridge gives addresses"),
+        (IP6, spec.ip6.is_some() && !addresses, "only a bridge gives addresses"),
+        (MAC, spec.mac.is_some() && !addresses, "only a bridge gives addresses"),
+        (PUBLISH, !spec.publish.is_empty() && !ports, "this network has no ports to publish"),
     ];
     for (option, _, why) in given.into_iter().filter(|(_, wrong, _)| *wrong) {
         problems.push(
-            Error::new(Code::InvalidArgument, format!("combine {option}"), why)
-                .on(format!("with --network {}", spec.network.as_deref().unwrap_or_else(|| kind.name())))
-                .hint("use --network bridge (as root) or pasta, or leave the option out"),
+            Error::conflict(option, why)
+                .on(format!("with {NETWORK} {}", spec.network.as_deref().unwrap_or_else(|| kind.name())))
+                .hint(format!("use {NETWORK} bridge (as root) or pasta, or leave the option out")),
         );
     }
 }
@@ -118,15 +119,11 @@ pub fn names(
     let own_network = network.namespace() == NamespaceOwner::Container;
     let connected = network.is_connected();
     if !own_mounts {
-        for (option, _) in [("--add-host", asked_hosts), ("--dns", asked_dns)].iter().filter(|(_, asked)| *asked) {
+        for (option, _) in [(ADD_HOSTS, asked_hosts), (DNS, asked_dns)].into_iter().filter(|(_, asked)| *asked) {
             problems.push(
-                Error::new(
-                    Code::InvalidArgument,
-                    format!("combine {option}"),
-                    "the files in /etc would be everybody's",
-                )
-                .on("with --mountns")
-                .hint("leave the mount namespace private"),
+                Error::conflict(option, "the files in /etc would be everybody's")
+                    .on(format!("with {MOUNTNS}"))
+                    .hint("leave the mount namespace private"),
             );
         }
         return Names::default();
@@ -212,7 +209,8 @@ mod tests {
     #[test]
     fn a_network_is_called_what_the_caller_called_it() {
         let spec = Spec { ip: Some("10.0.0.2".into()), ..on("ns:web") };
-        assert_eq!(resolved(&spec, &Host::root()).unwrap_err()[0].subject, "with --network ns:web");
+        let error = resolved(&spec, &Host::root()).unwrap_err().remove(0);
+        assert!(error.to_string().contains("with --network ns:web"), "{error}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::root::Root;
 use super::{Problems, capability, env, image, limits};
 use crate::spec::{Spec, TerminalSize};
 use nsrs_base::error::{Code, Error, Result};
+use nsrs_base::options::{GROUPS, MOUNTNS, TTY, USER, WORKDIR};
 use nsrs_store::image_facts::ImageDefaults;
 
 /// A user or group as it was written; numbers are final, names are looked up in the container.
@@ -150,40 +151,40 @@ pub(super) fn check_args(args: &[String], env: &[String], problems: &mut Problem
 }
 
 /// Reads a user or group: only digits are a number, and it must fit; 4294967295 is no id.
-pub(super) fn parse_id(option: &str, whole: &str, text: &str) -> Result<Id> {
-    let bad = |why: &str| Err(Error::invalid(option, whole, why));
+pub(super) fn parse_id(text: &str) -> Result<Id, &'static str> {
     if text.is_empty() {
-        return bad("a user or group is missing");
+        return Err("a user or group is missing");
     }
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
         return match text.parse::<u32>() {
             Ok(number) if number < u32::MAX => Ok(Id::Number(number)),
-            _ => bad("ids go from 0 to 4294967294"),
+            _ => Err("ids go from 0 to 4294967294"),
         };
     }
     if text.starts_with(['-', '+']) || text.contains(['\0', '\n', ':', '/']) || text.chars().any(char::is_whitespace) {
-        return bad("that is neither a number nor a name");
+        return Err("that is neither a number nor a name");
     }
     Ok(Id::Name(text.to_owned()))
 }
 
 /// Reads `USER[:GROUP]`.
-pub(super) fn parse_user(option: &str, text: &str) -> Result<User> {
+pub(super) fn parse_user(text: &str) -> Result<User, &'static str> {
     let (user, group) = match text.split_once(':') {
         Some((user, group)) => (user, Some(group)),
         None => (text, None),
     };
-    Ok(User::Given {
-        user: parse_id(option, text, user)?,
-        group: group.map(|group| parse_id(option, text, group)).transpose()?,
-    })
+    Ok(User::Given { user: parse_id(user)?, group: group.map(parse_id).transpose()? })
 }
 
 fn resolve_user(spec: &Spec, host_tree: bool, image: Option<&ImageDefaults>, problems: &mut Problems) -> User {
     let of_image = image.map(|config| config.user.as_str()).filter(|user| !user.is_empty());
     match (&spec.user, of_image) {
-        (Some(text), _) => problems.take(parse_user("--user", text)).unwrap_or(User::Caller),
-        (None, Some(text)) => problems.take(parse_user("User of the image", text)).unwrap_or(User::Caller),
+        (Some(text), _) => {
+            problems.take(parse_user(text).map_err(|why| Error::invalid(USER, text, why))).unwrap_or(User::Caller)
+        }
+        (None, Some(text)) => problems
+            .take(parse_user(text).map_err(|why| Error::invalid_value("User of the image", text, why)))
+            .unwrap_or(User::Caller),
         (None, None) if host_tree => User::Caller,
         (None, None) => User::Given { user: Id::Number(0), group: None },
     }
@@ -212,20 +213,20 @@ pub(super) fn check_workdir(path: &str) -> Result<String> {
     if path.starts_with('/') && !path.contains('\0') {
         return Ok(path.to_owned());
     }
-    Err(Error::invalid("--workdir", path, "give an absolute path in the container"))
+    Err(Error::invalid(WORKDIR, path, "give an absolute path in the container"))
 }
 
 /// Numbers for descriptors that are passed.
 pub(super) fn check_fds(numbers: &[i32], problems: &mut Problems) {
     if let Some(fd) = numbers.iter().find(|fd| !(3..1024).contains(*fd)) {
-        problems.push(Error::invalid("--preserve-fd", fd, "give numbers from 3 to 1023"));
+        problems.push(Error::invalid_value("--preserve-fd", fd, "give numbers from 3 to 1023"));
     }
 }
 
 /// A terminal is asked for where there is no /dev of the container's own.
 pub(super) fn no_own_terminal() -> Error {
-    Error::new(Code::InvalidArgument, "combine --tty", "a terminal is made in the container's own /dev")
-        .on("with --mountns")
+    Error::conflict(TTY, "a terminal is made in the container's own /dev")
+        .on(format!("with {MOUNTNS}"))
         .hint("leave the mount namespace private")
 }
 
@@ -280,7 +281,8 @@ pub fn resolve(
         env,
         user: resolve_user(spec, host_tree, image, problems),
         workdir: resolve_workdir(spec, namespaces, host_tree, image, problems),
-        groups: problems.all(spec.groups.iter().map(|text| parse_id("--group-add", text, text))),
+        groups: problems
+            .all(spec.groups.iter().map(|text| parse_id(text).map_err(|why| Error::invalid(GROUPS, text, why)))),
         umask: match &spec.umask {
             Some(text) => problems.take(limits::parse_umask(text)),
             None => (!host_tree).then_some(0o022),

@@ -8,6 +8,10 @@ use nsrs_base::error::{Code, Error};
 use nsrs_base::host::Host;
 use nsrs_base::host::tree::HostTree;
 use nsrs_base::ids::maps::UserNamespace;
+use nsrs_base::options::{
+    BOOTTIME, DOMAINNAME, ENTRYPOINT, HIDE, HOSTNAME, MONOTONIC, OptionName, PLATFORM, PUBLISH_ALL, ROOTFS,
+    ROOTFS_TMPFS, SHM_SIZE, TIMENS, UTS, WORKDIR,
+};
 use nsrs_store::image_facts::ImageFacts;
 
 /// Turns a wish into a plan and tells every problem of the call, not only the first. Where there is a problem, the plan has
@@ -37,7 +41,9 @@ pub fn resolve(spec: &Spec, host: &Host, tree: &HostTree, facts: Option<&ImageFa
     let own_mounts = namespaces.makes(Kind::Mount);
     let names = network::names(spec, network.kind(), host_tree, own_mounts, hostname.as_deref(), problems_ref);
     let shm_size = match &spec.shm_size {
-        Some(text) => problems_ref.take(size::parse("--shm-size", text)).unwrap_or(pseudo::SHM_SIZE),
+        Some(text) => problems_ref
+            .take(size::parse(text).map_err(|why| Error::invalid(SHM_SIZE, text, why)))
+            .unwrap_or(pseudo::SHM_SIZE),
         None => pseudo::SHM_SIZE,
     };
     let tty_mapped = match &user_namespace {
@@ -81,25 +87,24 @@ fn refuse_without_directory(spec: &Spec, host: &Host, plan: &Plan, problems: &mu
     if let root::Root::Directory { path, .. } = &plan.sandbox.root
         && is_relative(path)
     {
-        problems.push(Error::invalid("--rootfs", path, why).hint(hint));
+        problems.push(Error::invalid(ROOTFS, path, why).hint(hint));
     }
     for path in spec.hide.iter().filter(|path| is_relative(path)) {
-        problems.push(Error::invalid("--hide", path, why).hint(hint));
+        problems.push(Error::invalid(HIDE, path, why).hint(hint));
     }
     for mount in &plan.sandbox.mounts {
         let (mount::Source::Bind { path, .. } | mount::Source::Overlay { lower: path }) = &mount.source else {
             continue;
         };
         if is_relative(path) {
-            problems.push(
-                Error::new(Code::InvalidArgument, "invalid", format!("{path}: {why}")).on(&mount.option).hint(hint),
-            );
+            problems.push(mount.option.invalid(format!("{path}: {why}")).hint(hint));
         }
     }
     if spec.workdir.is_none() && plan.process.workdir.is_empty() && plan.sandbox.root.is_host_tree() {
         problems.push(
             Error::new(Code::InvalidArgument, "enter the working directory", "the current directory was removed")
-                .hint("go to a directory that exists, or choose one with --workdir"),
+                .about(WORKDIR)
+                .hint(format!("go to a directory that exists, or choose one with {WORKDIR}")),
         );
     }
 }
@@ -109,25 +114,26 @@ fn refuse_what_is_of_images(spec: &Spec, problems: &mut Problems) {
     if spec.image.is_some() {
         if let Some(rootfs) = &spec.rootfs {
             problems.push(
-                Error::new(Code::InvalidArgument, "combine --rootfs", "an image is a root file system by itself")
+                Error::conflict(ROOTFS, "an image is a root file system by itself")
                     .on(format!("{rootfs:?} with the image {:?}", spec.image.as_deref().unwrap_or_default())),
             );
         }
         return;
     }
     let given = [
-        ("--platform", spec.platform.is_some()),
-        ("--entrypoint", spec.entrypoint.is_some()),
-        ("--publish-all", spec.publish_all),
-        ("--rootfs-tmpfs", spec.rootfs_tmpfs),
+        (PLATFORM, spec.platform.is_some()),
+        (ENTRYPOINT, spec.entrypoint.is_some()),
+        (PUBLISH_ALL, spec.publish_all),
+        (ROOTFS_TMPFS, spec.rootfs_tmpfs),
     ];
-    for (option, _) in given.iter().filter(|(_, given)| *given) {
+    for (option, _) in given.into_iter().filter(|(_, given)| *given) {
         problems.push(
             Error::new(
                 Code::InvalidArgument,
                 format!("use {option}"),
                 "it is about an image, and none is the root here",
             )
+            .about(option)
             .hint("nsrs run [options] IMAGE [COMMAND…], without -- before the image"),
         );
     }
@@ -169,13 +175,12 @@ fn time(spec: &Spec, namespaces: &mut Namespaces, problems: &mut Problems) {
     };
     if offsets && how != Use::Private {
         problems.push(
-            Error::new(
-                Code::InvalidArgument,
-                "combine --monotonic or --boottime",
+            Error::conflict(
+                if spec.monotonic_offset.is_some() { MONOTONIC } else { BOOTTIME },
                 "only a new time namespace takes offsets",
             )
-            .on("with --timens")
-            .hint("use --timens private, or leave the offsets out"),
+            .on(format!("with {TIMENS}"))
+            .hint(format!("use {TIMENS} private, or leave the offsets out")),
         );
     }
     if offsets {
@@ -190,7 +195,7 @@ fn time(spec: &Spec, namespaces: &mut Namespaces, problems: &mut Problems) {
 /// The kernel's limit for host and domain name (`__NEW_UTS_LEN`, uname(2)).
 const LONGEST_NAME: usize = 64;
 
-fn check_host_name(option: &str, name: &str) -> Result<(), Error> {
+fn check_host_name(option: OptionName, name: &str) -> Result<(), Error> {
     let bad = |why: &str| Err(Error::invalid(option, name, why));
     if name.is_empty() || name.len() > LONGEST_NAME {
         return bad("a name has 1 to 64 bytes");
@@ -208,12 +213,13 @@ fn host_names(
     host_tree: bool,
     problems: &mut Problems,
 ) -> (Option<String>, Option<String>) {
-    for (option, name) in [("--hostname", &spec.hostname), ("--domainname", &spec.domainname)] {
+    for (option, name) in [(HOSTNAME, &spec.hostname), (DOMAINNAME, &spec.domainname)] {
         let Some(name) = name else { continue };
         problems.take(check_host_name(option, name));
         if !namespaces.makes(Kind::Uts) {
             problems.push(
-                Error::invalid(option, name, "the container has no host name of its own").hint("leave --uts private"),
+                Error::invalid(option, name, "the container has no host name of its own")
+                    .hint(format!("leave {UTS} private")),
             );
         }
     }

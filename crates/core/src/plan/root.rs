@@ -5,13 +5,14 @@ use serde::{Deserialize, Serialize};
 use super::Problems;
 use super::image::{self, ImageRoot};
 use nsrs_base::host::tree::Overlay;
+use nsrs_base::options::{HIDE, MOUNTS, READ_ONLY, ROOTFS, TMPFS, VOLUMES};
 use nsrs_store::image_facts::ImageFacts;
 
 use super::mount::absolute;
 use super::namespace::{Kind, Namespaces};
 use super::{changes, hide, namespace};
 use crate::spec::Spec;
-use nsrs_base::error::{Code, Error};
+use nsrs_base::error::Error;
 use nsrs_base::host::Host;
 use nsrs_base::host::tree::HostTree;
 
@@ -174,18 +175,20 @@ pub fn resolve(
     let text = spec.rootfs.as_deref().unwrap_or("host");
     let own_mounts = namespaces.makes(Kind::Mount);
     if !own_mounts {
-        let conflict = [
-            ("--rootfs", spec.rootfs.is_some() && text != "host"),
-            ("an image", spec.image.is_some()),
-            ("--read-only", spec.read_only),
-            ("--hide", !spec.hide.is_empty()),
-            ("--volume", !spec.volumes.is_empty()),
-            ("--mount", !spec.mounts.is_empty()),
-            ("--tmpfs", !spec.tmpfs.is_empty()),
+        let given = [
+            (ROOTFS, spec.image.is_some() || (spec.rootfs.is_some() && text != "host")),
+            (READ_ONLY, spec.read_only),
+            (HIDE, !spec.hide.is_empty()),
+            (VOLUMES, !spec.volumes.is_empty()),
+            (MOUNTS, !spec.mounts.is_empty()),
+            (TMPFS, !spec.tmpfs.is_empty()),
         ];
-        for (option, _) in conflict.iter().filter(|(_, given)| *given) {
+        for (option, _) in given.into_iter().filter(|(_, given)| *given) {
+            let error = Error::conflict(option, "it would change the mounts of others");
+            // An image is its own word on the command line.
+            let step = if option == ROOTFS && spec.image.is_some() { "combine an image".into() } else { error.step };
             problems.push(
-                Error::new(Code::InvalidArgument, format!("combine {option}"), "it would change the mounts of others")
+                Error { step, ..error }
                     .on(format!("with {}", namespace::Kind::Mount.option()))
                     .hint("leave the mount namespace private"),
             );
@@ -199,23 +202,19 @@ pub fn resolve(
     match text {
         "host" => Root::Host(host_root(spec, host, tree, namespaces.makes(Kind::User) || namespaces.joins(Kind::User))),
         "" => {
-            problems.push(Error::invalid("--rootfs", text, "give a directory, or host for the host's own tree"));
+            problems.push(Error::invalid(ROOTFS, text, "give a directory, or host for the host's own tree"));
             Root::Shared
         }
         _ if text.contains('\0') => {
-            problems.push(Error::invalid("--rootfs", text, "a path can't hold a NUL byte"));
+            problems.push(Error::invalid(ROOTFS, text, "a path can't hold a NUL byte"));
             Root::Shared
         }
         _ => {
             if !spec.hide.is_empty() {
                 problems.push(
-                    Error::new(
-                        Code::InvalidArgument,
-                        "combine --hide",
-                        "only the host's own tree has something to hide",
-                    )
-                    .on(format!("with --rootfs {text:?}"))
-                    .hint("--tmpfs PATH covers a directory of another root"),
+                    Error::conflict(HIDE, "only the host's own tree has something to hide")
+                        .on(format!("with {ROOTFS} {text:?}"))
+                        .hint(format!("{TMPFS} PATH covers a directory of another root")),
                 );
             }
             let home = spec.caller.env.get("HOME").map(String::as_str).or(host.home.as_deref());

@@ -8,6 +8,7 @@ use super::Problems;
 use super::namespace::{Kind, Namespaces};
 use nsrs_base::error::{Error, Result};
 use nsrs_base::ids::maps::UserNamespace;
+use nsrs_base::options::{DOMAINNAME, HOSTNAME, SYSCTLS};
 
 /// A parameter and its value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,7 +39,7 @@ fn owner(path: &str) -> Option<Kind> {
 }
 
 fn check(name: &str, value: &str, namespaces: &Namespaces) -> Result<Sysctl> {
-    let bad = |why: String| Error::invalid("--sysctl", format!("{name}={value}"), why);
+    let bad = |why: String| Error::invalid(SYSCTLS, format!("{name}={value}"), why);
     // Dots separate, as with sysctl(8); a name that holds a slash has slashes as separators and may keep its dots
     // (net/ipv4/conf/eth0.5/forwarding).
     let path = if name.contains('/') { name.to_owned() } else { name.replace('.', "/") };
@@ -64,7 +65,9 @@ fn check(name: &str, value: &str, namespaces: &Namespaces) -> Result<Sysctl> {
             .hint(format!("{} private, or none of this parameter", kind.option())));
     }
     if kind == Kind::Uts {
-        return Err(bad("the host name has an option of its own".into()).hint("use --hostname or --domainname"));
+        return Err(
+            bad("the host name has an option of its own".into()).hint(format!("use {HOSTNAME} or {DOMAINNAME}"))
+        );
     }
     Ok(Sysctl { path, value: value.to_owned() })
 }

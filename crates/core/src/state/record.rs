@@ -273,7 +273,7 @@ fn check_id(id: &str) -> Result<()> {
         bytes if !bytes.iter().all(|byte| is_plain(*byte)) => "an id has only letters, digits, \"_\", \"-\" and \".\"",
         _ => return Ok(()),
     };
-    Err(Error::invalid("container id", id, why))
+    Err(Error::invalid_value("container id", id, why))
 }
 
 #[cfg(test)]
@@ -407,7 +407,7 @@ mod tests {
             let path = containers.with("one", &text).join(FILE);
             let error = read(&containers.0, "one").unwrap_err();
             assert_eq!((error.code, error.subject.as_str()), (Code::Unsupported, path.to_str().unwrap()), "{error}");
-            assert!(error.detail.contains("newer nsrs") && !error.hint.is_empty(), "{error:?}");
+            assert!(error.reason.contains("newer nsrs") && !error.hint.is_empty(), "{error:?}");
         }
     }
 
@@ -419,7 +419,7 @@ mod tests {
             let path = containers.with("one", &whole[..length]).join(FILE);
             let error = read(&containers.0, "one").unwrap_err();
             assert_eq!((error.code, error.subject.as_str()), (Code::SetupFailed, path.to_str().unwrap()), "{error}");
-            assert!(error.detail.contains("not a container record"), "{error}");
+            assert!(error.reason.contains("not a container record"), "{error}");
         }
     }
 
@@ -439,7 +439,7 @@ mod tests {
         fs::set_permissions(containers.with("open", b"{}"), fs::Permissions::from_mode(0o755)).unwrap();
         for (id, why) in [("link", "not a directory"), ("file", "not a directory"), ("open", "open to other users")] {
             for error in [read(&containers.0, id).unwrap_err(), ContainerOwner::claim(&containers.0, id).unwrap_err()] {
-                assert!(error.detail.contains(why), "{id}: {error}");
+                assert!(error.reason.contains(why), "{id}: {error}");
             }
         }
         // What should be its files leads elsewhere.
@@ -460,10 +460,10 @@ mod tests {
         // A pipe is not waited for, and a file without end is not read to it.
         fs::remove_file(path.join(FILE)).unwrap();
         assert!(Command::new("mkfifo").arg(path.join(FILE)).status().unwrap().success());
-        assert!(read(&containers.0, "one").unwrap_err().detail.contains("not a regular file"));
+        assert!(read(&containers.0, "one").unwrap_err().reason.contains("not a regular file"));
         fs::remove_file(path.join(FILE)).unwrap();
         File::create(path.join(FILE)).unwrap().set_len(LONGEST + 1).unwrap();
-        assert!(read(&containers.0, "one").unwrap_err().detail.contains("longer than 1 MiB"));
+        assert!(read(&containers.0, "one").unwrap_err().reason.contains("longer than 1 MiB"));
     }
 
     #[test]

@@ -12,9 +12,9 @@ pub fn explain(error: Error, path: &Path) -> Error {
     let Some(closed) = closed(path).filter(|_| error.errno == Some(libc::EACCES)) else { return error };
     let closed = closed.display();
     let why = format!("no permission to enter {closed}");
-    let detail = if error.detail.is_empty() { why } else { format!("{}, {why}", error.detail) };
+    let reason = if error.reason.is_empty() { why } else { format!("{}, {why}", error.reason) };
     error
-        .because(detail)
+        .because(reason)
         .code(Code::InvalidArgument)
         .hint(format!("let this user enter it (chmod o+x {closed}), or choose what lies elsewhere"))
 }

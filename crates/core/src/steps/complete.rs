@@ -12,7 +12,7 @@ use super::{exec, identity, image_root, limits, root};
 use crate::plan::process::{Process, Rights};
 use crate::plan::root::Root;
 use crate::plan::sandbox::Sandbox;
-use nsrs_base::error::{At, Error, Result};
+use nsrs_base::error::{Act, At, During, Error, Result};
 use nsrs_base::ids::maps::UserNamespace;
 use nsrs_base::sys::fds::place;
 use nsrs_base::sys::process::exit_now;
@@ -89,11 +89,11 @@ impl Draft {
     /// # Errors
     /// There is no such user or group; a text holds a NUL byte.
     pub fn of(tree: Tree, process: &Process, root: &RootDir) -> Result<Draft> {
-        let identity = identity::resolve(process, root)?;
+        let identity = identity::resolve(process, root).during(Act::User)?;
         // In another root a command is told of its user no more than docker tells.
         let name = identity.name.as_deref().filter(|_| tree == Tree::Host);
         let env = exec::with_user(&process.env, identity.home.as_deref(), name);
-        let image = exec::Image::new(&process.args, &env)?;
+        let image = exec::Image::new(&process.args, &env).during(Act::Exec)?;
         Ok(Draft { identity, env, image })
     }
 
@@ -108,7 +108,7 @@ impl Draft {
                 Err(error) => error,
             },
         };
-        report(&fds.channel, error)
+        report(&fds.channel, error.during(Act::Exec))
     }
 }
 
@@ -126,7 +126,7 @@ pub fn report(channel: &Channel, error: Error) -> ! {
 pub fn assume(around: &Surroundings, process: &Process) -> Result<Draft> {
     let root = root::current()?;
     // Limits may be raised only with a right that is given up next.
-    limits::set(&process.resources)?;
+    limits::set(&process.resources).during(Act::Limits)?;
     if around.tree == Tree::Image {
         // Once more, for one below a mount. Where it can't be made, to enter it says why.
         let _ = image_root::make_directory(&root, &process.workdir);
@@ -135,12 +135,12 @@ pub fn assume(around: &Surroundings, process: &Process) -> Result<Draft> {
     if !around.filtered {
         // While the process has the right to: without no_new_privs a filter takes CAP_SYS_ADMIN. It forbids nothing that
         // the acts below need.
-        seccomp::install().at("install the system call filter", "")?;
+        seccomp::install().at("install the system call filter", "").during(Act::Rights)?;
     }
-    identity::drop_bounding(around.most.capabilities, &process.rights)?;
-    identity::assume(&around.user_namespace, process, &draft.identity)?;
+    identity::drop_bounding(around.most.capabilities, &process.rights).during(Act::Rights)?;
+    identity::assume(&around.user_namespace, process, &draft.identity).during(Act::User)?;
     // As the user: a directory that is closed to them is an error here, not a surprise in the command.
-    exec::enter_workdir(&process.workdir, &root)?;
-    identity::limit_rights(&process.rights, &around.most, &draft.identity)?;
+    exec::enter_workdir(&process.workdir, &root).during(Act::Workdir)?;
+    identity::limit_rights(&process.rights, &around.most, &draft.identity).during(Act::Rights)?;
     Ok(draft)
 }

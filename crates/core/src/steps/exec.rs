@@ -14,6 +14,7 @@ use super::complete;
 use super::root_dir::RootDir;
 use crate::plan::capability::NAMES;
 use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::options::{CAP_ADD, WORKDIR};
 use nsrs_base::sys::fds::{close_others, duplicate_above, place};
 use nsrs_base::sys::signal::set_default;
 
@@ -98,7 +99,7 @@ fn explain(path: &str, errno: Errno) -> Error {
             names if names.is_empty() => error,
             names => error
                 .because(format!("it demands capabilities that the container lacks ({})", names.join(", ")))
-                .hint(names.iter().map(|name| format!("--cap-add {name}")).collect::<Vec<_>>().join(" ")),
+                .hint(names.iter().map(|name| format!("{CAP_ADD} {name}")).collect::<Vec<_>>().join(" ")),
         },
         _ => error,
     }
@@ -148,10 +149,10 @@ pub fn enter_workdir(path: &str, root: &RootDir) -> Result<()> {
             rustix::io::Errno::NOENT if ["/proc/", "/sys/", "/dev/"].iter().any(|own| path.starts_with(own)) => error
                 .code(Code::InvalidArgument)
                 .because("the container has a /proc, /sys and /dev of its own")
-                .hint("go to another directory, or choose one with --workdir"),
+                .hint(format!("go to another directory, or choose one with {WORKDIR}")),
             rustix::io::Errno::NOENT => error
                 .code(Code::InvalidArgument)
-                .hint("make it in the root file system, or choose another with --workdir"),
+                .hint(format!("make it in the root file system, or choose another with {WORKDIR}")),
             rustix::io::Errno::LOOP => error.code(Code::InvalidArgument).because("it leads through a link of /proc"),
             _ => error,
         }

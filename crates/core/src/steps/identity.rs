@@ -17,6 +17,7 @@ use crate::plan::capability::{Capabilities, NAMES};
 use crate::plan::process::{Id, Process, Rights, User};
 use nsrs_base::error::{At, Code, Error, Result};
 use nsrs_base::ids::maps::UserNamespace;
+use nsrs_base::options::{CAP_ADD, CAP_DROP, GID_MAPS, GROUPS, OptionName, UID_MAPS, USER};
 
 /// Who the command will be.
 #[derive(Debug, PartialEq, Eq)]
@@ -93,13 +94,14 @@ fn number(text: &str) -> Option<u32> {
     digits.then(|| text.parse().ok()).flatten().filter(|number| *number < u32::MAX)
 }
 
-fn unknown(option: &str, what: &str, name: impl Display, file: &str) -> Error {
+fn unknown(option: OptionName, what: &str, name: impl Display, file: &str) -> Error {
     Error::new(Code::InvalidArgument, format!("find the {what}"), format!("{file} of the container has no such entry"))
         .on(format!("{:?}", name.to_string()))
+        .about(option)
         .hint(format!("{option} takes a number too"))
 }
 
-fn group_id(root: &RootDir, option: &str, group: &Id) -> Result<u32> {
+fn group_id(root: &RootDir, option: OptionName, group: &Id) -> Result<u32> {
     let name = match group {
         Id::Number(number) => return Ok(*number),
         Id::Name(name) => name,
@@ -119,7 +121,7 @@ fn group_id(root: &RootDir, option: &str, group: &Id) -> Result<u32> {
 /// # Errors
 /// A name has no entry, or a file is not one.
 pub fn resolve(process: &Process, root: &RootDir) -> Result<Identity> {
-    let extra = process.groups.iter().map(|group| group_id(root, "--group-add", group)).collect::<Result<Vec<_>>>()?;
+    let extra = process.groups.iter().map(|group| group_id(root, GROUPS, group)).collect::<Result<Vec<_>>>()?;
     let User::Given { user, group } = &process.user else {
         let groups = if extra.is_empty() { None } else { Some(current_groups(&extra)?) };
         return Ok(Identity { uid: getuid().as_raw(), gid: getgid().as_raw(), groups, home: None, name: None });
@@ -143,9 +145,9 @@ pub fn resolve(process: &Process, root: &RootDir) -> Result<Identity> {
     let (uid, own_group, home) = match (entry, user) {
         (Some((uid, gid, home)), _) => (uid, gid.unwrap_or(0), Some(home).filter(|home| home.starts_with('/'))),
         (None, Id::Number(number)) => (*number, 0, None),
-        (None, Id::Name(name)) => return Err(unknown("--user", "user", name, PASSWD)),
+        (None, Id::Name(name)) => return Err(unknown(USER, "user", name, PASSWD)),
     };
-    let gid = group.as_ref().map_or(Ok(own_group), |group| group_id(root, "--user", group))?;
+    let gid = group.as_ref().map_or(Ok(own_group), |group| group_id(root, USER, group))?;
     // A group given with the user stands for itself; else the user is in the groups that name them.
     let mut groups = if group.is_none() { member_of(root, name.as_deref())? } else { Vec::new() };
     groups.extend(extra);
@@ -179,7 +181,7 @@ fn unmapped(what: &str, id: u32, errno: impl Into<nsrs_base::error::Errno>) -> E
         Some(libc::EINVAL | libc::EPERM) => error
             .code(Code::InvalidArgument)
             .because("this id is not mapped in the container's user namespace")
-            .hint("map it with --uidmap and --gidmap (needs a range in /etc/subuid and /etc/subgid), or run as root inside"),
+            .hint(format!("map it with {UID_MAPS} and {GID_MAPS} (needs a range in /etc/subuid and /etc/subgid), or run as root inside")),
         _ => error,
     }
 }
@@ -208,7 +210,7 @@ pub fn assume(user_namespace: &UserNamespace, process: &Process, identity: &Iden
                 "add supplementary groups",
                 "a user namespace of one id allows none",
             )
-            .on("--group-add")
+            .on(format!("{GROUPS}"))
             .hint("give the user a range in /etc/subuid and /etc/subgid, and install newuidmap (Debian: uidmap)"));
         }
         _ => {}
@@ -274,7 +276,7 @@ pub fn limit_rights(rights: &Rights, most: &Rights, identity: &Identity) -> Resu
         }
         return Err(Error::new(Code::Unsupported, step, "the caller doesn't have it")
             .on(NAMES[number])
-            .hint(format!("leave it out of --cap-add; beside --cap-add ALL say --cap-drop {}", NAMES[number])));
+            .hint(format!("leave it out of {CAP_ADD}; beside {CAP_ADD} ALL say {CAP_DROP} {}", NAMES[number])));
     }
     let granted = wanted & have;
     let inheritable = if as_root { CapabilitySet::empty() } else { granted };

@@ -13,6 +13,7 @@ use super::scratch::{Over, Scratch};
 use crate::plan::changes::Changes;
 use crate::plan::image::{ImageRoot, Upper};
 use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::options::{DIFF, ROOTFS_TMPFS, UPPER};
 use nsrs_base::tree::copy::{Copier, How};
 use nsrs_base::tree::merge::walk;
 
@@ -103,9 +104,8 @@ fn advised(error: Error, image: &ImageRoot, changes: Option<&Changes>) -> Error 
     let Some(changes) = changes.filter(|_| is_refusal(&error) && error.hint.is_empty()) else { return error };
     match (&changes.upper, image.upper) {
         (Some(_), _) => error.hint("keep the changes in a directory of another file system: an overlay takes none"),
-        (None, Upper::Disk) => {
-            error.hint("--rootfs-tmpfs keeps the changes in memory, which works where the store doesn't take them")
-        }
+        (None, Upper::Disk) => error
+            .hint(format!("{ROOTFS_TMPFS} keeps the changes in memory, which works where the store doesn't take them")),
         (None, Upper::Memory) => error,
     }
 }
@@ -122,7 +122,7 @@ fn unknown_whiteouts(image: &ImageRoot) -> Error {
     let why = "its whiteouts are files with an attribute, which Linux knows since 6.7";
     Error { errno: Some(libc::EOPNOTSUPP), ..Error::new(Code::SetupFailed, "overlay the image", why) }
         .on(&image.name)
-        .hint("leave out what needs an overlay (--rootfs-tmpfs, --diff, --upper), or use a newer kernel")
+        .hint(format!("leave out what needs an overlay ({ROOTFS_TMPFS}, {DIFF}, {UPPER}), or use a newer kernel"))
 }
 
 /// A copy of the image's tree on disk, as a mount in its own place.

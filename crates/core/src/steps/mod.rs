@@ -1,7 +1,8 @@
 //! What happens inside the new process, one file per act.
 //!
-//! [`prepare`] and [`complete`](mod@complete) are the order of acts; the reason for each place stands beside it. [`run`] does both in
-//! one go, or waits between them until somebody asks for the process ([`Waiting`]).
+//! [`prepare`] and [`complete`](mod@complete) are the order of acts; the reason for each place stands beside it, and so does
+//! the [`Act`] that an error is of. [`run`] does both in one go, or waits between them until somebody asks for the process
+//! ([`Waiting`]).
 
 pub mod channel;
 mod closed;
@@ -44,7 +45,7 @@ use crate::plan::capability::Capabilities;
 use crate::plan::namespace::Kind;
 use crate::plan::process::Process;
 use crate::plan::sandbox::Sandbox;
-use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::error::{Act, At, Code, During, Error, Result};
 use nsrs_base::ids::maps::{self, MapWriter, UserNamespace};
 use nsrs_base::sys::fds::close_others;
 use nsrs_base::sys::process::exit_now;
@@ -169,7 +170,7 @@ fn finish_with(inputs: Inputs, waiting: Waiting, steps: impl FnOnce(Inputs) -> R
     let reporter = inputs.channel.try_clone();
     let Err(error) = closed.at("close all other file descriptors", "").and_then(|()| steps(inputs));
     match reporter {
-        Ok(channel) => complete::report(&channel, error),
+        Ok(channel) => complete::report(&channel, error.during(Act::Supervisor)),
         Err(_) => exit_now(125),
     }
 }
@@ -193,66 +194,68 @@ struct Ground {
 fn prepare(plan: &Plan, inputs: &mut Inputs, writes: Writes) -> Result<Ground> {
     let Plan { sandbox, process } = plan;
     // A session of its own: no signal of the caller's terminal reaches it, and TIOCSTI can't type into that terminal.
-    setsid().at("start a session", "")?;
+    setsid().at("start a session", "").during(Act::Terminal)?;
     // What is made below gets exactly the mode it is made with.
     let callers_mask = umask(Mode::empty());
-    limits::set_oom_score(&process.resources)?;
+    limits::set_oom_score(&process.resources).during(Act::Limits)?;
     // Sources are the caller's own paths: opened while this process still is the caller.
     let mut sources = sources::collect(sandbox)?;
-    let kept = layers::open(sandbox, inputs)?;
-    enter_user_namespace(sandbox, inputs)?;
+    let kept = layers::open(sandbox, inputs).during(Act::Changes)?;
+    enter_user_namespace(sandbox, inputs).during(Act::IdMaps)?;
 
     let mounted = if sandbox.namespaces.makes(Kind::Mount) {
-        root::make_private()?;
+        root::make_private().during(Act::Root)?;
         // Opened here: what is to be mounted must be of this mount namespace.
-        let disk = inputs.disk.as_deref().map(scratch::open_disk).transpose()?;
+        let disk = inputs.disk.as_deref().map(scratch::open_disk).transpose().during(Act::Changes)?;
         let on_disk = kept.as_ref().map(|kept| &kept.layers).or(disk.as_ref());
-        let mut scratch = scratch::Scratch::for_sandbox(sandbox, on_disk)?;
+        let mut scratch = scratch::Scratch::for_sandbox(sandbox, on_disk).during(Act::Changes)?;
         // In a copy nothing could be told from what was there before.
         let for_copy = disk.as_ref().filter(|_| sandbox.changes.is_none());
-        sources.overlay(sandbox, scratch.as_mut())?;
+        sources.overlay(sandbox, scratch.as_mut()).during(Act::Mounts)?;
         let mut notes = Vec::new();
         let root =
-            root::enter(sandbox, &process.workdir, &inputs.files, scratch.as_mut(), for_copy, &mut notes, writes)?;
+            root::enter(sandbox, &process.workdir, &inputs.files, scratch.as_mut(), for_copy, &mut notes, writes)
+                .during(Act::Root)?;
         for note in notes {
             inputs.channel.send(&FromChild::Note(note), &[])?;
         }
         let mounted = match &sandbox.pseudo {
-            Some(pseudo) => Some(pseudo::mount(pseudo, &mut sources, &root)?),
+            Some(pseudo) => Some(pseudo::mount(pseudo, &mut sources, &root).during(Act::Pseudo)?),
             None => None,
         };
         if let Some(mounted) = &mounted {
-            etc::bind(&inputs.files, &root, mounted)?;
+            etc::bind(&inputs.files, &root, mounted).during(Act::Files)?;
         }
-        mounts::make(sandbox, &mut sources, &root)?;
+        mounts::make(sandbox, &mut sources, &root).during(Act::Mounts)?;
         if let (Some(scratch), Some(mounted)) = (&scratch, &mounted) {
-            layers::tell(plan, scratch, kept, &mounted.proc, &inputs.channel)?;
+            layers::tell(plan, scratch, kept, &mounted.proc, &inputs.channel).during(Act::Changes)?;
         }
         if writes == Writes::Not {
-            root::allow_writes(sandbox)?;
+            root::allow_writes(sandbox).during(Act::Root)?;
         }
         mounted
     } else {
         None
     };
     drop(sources);
-    names::set(sandbox)?;
-    sandbox.network.kind().inside(&Connecting { sandbox, inputs, mounted: mounted.as_ref() })?;
+    names::set(sandbox).during(Act::Names)?;
+    let connecting = Connecting { sandbox, inputs, mounted: mounted.as_ref() };
+    sandbox.network.kind().inside(&connecting).during(Act::Network)?;
     if let (Some(mounted), Some(pseudo)) = (&mounted, &sandbox.pseudo) {
-        names::set_sysctls(sandbox, mounted)?;
+        names::set_sysctls(sandbox, mounted).during(Act::Sysctls)?;
         // After the last write of ours to /proc/sys.
-        pseudo::restrict(pseudo, mounted)?;
+        pseudo::restrict(pseudo, mounted).during(Act::Pseudo)?;
     }
     // Thirty calls, which take no right from the acts to come.
-    identity::drop_bounding(Capabilities::ALL, &process.rights)?;
+    identity::drop_bounding(Capabilities::ALL, &process.rights).during(Act::Rights)?;
     Ok(Ground { mounted, callers_mask })
 }
 
 /// The acts that are the first process's own.
 fn complete_first(sandbox: &Sandbox, process: &Process, ground: Ground, mut inputs: Inputs) -> Result<Infallible> {
-    complete::take_stdio(inputs.stdio.take())?;
+    complete::take_stdio(inputs.stdio.take()).during(Act::Descriptors)?;
     if let (Some(mounted), Some(size)) = (&ground.mounted, process.tty) {
-        terminal::open(size, mounted, &inputs.channel)?;
+        terminal::open(size, mounted, &inputs.channel).during(Act::Terminal)?;
     }
     drop(ground.mounted);
     umask(process.umask.map_or(ground.callers_mask, Mode::from_raw_mode));
@@ -261,8 +264,8 @@ fn complete_first(sandbox: &Sandbox, process: &Process, ground: Ground, mut inpu
     // The signal at the supervisor's death is lost with every change of credentials, so it comes after the last one.
     die_with_supervisor(&inputs.supervisor)?;
     let program = sandbox.init.then_some(&inputs.program);
-    let channel = if sandbox.init { own_channel(&inputs.channel)? } else { inputs.channel };
-    let fds = exec::arrange_fds(&process.preserve_fds, inputs.fds, &channel, program)?;
+    let channel = if sandbox.init { own_channel(&inputs.channel).during(Act::Descriptors)? } else { inputs.channel };
+    let fds = exec::arrange_fds(&process.preserve_fds, inputs.fds, &channel, program).during(Act::Descriptors)?;
     draft.exec(process, &fds)
 }
 

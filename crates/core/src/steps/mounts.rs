@@ -18,9 +18,10 @@ use nsrs_base::error::{At, Code, Error, Result};
 /// A target leads outside, can't be made, or the kernel refuses the mount; the error names the option.
 pub fn make(sandbox: &Sandbox, sources: &mut Sources, root: &RootDir) -> Result<()> {
     for (mount, source) in sandbox.mounts.iter().zip(&mut sources.mounts) {
-        one(mount, source.take(), root).map_err(|error| match error.detail.is_empty() {
-            true => error.because(format!("wanted by {}", mount.option)),
-            false => Error { detail: format!("{} (wanted by {})", error.detail, mount.option), ..error },
+        one(mount, source.take(), root).map_err(|error| match error.reason.is_empty() {
+            true => error.because(format!("wanted by {}", mount.option)).about(mount.option.name),
+            false => Error { reason: format!("{} (wanted by {})", error.reason, mount.option), ..error }
+                .about(mount.option.name),
         })?;
     }
     Ok(())

@@ -20,6 +20,7 @@ use crate::plan::mount::Source;
 use crate::plan::root::Root;
 use crate::plan::sandbox::Sandbox;
 use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::options::ROOTFS;
 use nsrs_base::sys::mount::{Change, set_attributes};
 
 /// Cuts this mount namespace off from the one it was copied from: nothing mounted from here on is seen outside.
@@ -163,7 +164,7 @@ fn directory(path: &str) -> Result<OwnedFd> {
 fn closed_root(error: Error, path: &str) -> Error {
     match error.errno {
         Some(errno @ libc::EACCES) => {
-            explain(Error { errno: Some(errno), ..Error::invalid("--rootfs", path, "") }, Path::new(path))
+            explain(Error { errno: Some(errno), ..Error::invalid(ROOTFS, path, "") }, Path::new(path))
         }
         _ => error,
     }

@@ -18,6 +18,7 @@ use crate::plan::mount::Source;
 use crate::plan::root::Root;
 use crate::plan::sandbox::Sandbox;
 use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::options::HIDE;
 use nsrs_base::sys::mount::{Change, set_attributes};
 
 /// Where the layers lie in the scratch file system.
@@ -114,7 +115,7 @@ impl Scratch {
             volatile: false,
             is_image: false,
         })
-        .map_err(|error| error.hint(format!("hide this file system from the container: --hide {lower}")))
+        .map_err(|error| error.hint(format!("hide this file system from the container: {HIDE} {lower}")))
     }
 
     /// An overlay over any number of directories, detached. Its writable layer has the mode and owner of the uppermost of

@@ -11,9 +11,10 @@ use super::closed::explain;
 use super::mount_api::{Draft, RESTRICTED, clone_tree};
 use super::scratch::Scratch;
 use crate::plan::mount::{Mount, Source};
-use crate::plan::pseudo::{Nodes, Proc, Sys};
+use crate::plan::pseudo::{Nodes, Proc, Pseudo, Sys};
 use crate::plan::sandbox::Sandbox;
-use nsrs_base::error::{Code, Error, Result};
+use nsrs_base::error::{Act, Code, During, Error, Result};
+use nsrs_base::options::PID;
 
 /// Names of the device nodes every container has, with their numbers (`mem(4)`, `tty(4)`).
 pub const NODES: [(&str, u32, u32); 6] =
@@ -38,7 +39,9 @@ fn host(step: &str, path: &str, result: rustix::io::Result<OwnedFd>) -> Result<O
 
 fn copy(mount: &Mount) -> Result<Option<OwnedFd>> {
     let missing = |path: &str, errno: Errno| {
-        let error = Error::os("open the mount source", path, errno).because(format!("wanted by {}", mount.option));
+        let error = Error::os("open the mount source", path, errno)
+            .because(format!("wanted by {}", mount.option))
+            .about(mount.option.name);
         match errno {
             Errno::NOENT => {
                 error.code(Code::InvalidArgument).hint("make it first: nsrs makes no directories on the host")
@@ -91,31 +94,41 @@ impl Sources {
 /// # Errors
 /// A source is missing or may not be used.
 pub fn collect(sandbox: &Sandbox) -> Result<Sources> {
-    let mut sources = Sources { mounts: sandbox.mounts.iter().map(copy).collect::<Result<_>>()?, ..Sources::default() };
-    let Some(pseudo) = &sandbox.pseudo else { return Ok(sources) };
-    // Made before the host's tree is left: in a user namespace the kernel gives a new procfs or sysfs only to those who
-    // see a full one already.
-    sources.proc = Some(match pseudo.proc {
-        Proc::Fresh => fresh_proc()?,
-        Proc::Host => host("open the host's", "/proc", clone_tree(CWD, "/proc", true))?,
-    });
-    if pseudo.sys == Sys::Fresh {
-        sources.sys = Some(Draft::new("sysfs")?.mount(RESTRICTED | MountAttrFlags::MOUNT_ATTR_RDONLY)?);
-    }
-    if pseudo.nodes == Nodes::Bound {
-        for (name, major, minor) in NODES {
-            let path = format!("/dev/{name}");
-            let node = host("open the host's", &path, clone_tree(CWD, &path, false))?;
-            let stat = rustix::fs::fstat(&node).map_err(|errno| Error::os("look at the host's", &path, errno))?;
-            if stat.st_rdev != rustix::fs::makedev(major, minor) {
-                return Err(
-                    Error::new(Code::SetupFailed, "use the host's", "it is not the device it should be").on(path)
-                );
-            }
-            sources.nodes.push(node);
-        }
+    let mounts = sandbox.mounts.iter().map(copy).collect::<Result<_>>().during(Act::Mounts)?;
+    let mut sources = Sources { mounts, ..Sources::default() };
+    if let Some(pseudo) = &sandbox.pseudo {
+        sources.collect_pseudo(pseudo).during(Act::Pseudo)?;
     }
     Ok(sources)
+}
+
+impl Sources {
+    /// Has /proc and /sys made, and copies the device nodes.
+    fn collect_pseudo(&mut self, pseudo: &Pseudo) -> Result<()> {
+        // Made before the host's tree is left: in a user namespace the kernel gives a new procfs or sysfs only to those who
+        // see a full one already.
+        self.proc = Some(match pseudo.proc {
+            Proc::Fresh => fresh_proc()?,
+            Proc::Host => host("open the host's", "/proc", clone_tree(CWD, "/proc", true))?,
+        });
+        if pseudo.sys == Sys::Fresh {
+            self.sys = Some(Draft::new("sysfs")?.mount(RESTRICTED | MountAttrFlags::MOUNT_ATTR_RDONLY)?);
+        }
+        if pseudo.nodes == Nodes::Bound {
+            for (name, major, minor) in NODES {
+                let path = format!("/dev/{name}");
+                let node = host("open the host's", &path, clone_tree(CWD, &path, false))?;
+                let stat = rustix::fs::fstat(&node).map_err(|errno| Error::os("look at the host's", &path, errno))?;
+                if stat.st_rdev != rustix::fs::makedev(major, minor) {
+                    return Err(
+                        Error::new(Code::SetupFailed, "use the host's", "it is not the device it should be").on(path)
+                    );
+                }
+                self.nodes.push(node);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A procfs of the process's own PID namespace, mounted nowhere.
@@ -124,10 +137,10 @@ pub fn collect(sandbox: &Sandbox) -> Result<Sources> {
 /// The kernel gives none to us.
 pub fn fresh_proc() -> Result<OwnedFd> {
     Draft::new("proc")?.mount(RESTRICTED).map_err(|error| match error.errno {
-        Some(libc::EPERM) => error.code(Code::Unsupported).hint(
+        Some(libc::EPERM) => error.code(Code::Unsupported).hint(format!(
             "parts of /proc are masked where nsrs runs (an outer container), and the kernel gives no fuller view; start the \
-             outer container with its masks off (docker: --security-opt systempaths=unconfined), or use --pid host",
-        ),
+             outer container with its masks off (docker: --security-opt systempaths=unconfined), or use {PID} host",
+        )),
         _ => error,
     })
 }

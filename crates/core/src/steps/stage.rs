@@ -14,7 +14,7 @@ use rustix::fs::{Mode, OFlags, open};
 use super::channel::{Channel, FromChild, ToChild};
 use crate::plan::namespace::{ClockOffsets, Join, Kind};
 use crate::plan::sandbox::Sandbox;
-use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::error::{Act, At, Code, During, Error, Result};
 use nsrs_base::ids::maps;
 use nsrs_base::ids::maps::MapWriter;
 use nsrs_base::ids::maps::UserNamespace;
@@ -32,7 +32,7 @@ fn open_namespace(join: &Join) -> Result<File> {
     let fd =
         open(join.path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY, Mode::empty())
             .map_err(|errno| {
-            let error = Error::os(&step, &join.path, errno).because(format!("wanted by {}", join.kind.option()));
+            let error = Error::os(&step, &join.path, errno).because(format!("wanted by {}", join.kind.option())).about(join.kind.option());
             match errno {
                 rustix::io::Errno::NOENT => error.code(Code::InvalidArgument),
                 rustix::io::Errno::ACCESS | rustix::io::Errno::PERM => {
@@ -87,7 +87,7 @@ pub fn prepare(sandbox: &Sandbox, channel: &Channel) -> Result<u64> {
             unshare(CloneFlags::CLONE_NEWUSER).at("make the user namespace", "")?;
             flags &= !Kind::User.flag();
             if *writer == MapWriter::Process {
-                maps::write_own(&sandbox.user_namespace)?;
+                maps::write_own(&sandbox.user_namespace).during(Act::IdMaps)?;
             } else {
                 channel.send(&FromChild::NeedMaps, &[])?;
                 match channel.receive::<ToChild>()? {

@@ -3,12 +3,13 @@
 use std::fs;
 use std::io::ErrorKind;
 
-use crate::plan::mount::Source;
+use crate::plan::mount::{Source, Written};
 use crate::plan::namespace::Join;
 use crate::plan::root::Root;
 use crate::plan::sandbox::Sandbox;
 use nsrs_base::error::{Code, Error};
 use nsrs_base::host::tree::unescape;
+use nsrs_base::options::{DIFF, ROOTFS, UPPER};
 
 /// Every path of the plan that can't be used as it is.
 #[must_use]
@@ -45,7 +46,7 @@ fn check_namespace(join: &Join) -> Option<Error> {
 }
 
 fn check_root(path: &str) -> Option<Error> {
-    let bad = |why: &str| Error::invalid("--rootfs", path, why);
+    let bad = |why: &str| Error::invalid(ROOTFS, path, why);
     match fs::read_dir(path) {
         // Only a directory in which a program can be is a root; an empty one is a mistyped path or a failed unpacking.
         Ok(mut entries) => entries.next().is_none().then(|| {
@@ -70,12 +71,12 @@ fn check_copied(path: &str) -> Option<Error> {
     Some(
         Error::new(Code::Unsupported, "copy the root on write", format!("{} is mounted in it", below.display()))
             .on(path.display().to_string())
-            .hint("unmount it, or run without --diff and --upper"),
+            .hint(format!("unmount it, or run without {DIFF} and {UPPER}")),
     )
 }
 
-fn check_source(path: &str, option: &str, directory: bool) -> Option<Error> {
-    let bad = |why: String| Error::new(Code::InvalidArgument, "invalid", why).on(option);
+fn check_source(path: &str, option: &Written, directory: bool) -> Option<Error> {
+    let bad = |why: String| option.invalid(why);
     match fs::metadata(path) {
         Ok(meta) if directory && !meta.is_dir() => Some(bad(format!("{path} is no directory"))),
         Ok(_) => None,

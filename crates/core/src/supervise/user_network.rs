@@ -30,7 +30,7 @@ pub struct UserNetwork {
     /// Readable when the network is up.
     pub ready: OwnedFd,
     name: &'static str,
-    hint: &'static str,
+    hint: String,
 }
 
 /// The program's ends of the pipes.
@@ -104,7 +104,7 @@ impl UserNetwork {
         let count = rustix::io::read(&self.said, &mut text).unwrap_or(0);
         let said = String::from_utf8_lossy(&text[..count]).trim().to_owned();
         let last = said.lines().last().unwrap_or("it ended without a word").to_owned();
-        Error::new(Code::SetupFailed, format!("connect the container by {}", self.name), last).hint(self.hint)
+        Error::new(Code::SetupFailed, format!("connect the container by {}", self.name), last).hint(&self.hint)
     }
 }
 

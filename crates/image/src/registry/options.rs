@@ -52,7 +52,7 @@ impl RegistryOptions {
 /// One of them is malformed; the error quotes it.
 pub fn mirrors(list: &str) -> Result<Vec<Mirror>> {
     let items = list.split([' ', ',', '\t', '\n']).filter(|item| !item.is_empty());
-    items.map(|item| mirror(item).map_err(|why| Error::invalid(MIRRORS, item, why))).collect()
+    items.map(|item| mirror(item).map_err(|why| Error::invalid_value(MIRRORS, item, why))).collect()
 }
 
 fn mirror(item: &str) -> Result<Mirror, String> {
@@ -61,7 +61,7 @@ fn mirror(item: &str) -> Result<Mirror, String> {
         Some((of, url)) if !of.contains("://") => (of, url),
         _ => ("docker.io", item),
     };
-    let of = parse_registry(of).map_err(|error| error.detail)?;
+    let of = parse_registry(of).map_err(|error| error.reason)?;
     let url = Url::parse(url).map_err(|error| format!("invalid URL: {error}"))?;
     if !matches!(url.scheme(), "https" | "http") || url.host_str().is_none() {
         return Err("it must start with https:// or http://".into());

@@ -17,7 +17,8 @@ pub fn check() -> Result<()> {
         readable(&value).map_err(|why| {
             // What stands before it may be a password.
             let shown = value.rsplit_once('@').map_or(value.as_str(), |(_, host)| host);
-            Error::invalid(name, shown, why).hint("give an address such as http://proxy.example:3128, or unset it")
+            Error::invalid_value(name, shown, why)
+                .hint("give an address such as http://proxy.example:3128, or unset it")
         })?;
     }
     Ok(())

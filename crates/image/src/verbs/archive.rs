@@ -175,7 +175,7 @@ pub fn save(mut call: Call) -> Result<()> {
     let format = match call.args.value("--type")?.as_deref() {
         None | Some("docker" | "docker-archive") => Format::Docker,
         Some("oci" | "oci-archive") => Format::Oci,
-        Some(other) => return Err(Error::invalid("--type", other, "give docker or oci")),
+        Some(other) => return Err(Error::invalid_value("--type", other, "give docker or oci")),
     };
     let store = open_store()?;
     let names = call.args.rest("the names of images", 1, usize::MAX)?;

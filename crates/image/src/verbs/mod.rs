@@ -105,7 +105,7 @@ fn limits(call: &mut Call) -> Result<unpack::UnpackOptions> {
     let mut options = unpack_options()?;
     if let Some(text) = call.args.value("--max-ratio")? {
         let ratio = text.parse().ok().filter(|ratio| *ratio > 0);
-        options.limits.ratio = ratio.ok_or_else(|| Error::invalid("--max-ratio", text, "give a number"))?;
+        options.limits.ratio = ratio.ok_or_else(|| Error::invalid_value("--max-ratio", text, "give a number"))?;
     }
     Ok(options)
 }
@@ -120,6 +120,6 @@ fn new_name(text: &str) -> Result<Reference> {
     let reference = Reference::parse(text)?;
     match reference.digest() {
         None => Ok(reference),
-        Some(_) => Err(Error::invalid("image reference", text, "give a tag: a digest can't be a name")),
+        Some(_) => Err(Error::invalid_value("image reference", text, "give a tag: a digest can't be a name")),
     }
 }

@@ -38,7 +38,7 @@ fn jobs(args: &mut Args) -> Result<usize> {
     let Some(text) = args.value("--jobs")? else { return Ok(crate::pull::JOBS) };
     match text.parse() {
         Ok(jobs @ 1..=16) => Ok(jobs),
-        _ => Err(Error::invalid("--jobs", text, "give a number from 1 to 16")),
+        _ => Err(Error::invalid_value("--jobs", text, "give a number from 1 to 16")),
     }
 }
 

@@ -210,9 +210,9 @@ fn ended() {
         let (early, late) = (door.prepare(), door.prepare());
         early.enter(&target.destination(), target.pidfd.as_fd()).unwrap();
         target.end();
-        assert!(early.run(&process(&["true"]), &[]).refused().1.detail.contains("ended"));
+        assert!(early.run(&process(&["true"]), &[]).refused().1.reason.contains("ended"));
         let error = late.enter(&target.destination(), target.pidfd.as_fd()).unwrap_err();
-        assert_eq!(error.detail, "it has ended");
+        assert_eq!(error.reason, "it has ended");
         nix::sys::wait::waitpid(late.intermediate, None).unwrap();
     }
 }

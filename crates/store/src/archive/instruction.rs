@@ -11,7 +11,7 @@ use nsrs_base::error::{Error, Result};
 /// # Errors
 /// It's none of them, says nothing, or something that no container could follow.
 pub fn change(config: &mut Value, instruction: &str) -> Result<()> {
-    changed(config, instruction).map_err(|why| Error::invalid("--change", instruction, why))
+    changed(config, instruction).map_err(|why| Error::invalid_value("--change", instruction, why))
 }
 
 fn changed(config: &mut Value, instruction: &str) -> Result<(), String> {

@@ -21,6 +21,7 @@ use crate::net::transport::Netlink;
 use crate::net::veth::{Cable, Home, mac_of};
 use nsrs_base::error::{Code, Error, Result};
 use nsrs_base::host::Host;
+use nsrs_base::options::{IP, IP6, MAC, NETWORK, PUBLISH};
 
 /// The bridge that containers share.
 pub const BRIDGE: &str = "nsrs0";
@@ -46,30 +47,31 @@ pub fn validate(request: &NetworkRequest<'_>, host: &Host) -> (Network, Vec<Erro
     if !(host.privileged && host.net_admin) {
         let why = "making interfaces of the host takes root (CAP_NET_ADMIN)";
         problems.push(
-            Error::new(Code::Unsupported, "use --network bridge", why)
-                .hint("run it as root, or use --network pasta (Debian: apt-get install passt) or none"),
+            Error::new(Code::Unsupported, format!("use {NETWORK} bridge"), why)
+                .about(NETWORK)
+                .hint(format!("run it as root, or use {NETWORK} pasta (Debian: apt-get install passt) or none")),
         );
     }
     let mut keep = |error: Error| problems.push(error);
     let ip = request.ip.and_then(|text| match text.parse() {
         Ok(IpAddr::V4(ip)) => Some(ip),
         Ok(other) => {
-            keep(Error::invalid("--ip", other, "that is an IPv6 address").hint("use --ip6"));
+            keep(Error::invalid(IP, other, "that is an IPv6 address").hint(format!("use {IP6}")));
             None
         }
         Err(_) => {
-            keep(Error::invalid("--ip", text, "not an IP address"));
+            keep(Error::invalid(IP, text, "not an IP address"));
             None
         }
     });
     let ip6 = request.ip6.and_then(|text| match text.parse() {
         Ok(IpAddr::V6(ip)) => Some(ip),
         Ok(other) => {
-            keep(Error::invalid("--ip6", other, "that is an IPv4 address").hint("use --ip"));
+            keep(Error::invalid(IP6, other, "that is an IPv4 address").hint(format!("use {IP}")));
             None
         }
         Err(_) => {
-            keep(Error::invalid("--ip6", text, "not an IP address"));
+            keep(Error::invalid(IP6, text, "not an IP address"));
             None
         }
     });
@@ -77,7 +79,7 @@ pub fn validate(request: &NetworkRequest<'_>, host: &Host) -> (Network, Vec<Erro
     let publish = request.ports(&mut problems);
     if let Some(port) = publish.iter().find(|port| port.host_ip == Some(Ipv6Addr::LOCALHOST.into())) {
         problems.push(
-            Error::invalid("--publish", port, "the kernel passes nothing between ::1 and a bridge")
+            Error::invalid(PUBLISH, port, "the kernel passes nothing between ::1 and a bridge")
                 .hint("publish on 127.0.0.1"),
         );
     }
@@ -86,7 +88,7 @@ pub fn validate(request: &NetworkRequest<'_>, host: &Host) -> (Network, Vec<Erro
 
 /// Reads a hardware address, `02:00:00:00:00:01`.
 fn parse_mac(text: &str) -> Result<[u8; 6]> {
-    let bad = |why: &str| Error::invalid("--mac-address", text, why);
+    let bad = |why: &str| Error::invalid(MAC, text, why);
     let parts: Vec<&str> = text.split([':', '-']).collect();
     let bytes: Vec<u8> = parts
         .iter()

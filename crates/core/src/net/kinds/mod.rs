@@ -293,7 +293,7 @@ pub struct NetworkProgram {
     /// The ports that it publishes, as reports show them.
     pub ports: Vec<String>,
     /// What to do where it fails.
-    pub hint: &'static str,
+    pub hint: String,
 }
 
 /// The first process of a container, which connects it from inside.

@@ -15,6 +15,7 @@ use crate::net::publish::Publish;
 use crate::net::{inside, ports};
 use nsrs_base::error::{Code, Error, Result};
 use nsrs_base::host::Host;
+use nsrs_base::options::NETWORK;
 
 /// A container that pasta connects.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,17 +31,19 @@ pub fn validate(request: &NetworkRequest<'_>, host: &Host) -> (Network, Vec<Erro
     let mut problems = Vec::new();
     let publish = request.ports(&mut problems);
     let mut refuse = |why: &str, hint: &str| {
-        problems.push(Error::new(Code::Unsupported, "use --network pasta", why).hint(hint));
+        problems.push(Error::new(Code::Unsupported, format!("use {NETWORK} pasta"), why).about(NETWORK).hint(hint));
     };
     if host.privileged {
-        refuse("it is for callers without rights", "as root use --network bridge");
+        refuse("it is for callers without rights", &format!("as root use {NETWORK} bridge"));
     }
     if request.joins_user_namespace {
-        let hint = "join the network namespace too, or use --network none";
+        let hint = &format!("join the network namespace too, or use {NETWORK} none");
         refuse("it can't enter a user namespace that was joined", hint);
     }
     if host.pasta.is_none() && !host.privileged {
-        let hint = "install it (Debian: apt-get install passt), let users open /dev/net/tun (chmod 666), or use --network none";
+        let hint = &format!(
+            "install it (Debian: apt-get install passt), let users open /dev/net/tun (chmod 666), or use {NETWORK} none"
+        );
         refuse(&host.pasta_missing, hint);
     }
     let program = host.pasta.clone().unwrap_or_default();
@@ -90,7 +93,9 @@ impl NetworkKind for PastaNetwork {
             name: "pasta",
             args,
             ports: publish.iter().map(ToString::to_string).collect(),
-            hint: "pasta needs a default route on the host, a /dev/net/tun that this user may open, and ports that this user may take; or use --network none",
+            hint: format!(
+                "pasta needs a default route on the host, a /dev/net/tun that this user may open, and ports that this user may take; or use {NETWORK} none"
+            ),
         }))
     }
 

@@ -230,7 +230,7 @@ fn a_journal_of_a_newer_nsrs_is_an_error_and_the_others_are_collected() {
     state.dead("2-0", &one(boot_id(), &child.entry()));
     let error = state.collect().unwrap_err();
     assert_eq!((error.code, error.subject.as_str()), (Code::Unsupported, newer.to_str().unwrap()), "{error}");
-    assert!(error.detail.contains("newer") && error.hint.contains("remove the file"), "{error:?}");
+    assert!(error.reason.contains("newer") && error.hint.contains("remove the file"), "{error:?}");
     assert!(child.was_killed());
     assert!(newer.exists() && companion.exists() && theirs.lives());
     assert!(!state.0.join("supervisors/2-0").exists());

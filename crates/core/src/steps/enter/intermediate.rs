@@ -22,7 +22,7 @@ use crate::steps::complete::{self, Draft};
 use crate::steps::exec::{self, Arranged};
 use crate::steps::limits::OomScore;
 use crate::steps::{identity, root, terminal};
-use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::error::{Act, At, Code, During, Error, Result};
 use nsrs_base::ids::maps::{self, UserNamespace};
 use nsrs_base::sys::clone::{Side, clone3};
 use nsrs_base::sys::fds::close_others;
@@ -57,7 +57,7 @@ pub fn run(origin: Origin<'_>) -> ! {
         exit_now(125)
     });
     let Err(error) = enter_and_become(&channel, &program, origin.supervisor);
-    complete::report(&channel, error)
+    complete::report(&channel, error.during(Act::Supervisor))
 }
 
 /// Makes a channel and hands its other end to the supervisor, through the entrance's.
@@ -92,10 +92,10 @@ fn die_with(supervisor: Option<Pid>) -> Result<()> {
 fn enter_and_become(channel: &Channel, program: &OwnedFd, supervisor: Option<Pid>) -> Result<Infallible> {
     let Some((ToChild::Enter(destination), mut fds)) = channel.receive_any_size()? else { exit_now(0) };
     let first = fds.pop().ok_or_else(|| Error::new(Code::SetupFailed, ENTER, "its first process wasn't named"))?;
-    let mut score = open_score()?;
+    let mut score = open_score().during(Act::Limits)?;
     // While it may still be lowered.
-    score.set(destination.oom_score_adj)?;
-    enter(&destination, &first)?;
+    score.set(destination.oom_score_adj).during(Act::Limits)?;
+    enter(&destination, &first).during(Act::Namespaces)?;
     drop(first);
     // The death signal is lost with a change of credentials.
     die_with(supervisor)?;
@@ -146,14 +146,15 @@ fn become_process(
     channel: &Channel,
     program: &OwnedFd,
 ) -> Result<Infallible> {
-    score.set(process.resources.oom_score_adj)?;
+    score.set(process.resources.oom_score_adj).during(Act::Limits)?;
     drop(score);
     // The terminal's master must be gone before the birth: who has it reads and types for the user.
     match process.tty {
-        Some(size) => terminal::open_inside(size, &root::current()?, channel)?,
+        Some(size) => terminal::open_inside(size, &root::current()?, channel).during(Act::Terminal)?,
         None => {
             let passed = fds.split_off(fds.len().min(3));
-            complete::take_stdio(<[OwnedFd; 3]>::try_from(std::mem::replace(&mut fds, passed)).ok())?;
+            complete::take_stdio(<[OwnedFd; 3]>::try_from(std::mem::replace(&mut fds, passed)).ok())
+                .during(Act::Descriptors)?;
         }
     }
     if let Some(mask) = process.umask {
@@ -166,9 +167,9 @@ fn become_process(
     let program = Some(program).filter(|_| !destination.namespaces.contains(&Kind::Pid));
     // What is born has a copy of every descriptor, and who traces it can keep it from the exec that would close them. So
     // nothing is open from here on but what the command is to have, the channel, and the program for an init.
-    let fds = exec::arrange_fds(&process.preserve_fds, fds, channel, program)?;
+    let fds = exec::arrange_fds(&process.preserve_fds, fds, channel, program).during(Act::Descriptors)?;
     let Err(error) = give_birth(process, draft, &fds);
-    complete::report(&fds.channel, error)
+    complete::report(&fds.channel, error.during(Act::Namespaces))
 }
 
 /// Makes the process itself, as a child of the supervisor. It does nothing before the supervisor has been told of it:
@@ -184,7 +185,7 @@ fn give_birth(process: &Process, draft: Draft, fds: &Arranged) -> Result<Infalli
             }
             match be_born(process) {
                 Ok(()) => draft.exec(process, fds),
-                Err(error) => complete::report(&fds.channel, error),
+                Err(error) => complete::report(&fds.channel, error.during(Act::Terminal)),
             }
         }
         Ok(Side::Parent(pid, pidfd)) => {

@@ -1,8 +1,9 @@
 //! From a plan to a process.
 
-use nsrs_base::error::{Code, Error, Result};
+use nsrs_base::error::{Act, Code, During, Error, Result};
 use nsrs_base::host::Host;
 use nsrs_base::ids::maps::{self, MapWriter, UserNamespace};
+use nsrs_base::options::USERNS;
 use nsrs_base::sys::clone::{Side, clone3};
 use nsrs_base::sys::process::exit_now;
 
@@ -57,7 +58,7 @@ impl Launched {
 pub fn start(plan: &Plan, host: &Host, inputs: Inputs, ours: Channel, waiting: Waiting) -> Result<(Launched, Channel)> {
     let is_staged = stage::needed(&plan.sandbox);
     let flags = if is_staged { 0 } else { plan.sandbox.namespaces.flags() };
-    match clone3(flags).map_err(|errno| refused(plan, host, errno))? {
+    match clone3(flags).map_err(|errno| refused(plan, host, errno)).during(Act::Namespaces)? {
         Side::Parent(pid, pidfd) if is_staged => Ok((Launched::Intermediate(Child::new(pid, pidfd)), ours)),
         Side::Parent(pid, pidfd) => Ok((Launched::First(Child::new(pid, pidfd)), ours)),
         Side::Child => {
@@ -81,7 +82,7 @@ fn run_intermediate(plan: &Plan, host: &Host, mut inputs: Inputs, waiting: Waiti
         }
     });
     if let (Err(error), Ok(teller)) = (result, teller) {
-        let _ = teller.send(&FromChild::Failed(error), &[]);
+        let _ = teller.send(&FromChild::Failed(error.during(Act::Namespaces)), &[]);
     }
     exit_now(0)
 }
@@ -100,7 +101,7 @@ fn refused(plan: &Plan, host: &Host, errno: nix::errno::Errno) -> Error {
             "something forbids user namespaces: the seccomp profile of an outer container (docker: --security-opt \
              seccomp=unconfined), a chroot, or kernel.unprivileged_userns_clone",
         ),
-        nix::errno::Errno::EPERM => error.code(Code::Unsupported).hint("run it as root, or in a user namespace with --userns private"),
+        nix::errno::Errno::EPERM => error.code(Code::Unsupported).hint(format!("run it as root, or in a user namespace with {USERNS} private")),
         nix::errno::Errno::ENOSPC => error.hint("the limit of namespaces is reached (user.max_*_namespaces), or they are nested 32 deep"),
         nix::errno::Errno::EUSERS => error.hint("user namespaces are nested 32 deep"),
         nix::errno::Errno::EAGAIN => error.hint("the limit of processes is reached (ulimit -u, pids cgroup)"),

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-use nsrs_base::error::{Code, Error};
+use nsrs_base::error::{Act, Code, Error};
 use nsrs_base::sys::wait::Status;
 
 use super::child::Child;
@@ -507,11 +507,14 @@ impl Phase {
                     (_, Then::Take(command)) => Outcome::Unfit(command, None),
                     // Ended on request, as the command would have been.
                     (Status::Signaled(_), Then::Run) => Outcome::Exited(exit(status, false)),
-                    (Status::Exited(_), _) => Outcome::Failed(Error::new(
-                        Code::SetupFailed,
-                        "make the container",
-                        "its intermediate process ended without a word",
-                    )),
+                    (Status::Exited(_), _) => Outcome::Failed(
+                        Error::new(
+                            Code::SetupFailed,
+                            "make the container",
+                            "its intermediate process ended without a word",
+                        )
+                        .during(Act::Namespaces),
+                    ),
                     (_, Then::Stand) => Outcome::Unasked,
                 };
                 (child, outcome)

@@ -197,7 +197,7 @@ fn the_first_failure_is_the_one_that_is_told() {
     phase.end(Cause::Failed(error("second")));
     phase.end(Cause::Wanted);
     match outcome(phase, Status::Exited(125)) {
-        Outcome::Failed(error) => assert_eq!(error.detail, "first"),
+        Outcome::Failed(error) => assert_eq!(error.reason, "first"),
         other => panic!("{other:?}"),
     }
 }

@@ -17,7 +17,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Instant;
 
-use nsrs_base::error::{At, Error, Result};
+use nsrs_base::error::{Act, At, During, Error, Result};
 use nsrs_base::host::Host;
 use nsrs_base::host::tree::HostTree;
 use nsrs_base::sys::seccomp;
@@ -197,10 +197,10 @@ impl Engine {
         let facts = image.as_ref().map(|(facts, _)| facts);
         self.look_for_a_route(spec);
         let (plan, mut problems) = plan::resolve(spec, &self.host, &tree, facts);
-        problems.extend(missing);
+        problems.extend(missing.map(|error| error.during(Act::Image)));
         problems.extend(preflight::check(&plan.sandbox));
         problems.extend(plan.sandbox.network.kind().check(&RunDirectory::path(&self.host)));
-        let plan = Rc::new(problems.finish(plan)?);
+        let plan = Rc::new(problems.finish(plan).during(Act::Resolve)?);
         Ok(Resolved { plan, leases: image.map(|(_, leases)| leases).unwrap_or_default() })
     }
 
@@ -221,7 +221,7 @@ impl Engine {
                 self.adopt(key, request, resolved.plan, since);
                 Ok(())
             }
-            None => self.launch(request, resolved, since).map_err(Vec::from),
+            None => self.launch(request, resolved, since).during(Act::Supervisor).map_err(Vec::from),
         });
         if let Err(errors) = launched {
             self.tell(Event::Failed { address, errors }, None);
@@ -230,7 +230,7 @@ impl Engine {
 
     /// Tells that a request came to nothing.
     pub fn fail(&mut self, address: Address, error: Error) {
-        self.tell(Event::Failed { address, errors: vec![error] }, None);
+        self.tell(Event::Failed { address, errors: vec![error.during(Act::Supervisor)] }, None);
     }
 
     fn tell(&mut self, event: Event, fd: Option<OwnedFd>) {
@@ -351,9 +351,9 @@ impl Engine {
     /// The state directory and the journal; what dead supervisors left is collected on the way.
     fn run_directory(&mut self) -> Result<&mut RunDirectory> {
         if self.run.is_none() {
-            let path = RunDirectory::make(&self.host)?;
-            self.collect(&path)?;
-            self.run = Some(RunDirectory::open(path)?);
+            let path = RunDirectory::make(&self.host).during(Act::State)?;
+            self.collect(&path).during(Act::State)?;
+            self.run = Some(RunDirectory::open(path).during(Act::State)?);
         }
         self.run.as_mut().ok_or_else(|| Error::os("open the state directory", "", libc::ENOENT))
     }

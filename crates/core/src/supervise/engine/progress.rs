@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use nsrs_base::error::{Code, Error, Result};
+use nsrs_base::error::{Act, Code, During, Error, Result};
 use nsrs_base::sys::wait::{Status, Usage, reap};
 use rustix::event::epoll::EventFlags;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -143,13 +143,15 @@ impl Engine {
                     *listing = Listing::Known(ContainerLayers { directory, record, user_namespace: fds.next() });
                 }
                 if let Some(kept) = &holdings.kept {
-                    kept.commit_draft()?;
+                    kept.commit_draft().during(Act::Changes)?;
                 }
             }
-            FromChild::NeedNetwork if is_first && is_before => self.start_user_network(key.container)?,
+            FromChild::NeedNetwork if is_first && is_before => {
+                self.start_user_network(key.container).during(Act::Network)?
+            }
             FromChild::NeedMaps => match &member.phase {
                 Phase::Staging { child, channel, .. } if is_first => {
-                    launch::map_ids(&plan.sandbox, child.pid, channel)?;
+                    launch::map_ids(&plan.sandbox, child.pid, channel).during(Act::IdMaps)?;
                 }
                 // It is being ended.
                 _ => {}
@@ -269,7 +271,7 @@ impl Engine {
                 self.events.watch(&collector.pidfd, token, EventFlags::IN)?;
                 Ok(collector)
             });
-        match started {
+        match started.during(Act::Changes) {
             Ok(collector) => container.listing = Listing::Running(collector),
             Err(error) => container.first.phase = Phase::Ended(Outcome::Failed(error)),
         }
@@ -297,7 +299,7 @@ impl Engine {
         let collected = collector.finish(status == Some(Status::Exited(0))).and_then(|Collected { list, baseline }| {
             kept.as_ref().map_or(Ok(()), |kept| kept.add_baseline(baseline)).map(|()| list)
         });
-        match collected {
+        match collected.during(Act::Changes) {
             Ok(list) => container.listing = Listing::Done(list),
             Err(error) => container.first.phase = Phase::Ended(Outcome::Failed(error)),
         }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Instant;
 
-use nsrs_base::error::{At, Result};
+use nsrs_base::error::{Act, At, During, Result};
 use nsrs_store::writable_layer::WritableLayer;
 use rustix::event::epoll::EventFlags;
 use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
@@ -60,14 +60,14 @@ impl Engine {
         Resolved { plan, leases }: Resolved,
     ) -> Result<u32> {
         let state = self.run_directory()?.path.clone();
-        let attachment = plan.sandbox.network.kind().reserve(&mut self.network, &state)?;
-        let name_files = name_files::text(&plan.sandbox, &attachment.addresses)?;
+        let attachment = plan.sandbox.network.kind().reserve(&mut self.network, &state).during(Act::Network)?;
+        let name_files = name_files::text(&plan.sandbox, &attachment.addresses).during(Act::Files)?;
         let upper = plan.sandbox.changes.as_ref().and_then(|changes| changes.upper.as_deref());
-        let kept = upper.map(|path| ChangesDirectory::prepare(path, &plan.sandbox)).transpose()?;
+        let kept = upper.map(|path| ChangesDirectory::prepare(path, &plan.sandbox)).transpose().during(Act::Changes)?;
         let number = self.next;
         self.next = self.next.wrapping_add(1);
         // Kept ones have their directory.
-        let writable = if kept.is_some() { None } else { self.make_writable(&plan, number)? };
+        let writable = if kept.is_some() { None } else { self.make_writable(&plan, number).during(Act::Changes)? };
         let (ours, theirs) = Channel::pair()?;
         let is_asked = request.is_some();
         let waiting = if is_asked { Waiting::Never } else { Waiting::ForProcess };
@@ -130,7 +130,7 @@ impl Engine {
             filtered: self.host.privileged,
             mapped: false,
             disk: writable.map(|writable| writable.path.clone()),
-            kept: kept.map(hold).transpose()?,
+            kept: kept.map(hold).transpose().during(Act::Changes)?,
         })
     }
 
@@ -199,15 +199,15 @@ impl Engine {
         let Some(container) = self.containers.get_mut(&number) else { return Ok(()) };
         let plan = Rc::clone(&container.plan);
         if let (Some(writable), true) = (&mut container.holdings.writable, plan.sandbox.user_namespace.is_private()) {
-            writable.hold_user_namespace(pid)?;
+            writable.hold_user_namespace(pid).during(Act::Changes)?;
         }
         let Some(channel) = container.first.phase.channel() else { return Ok(()) };
         if map {
-            launch::map_ids(&plan.sandbox, pid, channel)?;
+            launch::map_ids(&plan.sandbox, pid, channel).during(Act::IdMaps)?;
         }
         let kind = plan.sandbox.network.kind();
         let number = pid.as_raw_nonzero().get();
-        if kind.up(&mut self.network, &container.holdings.attachment, number, &state)? {
+        if kind.up(&mut self.network, &container.holdings.attachment, number, &state).during(Act::Network)? {
             // A process that is gone by now says why on its own channel.
             let _ = channel.send(&ToChild::Connected, &[]);
         }
@@ -293,7 +293,7 @@ impl Engine {
         let error = network.reap();
         // After the command runs, it is the command's to find out that its network is gone.
         if matches!(container.first.phase, Phase::Preparing { .. } | Phase::Standing { .. }) {
-            self.give_up(Key::first(number), error);
+            self.give_up(Key::first(number), error.during(Act::Network));
         }
     }
 
@@ -301,6 +301,7 @@ impl Engine {
     pub(super) fn give_up(&mut self, key: Key, error: nsrs_base::error::Error) {
         // What the process itself has to say comes first: our error may only be that it is gone.
         self.drain(key);
+        let error = error.during(Act::Supervisor);
         let Some(container) = self.containers.get_mut(&key.container) else { return };
         match container.entered.get_mut(&key.member) {
             Some(member) => member.end(Cause::Failed(error)),
