@@ -2,7 +2,8 @@ import { Command, Option } from 'commander'
 import { native } from '../ts/native/load.ts'
 import { report } from './report.ts'
 
-const FLAGS = {
+/** Flags of `nsrs apply`, by the name that nsrs-runtime has for them. */
+export const applyFlags = {
   yes: ['-y, --yes', "don't ask"],
   'dry-run': ['--dry-run', 'only show the changes'],
   force: ['--force', 'overwrite what has changed in the real tree since the command ran, and break hard links'],
@@ -32,10 +33,10 @@ export function applyCommand(): Command {
     .addOption(
       new Option('--format <FORMAT>', 'format of the list: text or json').choices(['text', 'json']).default('text'),
     )
-  for (const [flags, help] of Object.values(FLAGS)) command.option(flags, help)
+  for (const [flags, help] of Object.values(applyFlags)) command.option(flags, help)
   return command.action((directory: string, given: Record<string, unknown>) => {
     const property = (flag: string) => flag.replace(/-(.)/g, (_, letter: string) => letter.toUpperCase())
-    const flags = Object.keys(FLAGS).filter((flag) => given[property(flag)] === true)
+    const flags = Object.keys(applyFlags).filter((flag) => given[property(flag)] === true)
     if (given.format === 'json') flags.push('json')
     const { binding, executable } = native()
     process.exitCode = report([binding.applyInPlace(executable, directory, flags)])

@@ -187,7 +187,7 @@ test('more descriptors than can be passed are refused, and nothing is lost', asy
   const fds = (count: number) => Object.fromEntries(Array.from({ length: count }, (_, index) => [index + 3, 1]))
   const error = await t.throwsAsync(run('true', { ...box, fds: fds(251) }))
   t.is((error as NsrsError).code, 'ERR_NSRS_INVALID_ARGUMENT')
-  t.regex(error?.message ?? '', /option fds.*251.*250/)
+  t.regex(error?.message ?? '', /fds.*251.*250/)
   t.is((await run('true', { ...box, fds: fds(250) })).exitCode, 0)
 })
 

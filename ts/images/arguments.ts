@@ -29,8 +29,7 @@ const jobs = { kind: 'jobs', flag: '--jobs' } as const
 const unpack = { kind: 'boolean', negated: '--no-unpack' } as const
 const named = { kind: 'word', notAFlag: true } as const
 
-/** The options of each call. */
-const tables = {
+const calls = {
   any,
   pull: {
     ...registry,
@@ -72,14 +71,17 @@ const tables = {
   logout: { ...registry, registry: named } satisfies OptionArguments<Options.LogoutOptions>,
 } satisfies Record<string, Record<string, OptionArgument>>
 
+/** The options of each call. */
+export const argumentTables: Record<keyof typeof calls, Record<string, OptionArgument>> = calls
+
 /**
  * The arguments of nsrs-image for the options of a call. Flag and value are one argument, as values may begin with a
  * hyphen.
  *
  * @throws `TypeError` an unknown option, or one of the wrong type.
  */
-export function toArguments(call: keyof typeof tables, options: object): string[] {
-  const table: Record<string, OptionArgument> = tables[call]
+export function toArguments(call: keyof typeof calls, options: object): string[] {
+  const table = argumentTables[call]
   checkAgainst(Object.fromEntries(Object.entries(table).map(([key, { kind }]) => [key, kind])), options)
   return Object.entries(options).flatMap(([key, value]) => {
     const { flag, negated } = table[key] as OptionArgument

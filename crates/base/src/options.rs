@@ -1,7 +1,7 @@
-//! The names of the options of a container, for texts that name one: JavaScript says `capAdd`, the command line `--cap-add`.
+//! The names of options, for texts that name one: JavaScript says `capAdd`, the command line `--cap-add`.
 //!
-//! A text holds an [`OptionName`] as a placeholder, in control characters; whoever shows the text to somebody puts that one's
-//! name in its place ([`in_words_of`]).
+//! A text holds an [`OptionName`] as a placeholder, in control characters, with the words of each front; whoever shows the text
+//! to somebody puts that one's words in its place ([`in_words_of`]).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,6 +10,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 const BEGIN: char = '\u{2}';
+const BETWEEN: char = '\u{1f}';
 const END: char = '\u{3}';
 
 /// An option by the name it has in JavaScript. Displays as a placeholder for its name.
@@ -27,19 +28,12 @@ impl OptionName {
     fn of(property: &str) -> Option<OptionName> {
         (0..).zip(FLAGS).find(|(_, (known, _))| *known == property).map(|(index, _)| OptionName(index))
     }
-
-    fn in_words_of(self, front: Front) -> &'static str {
-        let (property, flag) = FLAGS[usize::from(self.0)];
-        match front {
-            Front::JavaScript => property,
-            Front::Shell => flag,
-        }
-    }
 }
 
 impl fmt::Display for OptionName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{BEGIN}{}{END}", self.property())
+        let (property, flag) = FLAGS[usize::from(self.0)];
+        f.write_str(&each(property, flag))
     }
 }
 
@@ -78,7 +72,7 @@ macro_rules! options {
             pub const $constant: OptionName = OptionName(Place::$constant as u8);
         )*
 
-        /// Every option with its flag, as cli/flags.ts has it.
+        /// Every option with its flag, as ts/ and cli/ have them.
         const FLAGS: &[(&str, &str)] = &[$(($property, $flag)),*];
     };
 }
@@ -134,9 +128,39 @@ options! {
     INIT = "init", "--init";
     TTY = "tty", "--tty";
     TIMEOUT = "timeout", "--timeout";
+    // Of every command, beside the container's.
+    FDS = "fds", "--preserve-fd";
+    // Of calls about images.
+    PLAIN_HTTP = "plainHttp", "--plain-http";
+    CA_FILE = "caFile", "--ca-file";
+    AUTH_FILE = "authFile", "--authfile";
+    JOBS = "jobs", "--jobs";
+    UNPACK = "unpack", "--no-unpack";
+    MAX_RATIO = "maxRatio", "--max-ratio";
+    NAME = "name", "--name";
+    FORMAT = "format", "--format";
+    MESSAGE = "message", "--message";
+    CHANGES = "changes", "--change";
+    ARCH = "arch", "--arch";
+    FORCE = "force", "--force";
+    PRUNE = "prune", "--no-prune";
+    ALL = "all", "--all";
+    USERNAME = "username", "--username";
+    // Of applying kept changes, which has force too.
+    YES = "yes", "--yes";
+    DRY_RUN = "dryRun", "--dry-run";
+    PRIVILEGED_FILES = "privilegedFiles", "--privileged-files";
+    KEEP = "keep", "--keep";
+    DISCARD = "discard", "--discard";
 }
 
-/// A text with the names that its options have there.
+/// A placeholder for words that each front has of its own. They must not hold placeholders themselves.
+#[must_use]
+pub fn each(javascript: &str, shell: &str) -> String {
+    format!("{BEGIN}{javascript}{BETWEEN}{shell}{END}")
+}
+
+/// A text in the words of this front.
 #[must_use]
 pub fn in_words_of(front: Front, text: &str) -> Cow<'_, str> {
     if !text.contains(BEGIN) {
@@ -146,10 +170,13 @@ pub fn in_words_of(front: Front, text: &str) -> Cow<'_, str> {
     let mut rest = text;
     while let Some((before, after)) = rest.split_once(BEGIN) {
         words += before;
-        let known = after.split_once(END).and_then(|(name, after)| Some((OptionName::of(name)?, after)));
-        rest = match known {
-            Some((option, after)) => {
-                words += option.in_words_of(front);
+        let placeholder = after.split_once(END).and_then(|(both, after)| Some((both.split_once(BETWEEN)?, after)));
+        rest = match placeholder {
+            Some(((javascript, shell), after)) => {
+                words += match front {
+                    Front::JavaScript => javascript,
+                    Front::Shell => shell,
+                };
                 after
             }
             // Somebody else's: a path may hold any character.

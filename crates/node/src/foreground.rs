@@ -9,6 +9,7 @@ use napi_derive::napi;
 use nix::fcntl::AtFlags;
 use nix::sys::signal::Signal;
 use nsrs_base::error::{Act, At, Code, During, Error};
+use nsrs_base::options::FDS;
 use nsrs_base::sys::fds::{duplicate, place, stdio};
 use nsrs_base::sys::sealed;
 use nsrs_base::sys::signal::{ignore, set_default};
@@ -89,8 +90,7 @@ fn replace(executable: &str, spec: &nsrs_core::spec::Spec) -> nsrs_base::error::
     let number = request.as_raw_fd();
     let kept = spec.preserve_fds.iter().map(|fd| {
         let copy = duplicate(*fd).map_err(|_| {
-            Error::invalid_value("--preserve-fd", fd, "the caller has no such open file descriptor")
-                .during(Act::Descriptors)
+            Error::invalid(FDS, fd, "the caller has no such open file descriptor").during(Act::Descriptors)
         })?;
         Ok((*fd, copy))
     });

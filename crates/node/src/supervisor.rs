@@ -10,6 +10,7 @@ use napi::bindgen_prelude::*;
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi_derive::napi;
 use nsrs_base::error::{Act, At, Code, During};
+use nsrs_base::options::FDS;
 use nsrs_base::sys::fds::duplicate;
 use nsrs_base::sys::message::MOST_FDS;
 use nsrs_core::supervise::protocol::{Address, Event, Request};
@@ -96,8 +97,9 @@ fn check_count(passed: usize) -> nsrs_base::error::Result<()> {
         return Ok(());
     }
     let why = format!("the kernel passes {most} file descriptors beside standard input, output and error (SCM_MAX_FD)");
-    Err(nsrs_base::error::Error::new(Code::InvalidArgument, "pass option fds", why)
+    Err(nsrs_base::error::Error::new(Code::InvalidArgument, format!("pass {FDS}"), why)
         .on(format!("with {passed}"))
+        .about(FDS)
         .during(Act::Descriptors))
 }
 
@@ -105,7 +107,7 @@ fn check_count(passed: usize) -> nsrs_base::error::Result<()> {
 fn passed(fd: i32) -> nsrs_base::error::Result<OwnedFd> {
     duplicate(fd).at("pass the file descriptor", fd).during(Act::Descriptors).map_err(|error| {
         if error.errno == Some(nix::errno::Errno::EBADF as i32) {
-            error.code(Code::InvalidArgument).because("it is not open")
+            error.code(Code::InvalidArgument).about(FDS).because("it is not open")
         } else {
             error
         }

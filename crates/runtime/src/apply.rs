@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, Write, stderr, stdin, stdout};
 
 use nsrs_base::error::{At, Code, Error, Result, report};
+use nsrs_base::options::{DISCARD, DRY_RUN, FORCE, KEEP, PRIVILEGED_FILES, YES};
 use nsrs_core::diff::apply::{Apply, Consent, list};
 use nsrs_core::diff::changes_directory::ChangesDirectory;
 use nsrs_core::diff::text::{escaped, json, lines, warnings};
@@ -83,8 +84,8 @@ pub fn run(directory: &str, flags: &[&str]) -> Result<i32> {
 /// `--discard`: removes the changes, and what an interrupted apply left in the real tree.
 fn discard_only(directory: &str, flags: &[&str]) -> Result<i32> {
     if let Some(other) = flags.iter().find(|flag| **flag != "discard" && **flag != "yes") {
-        return Err(Error::new(Code::InvalidArgument, "discard the changes", "can't be combined with --discard")
-            .on(format!("--{other}")));
+        let why = format!("can't be combined with {DISCARD}");
+        return Err(Error::new(Code::InvalidArgument, "discard the changes", why).on(named(other)).about(DISCARD));
     }
     let kept = ChangesDirectory::find_any(directory)?;
     // Without a record nothing says where leftovers could be.
@@ -93,6 +94,18 @@ fn discard_only(directory: &str, flags: &[&str]) -> Result<i32> {
     print_error(&report(&errors));
     discard(&kept, directory)?;
     Ok(if errors.is_empty() { 0 } else { NOT_APPLIED })
+}
+
+/// The flag, as its user knows it.
+fn named(flag: &str) -> String {
+    match flag {
+        "dry-run" => DRY_RUN.to_string(),
+        "keep" => KEEP.to_string(),
+        "force" => FORCE.to_string(),
+        "privileged-files" => PRIVILEGED_FILES.to_string(),
+        "json" => "--format json".to_owned(),
+        other => other.to_owned(),
+    }
 }
 
 /// Prints to standard error. A failure to do so is no reason to stop half-way.
@@ -131,7 +144,7 @@ fn ask(count: usize) -> Result<bool> {
     let step = "ask whether to apply the changes";
     if !stdin().is_terminal() || !stderr().is_terminal() {
         return Err(Error::new(Code::InvalidArgument, step, "not a terminal")
-            .hint("--yes applies them, --dry-run only shows them"));
+            .hint(format!("{YES} applies them, {DRY_RUN} only shows them")));
     }
     print_error(&format!("Apply {count} {} to the real tree? [y/N] ", if count == 1 { "change" } else { "changes" }));
     let mut answer = String::new();

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use nsrs_base::error;
 use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::options::{FDS, Front, TIMEOUT, in_words_of};
 use nsrs_base::sys::fds;
 use nsrs_base::version::VERSION;
 use nsrs_core::init;
@@ -59,7 +60,8 @@ fn code(Ended { exit, by_interrupt, changes }: Ended) -> i32 {
         let _ = std::io::copy(&mut File::from(changes), &mut std::io::stderr());
     }
     if exit.timed_out {
-        eprintln!("nsrs: the command was killed: it ran for longer than --timeout allows");
+        let why = format!("the command was killed: it ran for longer than {TIMEOUT} allows");
+        eprintln!("nsrs: {}", in_words_of(Front::Shell, &why));
     }
     if by_interrupt {
         foreground::die_of_interrupt();
@@ -121,8 +123,7 @@ fn run(request: &str) -> Result<Ended, Vec<Error>> {
     let spec: Spec = serde_json::from_str(&text)
         .map_err(|error| Error::new(Code::SupervisorLost, "read the request", error.to_string()))?;
     let passed = spec.preserve_fds.iter().map(|fd| {
-        fds::inherited(*fd)
-            .map_err(|_| Error::invalid_value("--preserve-fd", fd, "the caller has no such open file descriptor"))
+        fds::inherited(*fd).map_err(|_| Error::invalid(FDS, fd, "the caller has no such open file descriptor"))
     });
     let passed = passed.collect::<Result<_>>()?;
     foreground::run(spec, passed, program)

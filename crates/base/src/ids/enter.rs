@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 
 use nix::sched::CloneFlags;
 
+use crate::calls::CHECK_HOST;
 use crate::error::{At, Code, Error, Result};
 use crate::ids::maps::{self, MapWriter, UserNamespace, automatic};
 use crate::sys::clone::{Side, clone3};
@@ -54,7 +55,7 @@ fn unshare() -> Result<()> {
     nix::sched::unshare(CloneFlags::CLONE_NEWUSER).at("make a user namespace", "").map_err(|error| {
         error
             .code(Code::Unsupported)
-            .hint("something on this host restricts user namespaces: nsrs doctor says what, and what to do")
+            .hint(format!("something on this host restricts user namespaces: {CHECK_HOST} says what, and what to do"))
     })
 }
 

@@ -23,10 +23,11 @@ use super::record_file::{self, DRAFT, RECORD, refuse_foreign};
 use super::text::escaped;
 use crate::plan::mount::{Mount, Source};
 use crate::plan::sandbox::Sandbox;
+use nsrs_base::calls::RUN;
 use nsrs_base::error::{At, Code, Error, Result};
 use nsrs_base::host::Host;
 use nsrs_base::ids::maps::{IdMap, UserNamespace};
-use nsrs_base::options::UPPER;
+use nsrs_base::options::{DISCARD, UPPER};
 use nsrs_base::sys::clone::{Side, clone3};
 use nsrs_base::sys::process::exit_now;
 use nsrs_base::tree::remove::remove;
@@ -117,7 +118,7 @@ impl ChangesDirectory {
         let record = changes.record()?.ok_or_else(|| match exists(&changes.directory, DISCARDED) {
             true => no_changes(path)
                 .because("the changes were discarded, but some files remain")
-                .hint("nsrs apply --discard removes them"),
+                .hint(format!("nsrs apply {DISCARD} removes them")),
             false => no_changes(path),
         })?;
         Ok((changes, record))
@@ -285,7 +286,7 @@ impl ChangesDirectory {
 fn no_changes(path: &str) -> Error {
     Error::new(Code::InvalidArgument, "read the kept changes", "no changes are kept here")
         .on(path)
-        .hint(format!("give a directory that nsrs run {UPPER} made"))
+        .hint(format!("give a directory that {RUN} with {UPPER} made"))
 }
 
 /// Refuses a mount by which the container could write to the directory of its changes: it could make them apply to any

@@ -67,7 +67,7 @@ impl Bridge {
     /// An invalid name, a link of that name that is not a bridge, a bridge without an IPv4 address, no free subnet, or
     /// the kernel's refusal.
     pub fn ensure(state_dir: &Path, name: &str) -> Result<Bridge> {
-        link::check_name("--bridge", name)?;
+        link::check_name("bridge", name).map_err(|error| error.about(NETWORK))?;
         let folder = state_dir.join("net");
         let leases = folder.join(name);
         fs::create_dir_all(&folder).at("make the directory", folder.display())?;
@@ -229,7 +229,8 @@ fn foreign(netlink: &mut Netlink, link: Link) -> Result<(Link, BridgeRecord)> {
         }
     }
     let v4 = v4.ok_or_else(|| {
-        Error::invalid_value("--bridge", &link.name, "this bridge exists and has no IPv4 address")
+        Error::invalid_value("bridge", &link.name, "this bridge exists and has no IPv4 address")
+            .about(NETWORK)
             .hint("give it one, or choose a name that is free: nsrs then makes the bridge")
     })?;
     let record = BridgeRecord { v4, v6, mtu: link.mtu };
@@ -237,7 +238,8 @@ fn foreign(netlink: &mut Netlink, link: Link) -> Result<(Link, BridgeRecord)> {
 }
 
 fn not_a_bridge(name: &str) -> Error {
-    Error::invalid_value("--bridge", name, "an interface of this name exists and is not a bridge")
+    Error::invalid_value("bridge", name, "an interface of this name exists and is not a bridge")
+        .about(NETWORK)
         .code(Code::InUse)
         .hint("choose another name")
 }

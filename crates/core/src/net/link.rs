@@ -35,7 +35,7 @@ pub struct Link {
 ///
 /// # Errors
 /// `option` with the name and the reason.
-pub fn check_name(option: &str, name: &str) -> Result<()> {
+pub fn check_name(what: &str, name: &str) -> Result<()> {
     let why = match name {
         "" | "." | ".." | "all" | "default" => "not a name of an interface",
         _ if name.len() > NAME_MAX => "longer than 15 bytes",
@@ -44,7 +44,7 @@ pub fn check_name(option: &str, name: &str) -> Result<()> {
         }
         _ => return Ok(()),
     };
-    Err(Error::invalid_value(option, name, why))
+    Err(Error::invalid_value(what, name, why))
 }
 
 /// The link of this name, if there is one.
@@ -190,9 +190,9 @@ mod tests {
 
     #[test]
     fn names_are_checked_before_the_kernel_sees_them() {
-        check_name("--bridge", "nsrs0").unwrap();
+        check_name("bridge", "nsrs0").unwrap();
         for bad in ["", ".", "..", "a/b", "a b", "nsrs%d", "sixteen-letters-", "all", "a:1", "ü"] {
-            assert!(check_name("--bridge", bad).is_err(), "{bad}");
+            assert!(check_name("bridge", bad).is_err(), "{bad}");
         }
     }
 

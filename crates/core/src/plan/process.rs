@@ -9,7 +9,7 @@ use super::root::Root;
 use super::{Problems, capability, env, image, limits};
 use crate::spec::{Spec, TerminalSize};
 use nsrs_base::error::{Code, Error, Result};
-use nsrs_base::options::{GROUPS, MOUNTNS, TTY, USER, WORKDIR};
+use nsrs_base::options::{FDS, GROUPS, MOUNTNS, TTY, USER, WORKDIR, each};
 use nsrs_store::image_facts::ImageDefaults;
 
 /// A user or group as it was written; numbers are final, names are looked up in the container.
@@ -121,10 +121,10 @@ const MOST_ALL: usize = 6 * 1024 * 1024;
 pub(super) fn check_args(args: &[String], env: &[String], problems: &mut Problems) {
     let bad = |why: &str| Error::new(Code::InvalidArgument, "run the command", why);
     match args.first() {
-        None => problems.push(
-            bad("no command is given")
-                .hint("nsrs run [options] IMAGE COMMAND [ARG…], or nsrs run [options] -- COMMAND [ARG…]"),
-        ),
+        None => problems.push(bad("no command is given").hint(each(
+            "give a command: the image has none",
+            "nsrs run [options] IMAGE COMMAND [ARG…], or nsrs run [options] -- COMMAND [ARG…]",
+        ))),
         Some(program) if program.is_empty() => problems.push(bad("the command is an empty word")),
         Some(_) => {}
     }
@@ -219,7 +219,7 @@ pub(super) fn check_workdir(path: &str) -> Result<String> {
 /// Numbers for descriptors that are passed.
 pub(super) fn check_fds(numbers: &[i32], problems: &mut Problems) {
     if let Some(fd) = numbers.iter().find(|fd| !(3..1024).contains(*fd)) {
-        problems.push(Error::invalid_value("--preserve-fd", fd, "give numbers from 3 to 1023"));
+        problems.push(Error::invalid(FDS, fd, "give numbers from 3 to 1023"));
     }
 }
 

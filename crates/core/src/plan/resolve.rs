@@ -10,7 +10,7 @@ use nsrs_base::host::tree::HostTree;
 use nsrs_base::ids::maps::UserNamespace;
 use nsrs_base::options::{
     BOOTTIME, DOMAINNAME, ENTRYPOINT, HIDE, HOSTNAME, MONOTONIC, OptionName, PLATFORM, PUBLISH_ALL, ROOTFS,
-    ROOTFS_TMPFS, SHM_SIZE, TIMENS, UTS, WORKDIR,
+    ROOTFS_TMPFS, SHM_SIZE, TIMENS, UTS, WORKDIR, each,
 };
 use nsrs_store::image_facts::ImageFacts;
 
@@ -134,7 +134,10 @@ fn refuse_what_is_of_images(spec: &Spec, problems: &mut Problems) {
                 "it is about an image, and none is the root here",
             )
             .about(option)
-            .hint("nsrs run [options] IMAGE [COMMAND…], without -- before the image"),
+            .hint(each(
+                "give rootfs: { image: NAME }",
+                "nsrs run [options] IMAGE [COMMAND…], without -- before the image",
+            )),
         );
     }
 }

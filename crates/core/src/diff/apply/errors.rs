@@ -4,6 +4,7 @@ use rustix::io::Errno;
 
 use crate::diff::depth::TOO_DEEP;
 use nsrs_base::error::{Code, Error};
+use nsrs_base::options::FORCE;
 
 pub(super) const STEP: &str = "apply the change";
 
@@ -14,11 +15,11 @@ pub(super) fn failed(subject: &str, errno: Errno) -> Error {
 
 pub(super) fn explain(error: Error, errno: Errno) -> Error {
     match errno {
-        Errno::NOENT => error.because("the directory it was in is gone").hint("--force creates it again"),
+        Errno::NOENT => error.because("the directory it was in is gone").hint(format!("{FORCE} creates it again")),
         Errno::LOOP | Errno::NOTDIR => error.because("the real tree has a link or a file where a directory was"),
         Errno::XDEV => error.because("another file system is mounted there in the real tree"),
         Errno::MFILE | Errno::NAMETOOLONG => error.because(TOO_DEEP).hint("remove or copy it by hand"),
-        Errno::EXIST => error.because("it was created since the command ran").hint("--force overwrites it"),
+        Errno::EXIST => error.because("it was created since the command ran").hint(format!("{FORCE} overwrites it")),
         Errno::STALE => error.because("the kept changes are being modified"),
         Errno::PERM => error.hint("setting its owner or its attributes needs root"),
         _ => error,
@@ -28,9 +29,11 @@ pub(super) fn explain(error: Error, errno: Errno) -> Error {
 pub(super) fn replaced(subject: String) -> Error {
     Error::new(Code::InUse, STEP, "the directory itself, or the one it is in, was replaced")
         .on(subject)
-        .hint("look at it; --force uses the directory that is there now")
+        .hint(format!("look at it; {FORCE} uses the directory that is there now"))
 }
 
 pub(super) fn conflict(subject: String) -> Error {
-    Error::new(Code::InUse, STEP, "it has changed since the command ran").on(subject).hint("--force overwrites it")
+    Error::new(Code::InUse, STEP, "it has changed since the command ran")
+        .on(subject)
+        .hint(format!("{FORCE} overwrites it"))
 }

@@ -27,6 +27,7 @@ use super::walk::list_for_apply;
 use super::{Change, ChangeKind, ChangesRecord, Listing, describe_hazards};
 use errors::{STEP, conflict, failed, replaced};
 use nsrs_base::error::{Code, Error, Result};
+use nsrs_base::options::{FORCE, PRIVILEGED_FILES, UPPER};
 use nsrs_base::tree::{xattrs, xattrs_of};
 use trees::{DirectoryPair, Trees, split};
 
@@ -88,7 +89,7 @@ pub fn list(layers: impl AsFd, record: &ChangesRecord) -> Result<Listing> {
     if let Some(layer) = record.layers.iter().find(|layer| layer.is_image || layer.lowers.len() != 1) {
         return Err(Error::new(Code::Unsupported, "apply the changes", "the layers of an image can't be changed")
             .on(&layer.path)
-            .hint("run with the same --upper to continue with them"));
+            .hint(format!("run with the same {UPPER} to continue with them")));
     }
     let temporary = temporary_name(&layers, record);
     list_for_apply(layers, record, &temporary)
@@ -261,7 +262,7 @@ impl Apply<'_> {
                 return Ok(());
             }
             let why = "it was removed since the command ran";
-            return Err(Error::new(Code::InUse, STEP, why).on(subject).hint("--force creates it again"));
+            return Err(Error::new(Code::InUse, STEP, why).on(subject).hint(format!("{FORCE} creates it again")));
         };
         // Asked with `force` as well: it fails for what can't be removed.
         let has_changed = self
@@ -276,7 +277,9 @@ impl Apply<'_> {
         }
         if change.other_names > 0 && old.st_nlink > 1 {
             let why = format!("it is a hard link: {}", change.other_names_clause());
-            return Err(Error::new(Code::InUse, STEP, why).on(subject).hint("--force makes it a file of its own"));
+            return Err(Error::new(Code::InUse, STEP, why)
+                .on(subject)
+                .hint(format!("{FORCE} makes it a file of its own")));
         }
         Ok(())
     }
@@ -332,7 +335,7 @@ fn refuse_without_consent(change: &Change, consent: Consent) -> Result<()> {
     if !change.hazards.is_empty() && !consent.privileged {
         return Err(Error::new(Code::InvalidArgument, STEP, format!("it {}", describe_hazards(&change.hazards)))
             .on(subject)
-            .hint("look at it; --privileged-files applies such files, too"));
+            .hint(format!("look at it; {PRIVILEGED_FILES} applies such files, too")));
     }
     if change.unreadable {
         return Err(Error::os(STEP, &subject, Errno::ACCESS).hint(
