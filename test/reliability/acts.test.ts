@@ -27,7 +27,7 @@ const failures: Record<string, Failure> = {
   'a user that nobody knows': { options: { user: 'nobody-at-all' }, id: 'user', option: 'user' },
   'a directory that is missing': { options: { workdir: '/nowhere' }, id: 'workdir' },
   'a command that is missing': { options: {}, id: 'exec', command: 'nsrs-no-such-command' },
-  'a descriptor that is not open': { options: { fds: { 3: 1000 } }, id: 'descriptors' },
+  'a descriptor that is not open': { options: { fds: { 3: 1000 } }, id: 'descriptors', option: 'fds' },
 }
 
 for (const [name, { options, id, option, command = 'true' }] of Object.entries(failures)) {
@@ -35,7 +35,7 @@ for (const [name, { options, id, option, command = 'true' }] of Object.entries(f
     const error = await t.throwsAsync(run(command, { network: 'none', ...options }), { instanceOf: NsrsError })
     t.is(error.id, id, error.message)
     if (option !== undefined) t.is(error.option, option)
-    t.false(error.message.includes('--'), error.message)
+    t.notRegex(`${error.message}\n${error.hint ?? ''}`, /--|nsrs [a-z]/)
   })
 }
 

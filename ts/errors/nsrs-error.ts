@@ -52,8 +52,8 @@ export function fromRecords(records: readonly ErrorRecord[]): NsrsError {
 }
 
 /** An error that arises in JavaScript, not in the addon. */
-export function localError(code: string, step: string, detail: string, more: { hint?: string; cause?: unknown } = {}) {
-  const record: ErrorRecord = { code, step, message: `${step}: ${detail}`, exitCode: 125 }
+export function localError(code: string, step: string, reason: string, more: { hint?: string; cause?: unknown } = {}) {
+  const record: ErrorRecord = { code, step, reason, message: `${step}: ${reason}`, exitCode: 125 }
   if (more.hint !== undefined) record.hint = more.hint
   return new NsrsError([record], more.cause === undefined ? {} : { cause: more.cause })
 }

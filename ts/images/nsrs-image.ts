@@ -52,7 +52,8 @@ export interface Call {
  */
 export async function execute({ verb, args, input, output, signal, onEvent }: Call): Promise<string> {
   signal?.throwIfAborted()
-  const child = start(['--progress', 'json', ...args], verb, [input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'])
+  const flags = ['--progress=json', '--for-javascript']
+  const child = start([...flags, ...args], verb, [input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'])
   const kill = () => child.kill('SIGKILL')
   signal?.addEventListener('abort', kill, { once: true })
   const feeding = input === undefined ? undefined : feed(child, input)
@@ -164,10 +165,12 @@ function parse(line: string): ImageEvent | ErrorEvent | undefined {
   }
 }
 
-function toRecord({ code, id, message, step, subject, errno, reason, hint, suggestions }: ErrorEvent): ErrorRecord {
+function toRecord(event: ErrorEvent): ErrorRecord {
+  const { code, id, message, step, subject, option, errno, reason, hint, suggestions } = event
   const record: ErrorRecord = { code, message, step, exitCode: 125 }
   if (id !== undefined) record.id = id
   if (subject !== undefined) record.subject = subject
+  if (option !== undefined) record.option = option
   if (errno !== undefined) record.errno = errno
   if (reason !== undefined) record.reason = reason
   if (hint !== undefined) record.hint = hint

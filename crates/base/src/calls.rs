@@ -41,6 +41,8 @@ pub const LOAD: CallName = CallName::new("images.load", "nsrs load");
 pub const LIST: CallName = CallName::new("images.list", "nsrs images");
 /// Removes an image.
 pub const REMOVE: CallName = CallName::new("images.remove", "nsrs rmi");
+/// Reclaims disk space.
+pub const PRUNE: CallName = CallName::new("images.prune", "nsrs image prune");
 /// Stores the credentials for a registry.
 pub const LOGIN: CallName = CallName { javascript: ("images.login", "{ registry: ", ", … }"), shell: "nsrs login" };
 /// Runs a command in a container.

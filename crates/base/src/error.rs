@@ -319,8 +319,9 @@ impl Error {
         self
     }
 
-    /// The whole failure in one line.
-    fn line(&self) -> String {
+    /// The whole failure in one line, with its placeholders.
+    #[must_use]
+    pub fn line(&self) -> String {
         let Error { step, subject, reason, errno, .. } = self;
         let mut line = step.clone();
         if !subject.is_empty() {

@@ -1,6 +1,7 @@
 //! `login` and `logout`: verifies credentials for a registry, and stores them where docker and podman do.
 
 use nsrs_base::error::{Code, Error, Result};
+use nsrs_base::options::USERNAME;
 use nsrs_store::reference::host_of;
 
 use crate::registry::Client;
@@ -12,7 +13,7 @@ use crate::registry::credentials::{self, Credential, Secret};
 /// The registry refuses them, or can't be reached; they can't be stored.
 pub fn login(client: &Client, registry: &str, user: &str, password: &str) -> Result<String> {
     if user.is_empty() || user.contains(':') {
-        return Err(Error::invalid_value("--username", user, "give a name without a colon"));
+        return Err(Error::invalid(USERNAME, user, "give a name without a colon"));
     }
     if password.is_empty() {
         return Err(Error::new(Code::InvalidArgument, "log in to", "the password is empty").on(registry));

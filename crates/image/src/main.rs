@@ -1,4 +1,5 @@
-//! The executable of nsrs that handles images: `nsrs-image VERSION VERB [--format json] [--progress MODE] [--parent PID] …`.
+//! The executable of nsrs that handles images:
+//! `nsrs-image VERSION VERB [--format json] [--progress MODE] [--for-javascript] [--parent PID] …`.
 //!
 //! Results go to standard output, everything else to standard error. Killed at any moment, it leaves the store consistent.
 
@@ -20,6 +21,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use nsrs_base::error::{self, Act, At, Code, Error, Result};
+use nsrs_base::options::Front;
 use nsrs_base::version::VERSION;
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
@@ -112,11 +114,13 @@ fn check(version: &str) -> Result<()> {
     .hint("reinstall nsrs, so that both come from the same package"))
 }
 
-/// `--progress json|plain|live|none`, `--quiet`; by default live on a terminal and plain elsewhere.
+/// `--progress json|plain|live|none`, `--quiet`; by default live on a terminal and plain elsewhere. `--for-javascript`: the
+/// caller is a program, which knows options by their names in JavaScript.
 fn mode(args: &mut Args) -> Result<Mode> {
     let quiet = args.flag("--quiet");
+    let front = if args.flag("--for-javascript") { Front::JavaScript } else { Front::Shell };
     Ok(match args.value("--progress")?.as_deref() {
-        Some("json") => Mode::Json,
+        Some("json") => Mode::Json(front),
         _ if quiet => Mode::Quiet,
         Some("plain") => Mode::Plain,
         Some("live") => Mode::Live,

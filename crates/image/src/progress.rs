@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 pub use event::{Phase, ProgressEvent};
 use live::Screen;
 use nsrs_base::error::{self, Error};
-use nsrs_base::options::Front;
+use nsrs_base::options::{Front, in_words_of};
 use text::{closing, retry, short};
 
 pub use text::size;
@@ -25,8 +25,8 @@ pub enum Mode {
     Live,
     /// A line for each layer that is finished.
     Plain,
-    /// A line with a JSON object for each event, including errors.
-    Json,
+    /// A line with a JSON object for each event, including errors, whose texts are for this reader.
+    Json(Front),
     /// Warnings and errors only.
     Quiet,
 }
@@ -78,7 +78,7 @@ impl Progress {
             state.reported.insert(digest.clone(), (now, *phase));
         }
         let line = match self.mode {
-            Mode::Json => serde_json::to_string(event).unwrap_or_default(),
+            Mode::Json(_) => serde_json::to_string(event).unwrap_or_default(),
             Mode::Live => {
                 state.screen.show(event);
                 return self.catch_up_later(&mut state);
@@ -93,7 +93,9 @@ impl Progress {
             },
         };
         let written = writeln!(std::io::stderr(), "{line}");
-        if self.mode == Mode::Json && written.is_err_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) {
+        if matches!(self.mode, Mode::Json(_))
+            && written.is_err_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+        {
             crate::output::end_without_reader();
         }
     }
@@ -115,18 +117,19 @@ impl Progress {
 
     /// Reports a warning.
     pub fn warn(&self, message: impl Into<String>) {
-        self.report(&ProgressEvent::Warning { message: message.into() });
+        let front = if let Mode::Json(front) = self.mode { front } else { Front::Shell };
+        self.report(&ProgressEvent::Warning { message: in_words_of(front, &message.into()).into_owned() });
     }
 
     /// Reports the errors that end the program: `{"event":"error",…}` with the fields of the record in JSON mode.
     pub fn fail(&self, errors: &[Error]) {
-        if self.mode != Mode::Json {
+        let Mode::Json(front) = self.mode else {
             self.state.lock().unwrap_or_else(PoisonError::into_inner).screen.end();
             crate::output::print_error(&error::report(errors));
             return;
-        }
+        };
         for error in errors {
-            let error = &error.clone().in_words_of(Front::Shell);
+            let error = &error.clone().in_words_of(front);
             let mut line = serde_json::to_value(error).unwrap_or_default();
             line["event"] = "error".into();
             line["code"] = error.code.name().into();

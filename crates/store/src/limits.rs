@@ -1,6 +1,7 @@
 //! How much an archive may unpack to.
 
 use nsrs_base::error::{Code, Error, Result};
+use nsrs_base::options::MAX_RATIO;
 
 /// The limits of unpacking an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +31,8 @@ impl Limits {
             return Ok(());
         }
         let why = format!("it unpacks to more than {most} bytes, {} times its size", self.ratio);
-        Err(Error::new(Code::ImageInvalid, "unpack the archive", why).hint(
-            "it may be made to fill the disk; if you trust it: nsrs pull --max-ratio N (also for load and import)",
-        ))
+        Err(Error::new(Code::ImageInvalid, "unpack the archive", why).hint(format!(
+            "it may be made to fill the disk; if you trust it, pull, load or import it with a higher {MAX_RATIO}"
+        )))
     }
 }

@@ -8,6 +8,7 @@ use super::content::{IndexEntry, Store, digest_of, unknown};
 use super::digest::Digest;
 use super::platform::Platform;
 use super::reference::Reference;
+use nsrs_base::calls::{LOAD, PULL};
 use nsrs_base::error::{Code, Error, Result};
 
 /// An image with everything that describes it.
@@ -55,12 +56,10 @@ fn lacks(name: Option<&str>, digest: &Digest, error: Error) -> Error {
     }
     let name = name.map(|name| Reference::parse(name).map_or_else(|_| name.to_owned(), |name| name.familiar()));
     let hint = match &name {
-        Some(name) => format!("get it again: nsrs pull {name}, or nsrs load of its archive"),
-        None => "load its archive again (nsrs load), or pull it by a name".to_owned(),
+        Some(name) => format!("get it again: {}, or {LOAD} of its archive", PULL.of(name)),
+        None => format!("load its archive again ({LOAD}), or pull it by a name"),
     };
-    Error::new(error.code, "read the image", error.to_string())
-        .on(name.unwrap_or_else(|| digest.to_string()))
-        .hint(hint)
+    Error::new(error.code, "read the image", error.line()).on(name.unwrap_or_else(|| digest.to_string())).hint(hint)
 }
 
 /// The processor of this machine by Go's name.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use nsrs_base::calls::LOGIN;
 use nsrs_base::error::{Code, Error, Result};
 use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use reqwest::{Method, StatusCode, Url};
@@ -285,7 +286,7 @@ fn refused(status: StatusCode, words: &str, realm: &Url, host: &str, credential:
     let service = realm.host_str().unwrap_or_default();
     let said = if words.is_empty() { status.to_string() } else { format!("{status}: {words}") };
     let registry = if host == "registry-1.docker.io" { "docker.io" } else { host };
-    let login = format!("nsrs login {registry}");
+    let login = LOGIN.of(registry);
     match credential {
         Some(credential) if matches!(status.as_u16(), 400 | 401 | 403) => {
             let why = format!("{service} refuses the credentials of {}: {said}", credential.who());

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use nsrs_base::error::{Code, Errno, Error, Result};
+use nsrs_base::options::PLAIN_HTTP;
 use reqwest::Response;
 
 use super::loopback::is_loopback;
@@ -33,15 +34,17 @@ impl Failure {
             Failure::Slow => Trouble::passing(format!("{who} does not respond")),
             Failure::Broken(error) => {
                 let elsewhere = elsewhere(&error, who);
-                let no_trust = |why: String, hint: &str| {
+                let no_trust = |why: String, hint: String| {
                     let at = elsewhere.as_deref().unwrap_or(who);
                     Error::new(Code::SetupFailed, "reach the registry", why).on(at).hint(hint)
                 };
                 match (certificate_problem(&error), rustls_error(&error)) {
-                    (Some(why), _) => Trouble::Final(no_trust(format!("invalid certificate: {why}"), tls::HINT)),
+                    (Some(why), _) => {
+                        Trouble::Final(no_trust(format!("invalid certificate: {why}"), tls::trust_hint()))
+                    }
                     (None, Some(rustls::Error::InvalidMessage(_))) => Trouble::Final(no_trust(
                         "the server does not use TLS".into(),
-                        "to connect without encryption: --plain-http",
+                        format!("to connect without encryption: {PLAIN_HTTP}"),
                     )),
                     _ => {
                         let why = format!("{}{}", explain(&error), through(&error));

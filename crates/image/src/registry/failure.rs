@@ -1,5 +1,6 @@
 //! What a registry's refusal means for the user: which registry, which repository, and what to do.
 
+use nsrs_base::calls::LOGIN;
 use nsrs_base::error::{Code, Error, Result};
 use reqwest::{Response, StatusCode};
 use serde::Deserialize;
@@ -108,7 +109,7 @@ pub fn of_status(status: StatusCode, words: &str, asked: Asked<'_>) -> Error {
     let said = if words.is_empty() { String::new() } else { format!(": {words}") };
     let code = if status == StatusCode::NOT_FOUND { Code::ImageNotFound } else { Code::SetupFailed };
     let error = |why: String| Error::new(code, step, format!("{why}{said}")).on(image);
-    let login = format!("nsrs login {registry}");
+    let login = LOGIN.of(registry);
     match status.as_u16() {
         // Docker's registry answers so for repositories that don't exist, too.
         401 => error(format!("{host} requires a login for {repository}, or has no such repository"))
@@ -136,6 +137,7 @@ pub fn nonsense<T>(host: &str, why: impl Into<String>) -> Result<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nsrs_base::options::Front;
 
     #[test]
     fn the_registry_is_quoted_without_its_control_characters() {
@@ -153,7 +155,7 @@ mod tests {
             let error = of_status(StatusCode::from_u16(status).unwrap(), "says so", asked);
             let text = error.to_string();
             assert!(text.contains("a.io/b:1") && text.contains("a.io/b") && text.ends_with("says so"), "{text}");
-            assert!(error.hint.contains("nsrs login a.io"), "{}", error.hint);
+            assert!(error.clone().in_words_of(Front::Shell).hint.contains("nsrs login a.io"), "{}", error.hint);
         }
     }
 }

@@ -5,15 +5,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::options::CA_FILE;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
 /// Where docker and podman look for the certificates of one registry: `HOST[:PORT]/*.crt`.
 const OF_REGISTRIES: [&str; 2] = ["/etc/containers/certs.d", "/etc/docker/certs.d"];
-/// What is said to add where an authority isn't known.
-pub const HINT: &str =
-    "name its authority's certificate with --ca-file, or put it into /etc/docker/certs.d/HOST/ca.crt";
+/// What to do where an authority isn't known.
+#[must_use]
+pub fn trust_hint() -> String {
+    format!("name its authority's certificate with {CA_FILE}, or put it into /etc/docker/certs.d/HOST/ca.crt")
+}
 
 /// The certificates for this registry alone, by the names of their files.
 #[must_use]

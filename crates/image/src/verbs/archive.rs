@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::options::FORMAT;
 use nsrs_store::archive::import::{self, About};
 use nsrs_store::archive::instruction;
 use nsrs_store::archive::save::Format;
@@ -175,7 +176,7 @@ pub fn save(mut call: Call) -> Result<()> {
     let format = match call.args.value("--type")?.as_deref() {
         None | Some("docker" | "docker-archive") => Format::Docker,
         Some("oci" | "oci-archive") => Format::Oci,
-        Some(other) => return Err(Error::invalid_value("--type", other, "give docker or oci")),
+        Some(other) => return Err(Error::invalid(FORMAT, other, "give docker or oci")),
     };
     let store = open_store()?;
     let names = call.args.rest("the names of images", 1, usize::MAX)?;

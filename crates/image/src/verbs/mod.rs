@@ -6,6 +6,7 @@ mod remote;
 mod remove;
 
 use nsrs_base::error::{Code, Error, Result};
+use nsrs_base::options::MAX_RATIO;
 use nsrs_store::content::Store;
 use nsrs_store::platform::Platform;
 use nsrs_store::reference::Reference;
@@ -105,7 +106,7 @@ fn limits(call: &mut Call) -> Result<unpack::UnpackOptions> {
     let mut options = unpack_options()?;
     if let Some(text) = call.args.value("--max-ratio")? {
         let ratio = text.parse().ok().filter(|ratio| *ratio > 0);
-        options.limits.ratio = ratio.ok_or_else(|| Error::invalid_value("--max-ratio", text, "give a number"))?;
+        options.limits.ratio = ratio.ok_or_else(|| Error::invalid(MAX_RATIO, text, "give a number"))?;
     }
     Ok(options)
 }

@@ -3,6 +3,7 @@
 use std::io::{BufRead, IsTerminal};
 
 use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::options::{JOBS, each};
 use nsrs_base::sys::signal::Held;
 use nsrs_store::reference::{Reference, parse_registry};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -38,7 +39,7 @@ fn jobs(args: &mut Args) -> Result<usize> {
     let Some(text) = args.value("--jobs")? else { return Ok(crate::pull::JOBS) };
     match text.parse() {
         Ok(jobs @ 1..=16) => Ok(jobs),
-        _ => Err(Error::invalid_value("--jobs", text, "give a number from 1 to 16")),
+        _ => Err(Error::invalid(JOBS, text, "give a number from 1 to 16")),
     }
 }
 
@@ -102,7 +103,10 @@ pub fn push(mut call: Call) -> Result<()> {
     if names.len() == 1 && target.digest().is_none() && image.name.as_deref() != Some(&target.to_string()) {
         return Err(Error::new(Code::InvalidArgument, "push the image", "an id has no registry to push to")
             .on(&names[0])
-            .hint(format!("give a name, too: nsrs push {} REGISTRY/NAME:TAG", names[0])));
+            .hint(each(
+                "give a name in option to",
+                &format!("give a name, too: nsrs push {} REGISTRY/NAME:TAG", names[0]),
+            )));
     }
     let digest = crate::push::push(&store, &client, &image, &target, jobs)?;
     result(&call, &json!({ "reference": target.to_string(), "digest": digest.to_string() }))

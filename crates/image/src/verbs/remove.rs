@@ -1,6 +1,8 @@
 //! `rmi` and `prune`: remove images.
 
+use nsrs_base::calls::{PRUNE, REMOVE};
 use nsrs_base::error::{Code, Error, Result};
+use nsrs_base::options::FORCE;
 use nsrs_store::content::{DamagedImage, IndexEntry, PruneWait, Pruned, Store};
 use serde_json::json;
 
@@ -29,10 +31,10 @@ pub fn rmi(mut call: Call) -> Result<()> {
     } else {
         gone.iter().try_for_each(|name| output::line(&format!("untagged: {name}")))?;
     }
-    let later = "the next nsrs image prune reclaims the space";
+    let later = format!("the next {PRUNE} reclaims the space");
     match &pruned {
         Ok(None) if !no_prune => call.progress.warn(format!("the store is in use: {later}")),
-        Ok(Some(pruned)) => warn_of_damaged(&call, &pruned.damaged, later),
+        Ok(Some(pruned)) => warn_of_damaged(&call, &pruned.damaged, &later),
         _ => {}
     }
     failed.extend(pruned.err());
@@ -75,7 +77,7 @@ fn remove(store: &Store, text: &str, force: bool, gone: &mut Vec<String>) -> Res
             format!("{} names refer to it", names.len()),
         )
         .on(text)
-        .hint(format!("give one of them ({}), or --force to remove all", names.join(", "))));
+        .hint(format!("give one of them ({}), or {FORCE} to remove all", names.join(", "))));
     }
     for image in &images {
         store.remove_digest(&image.digest()?)?;
@@ -104,7 +106,8 @@ pub fn prune(mut call: Call) -> Result<()> {
         }
     }
     let pruned = store.prune(PruneWait::Yes, true)?.unwrap_or_default();
-    warn_of_damaged(&call, &pruned.damaged, "removed what no other image uses; pull it again, or remove it (nsrs rmi)");
+    let what = format!("removed what no other image uses; pull it again, or remove it ({REMOVE})");
+    warn_of_damaged(&call, &pruned.damaged, &what);
     if call.json {
         return output::json(&json!(pruned));
     }

@@ -153,7 +153,7 @@ fn a_layer_that_unpacks_to_very_much_more_is_taken_when_it_is_said() {
     source.add(&archive);
     source.copy_to(&registry, "a:1", &[]);
     let (nsrs, name) = (Nsrs::new(), registry.image("a:1"));
-    nsrs.fails(&["pull", &name], &["200 times its size", "hint: ", "pull --max-ratio"]);
+    nsrs.fails(&["pull", &name], &["200 times its size", "hint: ", "a higher --max-ratio"]);
     nsrs.fails(&["pull", "--max-ratio", "0", &name], &["invalid --max-ratio"]);
     assert_eq!(nsrs.works(&["images", "--quiet"]).stdout, "");
     nsrs.works(&["pull", "--max-ratio", "2000", &name]);

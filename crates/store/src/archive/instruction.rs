@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::config_values::{below_root, cleaned, ports, signal};
 use nsrs_base::error::{Error, Result};
+use nsrs_base::options::CHANGES;
 
 /// WritableLayer the `config` of a new image by an instruction of a Dockerfile: `CMD`, `ENTRYPOINT`, `ENV`, `EXPOSE`, `LABEL`,
 /// `STOPSIGNAL`, `USER`, `VOLUME`, `WORKDIR`.
@@ -11,7 +12,7 @@ use nsrs_base::error::{Error, Result};
 /// # Errors
 /// It's none of them, says nothing, or something that no container could follow.
 pub fn change(config: &mut Value, instruction: &str) -> Result<()> {
-    changed(config, instruction).map_err(|why| Error::invalid_value("--change", instruction, why))
+    changed(config, instruction).map_err(|why| Error::invalid(CHANGES, instruction, why))
 }
 
 fn changed(config: &mut Value, instruction: &str) -> Result<(), String> {

@@ -12,6 +12,7 @@ use super::layout::{INDEX, INDEX_LOCK};
 use super::{Store, lock};
 use crate::digest::Digest;
 use crate::reference::Reference;
+use nsrs_base::calls::{LIST, PULL};
 use nsrs_base::error::{At, Code, Error, Result};
 
 /// The annotation that holds a name (OCI image specification, annotations.md).
@@ -236,7 +237,7 @@ pub fn unknown(name: &str, images: &[IndexEntry]) -> Error {
     near.dedup();
     near.truncate(3);
     match near.is_empty() {
-        true => error.hint("nsrs images lists what is in the store; nsrs pull fetches an image"),
+        true => error.hint(format!("{LIST} lists what is in the store; {PULL} fetches an image")),
         false => error.did_you_mean(near.into_iter().map(|(.., name)| name).collect()),
     }
 }

@@ -2,6 +2,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use nsrs_base::options::{Front, in_words_of};
 use oci_spec::image::{Descriptor, MediaType};
 use serde_json::json;
 
@@ -157,7 +158,9 @@ fn names_are_given_moved_and_taken() {
     assert_eq!(near("docker.io/team/bsae:latest"), "did you mean team/base or team/base:1.36.1-slim?");
     assert_eq!(near("docker.io/team/base:lates"), "did you mean team/base or team/base:1.36.1-slim?");
     assert_eq!(near("docker.io/team/base:1.36"), "did you mean team/base:1.36.1-slim or team/base?");
-    assert!(near("docker.io/team/xyz:latest").starts_with("nsrs images lists"));
+    let hint = near("docker.io/team/xyz:latest");
+    assert!(in_words_of(Front::Shell, &hint).starts_with("nsrs images lists"));
+    assert!(in_words_of(Front::JavaScript, &hint).starts_with("images.list() lists"));
     store.remove("docker.io/team/base:latest").unwrap();
     store.remove("docker.io/team/base:1.36.1-slim").unwrap();
     store.remove("docker.io/library/a:1").unwrap();

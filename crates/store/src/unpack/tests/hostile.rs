@@ -349,7 +349,7 @@ fn ten_gigabytes_of_zeroes_are_not_written() {
     let limits = Limits { floor: 1 << 20, ratio: 50, entries: 10 };
     let strict = UnpackOptions { limits, ..options() };
     let error = unpack(&archive[..], &scratch.0.join("root"), &strict).unwrap_err();
-    assert!(error.to_string().contains("50 times its size") && error.hint.contains("max-ratio"), "{error}");
+    assert!(error.to_string().contains("50 times its size") && error.hint.contains("maxRatio"), "{error}");
     // With a limit that allows them they are a hole.
     let scratch = Scratch::new("hole");
     scratch.unpack(&archive).unwrap();
