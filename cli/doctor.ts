@@ -1,9 +1,15 @@
 import { styleText } from 'node:util'
 import { Command, Option } from 'commander'
+import type { HostFinding } from '../ts/host.ts'
 import { escapeText } from './escape.ts'
 import { print, printJson } from './report.ts'
 
 const MARKS = { ok: ['ok', 'green'], warning: ['warn', 'yellow'], failure: ['FAIL', 'red'] } as const
+
+/** A finding whose texts name options as the command line does. */
+function inWordsOfShell({ shell, ...finding }: HostFinding): HostFinding {
+  return shell === undefined ? finding : { ...finding, ...shell }
+}
 
 /** `nsrs doctor`. */
 export function doctorCommand(): Command {
@@ -11,7 +17,7 @@ export function doctorCommand(): Command {
     .description("Try out what containers can do on this host.\nExits with 1 if they can't run.")
     .addOption(new Option('--format <FORMAT>', 'text or json').choices(['text', 'json']).default('text'))
     .action(async ({ format }: { format: string }) => {
-      const findings = await (await import('../ts/host.ts')).checkHost()
+      const findings = (await (await import('../ts/host.ts')).checkHost()).map(inWordsOfShell)
       if (format === 'json') {
         printJson(findings)
       } else {

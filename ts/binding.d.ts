@@ -301,6 +301,8 @@ export interface HostFinding {
   detail: string
   /** What to do about it. */
   fix?: string
+  /** The same for a user of the command line, where it names options: `--network` for `network`. */
+  shell?: ShellFinding
 }
 
 /**
@@ -373,6 +375,14 @@ export interface ResourceUsage {
  * to standard error at the end.
  */
 export declare function runInPlace(executable: string, request: string, ignoredSignals: number, changesAsJson: boolean): ErrorRecord
+
+/** A verdict about the host in the words of the command line. */
+export interface ShellFinding {
+  /** What was seen. */
+  detail: string
+  /** What to do about it. */
+  fix?: string
+}
 
 /** A failure in the words of the command line. */
 export interface ShellWords {

@@ -5,7 +5,7 @@ use std::os::fd::{IntoRawFd, OwnedFd};
 
 use napi_derive::napi;
 use nsrs_base::error::{Act, Code, Error};
-use nsrs_base::options::Front;
+use nsrs_base::options::{Front, in_words_of};
 use nsrs_base::sys::wait::Status;
 use nsrs_core::doctor::{self, Verdict};
 use nsrs_core::supervise::protocol::{Event, Exit, Report};
@@ -164,6 +164,18 @@ pub struct HostFinding {
     pub detail: String,
     /// What to do about it.
     pub fix: Option<String>,
+    /// The same for a user of the command line, where it names options: `--network` for `network`.
+    pub shell: Option<ShellFinding>,
+}
+
+/// A verdict about the host in the words of the command line.
+#[napi(object)]
+#[derive(Clone, Debug)]
+pub struct ShellFinding {
+    /// What was seen.
+    pub detail: String,
+    /// What to do about it.
+    pub fix: Option<String>,
 }
 
 impl From<doctor::Finding> for HostFinding {
@@ -173,7 +185,19 @@ impl From<doctor::Finding> for HostFinding {
             Verdict::Warning => "warning",
             Verdict::Failure => "failure",
         };
-        HostFinding { name, verdict: verdict.into(), detail, fix: (!fix.is_empty()).then_some(fix) }
+        let told = |front| [&detail, &fix].map(|text| in_words_of(front, text).into_owned());
+        let shell = told(Front::Shell);
+        let own = told(Front::JavaScript);
+        let differs = shell != own;
+        let [shell_detail, shell_fix] = shell;
+        let [detail, fix] = own;
+        HostFinding {
+            name,
+            verdict: verdict.into(),
+            detail,
+            fix: not_empty(fix),
+            shell: differs.then(|| ShellFinding { detail: shell_detail, fix: not_empty(shell_fix) }),
+        }
     }
 }
 

@@ -5,13 +5,14 @@
 pub mod boot;
 pub mod tree;
 
+use std::fmt;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Errno, Error, Result};
 use crate::ids::subordinate::{passwd_entry, subordinate_ranges};
 
 /// The facts a plan rests on.
@@ -45,10 +46,8 @@ pub struct Host {
     pub unprivileged_user_namespaces: bool,
     /// Ubuntu's switch `kernel.apparmor_restrict_unprivileged_userns`.
     pub apparmor_restricts_user_namespaces: bool,
-    /// Where pasta is, for a network without rights, if it can work here.
-    pub pasta: Option<String>,
-    /// Why there is none.
-    pub pasta_missing: String,
+    /// Where pasta is, for a network without rights, or why it can't work here.
+    pub pasta: std::result::Result<String, PastaMissing>,
     /// A default route leads out of here: without one there is nothing that pasta could connect to. The one fact that may
     /// well change while a process lives.
     pub leads_outside: bool,
@@ -90,11 +89,32 @@ pub fn find_program(name: &str, path: &str) -> Option<PathBuf> {
         .find(|candidate| candidate.is_file() && rustix::fs::access(candidate, rustix::fs::Access::EXEC_OK).is_ok())
 }
 
+/// Why there is no pasta.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PastaMissing {
+    /// It was not looked for: root has the bridge.
+    NotNeeded,
+    /// It is in no directory of `PATH`.
+    NotInstalled,
+    /// /dev/net/tun doesn't let this user in; the error number.
+    NoTun(i32),
+}
+
+impl fmt::Display for PastaMissing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PastaMissing::NotNeeded => f.write_str("it is for callers without rights"),
+            PastaMissing::NotInstalled => f.write_str("it is in no directory of PATH"),
+            PastaMissing::NoTun(errno) => write!(f, "/dev/net/tun: {}", Errno(*errno)),
+        }
+    }
+}
+
 /// Where pasta is, or why it can't work: it opens a tun device as this user.
-fn usable_pasta(path: &str) -> std::result::Result<String, String> {
-    let program = find_program("pasta", path).ok_or("it is in no directory of PATH")?;
+fn usable_pasta(path: &str) -> std::result::Result<String, PastaMissing> {
+    let program = find_program("pasta", path).ok_or(PastaMissing::NotInstalled)?;
     let tun = rustix::fs::access("/dev/net/tun", rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK);
-    tun.map_err(|errno| format!("/dev/net/tun: {}", crate::error::Errno::from(errno)))?;
+    tun.map_err(|errno| PastaMissing::NoTun(errno.raw_os_error()))?;
     Ok(program.to_string_lossy().into_owned())
 }
 
@@ -117,7 +137,7 @@ impl Host {
             true => Vec::new(),
             false => subordinate_ranges(&fs::read_to_string(file).unwrap_or_default(), name, uid),
         };
-        let pasta = if privileged { Err(String::new()) } else { usable_pasta(&path) };
+        let pasta = if privileged { Err(PastaMissing::NotNeeded) } else { usable_pasta(&path) };
         let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
         Host {
             uid,
@@ -141,8 +161,7 @@ impl Host {
                 .as_deref()
                 == Some("1"),
             leads_outside: pasta.is_ok(),
-            pasta: pasta.clone().ok(),
-            pasta_missing: pasta.err().unwrap_or_default(),
+            pasta,
         }
     }
 
@@ -202,8 +221,7 @@ impl Host {
             max_user_namespaces: 15_000,
             unprivileged_user_namespaces: true,
             apparmor_restricts_user_namespaces: false,
-            pasta: None,
-            pasta_missing: "it is in no directory of PATH".into(),
+            pasta: Err(PastaMissing::NotInstalled),
             leads_outside: true,
         }
     }

@@ -19,7 +19,6 @@ use serde::{Deserialize, Serialize};
 use self::around::Around;
 use nsrs_base::error::{Error, Result};
 use nsrs_base::host::Host;
-use nsrs_base::options::{Front, in_words_of};
 
 /// How a check went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,7 +32,7 @@ pub enum Verdict {
     Failure,
 }
 
-/// One check.
+/// One check. Its texts name options by placeholders ([`nsrs_base::options`]).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Finding {
@@ -53,16 +52,14 @@ impl Finding {
     }
 
     fn bad(name: &str, verdict: Verdict, detail: impl Into<String>, fix: impl Into<String>) -> Finding {
-        // Remedies are for a shell, all of them.
-        let shell = |text: String| in_words_of(Front::Shell, &text).into_owned();
-        Finding { name: name.into(), verdict, detail: shell(detail.into()), fix: shell(fix.into()) }
+        Finding { name: name.into(), verdict, detail: detail.into(), fix: fix.into() }
     }
 
     /// What came of a try: its text, or the error with the remedy that `fix` knows.
     fn of(name: &str, tried: Result<String>, verdict: Verdict, fix: impl FnOnce(&Error) -> String) -> Finding {
         match tried {
             Ok(detail) => Finding::ok(name, detail),
-            Err(error) => Finding::bad(name, verdict, error.to_string(), fix(&error)),
+            Err(error) => Finding::bad(name, verdict, error.line(), fix(&error)),
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::net::nft::Nat;
 use crate::net::transport::{Batch, Netlink};
 use crate::plan::namespace::Kind;
 use nsrs_base::error::{At, Result};
-use nsrs_base::host::Host;
+use nsrs_base::host::{Host, PastaMissing};
 use nsrs_base::options::NETWORK;
 
 const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
@@ -28,7 +28,7 @@ pub fn examine(ground: &Ground<'_>) -> Vec<Finding> {
         (true, false) => vec![Finding::bad(
             "bridge",
             Verdict::Warning,
-            "CAP_NET_ADMIN is missing: containers have no network but --network host",
+            format!("CAP_NET_ADMIN is missing: containers have no network but {NETWORK} host"),
             "start the outer container with --cap-add NET_ADMIN (docker)",
         )],
         (false, _) => vec![pasta(host)],
@@ -99,23 +99,22 @@ fn forwarding() -> Finding {
 /// The network of callers without rights.
 fn pasta(host: &Host) -> Finding {
     let name = "pasta";
-    let none = format!("{}; containers have no network", host.pasta_missing);
     match &host.pasta {
-        Some(_) if !host.leads_outside => Finding::bad(
+        Ok(_) if !host.leads_outside => Finding::bad(
             name,
             Verdict::Warning,
             "no default route leads out of here; containers have no network",
-            "connect this host, or use --network host",
+            format!("connect this host, or use {NETWORK} host"),
         ),
-        Some(program) => {
-            Finding::of(name, probe::run(|| opens_tun(program)), Verdict::Warning, |_| tun_remedy().into())
-        }
-        None if host.pasta_missing.starts_with("/dev/net/tun") => {
-            Finding::bad(name, Verdict::Warning, none, tun_remedy())
-        }
-        None => {
-            let fix = "as root: apt-get install passt (Debian, Ubuntu), dnf install passt (Fedora)";
-            Finding::bad(name, Verdict::Warning, none, fix)
+        Ok(program) => Finding::of(name, probe::run(|| opens_tun(program)), Verdict::Warning, |_| tun_remedy().into()),
+        Err(missing) => {
+            let fix = match missing {
+                PastaMissing::NoTun(_) => tun_remedy(),
+                PastaMissing::NotInstalled | PastaMissing::NotNeeded => {
+                    "as root: apt-get install passt (Debian, Ubuntu), dnf install passt (Fedora)"
+                }
+            };
+            Finding::bad(name, Verdict::Warning, format!("{missing}; containers have no network"), fix)
         }
     }
 }
@@ -143,15 +142,18 @@ fn ipv6() -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nsrs_base::options::{Front, in_words_of};
 
     #[test]
     fn a_missing_pasta_is_a_warning_that_names_the_package() {
         let finding = pasta(&Host::ordinary(1000));
         assert_eq!(finding.verdict, Verdict::Warning);
         assert!(finding.fix.contains("apt-get install passt"), "{finding:?}");
-        let closed = Host { pasta_missing: "/dev/net/tun: permission denied (EACCES)".into(), ..Host::ordinary(1000) };
+        let closed = Host { pasta: Err(PastaMissing::NoTun(libc::EACCES)), ..Host::ordinary(1000) };
         assert!(pasta(&closed).fix.contains("chmod 666 /dev/net/tun"));
-        let on_a_plane = Host { pasta: Some("/usr/bin/pasta".into()), leads_outside: false, ..Host::ordinary(1000) };
-        assert!(pasta(&on_a_plane).detail.contains("default route"));
+        let on_a_plane = Host { pasta: Ok("/usr/bin/pasta".into()), leads_outside: false, ..Host::ordinary(1000) };
+        let no_route = pasta(&on_a_plane);
+        assert!(no_route.detail.contains("default route"));
+        assert_eq!(in_words_of(Front::JavaScript, &no_route.fix), "connect this host, or use network host");
     }
 }

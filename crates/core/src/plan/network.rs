@@ -39,7 +39,7 @@ fn default_network(spec: &Spec, host: &Host, namespaces: &Namespaces) -> &'stati
     let wanted = host.leads_outside || !spec.publish.is_empty();
     match (host.privileged && host.net_admin, &host.pasta) {
         (true, _) => "bridge",
-        (false, Some(_)) if wanted && !namespaces.joins(Kind::User) => "pasta",
+        (false, Ok(_)) if wanted && !namespaces.joins(Kind::User) => "pasta",
         (false, _) => "none",
     }
 }
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn root_gets_the_bridge_and_others_what_there_is() {
-        let with_pasta = Host { pasta: Some("/usr/bin/pasta".into()), ..Host::ordinary(1000) };
+        let with_pasta = Host { pasta: Ok("/usr/bin/pasta".into()), ..Host::ordinary(1000) };
         let on_a_plane = Host { leads_outside: false, ..with_pasta.clone() };
         for (host, name) in [
             (Host::root(), "bridge"),

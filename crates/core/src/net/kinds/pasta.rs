@@ -40,11 +40,11 @@ pub fn validate(request: &NetworkRequest<'_>, host: &Host) -> (Network, Vec<Erro
         let hint = &format!("join the network namespace too, or use {NETWORK} none");
         refuse("it can't enter a user namespace that was joined", hint);
     }
-    if host.pasta.is_none() && !host.privileged {
+    if let (Err(missing), false) = (&host.pasta, host.privileged) {
         let hint = &format!(
             "install it (Debian: apt-get install passt), let users open /dev/net/tun (chmod 666), or use {NETWORK} none"
         );
-        refuse(&host.pasta_missing, hint);
+        refuse(&missing.to_string(), hint);
     }
     let program = host.pasta.clone().unwrap_or_default();
     (Network::Pasta(PastaNetwork { program, publish }), problems)
