@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::{Finding, Host};
-use nsrs_base::error::Error;
+use nsrs_base::error::{Act, Error};
 use nsrs_base::sys::seccomp;
 
 /// Who else decides what this process may do.
@@ -36,7 +36,7 @@ impl Around {
     pub fn remedy(&self, host: &Host, error: &Error) -> String {
         match error.errno {
             Some(libc::ENOSYS) if !self.filtered => "use linux 5.12 or newer".into(),
-            Some(libc::ENOSPC) => raise_limits(&error.subject),
+            Some(libc::ENOSPC) if error.id == Some(Act::Namespaces) => raise_limits(&error.subject),
             Some(libc::EUSERS) => "nest fewer user namespaces (32 is the kernel's limit)".into(),
             Some(libc::EAGAIN | libc::ENOMEM) => {
                 "raise the limit of processes (ulimit -u, pids.max) or of memory".into()
@@ -151,7 +151,7 @@ mod tests {
         assert!(around(Some("docker")).remedy(&ubuntu, &refused).contains("--privileged"));
         assert!(around(None).remedy(&ubuntu, &refused).contains("apparmor_restrict_unprivileged_userns=0"));
         assert_eq!(around(None).remedy(&Host::ordinary(1000), &refused), "run nsrs as root");
-        let full = Error::os("make the namespaces", "mnt, net", libc::ENOSPC);
+        let full = Error::os("make the namespaces", "mnt, net", libc::ENOSPC).during(Act::Namespaces);
         assert_eq!(
             around(None).remedy(&Host::root(), &full),
             "as root: sysctl -w user.max_mnt_namespaces=15000 user.max_net_namespaces=15000"

@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, pidfd_send_signal, set_parent_process_death_s
 
 use crate::plan::namespace::Kind;
 use crate::steps::root::make_private;
-use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::error::{Act, At, Code, During, Error, Result};
 use nsrs_base::host::Host;
 use nsrs_base::ids::maps;
 use nsrs_base::ids::maps::{IdMap, MapWriter, UserNamespace};
@@ -65,7 +65,7 @@ fn in_child(limit: Duration, flags: u64, body: impl FnOnce() -> Result<String>) 
     let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).at("make a pipe", "")?;
     let kinds: Vec<&str> = Kind::ALL.iter().filter(|kind| flags & kind.flag() != 0).map(|kind| kind.file()).collect();
     let step = if kinds.is_empty() { "make a process" } else { "make the namespaces" };
-    match clone3(flags).at(step, kinds.join(", "))? {
+    match clone3(flags).at(step, kinds.join(", ")).during(Act::Namespaces)? {
         Side::Child => {
             let _last = Last;
             drop(ours);

@@ -64,8 +64,7 @@ impl Failure {
         match self {
             Failure::Slow => false,
             Failure::Broken(error) => {
-                certificate_problem(error).is_none()
-                    && (rustls_error(error).is_some() || explain(error).contains("tls handshake"))
+                certificate_problem(error).is_none() && (rustls_error(error).is_some() || hung_up_in_handshake(error))
             }
         }
     }
@@ -119,20 +118,26 @@ fn through(error: &reqwest::Error) -> String {
     }
 }
 
-fn rustls_error(error: &reqwest::Error) -> Option<rustls::Error> {
-    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref::<rustls::Error>() {
-            return Some(found.clone());
-        }
+/// An error and what caused it, the outermost first.
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    let first: &(dyn std::error::Error + 'static) = error;
+    std::iter::successors(Some(first), |error| {
         // An io::Error names the source of what it holds, not what it holds.
-        let held = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        next = match held {
+        match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
             Some(held) => Some(held as &(dyn std::error::Error + 'static)),
             None => error.source(),
-        };
-    }
-    None
+        }
+    })
+}
+
+fn rustls_error(error: &reqwest::Error) -> Option<rustls::Error> {
+    causes(error).find_map(|error| error.downcast_ref::<rustls::Error>()).cloned()
+}
+
+/// The server closed the connection instead of a TLS handshake, which tokio-rustls makes an end of file.
+fn hung_up_in_handshake(error: &reqwest::Error) -> bool {
+    let is_end = |error: &std::io::Error| error.kind() == std::io::ErrorKind::UnexpectedEof;
+    error.is_connect() && causes(error).any(|error| error.downcast_ref().is_some_and(is_end))
 }
 
 fn certificate_problem(error: &reqwest::Error) -> Option<String> {
@@ -143,5 +148,41 @@ fn certificate_problem(error: &reqwest::Error) -> Option<String> {
         }),
         rustls::Error::NoCertificatesPresented => Some("none presented".to_owned()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What becomes of a request by TLS where whoever connects is answered with these bytes.
+    async fn failure_of(answer: &'static [u8]) -> Failure {
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("https://{}/", server.local_addr().unwrap());
+        std::thread::spawn(move || {
+            let (mut stream, _) = server.accept().unwrap();
+            let hello = &mut [0; 4096];
+            std::io::Read::read(&mut stream, hello).unwrap();
+            std::io::Write::write_all(&mut stream, answer).unwrap();
+        });
+        let client = reqwest::Client::builder().no_proxy().tls_backend_preconfigured(tls::none().unwrap());
+        timely(Duration::from_secs(30), client.build().unwrap().get(url).send()).await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn a_server_without_tls_is_recognised() {
+        for answer in [&b""[..], b"HTTP/1.1 400 Bad Request\r\n\r\n"] {
+            assert!(failure_of(answer).await.is_no_tls(), "{answer:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_not_one_without_tls() {
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("https://{}/", server.local_addr().unwrap());
+        drop(server);
+        let client = reqwest::Client::builder().no_proxy().tls_backend_preconfigured(tls::none().unwrap());
+        let failure = timely(Duration::from_secs(30), client.build().unwrap().get(url).send()).await.unwrap_err();
+        assert!(!failure.is_no_tls());
     }
 }
