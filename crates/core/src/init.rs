@@ -9,13 +9,13 @@ use std::os::fd::OwnedFd;
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, killpg, sigprocmask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, pipe2};
+use nix::unistd::Pid;
 
 use crate::steps::channel::{Channel, FromChild, ToChild};
 use crate::steps::exec::{Image, reset_signals};
 use nsrs_base::error::{Act, At, Code, Error, Result};
-use nsrs_base::sys::clone::{Side, clone3};
-use nsrs_base::sys::process::exit_now;
+use nsrs_base::sys::child::{self, ChildProcess, dies_with};
+use nsrs_base::sys::poll::is_readable;
 use nsrs_base::sys::signal;
 
 /// Runs the command and returns the exit code to end with. Without a command it reaps orphans until a signal or the
@@ -123,37 +123,25 @@ fn start(args: &[String]) -> Result<Pid> {
         .map(|(name, value)| format!("{}={}", name.to_string_lossy(), value.to_string_lossy()))
         .collect();
     let image = Image::new(args, &env)?;
-    let (told, tell) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).at("make a pipe", "")?;
     let own = rustix::process::getpid();
-    let child = match clone3(0).at("start the command", "")? {
-        Side::Parent(pid, _) => Pid::from_raw(pid.as_raw_nonzero().get()),
-        Side::Child => {
-            let error = become_command(&image, own);
-            let _ = rustix::io::write(&tell, &serde_json::to_vec(&error).unwrap_or_default());
-            exit_now(i32::from(error.code.exit_code()))
-        }
-    };
-    drop(tell);
-    let mut reason = Vec::new();
-    let _ = std::io::Read::read_to_end(&mut std::fs::File::from(told), &mut reason);
-    match serde_json::from_slice::<Error>(&reason) {
-        Ok(error) => Err(error),
-        Err(_) => Ok(child),
-    }
+    let command = child::ask::<()>("start the command", "", 0, || Err(become_command(&image, own)))?;
+    let ChildProcess { pid, pidfd } = command.child;
+    // The command finds nothing open here that this process doesn't need.
+    drop(pidfd);
+    // The pipe is closed by the exec, or by the end of a child that somebody killed: that is told like the command's.
+    command.answer.read()?;
+    Ok(Pid::from_raw(pid.as_raw_nonzero().get()))
 }
 
 /// The supervisor says nothing more: the container is to end.
 fn is_closed(channel: &Channel) -> bool {
-    let mut poll = [rustix::event::PollFd::new(channel, rustix::event::PollFlags::IN)];
-    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-    rustix::event::poll(&mut poll, Some(&now)).is_ok_and(|ready| ready > 0)
+    is_readable(channel)
 }
 
 /// In the child: a process group of its own, in the terminal's foreground if there is one, then the command.
 fn become_command(image: &Image, init: rustix::process::Pid) -> Error {
     // Where the init is not PID 1, its end would not be the command's.
-    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
-    if rustix::process::getppid() != Some(init) {
+    if !dies_with(init) {
         return Error::new(Code::SupervisorLost, "look for the init", "it is gone");
     }
     let pid = rustix::process::getpid();

@@ -21,9 +21,9 @@ use super::store_access::StoreAccess;
 use nsrs_base::error::{At, Error, Result};
 use nsrs_base::host::Host;
 use nsrs_base::options::ROOTFS_TMPFS;
-use nsrs_base::sys::clone::{Side, clone3};
+use nsrs_base::sys::child::spawn;
 use nsrs_base::sys::fds::close_others;
-use nsrs_base::sys::process::{exit_now, leave_caller};
+use nsrs_base::sys::process::leave_caller;
 use nsrs_base::tree::remove::remove;
 
 /// The directory of one container, locked as long as this lives.
@@ -123,19 +123,16 @@ fn remove_all<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) {
 
 /// Runs something in a child, in this user namespace; of our descriptors it keeps the locks only.
 fn in_child(locks: &[BorrowedFd<'_>], user_namespace: Option<&OwnedFd>, act: impl FnOnce()) -> Option<Pid> {
-    match clone3(0) {
-        Ok(Side::Parent(pid, _)) => Some(pid),
-        Ok(Side::Child) => {
-            leave_caller();
-            let kept: Vec<_> = locks.iter().copied().chain(user_namespace.map(AsFd::as_fd)).collect();
-            let entered = user_namespace.map(|user| setns(user, CloneFlags::CLONE_NEWUSER));
-            if close_others(&kept).is_ok() && entered.is_none_or(|entered| entered.is_ok()) {
-                act();
-            }
-            exit_now(0)
+    let child = spawn(0, || {
+        leave_caller();
+        let kept: Vec<_> = locks.iter().copied().chain(user_namespace.map(AsFd::as_fd)).collect();
+        let entered = user_namespace.map(|user| setns(user, CloneFlags::CLONE_NEWUSER));
+        if close_others(&kept).is_ok() && entered.is_none_or(|entered| entered.is_ok()) {
+            act();
         }
-        Err(_) => None,
-    }
+        0
+    });
+    child.ok().map(|child| child.pid)
 }
 
 /// Has a child remove the directories of supervisors that died; returns the child, if there is something to remove.

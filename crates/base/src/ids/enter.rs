@@ -1,14 +1,13 @@
 //! Entering a user namespace of one's own, as its root.
 
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
 
 use nix::sched::CloneFlags;
 
 use crate::calls::CHECK_HOST;
-use crate::error::{At, Code, Error, Result};
+use crate::error::{At, Code, Result};
 use crate::ids::maps::{self, MapWriter, UserNamespace, automatic};
-use crate::sys::clone::{Side, clone3};
+use crate::sys::child::{self, dies_with};
 use crate::sys::process::exit_now;
 
 /// An ordinary user, and the ids that they may map beside their own.
@@ -59,50 +58,26 @@ fn unshare() -> Result<()> {
     })
 }
 
-fn pipe() -> Result<(OwnedFd, OwnedFd)> {
-    rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).at("make a pipe", "")
-}
-
 /// The maps of a namespace are written from outside of it: a child stays there and has the helpers do it.
 fn with_helpers(user: &UserNamespace) -> Result<()> {
     let UserNamespace::Private { uids, gids, .. } = user else { return Ok(()) };
-    let (go, told) = pipe()?;
-    let (answer, say) = pipe()?;
-    let parent = std::process::id().to_string();
-    match clone3(0).at("start the helper for id maps", "")? {
-        Side::Child => {
-            drop(told);
-            let mut byte = [0];
-            // End-of-file: the parent couldn't enter a namespace.
-            if !matches!(std::fs::File::from(go).read(&mut byte), Ok(1)) {
-                exit_now(0);
-            }
-            let result = maps::run_helper("newuidmap", &parent, uids)
-                .and_then(|()| maps::run_helper("newgidmap", &parent, gids));
-            let text = serde_json::to_vec(&result.err()).unwrap_or_default();
-            let _ = std::fs::File::from(say).write_all(&text);
-            exit_now(0)
+    let step = "start the helper for id maps";
+    let (mut entered, mut enter) = std::io::pipe().at("make a pipe", "")?;
+    let own = rustix::process::getpid();
+    let parent = own.to_string();
+    let helper = child::ask(step, "", 0, || {
+        if !dies_with(own) {
+            exit_now(0);
         }
-        Side::Parent(_, pidfd) => {
-            drop((go, say));
-            let entered = unshare();
-            if entered.is_ok() {
-                std::fs::File::from(told).write_all(b"g").at("start the helper for id maps", "")?;
-            } else {
-                drop(told);
-            }
-            let mut text = Vec::new();
-            std::fs::File::from(answer).read_to_end(&mut text).at("wait for the helper for id maps", "")?;
-            let _ = rustix::process::waitid(
-                rustix::process::WaitId::PidFd(std::os::fd::AsFd::as_fd(&pidfd)),
-                rustix::process::WaitIdOptions::EXITED,
-            );
-            entered?;
-            match serde_json::from_slice::<Option<Error>>(&text) {
-                Ok(None) => Ok(()),
-                Ok(Some(error)) => Err(error),
-                Err(_) => Err(Error::new(Code::SetupFailed, "write the id maps", "the helper ended without a word")),
-            }
-        }
+        entered.read_exact(&mut [0]).at(step, "")?;
+        maps::run_helper("newuidmap", &parent, uids)?;
+        maps::run_helper("newgidmap", &parent, gids)
+    })?;
+    if let Err(error) = unshare() {
+        helper.child.kill();
+        let _ = helper.child.wait(None);
+        return Err(error);
     }
+    enter.write_all(b"g").at(step, "")?;
+    helper.wait("write the id maps")
 }

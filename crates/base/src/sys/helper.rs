@@ -3,12 +3,12 @@
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::ioctl_fionbio;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use super::poll::readable_within;
 use crate::error::{At, Code, Error, Result};
 
 /// Whoever runs one does nothing else meanwhile: what isn't done after this time never will be.
@@ -71,15 +71,7 @@ fn run_within(patience: Duration, step: &str, command: &mut Command) -> Result<E
 
 fn ends_within(patience: Duration, child: &Child) -> bool {
     let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) else { return false };
-    let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return false };
-    let end = Instant::now() + patience;
-    loop {
-        let left = Timespec::try_from(end.saturating_duration_since(Instant::now())).unwrap_or_default();
-        match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&left)) {
-            Err(rustix::io::Errno::INTR) => {}
-            ready => return ready.is_ok_and(|ready| ready > 0),
-        }
-    }
+    pidfd_open(pid, PidfdFlags::empty()).is_ok_and(|pidfd| readable_within(&pidfd, Some(patience)))
 }
 
 fn take(pipe: impl Read + AsFd, said: &mut Vec<u8>) {
@@ -89,6 +81,8 @@ fn take(pipe: impl Read + AsFd, said: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     fn shell(script: &str) -> Command {

@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+pub mod child;
 pub mod clone;
 pub mod fds;
 pub mod file;
@@ -10,6 +11,7 @@ pub mod message;
 pub mod mount;
 pub mod namespace;
 pub mod note;
+pub mod poll;
 pub mod process;
 pub mod sealed;
 pub mod seccomp;

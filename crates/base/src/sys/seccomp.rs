@@ -131,9 +131,8 @@ mod tests {
     use nsrs_testing::alone;
 
     use super::*;
-    use crate::sys::clone::{Side, clone3};
-    use crate::sys::process::exit_now;
-    use crate::sys::wait::{Status, reap};
+    use crate::sys::child::spawn;
+    use crate::sys::wait::Status;
 
     #[test]
     fn a_filter_of_its_own_is_no_other() {
@@ -150,18 +149,12 @@ mod tests {
 
     /// Runs checks under the filter in a child; the index of the first that fails is its exit code.
     fn under_filter(checks: &[fn() -> bool]) -> Status {
-        match clone3(0).unwrap() {
-            Side::Child => {
-                let ready = nix::sys::prctl::set_no_new_privs().is_ok() && install().is_ok();
-                let failed = checks.iter().position(|check| !check());
-                exit_now(if ready { failed.map_or(0, |index| index as i32 + 1) } else { 99 })
-            }
-            Side::Parent(pid, pidfd) => {
-                let mut poll = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
-                rustix::event::poll(&mut poll, None).unwrap();
-                reap(pid).unwrap().unwrap().0
-            }
-        }
+        let child = spawn(0, || {
+            let ready = nix::sys::prctl::set_no_new_privs().is_ok() && install().is_ok();
+            let failed = checks.iter().position(|check| !check());
+            if ready { failed.map_or(0, |index| index as i32 + 1) } else { 99 }
+        });
+        child.unwrap().wait(None).unwrap()
     }
 
     fn socket(family: i32) -> Result<(), Errno> {

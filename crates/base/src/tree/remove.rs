@@ -179,7 +179,8 @@ mod tests {
     fn what_can_t_be_moved_away_ends_the_removal() {
         nsrs_testing::alone!();
         // In a user namespace its root is refused what belongs to others: another user's directory in one that's closed to us.
-        use crate::sys::clone::{Side, clone3};
+        use crate::sys::child;
+        use crate::sys::wait::Status;
         if !rustix::process::geteuid().is_root() {
             nsrs_testing::skip!("needs root");
         }
@@ -189,7 +190,7 @@ mod tests {
         // Somebody else's, that lets nobody move what is in it.
         std::os::unix::fs::chown(base.join("tree/mine"), Some(4242), Some(4242)).unwrap();
         std::os::unix::fs::chown(base.join("tree/mine/in"), Some(4242), Some(4242)).unwrap();
-        let Side::Parent(pid, _) = clone3(0).unwrap() else {
+        let child = child::spawn(0, || {
             let become_user = || {
                 nix::unistd::setgroups(&[]).ok()?;
                 nix::unistd::setgid(4242.into()).ok()?;
@@ -197,19 +198,12 @@ mod tests {
             };
             let parent = std::fs::File::open(&base).ok();
             let removed = become_user().and(parent).map(|parent| remove(&parent, c"tree"));
-            crate::sys::process::exit_now(i32::from(!matches!(removed, Some(Err(Errno::ACCESS)))));
-        };
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        loop {
-            match rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::NOHANG).unwrap() {
-                Some((_, status)) => break assert_eq!(status.exit_status(), Some(0)),
-                None if std::time::Instant::now() > deadline => {
-                    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-                    panic!("it goes round in circles");
-                }
-                None => std::thread::sleep(std::time::Duration::from_millis(10)),
-            }
-        }
+            i32::from(!matches!(removed, Some(Err(Errno::ACCESS))))
+        })
+        .unwrap();
+        let status = child.wait(Some(std::time::Duration::from_secs(10)));
+        child.kill();
+        assert_eq!(status, Some(Status::Exited(0)), "without a status it goes round in circles");
         std::fs::remove_dir_all(&base).unwrap();
     }
 }

@@ -13,7 +13,7 @@ use rustix::fs::{
     statat, unlinkat,
 };
 use rustix::io::Errno;
-use rustix::process::{WaitOptions, geteuid, waitpid};
+use rustix::process::geteuid;
 
 use super::apply::AppliedChange;
 use super::baseline::BaselineEntry;
@@ -28,8 +28,7 @@ use nsrs_base::error::{At, Code, Error, Result};
 use nsrs_base::host::Host;
 use nsrs_base::ids::maps::{IdMap, UserNamespace};
 use nsrs_base::options::{DISCARD, UPPER};
-use nsrs_base::sys::clone::{Side, clone3};
-use nsrs_base::sys::process::exit_now;
+use nsrs_base::sys::child;
 use nsrs_base::tree::remove::remove;
 use nsrs_store::store_access::StoreAccess;
 
@@ -179,15 +178,8 @@ impl ChangesDirectory {
             other => return other,
         }
         let host = Host::probe();
-        match clone3(0).at(step, "")? {
-            Side::Child => {
-                let done = StoreAccess::enter_as_root(&host).is_ok() && remove().is_ok();
-                exit_now(i32::from(!done));
-            }
-            Side::Parent(pid, _) => {
-                let _ = waitpid(Some(pid), WaitOptions::empty());
-            }
-        }
+        let child = child::ask(step, "", 0, || StoreAccess::enter_as_root(&host).and_then(|_| remove()))?;
+        let _ = child.wait(step);
         // Succeeds if nothing is left; otherwise its error says why.
         remove().map_err(|error| error.hint("files in it belong to other users: root can remove them"))
     }

@@ -17,8 +17,9 @@ use crate::spec::Form;
 use nsrs_base::error::{At, Code, Error, Result};
 use nsrs_base::ids::maps;
 use nsrs_base::ids::maps::{IdMap, UserNamespace};
-use nsrs_base::sys::clone::{Side, clone3};
+use nsrs_base::sys::child::{self, Answer, Asked, ChildProcess, dies_with};
 use nsrs_base::sys::process::exit_now;
+use nsrs_base::sys::wait::Status;
 
 const STEP: &str = "list the changes";
 /// The id that the kernel shows for one that a user namespace doesn't map (/proc/sys/kernel/overflowuid).
@@ -42,6 +43,7 @@ pub struct Collector {
     pub pid: Pid,
     /// Readable once it has ended.
     pub pidfd: OwnedFd,
+    answer: Answer<()>,
     output: OwnedFd,
     baseline: OwnedFd,
     is_list: bool,
@@ -76,40 +78,32 @@ impl Collector {
     pub fn start(layers: ContainerLayers, user: &UserNamespace, form: Option<Form>) -> Result<Collector> {
         let output = memfd_create("nsrs-changes", MemfdFlags::CLOEXEC).at(STEP, "")?;
         let baseline = memfd_create("nsrs-baseline", MemfdFlags::CLOEXEC).at(STEP, "")?;
-        match clone3(0).at(STEP, "")? {
-            Side::Parent(pid, pidfd) => Ok(Collector { pid, pidfd, output, baseline, is_list: form.is_some() }),
-            Side::Child => {
-                let mut output = File::from(output);
-                let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
-                let done = collect(&layers, user, form, &mut output, &mut File::from(baseline));
-                exit_now(match done {
-                    Ok(()) => 0,
-                    Err(error) => {
-                        let _ = output.set_len(0);
-                        let _ = seek(&output, SeekFrom::Start(0));
-                        let _ = serde_json::to_writer(&output, &error);
-                        1
-                    }
-                })
+        let (mut list, mut below) = (duplicate(&output)?, duplicate(&baseline)?);
+        let own = rustix::process::getpid();
+        let Asked { child: ChildProcess { pid, pidfd }, answer } = child::ask(STEP, "", 0, || {
+            if !dies_with(own) {
+                exit_now(1);
             }
-        }
+            collect(&layers, user, form, &mut list, &mut below)
+        })?;
+        Ok(Collector { pid, pidfd, answer, output, baseline, is_list: form.is_some() })
     }
 
-    /// What the process has found, once it has ended.
+    /// What the process has found, once it has ended with this status.
     ///
     /// # Errors
     /// It failed; the error is its own.
-    pub fn finish(self, succeeded: bool) -> Result<Collected> {
+    pub fn finish(self, status: Option<Status>) -> Result<Collected> {
+        self.answer.read()?.ok_or_else(|| child::no_answer(STEP, status))?;
         seek(&self.output, SeekFrom::Start(0)).at(STEP, "")?;
         seek(&self.baseline, SeekFrom::Start(0)).at(STEP, "")?;
-        if succeeded {
-            let baseline = serde_json::from_reader(BufReader::new(File::from(self.baseline))).map_err(failed)?;
-            return Ok(Collected { list: self.is_list.then_some(self.output), baseline });
-        }
-        let text = std::io::read_to_string(File::from(self.output)).unwrap_or_default();
-        Err(serde_json::from_str(&text)
-            .unwrap_or_else(|_| Error::new(Code::SetupFailed, STEP, "the listing process was killed")))
+        let baseline = serde_json::from_reader(BufReader::new(File::from(self.baseline))).map_err(failed)?;
+        Ok(Collected { list: self.is_list.then_some(self.output), baseline })
     }
+}
+
+fn duplicate(memory: &OwnedFd) -> Result<File> {
+    memory.try_clone().map(File::from).at(STEP, "")
 }
 
 fn failed(error: impl std::fmt::Display) -> Error {

@@ -14,9 +14,9 @@ use crate::net::kinds::NetworkProgram;
 use crate::state::journal::{Journal, JournalEntry, Termination};
 use crate::steps::exec::{Image, reset_signals};
 use nsrs_base::error::{At, Code, Error, Result};
-use nsrs_base::sys::clone::{Side, clone3};
+use nsrs_base::sys::child::spawn_apart;
 use nsrs_base::sys::fds::{place, stdio};
-use nsrs_base::sys::process::{exit_now, send_signal};
+use nsrs_base::sys::process::send_signal;
 use nsrs_base::sys::wait::reap;
 
 /// Such a program.
@@ -67,27 +67,20 @@ impl UserNetwork {
         let (said, say) = pipe2(OFlag::O_CLOEXEC).at(&step, "")?;
         let null = || open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).at("open", "/dev/null");
         let inputs = ProgramInputs { told, stdio: [null()?, null()?, say] };
-        match clone3(0).at(&step, &args[0])? {
-            Side::Child => {
-                drop(tell);
-                become_program(inputs, &image)
-            }
-            Side::Parent(pid, pidfd) => {
-                let mut process = Child::new(pid, pidfd);
-                // What is not in the journal must not run, for it takes its death signal off.
-                match journal.note(JournalEntry::process(pid, Termination::Kill)) {
-                    Ok(slot) => process.slot = Some(slot),
-                    Err(error) => {
-                        process.end_now();
-                        let _ = std::fs::remove_file(&fifo);
-                        return Err(error);
-                    }
-                }
-                // It waits for the word at the other end.
-                let _ = rustix::io::write(&tell, &[0]);
-                Ok(Some((UserNetwork { process, said, fifo, ready, name, hint }, ports)))
+        let (child, tell) = spawn_apart(0, tell, || become_program(inputs, &image)).at(&step, &args[0])?;
+        let mut process = Child::new(child.pid, child.pidfd);
+        // What is not in the journal must not run, for it takes its death signal off.
+        match journal.note(JournalEntry::process(process.pid, Termination::Kill)) {
+            Ok(slot) => process.slot = Some(slot),
+            Err(error) => {
+                process.end_now();
+                let _ = std::fs::remove_file(&fifo);
+                return Err(error);
             }
         }
+        // It waits for the word at the other end.
+        let _ = rustix::io::write(&tell, &[0]);
+        Ok(Some((UserNetwork { process, said, fifo, ready, name, hint }, ports)))
     }
 
     /// Ends it.
@@ -109,9 +102,9 @@ impl UserNetwork {
 }
 
 /// In the new process. If the supervisor dies before it has told, the pipe ends and so does this process.
-fn become_program(inputs: ProgramInputs, image: &Image) -> ! {
+fn become_program(inputs: ProgramInputs, image: &Image) -> i32 {
     if rustix::io::read(&inputs.told, &mut [0; 1]) != Ok(1) {
-        exit_now(0);
+        return 0;
     }
     let placed = (0..).zip(inputs.stdio).try_for_each(|(number, fd)| place(fd, number));
     let error = match placed.at("take standard input and output", "").and_then(|()| reset_signals()) {
@@ -119,7 +112,7 @@ fn become_program(inputs: ProgramInputs, image: &Image) -> ! {
         Err(error) => error,
     };
     let _ = rustix::io::write(stdio()[2], error.to_string().as_bytes());
-    exit_now(127)
+    127
 }
 
 impl Drop for UserNetwork {

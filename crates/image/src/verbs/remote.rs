@@ -4,9 +4,10 @@ use std::io::{BufRead, IsTerminal};
 
 use nsrs_base::error::{At, Code, Error, Result};
 use nsrs_base::options::{JOBS, each};
+use nsrs_base::sys::poll;
 use nsrs_base::sys::signal::Held;
 use nsrs_store::reference::{Reference, parse_registry};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::process::{Signal, getpid, kill_process};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
@@ -233,10 +234,7 @@ fn read_secret(held: &Held, line: &mut Vec<u8>) -> Result<End> {
     let stdin = std::io::stdin();
     loop {
         let mut ready = [PollFd::new(held, PollFlags::IN), PollFd::new(&stdin, PollFlags::IN)];
-        match poll(&mut ready, None) {
-            Err(Errno::INTR) => continue,
-            other => other.at(step, "")?,
-        };
+        poll::wait(&mut ready, None).at(step, "")?;
         if !ready[0].revents().is_empty() {
             return Ok(End::Signal);
         }

@@ -35,16 +35,10 @@ fn an_apply_goes_on_where_one_was_that_was_killed() {
                 .with_leftovers_of(&listed)
                 .all(&listed.changes, Consent::default())
         };
-        match nsrs_base::sys::clone::clone3(0).unwrap() {
-            nsrs_base::sys::clone::Side::Child => {
-                nsrs_base::sys::process::exit_now(apply().len().try_into().unwrap_or(1))
-            }
-            nsrs_base::sys::clone::Side::Parent(pid, _) => {
-                std::thread::sleep(std::time::Duration::from_millis(moment));
-                rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-                rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()).unwrap();
-            }
-        }
+        let child = nsrs_base::sys::child::spawn(0, || apply().len().try_into().unwrap_or(1)).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(moment));
+        child.kill();
+        child.wait(None).unwrap();
         assert_eq!(apply(), [], "after {moment} ms");
         assert_eq!(lines(&fixture.list()), "");
         let left = std::process::Command::new("find").arg(fixture.lower()).args(["-name", ".nsrs-*"]).output().unwrap();

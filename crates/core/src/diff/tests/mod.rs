@@ -203,22 +203,17 @@ fn give_all(fixture: &OverlayFixture) {
 /// Runs a part of a test that runs alone as an ordinary user: in a copy of its process, for all threads of one have the
 /// same user.
 fn as_user(act: impl FnOnce()) {
-    use nsrs_base::sys::clone::{Side, clone3};
-    match clone3(0).unwrap() {
-        Side::Child => {
-            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                nix::unistd::setgroups(&[]).unwrap();
-                nix::unistd::setgid(USER.into()).unwrap();
-                nix::unistd::setuid(USER.into()).unwrap();
-                // Only then is its /proc the new user's.
-                rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable).unwrap();
-                act();
-            }));
-            nsrs_base::sys::process::exit_now(i32::from(done.is_err()));
-        }
-        Side::Parent(pid, _) => {
-            let status = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
-            assert_eq!(status.unwrap().unwrap().1.exit_status(), Some(0), "the part as a user has failed");
-        }
-    }
+    let child = nsrs_base::sys::child::spawn(0, || {
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            nix::unistd::setgroups(&[]).unwrap();
+            nix::unistd::setgid(USER.into()).unwrap();
+            nix::unistd::setuid(USER.into()).unwrap();
+            // Only then is its /proc the new user's.
+            rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable).unwrap();
+            act();
+        }));
+        i32::from(done.is_err())
+    });
+    let status = child.unwrap().wait(None);
+    assert_eq!(status, Some(nsrs_base::sys::wait::Status::Exited(0)), "the part as a user has failed");
 }

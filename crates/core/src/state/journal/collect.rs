@@ -18,20 +18,21 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::process::{Signal, pidfd_send_signal};
 
 use super::format::{self, JournalContents, Newer};
-use super::{COMPANION, JournalEntry, NetworkObject, Termination, cgroup, current_netns, now};
+use super::{COMPANION, JournalEntry, NetworkObject, Termination, cgroup, current_netns};
 use crate::state::process::hold;
 use nsrs_base::error::{At, Code, Error, Result};
 use nsrs_base::host::boot::boot_id;
+use nsrs_base::sys::poll::readable_within;
 use nsrs_base::tree::remove::remove_if;
 
-/// So long a process that is asked to end has, in milliseconds, before it is killed.
-const PATIENCE_MS: i64 = if cfg!(test) { 200 } else { 2000 };
+/// So long a process that is asked to end has, before it is killed.
+const PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 200 } else { 2000 });
 /// The kernel counts start times in hundredths of a second (`USER_HZ`).
 const TICK_NS: u64 = 10_000_000;
 /// The longest time from the start of a process to the moment at which it is noted.
@@ -135,11 +136,9 @@ fn end_by_asking(processes: &[OwnedFd]) {
         // One that was stopped could not act upon it.
         let _ = pidfd_send_signal(process, Signal::HUP).and_then(|()| pidfd_send_signal(process, Signal::CONT));
     }
-    let until = now() + PATIENCE_MS as u64 * 1_000_000;
+    let until = Instant::now() + PATIENCE;
     for process in processes {
-        let left = until.saturating_sub(now()) as i64;
-        let timeout = Timespec { tv_sec: left / 1_000_000_000, tv_nsec: left % 1_000_000_000 };
-        if poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&timeout)).unwrap_or(0) == 0 {
+        if !readable_within(process, Some(until.saturating_duration_since(Instant::now()))) {
             let _ = pidfd_send_signal(process, Signal::KILL);
         }
     }

@@ -2,9 +2,9 @@
 
 use std::os::fd::OwnedFd;
 
+use nsrs_base::sys::poll::readable_within;
 use nsrs_base::sys::process::send_signal;
 use nsrs_base::sys::wait::reap;
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::Pid;
 
 use crate::state::journal::EntryId;
@@ -35,7 +35,7 @@ impl Child {
     /// Ends a process that nobody watches, and waits for that.
     pub fn end_now(&self) {
         self.kill();
-        let _ = poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], None);
+        readable_within(&self.pidfd, None);
         let _ = reap(self.pid);
     }
 }

@@ -296,7 +296,7 @@ impl Engine {
         };
         self.events.unwatch(&collector.pidfd);
         let kept = &container.holdings.kept;
-        let collected = collector.finish(status == Some(Status::Exited(0))).and_then(|Collected { list, baseline }| {
+        let collected = collector.finish(status).and_then(|Collected { list, baseline }| {
             kept.as_ref().map_or(Ok(()), |kept| kept.add_baseline(baseline)).map(|()| list)
         });
         match collected.during(Act::Changes) {

@@ -17,8 +17,8 @@ use crate::supervise::io::output_pump::{self as outlet, Outlet, Reader};
 use crate::supervise::io::relay::{self, Relay};
 use crate::supervise::protocol::{Address, Event, Exit, Report};
 use nsrs_base::error::{At, Error, Result};
-use nsrs_base::sys::clone::{Side, clone3};
-use nsrs_base::sys::process::{exit_now, leave_caller};
+use nsrs_base::sys::child::spawn;
+use nsrs_base::sys::process::leave_caller;
 use nsrs_base::sys::signal::{is_ignored, set_default};
 use nsrs_base::sys::wait::Status;
 
@@ -124,16 +124,15 @@ fn give_back(engine: &mut Engine) {
     if !engine.holds_network() {
         return;
     }
-    match clone3(0) {
-        Ok(Side::Parent(..)) => {}
-        Ok(Side::Child) => {
-            leave_caller();
-            engine.let_go();
-            // What fails here is found by the next nsrs command, which collects what nobody uses.
-            let _ = engine.release();
-            exit_now(0)
-        }
-        Err(_) => drop(engine.release()),
+    let released = spawn(0, || {
+        leave_caller();
+        engine.let_go();
+        // What fails here is found by the next nsrs command, which collects what nobody uses.
+        let _ = engine.release();
+        0
+    });
+    if released.is_err() {
+        drop(engine.release());
     }
 }
 

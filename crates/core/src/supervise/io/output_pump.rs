@@ -9,22 +9,23 @@
 //! and time limits to attend to.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::event::epoll::EventFlags;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{FileType, fstat};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
-use rustix::process::{Pid, Signal, set_parent_process_death_signal};
+use rustix::process::Pid;
 
 use crate::supervise::engine::Engine;
 use crate::supervise::engine::token::Token;
 use nsrs_base::error::{At, Result};
-use nsrs_base::sys::clone::{Side, clone3};
+use nsrs_base::sys::child::{ChildProcess, dies_with, spawn};
 use nsrs_base::sys::fds::{close_others, stdio};
-use nsrs_base::sys::process::exit_now;
-use nsrs_base::sys::wait::{Status, reap};
+use nsrs_base::sys::poll;
+use nsrs_base::sys::wait::Status;
 
 /// The number of that for standard input, if there were one, among the descriptors of the front.
 const FIRST: u32 = 20;
@@ -32,7 +33,7 @@ const FIRST: u32 = 20;
 const CHUNK: usize = 64 * 1024;
 
 /// How long a pump that can't go on may keep the end of the command from being told.
-const PATIENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+const PATIENCE: Duration = Duration::from_secs(1);
 /// The exit code of a pump whose reader is gone.
 const GONE: i32 = 1;
 
@@ -40,8 +41,7 @@ const GONE: i32 = 1;
 pub struct Outlet {
     /// The number of the caller's descriptor, 1 or 2.
     number: u32,
-    pump: Pid,
-    pidfd: OwnedFd,
+    pump: ChildProcess,
     /// Kept open, never read: the command must not see the reader gone (EPIPE) before it was sent the signal.
     _from: OwnedFd,
     /// Where the pump is told that nothing more comes.
@@ -85,7 +85,7 @@ pub fn open(engine: &Engine) -> Result<([OwnedFd; 3], Vec<Outlet>)> {
         streams.push(write.try_clone().at(step, number)?);
         let pump = Pump { from, to: fd, is_socket, held: Vec::new(), closed: false };
         let outlet = Outlet::start(number as u32, pump)?;
-        engine.watch(&outlet.pidfd, Token::Front(outlet.number()), EventFlags::IN)?;
+        engine.watch(&outlet.pump.pidfd, Token::Front(outlet.number()), EventFlags::IN)?;
         outlets.push((outlet, write, identity));
     }
     let streams = <[OwnedFd; 3]>::try_from(streams).map_err(|_| Errno::BADF).at(step, "")?;
@@ -98,10 +98,8 @@ impl Outlet {
         let (told, over) = pipe_with(PipeFlags::CLOEXEC).at(step, number)?;
         let own = rustix::process::getpid();
         let from = pump.from.try_clone().at(step, number)?;
-        match clone3(0).at(step, number)? {
-            Side::Child => pump.run(&told, own),
-            Side::Parent(pump, pidfd) => Ok(Outlet { number, pump, pidfd, _from: from, over, has_ended: false }),
-        }
+        let pump = spawn(0, || pump.run(&told, own)).at(step, number)?;
+        Ok(Outlet { number, pump, _from: from, over, has_ended: false })
     }
 
     /// Its number among the descriptors of the front.
@@ -112,8 +110,8 @@ impl Outlet {
 
     /// Takes the end of the pump.
     pub fn ready(&mut self, engine: &Engine) -> Reader {
-        let Ok(Some((status, _))) = reap(self.pump) else { return Reader::Reads };
-        engine.unwatch(&self.pidfd);
+        let Some(status) = self.pump.wait(Some(Duration::ZERO)) else { return Reader::Reads };
+        engine.unwatch(&self.pump.pidfd);
         self.has_ended = true;
         if status == Status::Exited(0) { Reader::Reads } else { Reader::Gone }
     }
@@ -123,10 +121,9 @@ impl Outlet {
         let _ = rustix::io::write(&self.over, b".");
         let mut was_stuck = false;
         while !self.has_ended {
-            let ended = poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&PATIENCE)).unwrap_or(0);
-            if ended > 0 {
-                self.has_ended = !matches!(reap(self.pump), Ok(None));
-                continue;
+            self.has_ended = self.pump.wait(Some(PATIENCE)).is_some();
+            if self.has_ended {
+                return;
             }
             // Somebody who outlived the command (--pid host) may hold the pipe for ever.
             let is_stuck = self.is_stuck();
@@ -139,7 +136,7 @@ impl Outlet {
 
     /// Does the pump wait uninterruptibly? (proc_pid_stat(5))
     fn is_stuck(&self) -> bool {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pump.as_raw_nonzero())).unwrap_or_default();
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pump.pid)).unwrap_or_default();
         stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('D'))
     }
 }
@@ -156,23 +153,22 @@ struct Pump {
 }
 
 impl Pump {
-    /// Until nothing more comes, nobody reads, or it is told over `told` that the command has ended.
-    fn run(mut self, told: &OwnedFd, supervisor: Pid) -> ! {
-        let _ = set_parent_process_death_signal(Some(Signal::KILL));
-        if rustix::process::getppid() != Some(supervisor) || close_others(&[self.from.as_fd(), told.as_fd()]).is_err() {
-            exit_now(GONE);
+    /// Until nothing more comes, nobody reads, or it is told over `told` that the command has ended. Returns the exit code.
+    fn run(mut self, told: &OwnedFd, supervisor: Pid) -> i32 {
+        if !dies_with(supervisor) || close_others(&[self.from.as_fd(), told.as_fd()]).is_err() {
+            return GONE;
         }
         let mut is_over = false;
         loop {
             match self.advance() {
-                Moved::Refused => exit_now(GONE),
-                _ if self.closed => exit_now(0),
-                Moved::Full => drop(poll(&mut [PollFd::new(&self.to, PollFlags::OUT)], None)),
-                Moved::Empty if is_over => exit_now(0),
+                Moved::Refused => return GONE,
+                _ if self.closed => return 0,
+                Moved::Full => drop(poll::wait(&mut [PollFd::new(&self.to, PollFlags::OUT)], None)),
+                Moved::Empty if is_over => return 0,
                 Moved::Empty => {
                     // That the reader went is told by the next write, as outside.
                     let mut fds = [PollFd::new(&self.from, PollFlags::IN), PollFd::new(told, PollFlags::IN)];
-                    let _ = poll(&mut fds, None);
+                    let _ = poll::wait(&mut fds, None);
                     is_over = !fds[1].revents().is_empty();
                 }
             }
@@ -217,9 +213,7 @@ impl Pump {
     }
 
     fn has_input(&self) -> bool {
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        !self.held.is_empty()
-            || poll(&mut [PollFd::new(&self.from, PollFlags::IN)], Some(&now)).is_ok_and(|ready| ready > 0)
+        !self.held.is_empty() || poll::is_readable(&self.from)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::epoll::EventFlags;
+use rustix::event::{PollFd, PollFlags};
 use rustix::io::{Errno, read, write};
 use rustix::process::Pid;
 use rustix::termios::{
@@ -15,6 +16,7 @@ use crate::supervise::engine::Engine;
 use crate::supervise::engine::token::Token;
 use nsrs_base::error::Result;
 use nsrs_base::sys::fds::stdio;
+use nsrs_base::sys::poll;
 
 /// Standard input has something.
 const INPUT: u32 = 10;
@@ -276,10 +278,7 @@ impl Relay {
                 Ok(count) => drop(self.to_output.drain(..count)),
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => {
-                    let _ = rustix::event::poll(
-                        &mut [rustix::event::PollFd::from_borrowed_fd(output(), rustix::event::PollFlags::OUT)],
-                        None,
-                    );
+                    let _ = poll::wait(&mut [PollFd::from_borrowed_fd(output(), PollFlags::OUT)], None);
                 }
                 Err(_) => break,
             }
