@@ -1,4 +1,5 @@
-/** C0 and C1 control characters, DEL, and the characters of Unicode that reorder text or break lines. */
+/** C0 and C1 control characters, DEL, and the characters of Unicode that reorder text or break lines; the same as in
+ * crates/base/src/text.rs. */
 const UNSAFE = /[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g
 
 const NAMED: Record<string, string> = { '\n': '\\n', '\r': '\\r', '\t': '\\t' }

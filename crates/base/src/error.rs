@@ -12,6 +12,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::options::{Front, OptionName, in_words_of};
+use crate::text::{escaped, printable};
 
 /// What kind of failure this is; decides the exit code of the CLI and the `code` of the JavaScript error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -345,17 +346,23 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Errors as the CLI writes them: one `nsrs: …` line each, with a `hint: …` line where there is advice.
+/// Errors as they are written to a terminal: one `nsrs: …` line each, with a `hint: …` line where there is advice.
 #[must_use]
 pub fn report(errors: &[Error]) -> String {
     let mut text = String::new();
     for error in errors {
-        text += &format!("nsrs: {error}\n");
+        text += &notice(&error.to_string());
         if !error.hint.is_empty() {
-            text += &format!("hint: {}\n", in_words_of(Front::Shell, &error.hint));
+            text += &format!("hint: {}\n", printable(&in_words_of(Front::Shell, &error.hint)));
         }
     }
     text
+}
+
+/// Anything else that the user should know, as a line.
+#[must_use]
+pub fn notice(text: &str) -> String {
+    format!("nsrs: {}\n", printable(&in_words_of(Front::Shell, text)))
 }
 
 /// The exit code of the CLI for these errors: that of the first.
@@ -422,12 +429,10 @@ impl From<std::io::Error> for Errno {
     }
 }
 
-/// A path in an error, not longer than a person reads.
+/// A path in an error, not longer than a person reads, and safe to print.
 #[must_use]
 pub fn show(path: &[u8]) -> String {
-    let text = String::from_utf8_lossy(&path[..path.len().min(300)]);
-    let text: String =
-        text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect();
+    let text = escaped(&path[..path.len().min(300)]);
     if path.len() > 300 { format!("{text}… ({} bytes)", path.len()) } else { text }
 }
 
@@ -519,6 +524,13 @@ mod tests {
         for act in [Act::Request, Act::IdMaps, Act::Workdir, Act::Doctor] {
             assert_eq!(serde_json::to_value(act).unwrap(), act.name());
         }
+    }
+
+    #[test]
+    fn what_others_wrote_does_nothing_to_the_terminal() {
+        let error = Error::new(Code::SetupFailed, "read", "\u{1b}[2Jgone\nhint: do this").hint("\u{202e}");
+        assert_eq!(report(&[error]), "nsrs: read: \\x1b[2Jgone\\nhint: do this\nhint: \\u202e\n");
+        assert_eq!(show(b"/a\xff\x1b"), r"/a\xff\x1b");
     }
 
     #[test]

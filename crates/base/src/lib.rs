@@ -7,5 +7,6 @@ pub mod host;
 pub mod ids;
 pub mod options;
 pub mod sys;
+pub mod text;
 pub mod tree;
 pub mod version;

@@ -3,14 +3,19 @@
 use std::io::Write;
 
 use nsrs_base::error::{At, Result};
+use nsrs_base::text::{printable, printable_json};
 use rustix::process::Signal;
 use serde_json::Value;
 
-/// Writes a line to standard output. If the reader is gone, ends the program ([`end_without_reader`]).
+/// Writes a line to standard output, safe to print. If the reader is gone, ends the program ([`end_without_reader`]).
 ///
 /// # Errors
 /// Standard output can't be written.
 pub fn line(text: &str) -> Result<()> {
+    write(&printable(text))
+}
+
+fn write(text: &str) -> Result<()> {
     match writeln!(std::io::stdout(), "{text}") {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => end_without_reader(),
         other => other.at("write the result", ""),
@@ -32,7 +37,7 @@ pub fn end_without_reader() -> ! {
 /// # Errors
 /// Those of [`line`].
 pub fn json(value: &Value) -> Result<()> {
-    line(&serde_json::to_string_pretty(value).unwrap_or_default())
+    write(&printable_json(&serde_json::to_string_pretty(value).unwrap_or_default()))
 }
 
 /// Writes a table with a line of titles to standard output. Columns are as wide as their widest cell.
@@ -40,13 +45,15 @@ pub fn json(value: &Value) -> Result<()> {
 /// # Errors
 /// Those of [`line`].
 pub fn table(titles: &[&str], rows: &[Vec<String>]) -> Result<()> {
+    let safe = |row: &Vec<String>| row.iter().map(|cell| printable(cell).into_owned()).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(safe).collect();
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
         cells.chain([titles[column].len()]).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..titles.len()).map(width).collect();
     let titles: Vec<String> = titles.iter().map(|title| (*title).to_owned()).collect();
-    for row in std::iter::once(&titles).chain(rows) {
+    for row in std::iter::once(&titles).chain(&rows) {
         let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         line(cells.join("   ").trim_end())?;
     }

@@ -14,6 +14,7 @@ pub use event::{Phase, ProgressEvent};
 use live::Screen;
 use nsrs_base::error::{self, Error};
 use nsrs_base::options::{Front, in_words_of};
+use nsrs_base::text::{printable, printable_json};
 use text::{closing, retry, short};
 
 pub use text::size;
@@ -78,13 +79,13 @@ impl Progress {
             state.reported.insert(digest.clone(), (now, *phase));
         }
         let line = match self.mode {
-            Mode::Json(_) => serde_json::to_string(event).unwrap_or_default(),
+            Mode::Json(_) => printable_json(&serde_json::to_string(event).unwrap_or_default()),
             Mode::Live => {
                 state.screen.show(event);
                 return self.catch_up_later(&mut state);
             }
             Mode::Quiet => match event {
-                ProgressEvent::Warning { message } => format!("nsrs: {message}"),
+                ProgressEvent::Warning { .. } => plain(event).unwrap_or_default(),
                 _ => return,
             },
             Mode::Plain => match plain(event) {
@@ -134,14 +135,14 @@ impl Progress {
             line["event"] = "error".into();
             line["code"] = error.code.name().into();
             line["message"] = error.to_string().into();
-            let _ = writeln!(std::io::stderr(), "{line}");
+            let _ = writeln!(std::io::stderr(), "{}", printable_json(&line.to_string()));
         }
     }
 }
 
-/// The line for this event in plain mode, if it has one.
+/// The line for this event in plain mode, if it has one; safe to print.
 fn plain(event: &ProgressEvent) -> Option<String> {
-    Some(match event {
+    let line = match event {
         ProgressEvent::Warning { message } => format!("nsrs: {message}"),
         ProgressEvent::Resolving { .. } => return None,
         ProgressEvent::Layer { digest, phase: Phase::Done, total, .. } => {
@@ -153,7 +154,8 @@ fn plain(event: &ProgressEvent) -> Option<String> {
         ProgressEvent::Done { reference, digest, milliseconds, present } => {
             closing(reference, digest, *milliseconds, *present)
         }
-    })
+    };
+    Some(printable(&line).into_owned())
 }
 
 #[cfg(test)]

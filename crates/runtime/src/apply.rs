@@ -2,12 +2,15 @@
 
 use std::io::{IsTerminal, Write, stderr, stdin, stdout};
 
-use nsrs_base::error::{At, Code, Error, Result, report};
+use nsrs_base::error::{At, Code, Error, Result, notice, report};
 use nsrs_base::options::{DISCARD, DRY_RUN, FORCE, KEEP, PRIVILEGED_FILES, YES};
+use nsrs_base::text::escaped;
 use nsrs_core::diff::apply::{Apply, Consent, list};
 use nsrs_core::diff::changes_directory::ChangesDirectory;
-use nsrs_core::diff::text::{escaped, json, lines, warnings};
+use nsrs_core::diff::text::{json, lines, warnings};
 use nsrs_core::diff::{Change, ChangesRecord, describe_hazards, raise_descriptor_limit};
+
+use crate::print_error;
 
 /// Exit code if something was not applied, or the answer was no.
 const NOT_APPLIED: i32 = 1;
@@ -77,7 +80,8 @@ pub fn run(directory: &str, flags: &[&str]) -> Result<i32> {
     }
     let done = changes.len().saturating_sub(errors.len());
     print_error(&report(&errors));
-    print_error(&format!("nsrs: {done} of {} changes applied; the others stay in {directory}\n", changes.len()));
+    let all = changes.len();
+    print_error(&notice(&format!("{done} of {all} changes applied; the others stay in {directory}")));
     Ok(NOT_APPLIED)
 }
 
@@ -108,11 +112,6 @@ fn named(flag: &str) -> String {
     }
 }
 
-/// Prints to standard error. A failure to do so is no reason to stop half-way.
-fn print_error(text: &str) {
-    let _ = stderr().write_all(text.as_bytes());
-}
-
 /// Removes what an interrupted apply has left in the real tree.
 fn remove_leftovers(kept: &ChangesDirectory, record: &ChangesRecord) -> Result<Vec<Error>> {
     let layers = kept.layers()?;
@@ -124,7 +123,7 @@ fn discard(kept: &ChangesDirectory, directory: &str) -> Result<()> {
     let others = kept.discard()?;
     if !others.is_empty() {
         let directory = escaped(directory.as_bytes());
-        print_error(&format!("nsrs: keeping {directory}: it also contains {}\n", others.join(", ")));
+        print_error(&notice(&format!("keeping {directory}: it also contains {}", others.join(", "))));
     }
     Ok(())
 }
@@ -134,7 +133,7 @@ fn show(changes: &[Change], options: &ApplyOptions) -> Result<()> {
     stdout().write_all(list.as_bytes()).and_then(|()| stdout().flush()).at("write the list of changes", "")?;
     for change in changes.iter().filter(|change| !change.hazards.is_empty()) {
         let (path, why) = (escaped(&change.path), describe_hazards(&change.hazards));
-        print_error(&format!("nsrs: warning: {path} {why}\n"));
+        print_error(&notice(&format!("warning: {path} {why}")));
     }
     print_error(&warnings(changes));
     Ok(())

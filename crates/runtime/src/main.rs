@@ -4,12 +4,14 @@
 mod apply;
 mod seal;
 
+use std::collections::BTreeSet;
 use std::fs::File;
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
-use nsrs_base::error;
-use nsrs_base::error::{At, Code, Error, Result};
-use nsrs_base::options::{FDS, Front, TIMEOUT, in_words_of};
+use nsrs_base::error::{At, Code, Error, Result, exit_code, notice, report, show};
+use nsrs_base::options::{FDS, TIMEOUT};
 use nsrs_base::sys::fds;
 use nsrs_base::version::VERSION;
 use nsrs_core::init;
@@ -24,7 +26,15 @@ const SOCKET: i32 = 3;
 
 fn main() -> ExitCode {
     // Descriptors 0 to 2 are open from here on: the standard library opens /dev/null for those that are missing.
-    let args: Vec<String> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let args: Result<Vec<String>, _> = std::env::args_os().map(std::ffi::OsString::into_string).collect();
+    let args = match args {
+        Ok(args) => args,
+        Err(arg) => {
+            let why = "an argument is not UTF-8";
+            let error = Error::new(Code::InvalidArgument, "start nsrs-runtime", why).on(show(arg.as_bytes()));
+            return finish(Err(error.into()));
+        }
+    };
     match args.iter().skip(1).map(String::as_str).collect::<Vec<_>>()[..] {
         ["supervise", version] => finish(check(version).and_then(|()| supervise()).map(|()| 0).map_err(Vec::from)),
         ["run", version, request] => finish(check(version).map_err(Vec::from).and_then(|()| run(request)).map(code)),
@@ -60,8 +70,7 @@ fn code(Ended { exit, by_interrupt, changes }: Ended) -> i32 {
         let _ = std::io::copy(&mut File::from(changes), &mut std::io::stderr());
     }
     if exit.timed_out {
-        let why = format!("the command was killed: it ran for longer than {TIMEOUT} allows");
-        eprintln!("nsrs: {}", in_words_of(Front::Shell, &why));
+        print_error(&notice(&format!("the command was killed: it ran for longer than {TIMEOUT} allows")));
     }
     if by_interrupt {
         foreground::die_of_interrupt();
@@ -74,10 +83,15 @@ fn finish(result: Result<i32, Vec<Error>>) -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code as u8),
         Err(errors) => {
-            eprint!("{}", error::report(&errors));
-            ExitCode::from(error::exit_code(&errors))
+            print_error(&report(&errors));
+            ExitCode::from(exit_code(&errors))
         }
     }
+}
+
+/// Writes what people should know. That it can't be written is no reason to do anything else.
+fn print_error(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
 fn number(text: &str) -> Result<i32> {
@@ -122,9 +136,11 @@ fn run(request: &str) -> Result<Ended, Vec<Error>> {
     let text = std::io::read_to_string(File::from(request)).at("read the request", "")?;
     let spec: Spec = serde_json::from_str(&text)
         .map_err(|error| Error::new(Code::SupervisorLost, "read the request", error.to_string()))?;
-    let passed = spec.preserve_fds.iter().map(|fd| {
+    let numbers: BTreeSet<i32> = spec.preserve_fds.iter().copied().collect();
+    let passed = numbers.iter().map(|fd| {
         fds::inherited(*fd).map_err(|_| Error::invalid(FDS, fd, "the caller has no such open file descriptor"))
     });
     let passed = passed.collect::<Result<_>>()?;
+    let spec = Spec { preserve_fds: numbers.into_iter().collect(), ..spec };
     foreground::run(spec, passed, program)
 }

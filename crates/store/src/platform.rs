@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use nsrs_base::error::{Code, Error, Result};
 use nsrs_base::options::PLATFORM;
+use nsrs_base::text::printable;
 
 /// A platform as images name it (image-index.md): `linux/amd64`, `linux/arm/v7`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -150,7 +151,7 @@ impl Platform {
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // It comes from an index, and is shown on terminals.
-        let tame = |text: &str| text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(64).collect::<String>();
+        let tame = |text: &str| printable(&text.chars().take(64).collect::<String>()).into_owned();
         write!(f, "{}/{}", tame(&self.os), tame(&self.arch))?;
         if self.variant.is_empty() { Ok(()) } else { write!(f, "/{}", tame(&self.variant)) }
     }

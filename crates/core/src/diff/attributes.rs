@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Difference;
 use super::access_guard::{AccessGuard, path_of};
-use super::text::escaped;
+use nsrs_base::text::escaped;
 use nsrs_base::tree::{Xattr, xattrs, xattrs_at, xattrs_of};
 
 /// The attribute that holds a file's access list (acl(5)).

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::attributes::DirectoryAttributes;
 use super::file_stamp::change_time;
 use super::record::ChangesRecord;
-use super::text::escaped;
+use nsrs_base::text::escaped;
 
 /// A path of the real tree that a layer replaces or hides, as the first command that did so left it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -20,7 +20,6 @@ use super::baseline::BaselineEntry;
 use super::file_stamp::{FileStamp, file_id};
 use super::record::ChangesRecord;
 use super::record_file::{self, DRAFT, RECORD, refuse_foreign};
-use super::text::escaped;
 use crate::plan::mount::{Mount, Source};
 use crate::plan::sandbox::Sandbox;
 use nsrs_base::calls::RUN;
@@ -29,6 +28,7 @@ use nsrs_base::host::Host;
 use nsrs_base::ids::maps::{IdMap, UserNamespace};
 use nsrs_base::options::{DISCARD, UPPER};
 use nsrs_base::sys::child;
+use nsrs_base::text::escaped;
 use nsrs_base::tree::remove::remove;
 use nsrs_store::store_access::StoreAccess;
 

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use nsrs_base::error::{Code, Error, Result};
+use nsrs_base::text::{escaped, printable_json};
 use rustix::fs::FileType;
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
@@ -80,42 +81,5 @@ pub fn warnings(changes: &[Change]) -> String {
 pub fn json(changes: &[Change]) -> Result<String> {
     let plain = serde_json::to_string(changes)
         .map_err(|error| Error::new(Code::SetupFailed, "list the changes", error.to_string()))?;
-    // Such characters can only be within strings, and all of them are of the Basic Multilingual Plane.
-    Ok(plain.chars().fold(String::with_capacity(plain.len()), |mut text, c| {
-        if steers_terminal(c) {
-            let _ = write!(text, "\\u{:04x}", u32::from(c));
-        } else {
-            text.push(c);
-        }
-        text
-    }))
-}
-
-/// Whether this is a control character, or one that changes the direction of text and so could make one path look like
-/// another.
-fn steers_terminal(c: char) -> bool {
-    let turns = matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-    c.is_control() || turns
-}
-
-/// A path as it is safe to print: control characters, bytes that aren't UTF-8, and backslashes become `\xNN`.
-#[must_use]
-pub fn escaped(path: &[u8]) -> String {
-    let mut text = String::new();
-    for chunk in path.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            if c == '\\' || steers_terminal(c) {
-                let mut bytes = [0; 4];
-                for byte in c.encode_utf8(&mut bytes).bytes() {
-                    let _ = write!(text, "\\x{byte:02x}");
-                }
-            } else {
-                text.push(c);
-            }
-        }
-        for byte in chunk.invalid() {
-            let _ = write!(text, "\\x{byte:02x}");
-        }
-    }
-    text
+    Ok(printable_json(&plain))
 }

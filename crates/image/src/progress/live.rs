@@ -6,7 +6,8 @@ use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use super::event::{Phase, ProgressEvent};
-use super::text::{closing, retry, short, size};
+use super::plain;
+use super::text::{short, size};
 
 /// How often the lines are drawn.
 pub const FRAME: Duration = Duration::from_millis(100);
@@ -74,16 +75,16 @@ impl Screen {
                 }
                 return;
             }
-            ProgressEvent::Resolving { .. } => return,
-            ProgressEvent::Warning { message } => format!("nsrs: {message}"),
-            ProgressEvent::Retry { message, wait } => retry(message, *wait),
-            ProgressEvent::Done { reference, digest, milliseconds, present } => {
-                self.end();
-                let _ = writeln!(std::io::stderr(), "{}", closing(reference, digest, *milliseconds, *present));
-                return;
-            }
+            other => plain(other),
         };
-        self.draw(Some(&said));
+        match (event, said) {
+            (ProgressEvent::Done { .. }, Some(said)) => {
+                self.end();
+                let _ = writeln!(std::io::stderr(), "{said}");
+            }
+            (_, Some(said)) => self.draw(Some(&said)),
+            (_, None) => {}
+        }
     }
 
     /// Whether an event isn't drawn yet.

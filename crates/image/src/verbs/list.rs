@@ -244,10 +244,9 @@ pub fn history(mut call: Call) -> Result<()> {
     output::table(&["CREATED", "CREATED BY", "SIZE", "COMMENT"], &rows)
 }
 
-/// What an image says of itself, in one line and without control characters: it could move the cursor or worse.
+/// What an image says of itself, in one line.
 fn one_line(text: &str, most: usize) -> String {
-    let text: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let mut text: String = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    let mut text: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if text.chars().count() > most {
         text = text.chars().take(most - 1).chain(['…']).collect();
     }

@@ -187,8 +187,9 @@ fn refusals_name_registry_repository_and_remedy() {
     for (status, why) in [("401 No", "requires a login"), ("403 No", "denies access"), ("404 No", "has no such image")]
     {
         refuse(status);
-        let ran =
-            bench.nsrs.fails(&["pull", &bench.name], &[why, address, "a:1", &login, "the registry's [31mown words"]);
+        let ran = bench
+            .nsrs
+            .fails(&["pull", &bench.name], &[why, address, "a:1", &login, r"the registry's \x1b[31mown words"]);
         assert!(!ran.stderr.contains('\u{1b}'));
         assert_eq!(bench.proxy.asked().len(), 1, "it is not asked again");
     }

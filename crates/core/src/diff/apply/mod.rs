@@ -22,12 +22,12 @@ use super::change::ExistingLink;
 use super::conflict::{ConflictDetector, WRITE_ACCESS};
 use super::file_stamp::{FileId, FileStamp, file_id};
 use super::replace::{TargetName, clear_temporary, remove_name, replace_by_directory, replace_by_file};
-use super::text::escaped;
 use super::walk::list_for_apply;
 use super::{Change, ChangeKind, ChangesRecord, Listing, describe_hazards};
 use errors::{STEP, conflict, failed, replaced};
 use nsrs_base::error::{Code, Error, Result};
 use nsrs_base::options::{FORCE, PRIVILEGED_FILES, UPPER};
+use nsrs_base::text::escaped;
 use nsrs_base::tree::{xattrs, xattrs_of};
 use trees::{DirectoryPair, Trees, split};
 

@@ -8,9 +8,9 @@ use crate::diff::baseline::{Baseline, BaselineEntry};
 use crate::diff::depth::TOO_DEEP;
 use crate::diff::file_stamp::change_time;
 use crate::diff::hard_links::HardLinks;
-use crate::diff::text::escaped;
 use crate::diff::{Change, ChangeKind, ChangesRecord, Difference, Hazard, Listing, UpperLayer};
 use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::text::escaped;
 
 pub(super) struct Walker<'a> {
     record: &'a ChangesRecord,

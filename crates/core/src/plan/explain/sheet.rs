@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
+use nsrs_base::text::{is_steering, printable};
+
 /// Where the second column begins.
 const INDENT: usize = 14;
 /// Where a line ends, unless one word alone is longer.
@@ -54,7 +56,8 @@ impl<'a, 'f> Sheet<'a, 'f> {
         let mut first = true;
         while let Some(item) = items.next() {
             let join = if items.peek().is_some() { join } else { "" };
-            let length = item.as_ref().chars().count() + join.len();
+            let item = printable(item.as_ref());
+            let length = item.chars().count() + join.len();
             if !first && column + 1 + length + end.len() > WIDTH {
                 write!(self.out, "{end}\n{:INDENT$}", "")?;
                 column = INDENT;
@@ -62,7 +65,7 @@ impl<'a, 'f> Sheet<'a, 'f> {
                 self.out.write_char(' ')?;
                 column += 1;
             }
-            write!(self.out, "{}{join}", item.as_ref())?;
+            write!(self.out, "{item}{join}")?;
             column += length;
             first = false;
         }
@@ -70,14 +73,14 @@ impl<'a, 'f> Sheet<'a, 'f> {
     }
 }
 
-/// A word as a shell reads it. Control characters are escaped (`$'…'` of POSIX 2024): a name must not be able to move the
+/// A word as a shell reads it. What steers a terminal is escaped (`$'…'` of POSIX 2024): a name must not be able to move the
 /// cursor of the terminal that shows it.
 pub fn quoted(word: &str) -> Cow<'_, str> {
     let plain = |c: char| c.is_alphanumeric() || "%+,-./:=@_^".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         return word.into();
     }
-    if !word.chars().any(char::is_control) {
+    if !word.contains(is_steering) {
         return format!("'{}'", word.replace('\'', r"'\''")).into();
     }
     let mut text = String::from("$'");
@@ -88,7 +91,7 @@ pub fn quoted(word: &str) -> Cow<'_, str> {
             '\r' => text += r"\r",
             '\'' | '\\' => text.extend(['\\', c]),
             // In octal, byte by byte: three digits end by themselves, whatever follows.
-            _ if c.is_control() => c.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| text += &format!("\\{byte:03o}")),
+            _ if is_steering(c) => c.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| text += &format!("\\{byte:03o}")),
             _ => text.push(c),
         }
     }
@@ -127,6 +130,7 @@ mod tests {
             ("\u{1b}[2J", r"$'\033[2J'"),
             ("\u{9b}1", r"$'\302\2331'"),
             ("größe", "größe"),
+            ("a\u{202e}b", r"$'a\342\200\256b'"),
         ] {
             assert_eq!(quoted(word), text);
         }

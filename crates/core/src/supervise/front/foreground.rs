@@ -16,7 +16,7 @@ use crate::supervise::engine::{Engine, RunRequest};
 use crate::supervise::io::output_pump::{self as outlet, Outlet, Reader};
 use crate::supervise::io::relay::{self, Relay};
 use crate::supervise::protocol::{Address, Event, Exit, Report};
-use nsrs_base::error::{At, Error, Result};
+use nsrs_base::error::{At, Error, Result, notice};
 use nsrs_base::sys::child::spawn;
 use nsrs_base::sys::process::leave_caller;
 use nsrs_base::sys::signal::{is_ignored, set_default};
@@ -115,8 +115,10 @@ impl Ports {
 fn say(text: &str) {
     let mut stderr = std::io::stderr();
     let is_raw = tcgetattr(&stderr).is_ok_and(|modes| !modes.output_modes.contains(OutputModes::OPOST));
+    let line = notice(text);
+    let line = if is_raw { line.replace('\n', "\r\n") } else { line };
     // That it can't be told is no matter of the command's.
-    let _ = stderr.write_all(format!("nsrs: {text}{}\n", if is_raw { "\r" } else { "" }).as_bytes());
+    let _ = stderr.write_all(line.as_bytes());
 }
 
 /// Removes the bridge behind the caller's back: the kernel takes some 40 ms for it, and the caller waits for an exit code.
