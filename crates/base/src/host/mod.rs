@@ -3,6 +3,7 @@
 //! The facts here are cheap to read and are read once by a supervisor.
 
 pub mod boot;
+pub mod mountinfo;
 pub mod tree;
 
 use std::fmt;

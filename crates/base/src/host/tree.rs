@@ -1,8 +1,14 @@
 //! The host's file tree: its mount points and its homes.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+
+use super::mountinfo::{self, Mount};
+use crate::error::{Code, Error, Result, show};
+use crate::options::ROOTFS;
 
 /// Per-mount restrictions, set on the whole tree of a mount in one mount_setattr(2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,69 +75,58 @@ const PSEUDO: [&str; 21] = [
 ];
 
 impl HostTree {
-    /// Reads /proc/self/mountinfo (proc_pid_mountinfo(5)) and the homes in /home and /root.
-    #[must_use]
-    pub fn read() -> HostTree {
-        let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    /// Reads the mount table of this process and the homes in /home and /root.
+    ///
+    /// # Errors
+    /// It can't be read; a mount point or a home has a name that is not UTF-8, and could be neither overlaid nor hidden.
+    pub fn read() -> Result<HostTree> {
+        let table = mountinfo::parse(&mountinfo::read("self")?)?;
         let is_file = |mount: &Overlay| fs::metadata(&mount.path).is_ok_and(|meta| !meta.is_dir());
-        let (files, directories): (Vec<_>, Vec<_>) = mount_points(&table).into_iter().partition(is_file);
+        let (files, directories): (Vec<_>, Vec<_>) = file_systems(&table)?.into_iter().partition(is_file);
         let files = files.into_iter().map(|mount| mount.path).collect();
-        let homes = fs::read_dir("/home").into_iter().flatten().flatten();
-        let homes = homes.map(|entry| entry.path().to_string_lossy().into_owned()).chain(["/root".to_owned()]);
-        let all = table.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape).collect();
-        HostTree { directories, files, mount_points: all, homes: homes.collect() }
+        let mount_points = table.iter().map(|mount| text(&mount.point)).collect::<Result<_>>()?;
+        Ok(HostTree { directories, files, mount_points, homes: homes()? })
     }
 }
 
+fn homes() -> Result<Vec<String>> {
+    let homes = fs::read_dir("/home").into_iter().flatten().flatten();
+    homes.map(|entry| text(&entry.path())).chain([Ok("/root".to_owned())]).collect()
+}
+
+fn text(path: &Path) -> Result<String> {
+    path.to_str().map(str::to_owned).ok_or_else(|| {
+        Error::new(Code::Unsupported, "use the host's tree", "the name is not UTF-8")
+            .on(show(path.as_os_str().as_bytes()))
+            .hint(format!("rename or unmount it, or use {ROOTFS}"))
+    })
+}
+
 /// The mount points of real file systems, each once, parents first.
-fn mount_points(mountinfo: &str) -> Vec<Overlay> {
+fn file_systems(table: &[Mount]) -> Result<Vec<Overlay>> {
     let mut points: Vec<Overlay> = Vec::new();
-    for line in mountinfo.lines() {
-        let mut fields = line.split(' ');
-        let (Some(point), Some(options), Some(kind)) =
-            (fields.nth(4), fields.next(), fields.skip_while(|field| *field != "-").nth(1))
-        else {
-            continue;
-        };
-        let path = unescape(point);
+    for mount in table {
+        let path = text(&mount.point)?;
         points.retain(|earlier| earlier.path != path);
-        if !PSEUDO.contains(&kind) && !kind.starts_with("fuse.gvfsd") && kind != "fuse.portal" {
-            let has = |name: &str| options.split(',').any(|option| option == name);
+        if !is_pseudo(&mount.file_system) {
             let attributes = Attributes {
-                read_only: has("ro"),
-                nosuid: has("nosuid"),
-                nodev: has("nodev"),
-                noexec: has("noexec"),
-                nosymfollow: has("nosymfollow"),
+                read_only: mount.has("ro"),
+                nosuid: mount.has("nosuid"),
+                nodev: mount.has("nodev"),
+                noexec: mount.has("noexec"),
+                nosymfollow: mount.has("nosymfollow"),
             };
             points.push(Overlay { path, attributes });
         }
     }
     points.sort_by_key(|point| point.path.split('/').filter(|part| !part.is_empty()).count());
-    points
+    Ok(points)
 }
 
-/// The kernel writes space, tab, newline and backslash in octal.
-pub fn unescape(field: &str) -> String {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let octal = tail
-            .get(..3)
-            .and_then(|digits| std::str::from_utf8(digits).ok())
-            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match (first, octal) {
-            (b'\\', Some(byte)) => {
-                bytes.push(byte);
-                rest = &tail[3..];
-            }
-            _ => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+fn is_pseudo(file_system: &[u8]) -> bool {
+    PSEUDO.iter().any(|name| name.as_bytes() == file_system)
+        || file_system.starts_with(b"fuse.gvfsd")
+        || file_system == b"fuse.portal"
 }
 
 #[cfg(test)]
@@ -147,9 +142,19 @@ mod tests {
 31 29 0:30 / /home rw - proc proc rw
 ";
 
+    fn real(table: &str) -> Vec<Overlay> {
+        file_systems(&mountinfo::parse(table.as_bytes()).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_name_that_no_text_can_hold_is_an_error() {
+        let table = mountinfo::parse(b"28 27 0:25 / /mnt/\xff rw - tmpfs tools rw\n").unwrap();
+        assert_eq!(file_systems(&table).unwrap_err().subject, r"/mnt/\xff");
+    }
+
     #[test]
     fn real_file_systems_come_parents_first() {
-        let points = mount_points(TABLE);
+        let points = real(TABLE);
         assert_eq!(
             points.iter().map(|point| point.path.as_str()).collect::<Vec<_>>(),
             ["/", "/srv/my disk", "/mnt/tools"]
@@ -159,6 +164,6 @@ mod tests {
 
     #[test]
     fn what_is_mounted_last_on_a_point_counts() {
-        assert!(mount_points(TABLE).iter().all(|point| point.path != "/home"));
+        assert!(real(TABLE).iter().all(|point| point.path != "/home"));
     }
 }

@@ -104,8 +104,11 @@ fn overlay(in_user_namespace: bool) -> Result<String> {
 fn host_tree(ground: &Ground<'_>) -> Finding {
     let caller = Caller { cwd: "/".into(), ..Caller::default() };
     let spec = Spec { args: vec!["true".into()], caller, network: Some("none".into()), ..Spec::default() };
-    let (plan, problems) = plan::resolve(&spec, ground.host, &HostTree::read(), None);
-    let tried = problems.finish(plan).map_err(|mut errors| errors.swap_remove(0)).and_then(|plan| {
+    let planned = HostTree::read().and_then(|tree| {
+        let (plan, problems) = plan::resolve(&spec, ground.host, &tree, None);
+        problems.finish(plan).map_err(|mut errors| errors.swap_remove(0))
+    });
+    let tried = planned.and_then(|plan| {
         probe::within(ground.host, &[Kind::Mount], || {
             let Plan { sandbox, process } = &plan;
             let mut scratch = Scratch::for_sandbox(sandbox, None)?;

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::time::{ClockId, clock_gettime};
@@ -15,8 +16,8 @@ use crate::diff::{ChangesRecord, record, record_file};
 use crate::plan::Plan;
 use crate::plan::root::Root;
 use crate::plan::sandbox::Sandbox;
-use nsrs_base::error::{At, Code, Error, Result};
-use nsrs_base::host::tree::unescape;
+use nsrs_base::error::{At, Code, Error, Result, show};
+use nsrs_base::host::mountinfo;
 
 /// The directory in which the changes are kept, as this mount namespace has it.
 pub struct Kept {
@@ -111,9 +112,14 @@ fn made(plan: &Plan) -> Vec<String> {
 
 /// Where something is mounted in this root.
 fn mount_points(proc: &OwnedFd) -> Result<Vec<String>> {
-    let step = "read the mount table";
     let table = openat(proc, "self/mountinfo", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-    let table = std::io::read_to_string(File::from(table.at(step, "/proc/self/mountinfo")?));
-    let table = table.at(step, "/proc/self/mountinfo")?;
-    Ok(table.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape).collect())
+    let table = mountinfo::read_from(File::from(table.at("read the mount table", "/proc/self/mountinfo")?))?;
+    let point = |mount: mountinfo::Mount| {
+        // By another name it would be taken for a part of the changes.
+        mount.point.into_os_string().into_string().map_err(|point| {
+            let step = "record the mount points";
+            Error::new(Code::Unsupported, step, "the name is not UTF-8").on(show(point.as_bytes()))
+        })
+    };
+    mountinfo::parse(&table)?.into_iter().map(point).collect()
 }

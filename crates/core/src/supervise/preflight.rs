@@ -8,7 +8,7 @@ use crate::plan::namespace::Join;
 use crate::plan::root::Root;
 use crate::plan::sandbox::Sandbox;
 use nsrs_base::error::{Code, Error};
-use nsrs_base::host::tree::unescape;
+use nsrs_base::host::mountinfo;
 use nsrs_base::options::{DIFF, ROOTFS, UPPER};
 
 /// Every path of the plan that can't be used as it is.
@@ -65,9 +65,11 @@ fn check_root(path: &str) -> Option<Error> {
 /// An overlay shows nothing of what is mounted in the directory that it is over.
 fn check_copied(path: &str) -> Option<Error> {
     let path = fs::canonicalize(path).ok()?;
-    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape);
-    let below = points.map(std::path::PathBuf::from).find(|point| *point != path && point.starts_with(&path))?;
+    let mounts = match mountinfo::read("self").and_then(|table| mountinfo::parse(&table)) {
+        Ok(mounts) => mounts,
+        Err(error) => return Some(error),
+    };
+    let below = mounts.iter().map(|mount| &mount.point).find(|point| **point != path && point.starts_with(&path))?;
     Some(
         Error::new(Code::Unsupported, "copy the root on write", format!("{} is mounted in it", below.display()))
             .on(path.display().to_string())

@@ -189,7 +189,7 @@ impl Engine {
     /// # Errors
     /// Every problem of the call.
     fn resolve(&mut self, spec: &Spec) -> Result<Resolved, Vec<Error>> {
-        let tree = if spec.is_on_host_tree() { HostTree::read() } else { HostTree::default() };
+        let tree = if spec.is_on_host_tree() { HostTree::read()? } else { HostTree::default() };
         let (image, missing) = match self.images.find(spec, &self.host) {
             Ok(image) => (image, None),
             Err(error) => (None, Some(error)),

@@ -19,9 +19,10 @@ use crate::supervise::container::phase::{Cause, Command, Next, Phase};
 use crate::supervise::container::{Container, Holdings};
 use crate::supervise::images::Leases;
 use crate::supervise::name_files;
-use crate::supervise::pool::footing::{self, Footing, mount_table, mount_table_of, places};
+use crate::supervise::pool::footing::{self, Footing, are_mounted, mount_table_of, places};
 use crate::supervise::pool::{self, ImageNames, Pool, Prewarmed};
 use nsrs_base::error::Result;
+use nsrs_base::host::mountinfo;
 
 /// A command that waited for a container which came to nothing.
 pub(super) struct Unserved {
@@ -160,16 +161,14 @@ impl Engine {
 
     /// The mounts of a prewarmed container that stands. If a name that something is mounted on led through a link, it could
     /// lead elsewhere at the request: then there are none, and no container of that kind is prewarmed again.
-    fn mounts_of_sound(&mut self, number: u32) -> Option<String> {
+    fn mounts_of_sound(&mut self, number: u32) -> Option<Vec<u8>> {
         if self.pool.as_ref().is_some_and(Pool::mounts_changed) {
             self.mounts_changed();
         }
         let container = self.containers.get(&number)?;
-        let table = alive(container).and_then(mount_table_of).filter(|table| {
-            let points: Vec<&str> = table.lines().filter_map(|line| line.split(' ').nth(4)).collect();
-            let places = places(&container.plan, &container.holdings.name_files);
-            places.iter().all(|place| points.contains(&place.as_str()))
-        });
+        let table = alive(container)
+            .and_then(mount_table_of)
+            .filter(|table| are_mounted(&places(&container.plan, &container.holdings.name_files), table));
         if let (None, Some(pool)) = (&table, &mut self.pool) {
             pool.never(&container.plan, number);
         }
@@ -202,7 +201,7 @@ impl Engine {
     /// Ends the prewarmed containers whose mounts are no longer as they were.
     pub(super) fn mounts_changed(&mut self) {
         let Some(pool) = &mut self.pool else { return };
-        let stale = pool.take_stale(mount_table("self").as_deref());
+        let stale = pool.take_stale(mountinfo::read("self").ok().as_deref());
         self.discard(stale);
     }
 

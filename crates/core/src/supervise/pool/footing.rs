@@ -1,8 +1,7 @@
 //! What a prewarmed container stands on: what the paths of its plan lead to, and the mounts these lie on or have below
 //! them.
 
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +12,7 @@ use crate::plan::mount::Source;
 use crate::plan::pseudo::Sys;
 use crate::plan::root::Root;
 use crate::steps::etc::Files;
-use nsrs_base::host::tree::unescape;
+use nsrs_base::host::mountinfo::{self, Mount};
 
 /// The files of a plan and their mounts, as the supervisor sees them.
 #[derive(Debug)]
@@ -21,13 +20,13 @@ pub struct Footing {
     /// Device and inode behind each path.
     pub files: Vec<Option<(u64, u64)>>,
     /// See [`mounts`].
-    pub mounts: Option<Vec<String>>,
+    pub mounts: Option<Vec<Vec<u8>>>,
 }
 
 impl Footing {
     /// That of a plan, now.
     pub fn of(plan: &Plan) -> Footing {
-        Footing { files: files(plan), mounts: mount_table("self").map(|table| mounts(plan, &table)) }
+        Footing { files: files(plan), mounts: mountinfo::read("self").ok().map(|table| mounts(plan, &table)) }
     }
 }
 
@@ -52,14 +51,13 @@ pub fn files(plan: &Plan) -> Vec<Option<(u64, u64)>> {
 
 /// The lines of the supervisor's mount table that a container of this plan depends on: the mounts that its paths lie on,
 /// whose flags it takes over, and those below, which it shows.
-pub fn mounts(plan: &Plan, table: &str) -> Vec<String> {
+pub fn mounts(plan: &Plan, table: &[u8]) -> Vec<Vec<u8>> {
     let real: Vec<PathBuf> = paths(plan).filter_map(|path| fs::canonicalize(path).ok()).collect();
-    let concerns = |line: &&str| {
-        let Some(point) = line.split(' ').nth(4).map(unescape) else { return true };
-        let point = Path::new(&point);
-        real.iter().any(|path| path.starts_with(point) || point.starts_with(path))
+    let concerns = |line: &&[u8]| {
+        let Some(Mount { point, .. }) = Mount::parse(line) else { return true };
+        real.iter().any(|path| path.starts_with(&point) || point.starts_with(path))
     };
-    table.lines().filter(concerns).map(ToOwned::to_owned).collect()
+    mountinfo::lines(table).filter(concerns).map(<[u8]>::to_vec).collect()
 }
 
 /// Where in its root a container must have mounts: later nothing else may be found by these names.
@@ -74,17 +72,14 @@ pub fn places(plan: &Plan, files: &Files) -> Vec<String> {
     own.chain(etc).map(ToOwned::to_owned).chain(plan.sandbox.mounts.iter().map(|mount| mount.target.clone())).collect()
 }
 
-/// The mounts of a process, by their paths from its root. A directory below a mount that is renamed or removed, by whom
-/// ever and in whatever mount namespace, shows here.
-pub fn mount_table_of(pid: Pid) -> Option<String> {
-    mount_table(&pid.as_raw_nonzero().to_string())
+/// Whether there is a mount at each of these [`places`].
+pub fn are_mounted(places: &[String], table: &[u8]) -> bool {
+    let Ok(mounts) = mountinfo::parse(table) else { return false };
+    places.iter().all(|place| mounts.iter().any(|mount| mount.point == Path::new(place)))
 }
 
-/// The mount table of a process by its name in /proc: a number, or `self`.
-pub fn mount_table(process: &str) -> Option<String> {
-    // Room for all of it: the kernel puts the text together anew with each read.
-    let mut table = String::with_capacity(8192);
-    let mut file = File::open(format!("/proc/{process}/mountinfo")).ok()?;
-    file.read_to_string(&mut table).ok()?;
-    Some(table)
+/// The mounts of a process, by their paths from its root. A directory below a mount that is renamed or removed, by whom
+/// ever and in whatever mount namespace, shows here.
+pub fn mount_table_of(pid: Pid) -> Option<Vec<u8>> {
+    mountinfo::read(&pid.as_raw_nonzero().to_string()).ok()
 }

@@ -18,7 +18,7 @@ pub struct Prewarmed {
     /// What it was made on.
     pub footing: Footing,
     /// Its own mounts when it stood, as /proc/PID/mountinfo tells them; `None` until it stands.
-    pub mounts: Option<String>,
+    pub mounts: Option<Vec<u8>>,
 }
 
 /// A kind of container that was asked for.

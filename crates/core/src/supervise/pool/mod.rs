@@ -166,7 +166,7 @@ impl Pool {
     }
 
     /// One of the pool's containers stands, with these mounts.
-    pub fn stands(&mut self, key: u32, mounts: String) {
+    pub fn stands(&mut self, key: u32, mounts: Vec<u8>) {
         let mut all = self.kinds.iter_mut().flat_map(|kind| &mut kind.prewarmed);
         if let Some(prewarmed) = all.find(|prewarmed| prewarmed.key == key) {
             prewarmed.mounts = Some(mounts);
@@ -212,7 +212,7 @@ impl Pool {
 
     /// Takes the containers whose mounts are no longer as they were, and those that don't stand yet: these may have been
     /// made on what has come and gone since.
-    pub fn take_stale(&mut self, table: Option<&str>) -> Vec<u32> {
+    pub fn take_stale(&mut self, table: Option<&[u8]>) -> Vec<u32> {
         let mut stale = Vec::new();
         for kind in &mut self.kinds {
             let now = table.map(|table| footing::mounts(&kind.plan, table));
