@@ -11,13 +11,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use napi::Env;
 use nix::libc;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, posix_spawn};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use nsrs_base::error::{Act, At, Code, Error, Result};
+use nsrs_base::sys::poll;
 use nsrs_base::version::VERSION;
 use nsrs_core::supervise::protocol::{self, Address, Event, Filled, Reader, Request};
+use rustix::event::{PollFd, PollFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use crate::event_loop;
@@ -160,7 +161,7 @@ impl Connection {
         let connection = Arc::clone(self);
         let listen = move || {
             while {
-                connection.wait_for(PollFlags::POLLIN);
+                connection.wait_for(PollFlags::IN);
                 connection.hear()
             } {}
         };
@@ -168,7 +169,7 @@ impl Connection {
     }
 
     fn wait_for(&self, event: PollFlags) {
-        let _ = poll(&mut [PollFd::new(self.socket.as_fd(), event)], PollTimeout::NONE);
+        let _ = poll::wait(&mut [PollFd::new(&self.socket, event)], None);
     }
 
     fn ask(&self, id: u64, request: &Request, fds: &[BorrowedFd<'_>], listener: Listener) -> Result<()> {
@@ -184,7 +185,7 @@ impl Connection {
     pub fn tell(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<()> {
         let _one = lock(&self.sending);
         // The supervisor reads whatever else it does, so this wait is short.
-        protocol::send(self.socket.as_fd(), request, fds, || self.wait_for(PollFlags::POLLOUT))
+        protocol::send(self.socket.as_fd(), request, fds, || self.wait_for(PollFlags::OUT))
     }
 
     /// Hands out what has arrived; `false` once the supervisor is gone, which everybody who still waits is told.

@@ -76,42 +76,53 @@ struct Watch {
 pub fn watch(env: &Env, fd: BorrowedFd<'_>, on_readable: impl Fn() -> bool + 'static) -> bool {
     let Some(uv) = &*UV else { return false };
     let mut event_loop = null_mut();
-    // SAFETY: called on the thread of `env`. Handle and data live until `closed`, in memory that does not move.
-    unsafe {
-        if (uv.event_loop)(env.raw(), &raw mut event_loop) != sys::Status::napi_ok || event_loop.is_null() {
-            return false;
-        }
-        let mut memory = vec![0u128; (uv.handle_size)(POLL).div_ceil(size_of::<u128>())].into_boxed_slice();
-        let handle: Handle = memory.as_mut_ptr().cast();
-        if (uv.poll_init)(event_loop, handle, fd.as_raw_fd()) != 0 {
-            return false;
-        }
-        let data = Box::into_raw(Box::new(Watch { on_readable: Box::new(on_readable), _handle: memory }));
-        (uv.set_data)(handle, data.cast());
-        (uv.unref)(handle);
-        let started = (uv.poll_start)(handle, READABLE, readable) == 0;
-        if !started {
-            (uv.close)(handle, closed);
-        }
-        started
+    // SAFETY: the environment is that of this thread, and the result lives across the call.
+    let status = unsafe { (uv.event_loop)(env.raw(), &raw mut event_loop) };
+    if status != sys::Status::napi_ok || event_loop.is_null() {
+        return false;
     }
+    // SAFETY: tells a number.
+    let size = unsafe { (uv.handle_size)(POLL) };
+    let mut memory = vec![0u128; size.div_ceil(size_of::<u128>())].into_boxed_slice();
+    let handle: Handle = memory.as_mut_ptr().cast();
+    // SAFETY: the memory has the size of such a handle and does not move; it is freed by `closed` alone, or right here, where
+    // libuv has refused and knows nothing of it.
+    if unsafe { (uv.poll_init)(event_loop, handle, fd.as_raw_fd()) } != 0 {
+        return false;
+    }
+    let data = Box::into_raw(Box::new(Watch { on_readable: Box::new(on_readable), _handle: memory }));
+    // SAFETY: the handle is open; its data lives until `closed`.
+    unsafe { (uv.set_data)(handle, data.cast()) };
+    // SAFETY: the handle is open.
+    unsafe { (uv.unref)(handle) };
+    // SAFETY: the handle is open, and `readable` is for handles of this kind.
+    let is_started = unsafe { (uv.poll_start)(handle, READABLE, readable) } == 0;
+    if !is_started {
+        // SAFETY: the handle is open, and not used any more from here on.
+        unsafe { (uv.close)(handle, closed) };
+    }
+    is_started
 }
 
 unsafe extern "C" fn readable(handle: Handle, status: c_int, _events: c_int) {
     let Some(uv) = &*UV else { return };
     // SAFETY: a handle of `watch`, which is not closed yet.
-    unsafe {
-        let goes_on = ((*(uv.data)(handle).cast::<Watch>()).on_readable)();
-        // At an error of the descriptor, such as a reset behind which there is more to read, libuv stops to watch it.
-        let is_watched = status == 0 || goes_on && (uv.poll_start)(handle, READABLE, readable) == 0;
-        if !goes_on || !is_watched {
-            (uv.close)(handle, closed);
-        }
+    let data = unsafe { (uv.data)(handle) }.cast::<Watch>();
+    // SAFETY: its data is a `Watch` until `closed`, and nothing changes it.
+    let goes_on = (unsafe { &*data }.on_readable)();
+    // At an error of the descriptor, such as a reset behind which there is more to read, libuv stops to watch it.
+    // SAFETY: the handle is open.
+    let is_watched = status == 0 || goes_on && unsafe { (uv.poll_start)(handle, READABLE, readable) } == 0;
+    if !goes_on || !is_watched {
+        // SAFETY: the handle is open, and not used any more from here on.
+        unsafe { (uv.close)(handle, closed) };
     }
 }
 
 unsafe extern "C" fn closed(handle: Handle) {
     let Some(uv) = &*UV else { return };
-    // SAFETY: the last that is heard of a handle of `watch`.
-    drop(unsafe { Box::from_raw((uv.data)(handle).cast::<Watch>()) });
+    // SAFETY: the last that is heard of a handle of `watch`, whose memory is still there.
+    let data = unsafe { (uv.data)(handle) }.cast::<Watch>();
+    // SAFETY: `watch` has made it of a box, and nobody uses it any more.
+    drop(unsafe { Box::from_raw(data) });
 }

@@ -1,16 +1,15 @@
 //! The foreground: an executable of nsrs takes the place of this very process.
 
 use std::ffi::CString;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use napi_derive::napi;
 use nix::fcntl::AtFlags;
 use nix::sys::signal::Signal;
-use nsrs_base::error::{Act, At, Code, During, Error};
+use nsrs_base::error::{Act, At, Code, Error};
 use nsrs_base::options::FDS;
-use nsrs_base::sys::fds::{duplicate, place, stdio};
+use nsrs_base::sys::fds::{keep_on_exec, leave};
 use nsrs_base::sys::sealed;
 use nsrs_base::sys::signal::{ignore, set_default};
 use nsrs_base::version::VERSION;
@@ -65,8 +64,8 @@ fn replace_by_image(executable: &str, args: &[String]) -> nsrs_base::error::Resu
 
 /// Node marks its standard streams as closed on exec; those that it was started without are none of ours.
 fn keep_stdio() {
-    for stream in stdio() {
-        let _ = nix::fcntl::fcntl(stream, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()));
+    for stream in 0..=2 {
+        let _ = keep_on_exec(stream);
     }
 }
 
@@ -87,18 +86,12 @@ fn replace(executable: &str, spec: &nsrs_core::spec::Spec) -> nsrs_base::error::
     let text = serde_json::to_vec(spec).map_err(|error| Error::new(Code::SetupFailed, step, error.to_string()))?;
     std::io::Write::write_all(&mut std::fs::File::from(request.try_clone().at(step, "")?), &text).at(step, "")?;
     seek(&request, SeekFrom::Start(0)).at(step, "")?;
-    let number = request.as_raw_fd();
-    let kept = spec.preserve_fds.iter().map(|fd| {
-        let copy = duplicate(*fd).map_err(|_| {
+    for fd in &spec.preserve_fds {
+        keep_on_exec(*fd).map_err(|_| {
             Error::invalid(FDS, fd, "the caller has no such open file descriptor").during(Act::Descriptors)
         })?;
-        Ok((*fd, copy))
-    });
-    let kept: Vec<(i32, OwnedFd)> = kept.collect::<nsrs_base::error::Result<_>>()?;
-    for (fd, copy) in kept {
-        place(copy, fd).at("pass the file descriptor", fd).during(Act::Descriptors)?;
     }
-    place(request, number).at(step, "")?;
+    let number = leave(request).at(step, "")?;
     execute(executable, &["run", VERSION, &number.to_string()])
 }
 

@@ -1,9 +1,13 @@
 //! clone3(2).
 
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use rustix::process::Pid;
+
+/// Set in every child.
+static IS_COPY: AtomicBool = AtomicBool::new(false);
 
 /// Which side of the call we are on.
 pub enum Side {
@@ -13,11 +17,58 @@ pub enum Side {
     Parent(Pid, OwnedFd),
 }
 
-/// Makes a process like fork(2), in new namespaces (`CLONE_NEW*` in `flags`).
+/// Makes a process like fork(2), in new namespaces (`CLONE_NEW*` in `flags`). Only in a process of one thread: in a copy of
+/// another, a lock that one of the missing threads held is held for ever.
 ///
 /// # Errors
-/// Those of clone3(2). `ENOSYS` before Linux 5.3.
+/// Those of clone3(2); `ENOSYS` before Linux 5.3. `EBUSY`: this process has several threads.
 pub fn clone3(flags: u64) -> Result<Side, Errno> {
+    if !is_single_threaded() {
+        return Err(Errno::EBUSY);
+    }
+    // SAFETY: there is one thread, and it is here.
+    unsafe { copy(flags) }
+}
+
+/// Whether this process was made by [`clone3`], and executed nothing since.
+#[must_use]
+pub fn is_copy() -> bool {
+    IS_COPY.load(Ordering::Relaxed)
+}
+
+/// Whether this process has one thread: the kernel refuses to unshare signal handlers where there is another, and does
+/// nothing where there is none (unshare(2)).
+fn is_single_threaded() -> bool {
+    // SAFETY: touches no memory, and has no effect.
+    match Errno::result(unsafe { libc::unshare(libc::CLONE_SIGHAND) }) {
+        Ok(_) => true,
+        Err(Errno::EINVAL) => is_alone_in_harness(),
+        // A filter around us may refuse the call as such.
+        Err(_) => std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1),
+    }
+}
+
+/// Whether this is a test that runs alone: the harness's main thread sleeps in the kernel until it is over, outside of every
+/// lock. It may be on its way there still. There are no such processes but those of tests.
+fn is_alone_in_harness() -> bool {
+    // Ten seconds at most.
+    #[cfg(any(test, feature = "testing"))]
+    for _ in 0..2000 {
+        if std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count) != 2 {
+            return false;
+        }
+        let main = std::fs::read_to_string(format!("/proc/self/task/{}/stat", std::process::id()));
+        if main.is_ok_and(|main| main.contains(") S ")) {
+            return true;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    false
+}
+
+/// # Safety
+/// No other thread of this process holds a lock that the child will want.
+unsafe fn copy(flags: u64) -> Result<Side, Errno> {
     let mut pidfd: RawFd = -1;
     let siblings = flags & libc::CLONE_PARENT as u64 != 0;
     let args = libc::clone_args {
@@ -34,15 +85,41 @@ pub fn clone3(flags: u64) -> Result<Side, Errno> {
         set_tid_size: 0,
         cgroup: 0,
     };
-    // SAFETY: without CLONE_VM the child gets a copy of the memory, as after fork(2), and every process that calls this
-    // is single-threaded, so no lock is held by a thread that the copy lacks. `args` lives across the call.
+    // SAFETY: without CLONE_VM the child gets a copy of the memory, as after fork(2), in which the caller's promise holds.
+    // `args` lives across the call.
     let result = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) };
     match Errno::result(result)? {
-        0 => Ok(Side::Child),
+        0 => {
+            IS_COPY.store(true, Ordering::Relaxed);
+            Ok(Side::Child)
+        }
         pid => {
             // SAFETY: the kernel has just stored a new descriptor there, and nobody else owns it.
             let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
             Pid::from_raw(pid as i32).map(|pid| Side::Parent(pid, pidfd)).ok_or(Errno::EINVAL)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_of_several_threads_is_not_copied() {
+        std::thread::scope(|scope| {
+            // Beside the harness's own two, of which a test that runs alone may be copied.
+            let other = scope.spawn(std::thread::park);
+            assert!(matches!(clone3(0), Err(Errno::EBUSY)));
+            other.thread().unpark();
+        });
+    }
+
+    #[test]
+    fn a_copy_knows_that_it_is_one() {
+        nsrs_testing::alone!();
+        let child = crate::sys::child::spawn(0, || i32::from(is_copy() && is_single_threaded()));
+        assert_eq!(child.unwrap().wait(None), Some(crate::sys::wait::Status::Exited(1)));
+        assert!(!is_copy());
     }
 }

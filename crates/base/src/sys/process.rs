@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use super::fds::place;
+use super::fds::replace_stdio;
 
 /// Lets go of what is the caller's, in a copy that outlives the command: its session, its streams, whose reader must see
 /// their end, and its current directory, whose file system somebody may want to unmount.
@@ -11,7 +11,7 @@ pub fn leave_caller() {
     let _ = rustix::process::chdir("/");
     if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
         for number in 0..=2 {
-            let _ = null.try_clone().map(|null| place(null.into(), number));
+            let _ = null.try_clone().map(|null| replace_stdio(null.into(), number));
         }
     }
 }

@@ -75,12 +75,11 @@ impl Drop for Held {
 /// Is a signal ignored by this process?
 #[must_use]
 pub fn is_ignored(signal: Signal) -> bool {
-    let mut action = std::mem::MaybeUninit::<libc::sigaction>::uninit();
-    // SAFETY: the kernel only writes the action, and it has done so where it returns 0.
-    unsafe {
-        libc::sigaction(signal as i32, std::ptr::null(), action.as_mut_ptr()) == 0
-            && action.assume_init().sa_sigaction == libc::SIG_IGN
-    }
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: the action lives across the call, which only writes it.
+    let asked = unsafe { libc::sigaction(signal as i32, std::ptr::null(), action.as_mut_ptr()) };
+    // SAFETY: all zeroes are a value, and the kernel may have written over it.
+    asked == 0 && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN
 }
 
 /// The value that comes with a signal for a whole process group (sigqueue(3)).

@@ -14,7 +14,7 @@ use crate::plan::root::Root;
 use crate::plan::sandbox::Sandbox;
 use nsrs_base::error::{Act, At, During, Error, Result};
 use nsrs_base::ids::maps::UserNamespace;
-use nsrs_base::sys::fds::place;
+use nsrs_base::sys::fds::replace_stdio;
 use nsrs_base::sys::process::exit_now;
 use nsrs_base::sys::seccomp;
 
@@ -71,7 +71,7 @@ impl Surroundings {
 pub fn take_stdio(stdio: Option<[OwnedFd; 3]>) -> Result<()> {
     let Some(stdio) = stdio else { return Ok(()) };
     for (number, fd) in (0..).zip(stdio) {
-        place(fd, number).at("take standard input and output", number)?;
+        replace_stdio(fd, number).at("take standard input and output", number)?;
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ use super::root_dir::RootDir;
 use crate::plan::capability::NAMES;
 use nsrs_base::error::{At, Code, Error, Result};
 use nsrs_base::options::{CAP_ADD, WORKDIR};
-use nsrs_base::sys::fds::{close_others, duplicate_above, place};
+use nsrs_base::sys::fds::{close_others, duplicate_above, leave, place};
 use nsrs_base::sys::signal::set_default;
 
 /// The strings of an execve(2), made while the heap is ours.
@@ -253,7 +253,7 @@ pub fn exec_init(program: &OwnedFd, channel: &Channel, args: &[String], env: &[S
         (Ok(args), Ok(env)) => (args, env),
         (Err(error), _) | (_, Err(error)) => return error,
     };
-    if let Err(errno) = place(channel, number) {
+    if let Err(errno) = leave(channel) {
         return Error::os(step, "", errno);
     }
     let Err(errno) = execveat(program, c"", &args, &env, AtFlags::AT_EMPTY_PATH);

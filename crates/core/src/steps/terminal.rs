@@ -13,7 +13,7 @@ use super::pseudo::Mounted;
 use super::root_dir::RootDir;
 use crate::spec::TerminalSize;
 use nsrs_base::error::{At, Code, Error, Result};
-use nsrs_base::sys::fds::{place, stdio};
+use nsrs_base::sys::fds::{replace_stdio, stdio};
 
 /// Sets the size that programs on a terminal see.
 ///
@@ -77,7 +77,7 @@ fn make(size: TerminalSize, pts: BorrowedFd<'_>, channel: &Channel) -> Result<Ow
 /// The terminal becomes standard input, output and error.
 fn take(slave: &OwnedFd) -> Result<()> {
     for number in 0..=2 {
-        place(slave.try_clone().at(STEP, "")?, number).at(STEP, number)?;
+        replace_stdio(slave.try_clone().at(STEP, "")?, number).at(STEP, number)?;
     }
     Ok(())
 }

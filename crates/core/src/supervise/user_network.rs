@@ -2,7 +2,8 @@
 //! ended with the container. Which program that is, its kind of network says.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
@@ -13,9 +14,9 @@ use super::container::child::Child;
 use crate::net::kinds::NetworkProgram;
 use crate::state::journal::{Journal, JournalEntry, Termination};
 use crate::steps::exec::{Image, reset_signals};
-use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::error::{At, Code, Error, Result, show};
 use nsrs_base::sys::child::spawn_apart;
-use nsrs_base::sys::fds::{place, stdio};
+use nsrs_base::sys::fds::{replace_stdio, stdio};
 use nsrs_base::sys::process::send_signal;
 use nsrs_base::sys::wait::reap;
 
@@ -53,7 +54,7 @@ impl UserNetwork {
     ) -> Result<Option<(UserNetwork, Vec<String>)>> {
         let pid = container.as_raw_nonzero().get();
         let fifo = journal.companion(&format!("network-{pid}"));
-        let Some(NetworkProgram { name, args, ports, hint }) = program(pid, &fifo.to_string_lossy())? else {
+        let Some(NetworkProgram { name, args, ports, hint }) = program(pid, text(&fifo)?)? else {
             return Ok(None);
         };
         let step = format!("start {name}");
@@ -61,7 +62,10 @@ impl UserNetwork {
         mknodat(CWD, &fifo, FileType::Fifo, Mode::from(0o600), 0).at("make the pipe", fifo.display())?;
         let ready = open(&fifo, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
             .at("open the pipe", fifo.display())?;
-        let env: Vec<String> = std::env::vars().map(|(name, value)| format!("{name}={value}")).collect();
+        // What is not text is nothing that such a program looks for.
+        let env = std::env::vars_os()
+            .filter_map(|(name, value)| Some(format!("{}={}", name.into_string().ok()?, value.into_string().ok()?)));
+        let env: Vec<String> = env.collect();
         let image = Image::new(&args, &env)?;
         let (told, tell) = pipe2(OFlag::O_CLOEXEC).at(&step, "")?;
         let (said, say) = pipe2(OFlag::O_CLOEXEC).at(&step, "")?;
@@ -101,12 +105,18 @@ impl UserNetwork {
     }
 }
 
+fn text(path: &Path) -> Result<&str> {
+    path.to_str().ok_or_else(|| {
+        Error::new(Code::Unsupported, "make the pipe", "the path is not UTF-8").on(show(path.as_os_str().as_bytes()))
+    })
+}
+
 /// In the new process. If the supervisor dies before it has told, the pipe ends and so does this process.
 fn become_program(inputs: ProgramInputs, image: &Image) -> i32 {
     if rustix::io::read(&inputs.told, &mut [0; 1]) != Ok(1) {
         return 0;
     }
-    let placed = (0..).zip(inputs.stdio).try_for_each(|(number, fd)| place(fd, number));
+    let placed = (0..).zip(inputs.stdio).try_for_each(|(number, fd)| replace_stdio(fd, number));
     let error = match placed.at("take standard input and output", "").and_then(|()| reset_signals()) {
         Ok(()) => image.exec(),
         Err(error) => error,

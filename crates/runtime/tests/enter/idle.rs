@@ -18,8 +18,7 @@ pub const TESTS: &[Test] = &[
 /// An init without a command, as the first process of a PID namespace or in that of the test.
 fn start(unshare: &[&str]) -> (Child, Channel) {
     let (ours, theirs) = Channel::pair().unwrap();
-    let number = std::os::fd::AsRawFd::as_raw_fd(&std::os::fd::AsFd::as_fd(&theirs));
-    nsrs_base::sys::fds::place(theirs.into_fd(), number).unwrap();
+    let number = nsrs_base::sys::fds::leave(theirs.into_fd()).unwrap();
     let mut words: Vec<&str> = unshare.to_vec();
     let number_text = number.to_string();
     words.extend([env!("CARGO_BIN_EXE_nsrs-runtime"), "init", &number_text]);

@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::fcntl::AtFlags;
 use nix::unistd::execveat;
@@ -13,9 +13,10 @@ use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 use super::intermediate::{self, Origin};
 use crate::steps::channel::{Channel, FromEntrance, ToEntrance};
 use nsrs_base::error::{At, Code, Error, Result};
+use nsrs_base::sys::child::{ChildProcess, spawn};
 use nsrs_base::sys::clone::{Side, clone3};
-use nsrs_base::sys::fds::{close_others, duplicate_above, place};
-use nsrs_base::sys::process::{exit_now, leave_caller};
+use nsrs_base::sys::fds::{close_leftovers, close_others, duplicate_above, leave};
+use nsrs_base::sys::process::leave_caller;
 
 const START: &str = "start the entrance to containers";
 const PREPARE: &str = "make the intermediate process";
@@ -37,23 +38,21 @@ pub struct Entrance {
 /// The kernel refuses a process or a descriptor.
 pub fn start(program: &OwnedFd) -> Result<Entrance> {
     let (ours, theirs) = Channel::pair()?;
-    match clone3(0).at(START, "")? {
-        Side::Parent(pid, pidfd) => Ok(Entrance { pid, pidfd, channel: ours }),
-        Side::Child => {
-            leave_caller();
-            let error = execute(program, &theirs);
-            let _ = theirs.send(&FromEntrance::Failed(error), &[]);
-            exit_now(125)
-        }
-    }
+    let child = spawn(0, || {
+        leave_caller();
+        let error = execute(program, &theirs);
+        let _ = theirs.send(&FromEntrance::Failed(error), &[]);
+        125
+    });
+    let ChildProcess { pid, pidfd } = child.at(START, "")?;
+    Ok(Entrance { pid, pidfd, channel: ours })
 }
 
 /// Executes our own program with an empty environment: that of the supervisor may hold secrets.
 fn execute(program: &OwnedFd, channel: &Channel) -> Error {
     let handed = close_others(&[program.as_fd(), channel.as_fd()]).and_then(|()| duplicate_above(channel, 3));
     let result = handed.and_then(|handed| {
-        let number = handed.as_raw_fd();
-        place(handed, number)?;
+        let number = leave(handed)?;
         let args = ["nsrs-runtime", "enter", &number.to_string()].map(CString::new);
         let args = args.into_iter().collect::<Result<Vec<_>, _>>().unwrap_or_default();
         execveat(program, c"", &args, &[] as &[CString], AtFlags::AT_EMPTY_PATH)
@@ -69,7 +68,7 @@ fn execute(program: &OwnedFd, channel: &Channel) -> Error {
 pub fn serve(channel: &Channel, program: &OwnedFd) -> Result<()> {
     intermediate::hide()?;
     set_parent_process_death_signal(Some(Signal::KILL)).at("die with the supervisor", "")?;
-    close_others(&[channel.as_fd(), program.as_fd()]).at("close all other file descriptors", "")?;
+    close_leftovers(&[channel.as_fd(), program.as_fd()]).at("close all other file descriptors", "")?;
     // For whoever looks at the host's processes and wonders.
     rustix::thread::set_name(c"nsrs-entrance").at("name the process", "")?;
     let supervisor = getppid();
