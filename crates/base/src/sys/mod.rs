@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 pub mod child;
-pub mod clone;
+mod clone;
 pub mod fds;
 pub mod file;
 pub mod helper;

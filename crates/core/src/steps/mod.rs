@@ -31,7 +31,9 @@ pub mod terminal;
 use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::process::{Signal, setsid, umask};
 
@@ -48,6 +50,7 @@ use crate::plan::sandbox::Sandbox;
 use nsrs_base::error::{Act, At, Code, During, Error, Result};
 use nsrs_base::ids::maps::{self, MapWriter, UserNamespace};
 use nsrs_base::sys::fds::close_others;
+use nsrs_base::sys::poll;
 use nsrs_base::sys::process::exit_now;
 
 /// What the supervisor hands to the new process beside the plan.
@@ -334,10 +337,8 @@ fn die_with_supervisor(supervisor: &OwnedFd) -> Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).at("die with the supervisor", "")?;
     // The supervisor may have died before the line above. Its end of the channel would not tell: containers that are just
     // being made have copies of it.
-    let mut poll = [rustix::event::PollFd::new(supervisor, rustix::event::PollFlags::IN)];
-    let ready = rustix::event::poll(&mut poll, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 }))
-        .at("look for the supervisor", "")?;
-    if ready > 0 {
+    let mut end = [PollFd::new(supervisor, PollFlags::IN)];
+    if poll::wait(&mut end, Some(Duration::ZERO)).at("look for the supervisor", "")? {
         return Err(Error::new(Code::SupervisorLost, "look for the supervisor", "it is gone"));
     }
     Ok(())

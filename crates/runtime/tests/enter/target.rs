@@ -158,8 +158,7 @@ impl Target {
     /// Its first process ends, and so the container.
     pub fn end(&self) {
         rustix::process::pidfd_send_signal(&self.pidfd, rustix::process::Signal::KILL).unwrap();
-        let mut poll = [rustix::event::PollFd::new(&self.pidfd, rustix::event::PollFlags::IN)];
-        rustix::event::poll(&mut poll, None).unwrap();
+        assert!(nsrs_base::sys::poll::readable_within(&self.pidfd, None));
     }
 }
 

@@ -14,7 +14,6 @@ use super::intermediate::{self, Origin};
 use crate::steps::channel::{Channel, FromEntrance, ToEntrance};
 use nsrs_base::error::{At, Code, Error, Result};
 use nsrs_base::sys::child::{ChildProcess, spawn};
-use nsrs_base::sys::clone::{Side, clone3};
 use nsrs_base::sys::fds::{close_leftovers, close_others, duplicate_above, leave};
 use nsrs_base::sys::process::leave_caller;
 
@@ -83,15 +82,11 @@ pub fn serve(channel: &Channel, program: &OwnedFd) -> Result<()> {
 /// Makes an intermediate process, as a child of the supervisor, and waits until it has answered.
 fn prepare(channel: &Channel, program: &OwnedFd, supervisor: Option<Pid>) -> Result<()> {
     let (answered, answer) = pipe_with(PipeFlags::CLOEXEC).at(PREPARE, "")?;
-    match clone3(libc::CLONE_PARENT as u64).at(PREPARE, "")? {
-        Side::Child => intermediate::run(Origin { entrance: channel, answer: &answer, supervisor, program }),
-        Side::Parent(..) => {
-            drop(answer);
-            let mut byte = [0];
-            match File::from(answered).read(&mut byte).at(PREPARE, "")? {
-                0 => Err(Error::new(Code::SetupFailed, PREPARE, "it ended before it was ready")),
-                _ => Ok(()),
-            }
-        }
+    let body = || intermediate::run(Origin { entrance: channel, answer: &answer, supervisor, program });
+    spawn(libc::CLONE_PARENT as u64, body).at(PREPARE, "")?;
+    drop(answer);
+    match File::from(answered).read(&mut [0]).at(PREPARE, "")? {
+        0 => Err(Error::new(Code::SetupFailed, PREPARE, "it ended before it was ready")),
+        _ => Ok(()),
     }
 }

@@ -24,7 +24,7 @@ use crate::steps::limits::OomScore;
 use crate::steps::{identity, root, terminal};
 use nsrs_base::error::{Act, At, Code, During, Error, Result};
 use nsrs_base::ids::maps::{self, UserNamespace};
-use nsrs_base::sys::clone::{Side, clone3};
+use nsrs_base::sys::child::spawn_apart;
 use nsrs_base::sys::fds::close_others;
 use nsrs_base::sys::process::exit_now;
 
@@ -177,33 +177,31 @@ fn become_process(
 fn give_birth(process: &Process, draft: Draft, fds: &Arranged) -> Result<Infallible> {
     let step = "start the process";
     let (go, tell) = pipe_with(PipeFlags::CLOEXEC).at(step, "")?;
-    match clone3(libc::CLONE_PARENT as u64) {
-        Ok(Side::Child) => {
-            drop(tell);
-            if !matches!(File::from(go).read(&mut [0]), Ok(1)) {
-                exit_now(0);
-            }
-            match be_born(process) {
-                Ok(()) => draft.exec(process, fds),
-                Err(error) => complete::report(&fds.channel, error.during(Act::Terminal)),
-            }
+    let body = || {
+        if !matches!(File::from(go).read(&mut [0]), Ok(1)) {
+            return 0;
         }
-        Ok(Side::Parent(pid, pidfd)) => {
-            fds.channel.send(&FromChild::Born(pid.as_raw_nonzero().get()), &[pidfd.as_fd()])?;
-            File::from(tell).write_all(b"g").at(step, "")?;
-            exit_now(0)
+        match be_born(process) {
+            Ok(()) => draft.exec(process, fds),
+            Err(error) => complete::report(&fds.channel, error.during(Act::Terminal)),
         }
-        Err(errno) => {
-            let error = Error::os(step, "", errno);
-            Err(match errno {
-                // What the kernel says of a PID namespace whose first process is gone (pid_namespaces(7)).
-                Errno::ENOMEM => error.because("the container has ended, or no memory is left"),
-                Errno::EAGAIN => {
-                    error.hint("the limit of processes is reached (nproc), in which this one counts for two")
-                }
-                _ => error,
-            })
+    };
+    let (new, tell) =
+        spawn_apart(libc::CLONE_PARENT as u64, tell, body).map_err(|errno| no_process(Error::os(step, "", errno)))?;
+    fds.channel.send(&FromChild::Born(new.pid.as_raw_nonzero().get()), &[new.pidfd.as_fd()])?;
+    File::from(tell).write_all(b"g").at(step, "")?;
+    exit_now(0)
+}
+
+/// The error for a process that the kernel refuses to make, with the reasons that are known for it.
+fn no_process(error: Error) -> Error {
+    match error.errno.map(Errno::from_raw) {
+        // What the kernel says of a PID namespace whose first process is gone (pid_namespaces(7)).
+        Some(Errno::ENOMEM) => error.because("the container has ended, or no memory is left"),
+        Some(Errno::EAGAIN) => {
+            error.hint("the limit of processes is reached (nproc), in which this one counts for two")
         }
+        _ => error,
     }
 }
 

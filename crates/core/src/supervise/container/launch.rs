@@ -1,17 +1,19 @@
 //! From a plan to a process.
 
+use std::os::fd::AsFd;
+
 use nsrs_base::error::{Act, Code, During, Error, Result};
 use nsrs_base::host::Host;
 use nsrs_base::ids::maps::{self, MapWriter, UserNamespace};
 use nsrs_base::options::USERNS;
-use nsrs_base::sys::clone::{Side, clone3};
+use nsrs_base::sys::child::{spawn, spawn_apart};
 use nsrs_base::sys::process::exit_now;
 
 use super::child::Child;
 use crate::plan::Plan;
 use crate::plan::sandbox::Sandbox;
 use crate::steps::channel::{Channel, FromChild, ToChild};
-use crate::steps::{self, Inputs, Waiting, stage};
+use crate::steps::{self, Inputs, Waiting, complete, stage};
 
 /// What came of it.
 #[derive(Debug)]
@@ -58,31 +60,25 @@ impl Launched {
 pub fn start(plan: &Plan, host: &Host, inputs: Inputs, ours: Channel, waiting: Waiting) -> Result<(Launched, Channel)> {
     let is_staged = stage::needed(&plan.sandbox);
     let flags = if is_staged { 0 } else { plan.sandbox.namespaces.flags() };
-    match clone3(flags).map_err(|errno| refused(plan, host, errno)).during(Act::Namespaces)? {
-        Side::Parent(pid, pidfd) if is_staged => Ok((Launched::Intermediate(Child::new(pid, pidfd)), ours)),
-        Side::Parent(pid, pidfd) => Ok((Launched::First(Child::new(pid, pidfd)), ours)),
-        Side::Child => {
-            drop(ours);
-            if is_staged { run_intermediate(plan, host, inputs, waiting) } else { steps::run(plan, inputs, waiting) }
-        }
-    }
+    let body =
+        || if is_staged { run_intermediate(plan, host, inputs, waiting) } else { steps::run(plan, inputs, waiting) };
+    let (new, ours) =
+        spawn_apart(flags, ours, body).map_err(|errno| refused(plan, host, errno)).during(Act::Namespaces)?;
+    let child = Child::new(new.pid, new.pidfd);
+    Ok((if is_staged { Launched::Intermediate(child) } else { Launched::First(child) }, ours))
 }
 
 /// The intermediate process: prepares, makes the container as its own sibling, tells the supervisor, ends.
 fn run_intermediate(plan: &Plan, host: &Host, mut inputs: Inputs, waiting: Waiting) -> ! {
-    let teller = inputs.channel.try_clone();
+    let channel = inputs.channel.try_clone().unwrap_or_else(|error| complete::report(&inputs.channel, error));
     let result = stage::prepare(&plan.sandbox, &inputs.channel).and_then(|flags| {
         inputs.mapped = plan.sandbox.user_namespace.is_private() && plan.sandbox.namespaces.clock.is_some();
-        match clone3(flags | libc::CLONE_PARENT as u64).map_err(|errno| refused(plan, host, errno))? {
-            Side::Parent(pid, pidfd) => {
-                let born = FromChild::Born(pid.as_raw_nonzero().get());
-                inputs.channel.send(&born, &[std::os::fd::AsFd::as_fd(&pidfd)])
-            }
-            Side::Child => steps::run_taken_over(plan, inputs, waiting),
-        }
+        let body = || steps::run_taken_over(plan, inputs, waiting);
+        let new = spawn(flags | libc::CLONE_PARENT as u64, body).map_err(|errno| refused(plan, host, errno))?;
+        channel.send(&FromChild::Born(new.pid.as_raw_nonzero().get()), &[new.pidfd.as_fd()])
     });
-    if let (Err(error), Ok(teller)) = (result, teller) {
-        let _ = teller.send(&FromChild::Failed(error.during(Act::Namespaces)), &[]);
+    if let Err(error) = result {
+        let _ = channel.send(&FromChild::Failed(error.during(Act::Namespaces)), &[]);
     }
     exit_now(0)
 }

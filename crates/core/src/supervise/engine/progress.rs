@@ -1,11 +1,11 @@
 //! What the processes of a container tell on their way, and how they end.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use nsrs_base::error::{Act, Code, During, Error, Result};
+use nsrs_base::sys::poll::is_readable;
 use nsrs_base::sys::wait::{Status, Usage, reap};
 use rustix::event::epoll::EventFlags;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Pid;
 
 use super::Engine;
@@ -375,9 +375,4 @@ impl Engine {
             Outcome::Unasked | Outcome::Unfit(..) => {}
         }
     }
-}
-
-fn is_readable(channel: &impl AsFd) -> bool {
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    poll(&mut [PollFd::new(channel, PollFlags::IN)], Some(&now)).is_ok_and(|ready| ready > 0)
 }

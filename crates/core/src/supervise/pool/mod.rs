@@ -15,7 +15,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use nsrs_base::error::{At, Result};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use nsrs_base::sys::poll;
+use rustix::event::{PollFd, PollFlags};
 use rustix::thread::sched_getaffinity;
 
 use self::footing::Footing;
@@ -97,8 +98,7 @@ impl Pool {
     /// Have the caller's mounts changed since this was last asked, here or by the event loop?
     #[must_use]
     pub fn mounts_changed(&self) -> bool {
-        let mut fds = [PollFd::new(&self.mounts, PollFlags::PRI)];
-        poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
+        poll::wait(&mut [PollFd::new(&self.mounts, PollFlags::PRI)], Some(Duration::ZERO)).unwrap_or(false)
     }
 
     /// Names of images are watched already.
