@@ -96,15 +96,6 @@ impl Reference {
         Reference { tag: None, digest: Some(digest), ..self.clone() }
     }
 
-    /// The same repository under this tag and no digest.
-    ///
-    /// # Errors
-    /// It's no tag.
-    pub fn with_tag(&self, tag: &str) -> Result<Reference> {
-        check_tag(tag).map_err(|why| Error::invalid_value("tag", shortened(tag), why))?;
-        Ok(Reference { tag: Some(tag.to_owned()), digest: None, ..self.clone() })
-    }
-
     /// The short form that people write: `busybox:latest`, `me/tool:1`, `quay.io/a/b:c`.
     #[must_use]
     pub fn familiar(&self) -> String {

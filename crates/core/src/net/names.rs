@@ -1,16 +1,13 @@
-//! The files that name things in a container: `/etc/hosts`, `/etc/resolv.conf` and `/etc/hostname`. Pure text.
+//! The files that name things in a container: `/etc/hosts` and `/etc/resolv.conf`. Pure text.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use nsrs_base::error::{Error, Result};
-use nsrs_base::options::{ADD_HOSTS, DNS, DNS_OPTIONS, DNS_SEARCH, HOSTNAME};
+use nsrs_base::options::{ADD_HOSTS, DNS, DNS_OPTIONS, DNS_SEARCH};
 
 /// The value of `--add-host` that stands for the host's address as the container sees it.
 const HOST_GATEWAY: &str = "host-gateway";
-
-/// The longest host name that the kernel takes, see sethostname(2).
-const HOSTNAME_MAX: usize = 64;
 
 /// How many name servers the C library's resolver reads, see resolv.conf(5).
 const NAME_SERVERS_MAX: usize = 3;
@@ -152,18 +149,6 @@ impl Dns<'_> {
     }
 }
 
-/// The text of `/etc/hostname`.
-///
-/// # Errors
-/// A name that is not a valid host name, or is longer than the kernel takes.
-pub fn hostname(name: &str) -> Result<String> {
-    check_name(name).map_err(|why| Error::invalid(HOSTNAME, name, why))?;
-    if name.len() > HOSTNAME_MAX {
-        return Err(Error::invalid(HOSTNAME, name, "longer than 64 bytes"));
-    }
-    Ok(format!("{name}\n"))
-}
-
 /// The addresses of the name servers that a `resolv.conf` lists.
 pub fn name_servers(text: &str) -> impl Iterator<Item = IpAddr> {
     name_servers_with_zone(text).filter_map(|server| server.parse().ok())
@@ -272,10 +257,10 @@ mod tests {
     }
 
     #[test]
-    fn hostname_rejects_what_is_no_name() {
-        assert_eq!(hostname("web-1").unwrap(), "web-1\n");
-        for bad in ["", "-a", "a..b", "a b", "a/b", &"x".repeat(64), &["x".repeat(40), "y".repeat(40)].join(".")] {
-            assert!(hostname(bad).is_err(), "{bad}");
+    fn what_is_no_name_is_refused() {
+        assert_eq!(check_name("web-1"), Ok(()));
+        for bad in ["", "-a", "a..b", "a b", "a/b", &"x".repeat(64)] {
+            assert!(check_name(bad).is_err(), "{bad}");
         }
     }
 }

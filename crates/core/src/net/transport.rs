@@ -98,12 +98,6 @@ impl Batch {
         self.requests.push(BatchRequest { offset, asks, step, subject: subject.to_owned() });
     }
 
-    /// Whether there is nothing to send.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.requests.is_empty()
-    }
-
     /// Numbers the requests from `first` and lets the last one that can ask for an acknowledgement do so; returns
     /// that one's number.
     fn number(&mut self, first: u32) -> Option<u32> {

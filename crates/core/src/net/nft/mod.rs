@@ -98,12 +98,6 @@ impl Nat {
         Ok(Nat { netlink, table, bridge: bridge.to_owned(), routes_loopback: false })
     }
 
-    /// The table's name, in family `inet`.
-    #[must_use]
-    pub fn table(&self) -> &str {
-        &self.table
-    }
-
     /// Redirects these ports, all or none. They must have been reserved, see [`crate::net::ports::Reserved`].
     ///
     /// # Errors
@@ -272,9 +266,9 @@ mod tests {
         in_new_netns(|| {
             let nat = Nat::open("nsrs0", &subnets()).unwrap();
             Command::new("nft").args(["flush", "ruleset"]).output().unwrap();
-            assert!(listed().contains(nat.table()));
+            assert!(listed().contains(&nat.table));
             let error = Nat::open("nsrs0", &subnets()).unwrap_err();
-            assert_eq!(error.subject, nat.table(), "{error}");
+            assert_eq!(error.subject, nat.table, "{error}");
             drop(nat);
             assert_eq!(listed(), "");
         });
@@ -284,14 +278,14 @@ mod tests {
     fn a_table_that_was_left_is_removed_and_one_that_is_owned_is_not() {
         in_new_netns(|| {
             let nat = Nat::open("nsrs0", &subnets()).unwrap();
-            assert_eq!(remove(nat.table()).unwrap_err().errno, Some(libc::EPERM));
+            assert_eq!(remove(&nat.table).unwrap_err().errno, Some(libc::EPERM));
             let left = ["add table inet left", "add chain inet left c"];
             left.iter()
                 .for_each(|words| assert!(Command::new("nft").args(words.split(' ')).status().unwrap().success()));
             assert!(listed().contains("table inet left"));
             remove("left").unwrap();
             remove("left").unwrap();
-            assert!(!listed().contains("table inet left") && listed().contains(nat.table()));
+            assert!(!listed().contains("table inet left") && listed().contains(&nat.table));
         });
     }
 
