@@ -1,8 +1,8 @@
 import { constants } from 'node:os'
-import type { ContainerOptions } from '../ts/binding.d.ts'
 import { executeVisibly } from '../ts/images/nsrs-image.ts'
 import { checkBeforeFetch } from '../ts/images/prepare.ts'
 import type { ImageWork } from '../ts/images/pull-rule.ts'
+import type { CoreOptions } from '../ts/options/types.ts'
 import { peekIgnoredSignals } from './inherited-state.ts'
 import { report, reportError, reportHint } from './report.ts'
 import { type CliFlags, definedOptions } from './run-request.ts'
@@ -15,7 +15,7 @@ export async function ensureImage(
   image: string,
   work: ImageWork,
   args: readonly string[],
-  options: ContainerOptions,
+  options: CoreOptions,
   flags: CliFlags,
 ): Promise<number | undefined> {
   ignoreSignalsAgain()

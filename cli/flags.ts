@@ -1,4 +1,4 @@
-import type { ContainerOptions } from '../ts/binding.d.ts'
+import type { CoreOptions } from '../ts/options/types.ts'
 import { integer, milliseconds, sysctl, variable } from './flag-values.ts'
 
 /** A flag of `nsrs run`. */
@@ -39,14 +39,14 @@ export const groups = {
     'monotonic',
     'boottime',
   ],
-} as const satisfies Record<string, readonly (keyof ContainerOptions)[]>
+} as const satisfies Record<string, readonly (keyof CoreOptions)[]>
 
 const namespace = (letter: string) => `${letter} namespace: private, host, a path, or ns:PID`
 
-type Ungrouped = Exclude<keyof ContainerOptions, (typeof groups)[keyof typeof groups][number]>
+type Ungrouped = Exclude<keyof CoreOptions, (typeof groups)[keyof typeof groups][number]>
 
 /** `never` while some option is in no group. */
-type Flags = [Ungrouped] extends [never] ? Record<keyof ContainerOptions, Flag> : never
+type Flags = [Ungrouped] extends [never] ? Record<keyof CoreOptions, Flag> : never
 
 /** Every option with its flag. A new option does not compile until it is listed here and in a group. */
 export const flags: Flags = {

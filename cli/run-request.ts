@@ -1,5 +1,4 @@
-import type { ContainerOptions } from '../ts/binding.d.ts'
-import type { PullPolicy } from '../ts/options/types.ts'
+import type { CoreOptions, PullPolicy } from '../ts/options/types.ts'
 import { quote } from './escape.ts'
 import { descriptors, envFile, securityOption, ValueError } from './flag-values.ts'
 import { flags } from './flags.ts'
@@ -22,7 +21,7 @@ export interface CliFlags {
 
 /** What a command line of `nsrs run` asks for. */
 export interface RunRequest {
-  options: ContainerOptions
+  options: CoreOptions
   preserveFds: number[]
   problems: Problem[]
 }
@@ -43,7 +42,7 @@ export function parseRunFlags(given: Record<string, unknown>): RunRequest {
     (texts ?? []).map((text) => parse(name, text, value)).filter((item) => item !== undefined)
 
   const options: Record<string, unknown> = {}
-  for (const key of Object.keys(given).filter((key) => Object.hasOwn(flags, key)) as (keyof ContainerOptions)[]) {
+  for (const key of Object.keys(given).filter((key) => Object.hasOwn(flags, key)) as (keyof CoreOptions)[]) {
     const flag = flags[key]
     const name = /--[\w-]+/.exec(flag.flags)?.[0] ?? key
     const value = flag.parse ?? ((text: string) => text)
@@ -64,11 +63,11 @@ export function parseRunFlags(given: Record<string, unknown>): RunRequest {
   const open = inheritedFds()
   for (const fd of preserveFds.filter((fd) => open?.has(fd) === false))
     problems.push({ message: `invalid --preserve-fd "${fd}": the caller has no such open file descriptor` })
-  return { options: options as ContainerOptions, preserveFds, problems }
+  return { options: options as CoreOptions, preserveFds, problems }
 }
 
 /** The options without undefined values, as the library takes them. */
-export function definedOptions(options: ContainerOptions): ContainerOptions {
+export function definedOptions(options: CoreOptions): CoreOptions {
   return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined))
 }
 

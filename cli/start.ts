@@ -1,7 +1,7 @@
-import type { ContainerOptions } from '../ts/binding.d.ts'
 import { imageWork } from '../ts/images/pull-rule.ts'
-import { toRequest } from '../ts/internal/request.ts'
+import { toSpec } from '../ts/internal/request.ts'
 import { native } from '../ts/native/load.ts'
+import type { CoreOptions } from '../ts/options/types.ts'
 import type { RunCommandLine } from './fast-parse.ts'
 import { ignoredSignals } from './inherited-state.ts'
 import { mayBeAltered } from './non-utf8.ts'
@@ -9,7 +9,7 @@ import { report } from './report.ts'
 import { type CliFlags, misplacedImageFlags, parseRunFlags } from './run-request.ts'
 
 /** The names of the caller's variables that the container gets. */
-function inheritedVariables({ env = {}, envHost }: ContainerOptions): string[] {
+function inheritedVariables({ env = {}, envHost }: CoreOptions): string[] {
   return Object.keys(envHost ? process.env : env).filter((name) => env[name] === undefined)
 }
 
@@ -39,7 +39,7 @@ export async function start({ args: words, given, dashes }: RunCommandLine): Pro
   }
   if (flags.explain || problems.length > 0) return (await import('./commands.ts')).explainRun(args, request, flags)
   const { binding, executable } = native()
-  const json = toRequest(args, options, { pass: preserveFds, passAs: preserveFds })
-  const failure = binding.runInPlace(executable, json, ignoredSignals(), flags.format === 'json')
+  const spec = toSpec(args, options, { preserveFds, changesForm: flags.format ?? 'text' })
+  const failure = binding.runInPlace(executable, spec, preserveFds, ignoredSignals())
   process.exitCode = report([failure])
 }

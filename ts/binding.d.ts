@@ -8,17 +8,21 @@ export declare class Supervisor {
    * itself, whose event loop may listen.
    */
   constructor(executable: string, onEvent: (arg: NativeEvent) => void, inLoop: boolean)
-  /** Starts the container of a [`ContainerRequest`]. Every outcome, failures too, comes as an event. */
-  start(request: string): StartedContainer
   /**
-   * Starts the process of an [`EnterRequest`] in the container of this number. Every outcome, failures too, comes as an
-   * event.
+   * Starts a container: `spec` is the JSON of a `Spec`, `stdio` tells where standard input, output and error go (-1 a
+   * pipe, -2 /dev/null, else a file descriptor), `pass` are further descriptors that the command gets, and `announce` asks
+   * to tell when the command runs. Every outcome, failures too, comes as an event.
    */
-  enter(container: number, request: string): StartedContainer
+  start(spec: string, stdio: Array<number>, pass: Array<number>, announce: boolean): StartedContainer
+  /**
+   * Starts a process in the container of this number, of the JSON of an `EnterSpec`. The rest is as for
+   * [`Supervisor::start`].
+   */
+  enter(container: number, spec: string, stdio: Array<number>, pass: Array<number>, announce: boolean): StartedContainer
   /** Takes an end of a pipe that [`Supervisor::start`] has made: it is the caller's to close from here on. */
   take(fd: number): void
-  /** Resolves the plan of a [`ContainerRequest`] and touches nothing; the answer is an event with the returned number. */
-  explain(request: string): number
+  /** Resolves the plan of the JSON of a `Spec` and touches nothing; the answer is an event with the returned number. */
+  explain(spec: string): number
   /** Finds out what the host can do; the answer is an event with the returned number. */
   examine(): number
   /**
@@ -34,138 +38,11 @@ export declare class Supervisor {
  */
 export declare function applyInPlace(executable: string, directory: string, flags: Array<string>): ErrorRecord
 
-/** The calling process. */
-export interface CallerInfo {
-  /** Its working directory; empty where it was removed. */
-  cwd: string
-  /** Variables of its environment: those of [`caller_variables`], or all of them. */
-  env: Record<string, string>
-}
-
 /**
  * The variables of the caller that count: on the host's tree those that a command there is given, and everywhere the one
  * that says what `~` is.
  */
 export declare function callerVariables(onHostTree: boolean): Array<string>
-
-/** How a container is made. Names and text forms are docker's and podman's where those have the option. */
-export interface ContainerOptions {
-  /** The root file system: `host`, the host's own tree copy-on-write, a directory, or an image. Default `host`. */
-  rootfs?: string | ImageRoot
-  /** Which of an image's platforms, `os/arch[/variant]`. Default: this machine's. */
-  platform?: string
-  /** In place of the image's entrypoint; its `Cmd` is then dropped too. An empty list is no entrypoint. */
-  entrypoint?: Array<string>
-  /** Keep what the command writes to an image's tree in memory, not on disk. Default false. */
-  rootfsTmpfs?: boolean
-  /** Mount the root file system read-only. Default false. */
-  readOnly?: boolean
-  /**
-   * List what the command changed of its root file system, in `changes` of the result. A directory as the root is
-   * copy-on-write then. Default false.
-   */
-  diff?: boolean
-  /**
-   * Directory that keeps what the command changes of its root file system, to be shown and applied by `nsrs apply`, or gone
-   * on with; made if it is missing. A directory as the root is copy-on-write then. Default: the changes are thrown away.
-   */
-  upper?: string
-  /** Further paths of the host's tree to hide (`~/` is the home directory), beside the well-known secret places. */
-  hide?: Array<string>
-  /** Bind mounts, `SOURCE:TARGET[:OPTIONS]`. */
-  volumes?: Array<string>
-  /** Mounts as `type=bind,source=…,target=…[,readonly]`, or taken apart. */
-  mounts?: Array<string | MountOptions>
-  /** Temporary file systems, `TARGET[:OPTIONS]`. */
-  tmpfs?: Array<string>
-  /** Size of /dev/shm, such as `64m`. Default `64m`. */
-  shmSize?: string
-  /**
-   * The network: `none`, `host`, `bridge`, `pasta`, or `ns:NAME|PATH|PID`. Default `bridge` for root, else `pasta` if
-   * it is installed, else `none`.
-   */
-  network?: string
-  /** IPv4 address on the bridge. */
-  ip?: string
-  /** IPv6 address on the bridge. */
-  ip6?: string
-  /** Hardware address. */
-  mac?: string
-  /** Published ports, `[IP:][HOST:]CONTAINER[/udp]`. */
-  publish?: Array<string>
-  /** Publish every port of tcp and udp that the image exposes, each on a free port of the host. Default false. */
-  publishAll?: boolean
-  /** Name servers. */
-  dns?: Array<string>
-  /** Search domains of the resolver. */
-  dnsSearch?: Array<string>
-  /** Options of the resolver. */
-  dnsOptions?: Array<string>
-  /** Lines for /etc/hosts, `NAME:IP`; the address `host-gateway` is the host. */
-  addHosts?: Array<string>
-  /** User namespace: `private`, `host`, a path, or `ns:PID`. Default `host` for root, `private` for everybody else. */
-  userns?: string
-  /** User ids, `INSIDE:OUTSIDE:COUNT`. */
-  uidMaps?: Array<string>
-  /** Group ids, `INSIDE:OUTSIDE:COUNT`. Default: as the user ids. */
-  gidMaps?: Array<string>
-  /** PID namespace: `private`, `host`, a path, or `ns:PID`. Default `private`. */
-  pid?: string
-  /** IPC namespace: `private`, `host`, a path, or `ns:PID`. Default `private`. */
-  ipc?: string
-  /** UTS namespace: `private`, `host`, a path, or `ns:PID`. Default `private`. */
-  uts?: string
-  /** Cgroup namespace: `private`, `host`, a path, or `ns:PID`. Default `private`. */
-  cgroupns?: string
-  /** Mount namespace: `private`, `host`, a path, or `ns:PID`. Default `private`. */
-  mountns?: string
-  /** Time namespace: `private`, `host`, a path, or `ns:PID`. Default `host`, or `private` with an offset. */
-  timens?: string
-  /** Offset of the monotonic clock in seconds. */
-  monotonic?: number
-  /** Offset of the boot-time clock in seconds. */
-  boottime?: number
-  /** Variables of the command. A name with the value `undefined` takes the caller's. */
-  env?: Record<string, string | undefined>
-  /**
-   * Give the command every variable of the caller. Default false: on the host's tree only what programs need to run
-   * (`PATH`, `HOME`, `LANG`, …), elsewhere docker's minimum.
-   */
-  envHost?: boolean
-  /** Working directory in the container. Default: the caller's on the host's tree, else `/`. */
-  workdir?: string
-  /**
-   * `USER[:GROUP]`, names of the container or numbers. Default: the caller on the host's tree, else root. `HOME`, and on
-   * the host's tree `USER` and `LOGNAME`, are this user's.
-   */
-  user?: string
-  /** Supplementary groups. */
-  groups?: Array<string>
-  /** Host name. */
-  hostname?: string
-  /** NIS domain name. */
-  domainname?: string
-  /** Resource limits, `NAME=SOFT[:HARD]`. */
-  ulimits?: Array<string>
-  /** Kernel parameters of the container's own namespaces. */
-  sysctls?: Record<string, string>
-  /** File mode creation mask, octal. Default: the caller's on the host's tree, else `0022`. */
-  umask?: string
-  /** Out-of-memory score, -1000 to 1000. */
-  oomScoreAdj?: number
-  /** Capabilities beyond podman's default set, with or without `CAP_`, or `ALL`. */
-  capAdd?: Array<string>
-  /** Capabilities to take away, or `ALL`. */
-  capDrop?: Array<string>
-  /** Let set-user-ID programs and file capabilities give more rights. Default false (`no_new_privs` is on). */
-  allowNewPrivileges?: boolean
-  /** Run a small init as PID 1, which reaps orphans and forwards signals. Default false: the command is PID 1. */
-  init?: boolean
-  /** Give the command a terminal of its own, of this size. */
-  tty?: TerminalSize
-  /** Kill the container after this many milliseconds. Default: never. */
-  timeout?: number
-}
 
 /** What a running container was given. */
 export interface ContainerReport {
@@ -181,65 +58,8 @@ export interface ContainerReport {
   notes: Array<string>
 }
 
-/** A container that is asked for. */
-export interface ContainerRequest {
-  /** The command and its arguments. */
-  args: Array<string>
-  /** How the container is made. */
-  options: ContainerOptions
-  /** The calling process. */
-  caller: CallerInfo
-  /** Where standard input, output and error go: -1 a pipe, -2 /dev/null, else a file descriptor. */
-  stdio: number[]
-  /** Further descriptors that the command gets. */
-  pass: Array<number>
-  /** Their numbers in the command. */
-  passAs: Array<number>
-  /** Tell when the command runs. */
-  announce: boolean
-  /** The container stays until it is ended; without a command an init is its first process. Default false. */
-  stays: boolean
-}
-
 /** Another descriptor of the same terminal, the receiver's to close: where it takes two streams, each closes its own. */
 export declare function duplicateTerminal(fd: number): number
-
-/**
- * How a process that enters a container is started. What is left out is as the container's own command has it; what it may
- * do is what that one may.
- */
-export interface EnterOptions {
-  /** Variables beside those of the container. One with the value `undefined` is taken away. */
-  env?: Record<string, string | undefined>
-  /** Working directory in the container. */
-  workdir?: string
-  /** `USER[:GROUP]`, names of the container or numbers. */
-  user?: string
-  /** Supplementary groups. */
-  groups?: Array<string>
-  /** File mode creation mask, octal. */
-  umask?: string
-  /** Give the command a terminal of its own, of this size. */
-  tty?: TerminalSize
-  /** Kill the process after this many milliseconds. Default: never. */
-  timeout?: number
-}
-
-/** A process that is to enter a container. */
-export interface EnterRequest {
-  /** The command and its arguments. */
-  args: Array<string>
-  /** How it is started. */
-  options: EnterOptions
-  /** Where standard input, output and error go: as in [`ContainerRequest`]. */
-  stdio: number[]
-  /** Further descriptors that the command gets. */
-  pass: Array<number>
-  /** Their numbers in the command. */
-  passAs: Array<number>
-  /** Tell when the command runs. */
-  announce: boolean
-}
 
 /** One failure: what failed, on what, why, and what to do next. */
 export interface ErrorRecord {
@@ -317,24 +137,6 @@ export declare function imageInPlace(executable: string, args: Array<string>): E
  */
 export declare function imageObstacle(image: string, platform?: string | undefined | null): ErrorRecord | null
 
-/** An image as the root file system. */
-export interface ImageRoot {
-  /** Its name, completed by docker's rules (`busybox`, `registry.example/app:1`), or the beginning of its id. */
-  image: string
-}
-
-/** A mount taken apart, for paths that hold colons or commas. */
-export interface MountOptions {
-  /** `bind`, `tmpfs` or `overlay`. */
-  type: 'bind' | 'tmpfs' | 'overlay'
-  /** Path on the host (`bind`), lower directory (`overlay`); none for `tmpfs`. Relative to the caller's directory. */
-  source?: string
-  /** Absolute path in the container. */
-  target: string
-  /** `ro`, `nosuid`, `nodev`, `noexec`, `rslave`, `size=64m`, `mode=1777`, … */
-  options?: Array<string>
-}
-
 /** Something happened to a container, or a question was answered. */
 export interface NativeEvent {
   /** The number that the request was given. */
@@ -355,8 +157,8 @@ export interface NativeEvent {
   examined?: Array<HostFinding>
 }
 
-/** Sets the size that programs on a container's terminal see. */
-export declare function resizeTerminal(fd: number, size: TerminalSize): void
+/** Sets the size that programs on a container's terminal see, in characters. */
+export declare function resizeTerminal(fd: number, cols: number, rows: number): void
 
 /** What a command and the processes it waited for used. */
 export interface ResourceUsage {
@@ -369,12 +171,12 @@ export interface ResourceUsage {
 }
 
 /**
- * Runs the container of a [`ContainerRequest`] in the place of this process: standard streams, signals, terminal and exit
- * code are the container's own, and further descriptors keep their numbers. Returns only the reason why it could not.
- * `ignored_signals` are those that it ignores from the start, a bit each, the lowest for signal 1. A list of changes is written
- * to standard error at the end.
+ * Runs the container of a `Spec`, given as JSON, in the place of this process: standard streams, signals, terminal and exit
+ * code are the container's own. Returns only the reason why it could not. `preserve_fds` are the further descriptors of the
+ * spec, which keep their numbers; `ignored_signals` are those that the container ignores from the start, a bit each, the
+ * lowest for signal 1. A list of changes is written to standard error at the end.
  */
-export declare function runInPlace(executable: string, request: string, ignoredSignals: number, changesAsJson: boolean): ErrorRecord
+export declare function runInPlace(executable: string, spec: string, preserveFds: Array<number>, ignoredSignals: number): ErrorRecord
 
 /** A verdict about the host in the words of the command line. */
 export interface ShellFinding {
@@ -401,12 +203,4 @@ export interface StartedContainer {
    * thread, until they are taken.
    */
   stdio: Array<number>
-}
-
-/** Size of a terminal in characters. */
-export interface TerminalSize {
-  /** Columns, 1 to 65535. */
-  cols: number
-  /** Rows, 1 to 65535. */
-  rows: number
 }

@@ -1,5 +1,5 @@
 /** Linux containers without a daemon. */
-export type { ContainerReport, ErrorRecord, MountOptions, ResourceUsage, TerminalSize } from './binding.d.ts'
+export type { ContainerReport, ErrorRecord, ResourceUsage } from './binding.d.ts'
 export { Container } from './container.ts'
 export { NsrsError } from './errors/nsrs-error.ts'
 export { ExitError } from './exit-error.ts'
@@ -30,3 +30,4 @@ export { Process, type ProcessEvents } from './process.ts'
 export type { Change, Exit, Result } from './result.ts'
 export { run } from './run.ts'
 export { spawn } from './spawn.ts'
+export type { MountOptions, TerminalSize } from './spec.d.ts'

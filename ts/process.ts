@@ -1,6 +1,6 @@
 import { EventEmitter } from 'node:events'
 import type { Readable, Writable } from 'node:stream'
-import type { ContainerReport, TerminalSize } from './binding.d.ts'
+import type { ContainerReport } from './binding.d.ts'
 import { localError } from './errors/nsrs-error.ts'
 import { DeferredPipe, input, output } from './internal/deferred-pipe.ts'
 import type { Launched } from './internal/launch.ts'
@@ -11,6 +11,7 @@ import type { Terminal } from './io/terminal.ts'
 import { signalNumber } from './options/signals.ts'
 import { wrongType } from './options/validate.ts'
 import { type Exit, toExit } from './result.ts'
+import type { TerminalSize } from './spec.d.ts'
 
 /** The events of a {@link Process}. */
 export interface ProcessEvents {

@@ -140,7 +140,7 @@ unless(noBusybox(), asEach, 'no way to write a user becomes root', async (t, pla
   ]
   for (const [index, done] of (await as(place, rootfs, users)).entries()) {
     t.is(done.exitCode, undefined, `${JSON.stringify(users[index])} became ${status(done).Uid}`)
-    t.regex(done.message ?? '', /--user|find the (user|group)/, users[index])
+    t.regex(done.message ?? '', /invalid user|find the (user|group)/, users[index])
     t.regex(done.code ?? done.message ?? '', /INVALID_ARGUMENT|TypeError/, users[index])
   }
 })

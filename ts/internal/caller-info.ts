@@ -1,12 +1,12 @@
-import type { CallerInfo } from '../binding.d.ts'
 import { native } from '../native/load.ts'
 import type { ContainerOptions } from '../options/types.ts'
+import type { Caller } from '../spec.d.ts'
 
 /** The names of the variables that are passed on: [0] in any other root, [1] on the host's tree. */
 const names: (readonly string[] | undefined)[] = []
 
 /** The calling process. Only the variables that are needed are read: each access is slow, listing all the slowest. */
-export function callerInfo(options: Pick<ContainerOptions, 'rootfs' | 'env' | 'envHost'>): CallerInfo {
+export function callerInfo(options: Pick<ContainerOptions, 'rootfs' | 'env' | 'envHost'>): Caller {
   const cwd = workingDirectory()
   if (options.envHost) return { cwd, env: { ...process.env } as Record<string, string> }
   const isHostTree = options.rootfs === undefined || options.rootfs === 'host'

@@ -1,11 +1,13 @@
 import type { StartedContainer } from '../binding.d.ts'
 import { commandWords } from '../options/arguments.ts'
 import type { AnyEnterOptions, AnyOptions, Stdio } from '../options/types.ts'
-import { IGNORE, toEnterRequest, toRequest } from './request.ts'
+import { toEnterSpec, toSpec } from './request.ts'
 import { connect, type Listener, listen } from './supervisor.ts'
 
 /** The addon's number for a new pipe. */
 const PIPE = -1
+/** The addon's number for /dev/null. */
+const IGNORE = -2
 
 /**
  * A process that was asked for, and our ends of its pipes (-1 if there is none). The addon owns them until they are taken, as
@@ -26,20 +28,26 @@ function stdioNumber(stdio: Stdio, own: number): number {
   return stdio === 'inherit' ? own : stdio
 }
 
-/** What both kinds of request take of a call: its streams and further descriptors, as the addon numbers them. */
-function descriptors({ fds, tty }: Pick<AnyOptions, 'fds' | 'tty'>, stdio: readonly [Stdio, Stdio, Stdio]) {
+/** The streams and the further descriptors of a call, as the addon numbers them. */
+interface Streams {
+  stdio: number[]
+  pass: number[]
+  preserveFds: number[]
+}
+
+function streams({ fds, tty }: Pick<AnyOptions, 'fds' | 'tty'>, stdio: readonly [Stdio, Stdio, Stdio]): Streams {
   const pass: number[] = []
-  const passAs: number[] = []
+  const preserveFds: number[] = []
   if (fds !== undefined) {
-    for (const as in fds) {
-      passAs.push(Number(as))
-      pass.push(fds[as] as number)
+    for (const number in fds) {
+      preserveFds.push(Number(number))
+      pass.push(fds[number] as number)
     }
   }
   const numbers = tty
     ? [IGNORE, IGNORE, IGNORE]
     : [stdioNumber(stdio[0], 0), stdioNumber(stdio[1], 1), stdioNumber(stdio[2], 2)]
-  return { stdio: numbers, pass, passAs }
+  return { stdio: numbers, pass, preserveFds }
 }
 
 /** Passes a request's events to the listener; its ends of pipes are the result. */
@@ -62,8 +70,9 @@ export function launch(
   announce: boolean,
   stays = false,
 ): Launched {
-  const request = toRequest(commandWords(command, args), options, { ...descriptors(options, stdio), announce, stays })
-  return launched(connect().start(request), listener)
+  const { stdio: numbers, pass, preserveFds } = streams(options, stdio)
+  const spec = toSpec(commandWords(command, args), options, { preserveFds, stays })
+  return launched(connect().start(spec, numbers, pass, announce), listener)
 }
 
 /** Asks for a process in the container of this number, which runs. Its events are those of {@link launch}. */
@@ -76,6 +85,7 @@ export function launchIn(
   listener: Listener,
   announce: boolean,
 ): Launched {
-  const request = toEnterRequest(commandWords(command, args), options, { ...descriptors(options, stdio), announce })
-  return launched(connect().enter(container, request), listener)
+  const { stdio: numbers, pass, preserveFds } = streams(options, stdio)
+  const spec = toEnterSpec(commandWords(command, args), options, preserveFds)
+  return launched(connect().enter(container, spec, numbers, pass, announce), listener)
 }

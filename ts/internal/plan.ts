@@ -2,7 +2,7 @@ import { commandWords } from '../options/arguments.ts'
 import type { ContainerOptions } from '../options/types.ts'
 import { checkCommand, checkOptions } from '../options/validate.ts'
 import { ask } from './ask.ts'
-import { toRequest } from './request.ts'
+import { toSpec } from './request.ts'
 
 /** What a call would do. */
 export interface Explanation {
@@ -25,7 +25,7 @@ export async function resolvePlan(
   checkCommand(command, args, options)
   checkOptions(options)
   const { text, json } = await ask(
-    (supervisor) => supervisor.explain(toRequest(commandWords(command, args), options, {})),
+    (supervisor) => supervisor.explain(toSpec(commandWords(command, args), options, {})),
     (event) => event.explained,
   )
   return { text, plan: JSON.parse(json) }

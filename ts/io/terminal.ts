@@ -1,9 +1,9 @@
 import { createReadStream, createWriteStream } from 'node:fs'
 import { Duplex } from 'node:stream'
 import { ReadStream } from 'node:tty'
-import type { TerminalSize } from '../binding.d.ts'
 import { isBun } from '../native/js-runtime.ts'
 import { native } from '../native/load.ts'
+import type { TerminalSize } from '../spec.d.ts'
 import { close } from './pipe-streams.ts'
 
 /** Ctrl-D, which a terminal turns into the end of input. */
@@ -43,7 +43,7 @@ export class Terminal extends Duplex {
   /** Changes the size of the terminal. Its programs receive SIGWINCH. */
   resize(size: TerminalSize): void {
     this.#size = { cols: size.cols, rows: size.rows }
-    if (this.#fd >= 0) native().binding.resizeTerminal(this.#fd, this.#size)
+    if (this.#fd >= 0) native().binding.resizeTerminal(this.#fd, this.#size.cols, this.#size.rows)
   }
 
   /** @internal The container has made its terminal. */
@@ -71,7 +71,7 @@ export class Terminal extends Duplex {
     output.on('end', () => this.finish())
     output.on('close', () => this.finish())
     this.#input.on('error', () => {})
-    native().binding.resizeTerminal(fd, this.#size)
+    native().binding.resizeTerminal(fd, this.#size.cols, this.#size.rows)
     this.#waiting?.()
   }
 

@@ -1,5 +1,5 @@
 import type { Readable } from 'node:stream'
-import type { EnterOptions as NativeEnterOptions, ContainerOptions as NativeOptions } from '../binding.d.ts'
+import type { EnterSpec, Spec } from '../spec.d.ts'
 
 /** When the image is pulled before a container runs from it: always, if it isn't in the store, or never. */
 export type PullPolicy = 'always' | 'missing' | 'never'
@@ -7,8 +7,14 @@ export type PullPolicy = 'always' | 'missing' | 'never'
 /** Every field may also be `undefined`, which is the same as leaving it out. */
 type Loose<T> = { [Key in keyof T]?: T[Key] | undefined }
 
-/** How a container is made. */
-export interface ContainerOptions extends Loose<Omit<NativeOptions, 'rootfs'>> {
+/** What of a spec a call says elsewhere than in its options. */
+type Elsewhere = 'args' | 'caller' | 'stays' | 'preserveFds' | 'changesForm'
+
+/** The options of a container that the core takes. */
+export type CoreOptions = Loose<Omit<Spec, Elsewhere>>
+
+/** How a container is made. Names and text forms are docker's and podman's where those have the option. */
+export interface ContainerOptions extends Omit<CoreOptions, 'rootfs'> {
   /**
    * The root file system: `'host'` (the host's own tree, copy-on-write), the path of a directory, or an image. `{ dir }` is
    * always a directory, even if it is named `host`. Default `'host'`.
@@ -74,7 +80,7 @@ export interface CollectOptions {
 export interface RunOptions extends ProcessOptions, CollectOptions {}
 
 /** How a process that enters a container is started. What is left out is as the container's own command has it. */
-export interface EnterOptions extends Loose<NativeEnterOptions>, StreamOptions {}
+export interface EnterOptions extends Loose<Omit<EnterSpec, Elsewhere>>, StreamOptions {}
 
 /** What {@link Container.spawn} takes. */
 export interface EnterSpawnOptions extends EnterOptions {
@@ -98,3 +104,6 @@ export type AnyEnterOptions = Omit<ExecOptions, 'stdin'> & EnterSpawnOptions
 
 /** Every option of every call. */
 export type AnyOptions = Omit<RunOptions, 'stdin'> & SpawnOptions
+
+/** The options that the core doesn't take. */
+export type OwnOptions = Exclude<keyof AnyOptions, keyof Spec>

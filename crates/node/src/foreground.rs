@@ -7,38 +7,31 @@ use std::path::Path;
 use napi_derive::napi;
 use nix::fcntl::AtFlags;
 use nix::sys::signal::Signal;
-use nsrs_base::error::{Act, At, Code, Error};
+use nsrs_base::error::{Act, At, Error};
 use nsrs_base::options::FDS;
 use nsrs_base::sys::fds::{keep_on_exec, leave};
 use nsrs_base::sys::sealed;
 use nsrs_base::sys::signal::{ignore, set_default};
 use nsrs_base::version::VERSION;
-use nsrs_core::spec::Form;
 use rustix::fs::{MemfdFlags, SeekFrom, memfd_create, seek};
 
 use crate::events::ErrorRecord;
 use crate::executable::{check, not_started};
-use crate::options::ContainerRequest;
 
-/// Runs the container of a [`ContainerRequest`] in the place of this process: standard streams, signals, terminal and exit
-/// code are the container's own, and further descriptors keep their numbers. Returns only the reason why it could not.
-/// `ignored_signals` are those that it ignores from the start, a bit each, the lowest for signal 1. A list of changes is written
-/// to standard error at the end.
+/// Runs the container of a `Spec`, given as JSON, in the place of this process: standard streams, signals, terminal and exit
+/// code are the container's own. Returns only the reason why it could not. `preserve_fds` are the further descriptors of the
+/// spec, which keep their numbers; `ignored_signals` are those that the container ignores from the start, a bit each, the
+/// lowest for signal 1. A list of changes is written to standard error at the end.
 #[napi]
-pub fn run_in_place(executable: String, request: String, ignored_signals: u32, changes_as_json: bool) -> ErrorRecord {
-    let mut spec = match ContainerRequest::parse(&request) {
-        Ok(request) => request.into_spec(),
-        Err(error) => return error.into(),
-    };
-    spec.diff = spec.diff.map(|_| if changes_as_json { Form::Json } else { Form::Text });
+pub fn run_in_place(executable: String, spec: String, preserve_fds: Vec<i32>, ignored_signals: u32) -> ErrorRecord {
     for signal in Signal::iterator() {
         // Node ignores some for itself. Those whose action can't change never were.
         let is_ignored = ignored_signals & (1 << (signal as i32 - 1)) != 0;
         let _ = if is_ignored { ignore(signal) } else { set_default(signal) };
     }
-    match replace(&executable, &spec) {
+    match replace(&executable, &spec, &preserve_fds) {
         Ok(never) => match never {},
-        Err(error) => error.during(Act::Supervisor).into(),
+        Err(error) => error.into(),
     }
 }
 
@@ -79,14 +72,14 @@ fn environment() -> Vec<CString> {
         .collect()
 }
 
-fn replace(executable: &str, spec: &nsrs_core::spec::Spec) -> nsrs_base::error::Result<std::convert::Infallible> {
+fn replace(executable: &str, spec: &str, preserve_fds: &[i32]) -> nsrs_base::error::Result<std::convert::Infallible> {
     let step = "start nsrs-runtime";
     // The request goes by descriptor: what stands in arguments or environment, every user of the host can read.
     let request = memfd_create("nsrs-request", MemfdFlags::CLOEXEC).at(step, "")?;
-    let text = serde_json::to_vec(spec).map_err(|error| Error::new(Code::SetupFailed, step, error.to_string()))?;
-    std::io::Write::write_all(&mut std::fs::File::from(request.try_clone().at(step, "")?), &text).at(step, "")?;
+    std::io::Write::write_all(&mut std::fs::File::from(request.try_clone().at(step, "")?), spec.as_bytes())
+        .at(step, "")?;
     seek(&request, SeekFrom::Start(0)).at(step, "")?;
-    for fd in &spec.preserve_fds {
+    for fd in preserve_fds {
         keep_on_exec(*fd).map_err(|_| {
             Error::invalid(FDS, fd, "the caller has no such open file descriptor").during(Act::Descriptors)
         })?;

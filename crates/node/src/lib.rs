@@ -13,6 +13,5 @@ mod events;
 mod executable;
 mod foreground;
 mod images;
-mod options;
 mod supervisor;
 mod terminal;

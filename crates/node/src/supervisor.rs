@@ -16,10 +16,10 @@ use nsrs_base::sys::message::MOST_FDS;
 use nsrs_core::supervise::protocol::{Address, Event, Request};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::pipe::{PipeFlags, pipe_with};
+use serde_json::value::RawValue;
 
 use crate::connection::{self, Listener};
 use crate::events::{Delivery, NativeEvent};
-use crate::options::{ContainerRequest, EnterRequest};
 
 /// Calls the JavaScript listener from the thread that listens to the supervisor.
 type Callback = ThreadsafeFunction<Delivery, (), NativeEvent, Status, false, true>;
@@ -51,6 +51,22 @@ static THREADS: AtomicUsize = AtomicUsize::new(0);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Where the streams of a command lead, as JavaScript numbers them.
+struct Streams {
+    /// Standard input, output and error: [`PIPE`], [`IGNORE`], or a file descriptor.
+    stdio: Vec<i32>,
+    /// Further descriptors.
+    pass: Vec<i32>,
+    /// Tell when the command runs.
+    announce: bool,
+}
+
+/// A spec, which passes through as it is: whoever resolves it reads it.
+fn as_json(spec: String) -> nsrs_base::error::Result<Box<RawValue>> {
+    RawValue::from_string(spec)
+        .map_err(|error| nsrs_base::error::Error::new(Code::InvalidArgument, "read the call", error.to_string()))
 }
 
 /// Both ends of the command's standard streams.
@@ -149,21 +165,31 @@ impl Supervisor {
         Ok(Supervisor { executable, callback: Arc::new(Mutex::new(callback)), open, ends, in_loop })
     }
 
-    /// Starts the container of a [`ContainerRequest`]. Every outcome, failures too, comes as an event.
+    /// Starts a container: `spec` is the JSON of a `Spec`, `stdio` tells where standard input, output and error go (-1 a
+    /// pipe, -2 /dev/null, else a file descriptor), `pass` are further descriptors that the command gets, and `announce` asks
+    /// to tell when the command runs. Every outcome, failures too, comes as an event.
     #[napi]
-    pub fn start(&self, env: Env, request: String) -> StartedContainer {
+    pub fn start(&self, env: Env, spec: String, stdio: Vec<i32>, pass: Vec<i32>, announce: bool) -> StartedContainer {
         let id = connection::next_id();
-        let started = self.try_start(&env, id, &request);
+        let started = self.try_start(&env, id, spec, &Streams { stdio, pass, announce });
         self.started(id, started)
     }
 
-    /// Starts the process of an [`EnterRequest`] in the container of this number. Every outcome, failures too, comes as an
-    /// event.
+    /// Starts a process in the container of this number, of the JSON of an `EnterSpec`. The rest is as for
+    /// [`Supervisor::start`].
     #[napi]
-    pub fn enter(&self, env: Env, container: f64, request: String) -> StartedContainer {
+    pub fn enter(
+        &self,
+        env: Env,
+        container: f64,
+        spec: String,
+        stdio: Vec<i32>,
+        pass: Vec<i32>,
+        announce: bool,
+    ) -> StartedContainer {
         let id = connection::next_id();
         let address = Address { container: container as u64, process: id };
-        let started = self.try_enter(&env, address, &request);
+        let started = self.try_enter(&env, address, spec, &Streams { stdio, pass, announce });
         self.started(id, started)
     }
 
@@ -189,20 +215,26 @@ impl Supervisor {
         lock(&self.ends).remove(&fd).map(IntoRawFd::into_raw_fd);
     }
 
-    fn try_start(&self, env: &Env, id: u64, request: &str) -> nsrs_base::error::Result<Vec<Option<OwnedFd>>> {
-        let request = ContainerRequest::parse(request)?;
-        let (wanted, pass) = (request.stdio, request.pass.clone());
-        let announce = request.announce;
-        let request = Request::Run { id, spec: Box::new(request.into_spec()), announce };
-        self.ask_with_streams(env, Address::of_container(id), &request, &wanted, &pass)
+    fn try_start(
+        &self,
+        env: &Env,
+        id: u64,
+        spec: String,
+        streams: &Streams,
+    ) -> nsrs_base::error::Result<Vec<Option<OwnedFd>>> {
+        let request = Request::Run { id, spec: as_json(spec)?, announce: streams.announce };
+        self.ask_with_streams(env, Address::of_container(id), &request, streams)
     }
 
-    fn try_enter(&self, env: &Env, address: Address, request: &str) -> nsrs_base::error::Result<Vec<Option<OwnedFd>>> {
-        let request = EnterRequest::parse(request)?;
-        let (wanted, pass) = (request.stdio, request.pass.clone());
-        let announce = request.announce;
-        let request = Request::Enter { address, spec: Box::new(request.into_spec()), announce };
-        self.ask_with_streams(env, address, &request, &wanted, &pass)
+    fn try_enter(
+        &self,
+        env: &Env,
+        address: Address,
+        spec: String,
+        streams: &Streams,
+    ) -> nsrs_base::error::Result<Vec<Option<OwnedFd>>> {
+        let request = Request::Enter { address, spec: as_json(spec)?, announce: streams.announce };
+        self.ask_with_streams(env, address, &request, streams)
     }
 
     /// Sends a request with the command's streams and further descriptors, and returns the caller's ends of pipes.
@@ -211,9 +243,9 @@ impl Supervisor {
         env: &Env,
         address: Address,
         request: &Request,
-        wanted: &[i32],
-        pass: &[i32],
+        streams: &Streams,
     ) -> nsrs_base::error::Result<Vec<Option<OwnedFd>>> {
+        let Streams { stdio: wanted, pass, .. } = streams;
         check_count(pass.len())?;
         let stdio = stdio(wanted).during(Act::Descriptors)?;
         let passed = pass.iter().copied().map(passed).collect::<nsrs_base::error::Result<Vec<_>>>()?;
@@ -224,12 +256,11 @@ impl Supervisor {
         Ok(stdio.ours)
     }
 
-    /// Resolves the plan of a [`ContainerRequest`] and touches nothing; the answer is an event with the returned number.
+    /// Resolves the plan of the JSON of a `Spec` and touches nothing; the answer is an event with the returned number.
     #[napi]
-    pub fn explain(&self, env: Env, request: String) -> f64 {
+    pub fn explain(&self, env: Env, spec: String) -> f64 {
         let id = connection::next_id();
-        let asked = ContainerRequest::parse(&request)
-            .and_then(|request| self.ask(&env, id, &Request::Explain { id, spec: Box::new(request.into_spec()) }, &[]));
+        let asked = as_json(spec).and_then(|spec| self.ask(&env, id, &Request::Explain { id, spec }, &[]));
         if let Err(error) = asked {
             self.fail(id, error);
         }

@@ -15,7 +15,7 @@ use nsrs_base::options::{FDS, TIMEOUT};
 use nsrs_base::sys::fds;
 use nsrs_base::version::VERSION;
 use nsrs_core::init;
-use nsrs_core::spec::Spec;
+use nsrs_core::spec::{self, Spec};
 use nsrs_core::steps::channel::Channel;
 use nsrs_core::steps::enter;
 use nsrs_core::supervise::front::foreground::Ended;
@@ -134,8 +134,7 @@ fn run(request: &str) -> Result<Ended, Vec<Error>> {
     let program = seal::program()?;
     let request = number(request).and_then(|fd| fds::inherited(fd).at("take over the request", fd))?;
     let text = std::io::read_to_string(File::from(request)).at("read the request", "")?;
-    let spec: Spec = serde_json::from_str(&text)
-        .map_err(|error| Error::new(Code::SupervisorLost, "read the request", error.to_string()))?;
+    let spec: Spec = spec::parse(&text)?;
     let numbers: BTreeSet<i32> = spec.preserve_fds.iter().copied().collect();
     let passed = numbers.iter().map(|fd| {
         fds::inherited(*fd).map_err(|_| Error::invalid(FDS, fd, "the caller has no such open file descriptor"))

@@ -7,7 +7,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets, capabilities};
 use super::{Finding, Ground, Verdict, probe};
 use crate::plan::namespace::Kind;
 use crate::plan::{self, Plan};
-use crate::spec::{Caller, Spec};
+use crate::spec::{Caller, NetworkSpec, Spec};
 use crate::steps::Writes;
 use crate::steps::etc::Files;
 use crate::steps::mount_api::{Draft, RESTRICTED, tmpfs};
@@ -103,7 +103,8 @@ fn overlay(in_user_namespace: bool) -> Result<String> {
 /// The root that containers have by default: planned, put together and entered as for a container.
 fn host_tree(ground: &Ground<'_>) -> Finding {
     let caller = Caller { cwd: "/".into(), ..Caller::default() };
-    let spec = Spec { args: vec!["true".into()], caller, network: Some("none".into()), ..Spec::default() };
+    let network = NetworkSpec { kind: Some("none".into()), ..NetworkSpec::default() };
+    let spec = Spec { args: vec!["true".into()], caller, network, ..Spec::default() };
     let planned = HostTree::read().and_then(|tree| {
         let (plan, problems) = plan::resolve(&spec, ground.host, &tree, None);
         problems.finish(plan).map_err(|mut errors| errors.swap_remove(0))

@@ -25,16 +25,16 @@ pub struct Changes {
 #[must_use]
 pub fn upper(spec: &Spec, host: &Host) -> Option<String> {
     let home = spec.caller.env.get("HOME").map(String::as_str).or(host.home.as_deref());
-    spec.upper.as_ref().map(|path| clean(&absolute(path, &spec.caller.cwd, home)))
+    spec.root.upper.as_ref().map(|path| clean(&absolute(path, &spec.caller.cwd, home)))
 }
 
 /// Resolves what is wanted of the changes.
 pub fn resolve(spec: &Spec, root: &Root, host: &Host, problems: &mut Problems) -> Option<Changes> {
-    if spec.diff.is_none() && spec.upper.is_none() {
+    if !spec.root.diff && spec.root.upper.is_none() {
         return None;
     }
     if *root == Root::Shared {
-        let option = if spec.upper.is_some() { UPPER } else { DIFF };
+        let option = if spec.root.upper.is_some() { UPPER } else { DIFF };
         problems.push(
             Error::conflict(option, "nothing is copied on write there")
                 .on(format!("with {MOUNTNS}"))
@@ -42,7 +42,7 @@ pub fn resolve(spec: &Spec, root: &Root, host: &Host, problems: &mut Problems) -
         );
     }
     let upper = upper(spec, host);
-    if let (Some(text), Some(path)) = (&spec.upper, &upper) {
+    if let (Some(text), Some(path)) = (&spec.root.upper, &upper) {
         let inside = match root {
             Root::Directory { path: root, .. } => below(path, root),
             _ => false,
@@ -61,5 +61,5 @@ pub fn resolve(spec: &Spec, root: &Root, host: &Host, problems: &mut Problems) -
             );
         }
     }
-    Some(Changes { list: spec.diff, upper })
+    Some(Changes { list: spec.root.diff.then_some(spec.changes_form), upper })
 }

@@ -5,7 +5,7 @@ use nsrs_base::options::{GROUPS, USER};
 
 use super::namespace::Kind;
 use super::{Plan, Problems, env, limits, process};
-use crate::spec::EnterSpec;
+use crate::spec::{EnterSpec, ProcessSpec};
 
 /// Resolves a process that enters the container of a plan. It has the rights and the limits of the container's first
 /// process, and what is left out is as that one has it.
@@ -14,7 +14,8 @@ use crate::spec::EnterSpec;
 /// Every problem of the request.
 pub fn resolve(plan: &Plan, spec: &EnterSpec) -> Result<Plan, Vec<Error>> {
     let mut problems = Problems::default();
-    let EnterSpec { args, env, workdir, user, groups, umask, tty, timeout_ms, preserve_fds } = spec;
+    let EnterSpec { args, process: asked, preserve_fds } = spec;
+    let ProcessSpec { env, workdir, user, groups, umask, tty, timeout_ms } = asked;
     let base = &plan.process;
     let is_other_user = user.is_some() && plan.sandbox.root.is_host_tree();
     let mut variables = env::over(&base.env, env, is_other_user, &mut problems);

@@ -49,7 +49,7 @@ pub fn resolve(
 ) -> BTreeMap<String, String> {
     let mut env = BTreeMap::new();
     if host_tree {
-        let is_meant = |name: &&&str| spec.user.is_none() || !OF_USER.contains(name);
+        let is_meant = |name: &&&str| spec.process.user.is_none() || !OF_USER.contains(name);
         let own = HOST_NAMES.iter().filter(is_meant).filter_map(|name| spec.caller.env.get_key_value(*name));
         env.extend(own.map(|(name, value)| (name.clone(), value.clone())));
     } else if let Some(hostname) = hostname {
@@ -61,14 +61,14 @@ pub fn resolve(
     {
         env.insert(name.to_owned(), value.to_owned());
     }
-    if spec.tty.is_some() {
+    if spec.process.tty.is_some() {
         env.entry("TERM".into()).or_insert_with(|| "xterm".into());
     }
     if spec.env_host {
         env.extend(spec.caller.env.clone());
     }
     env.entry("PATH".into()).or_insert_with(|| DEFAULT_PATH.to_owned());
-    for (name, value) in &spec.env {
+    for (name, value) in &spec.process.env {
         if let Some(error) = refusal(name, value.as_deref()) {
             problems.push(error);
         } else if let Some(value) = value.as_ref().or_else(|| spec.caller.env.get(name)) {
@@ -94,7 +94,7 @@ fn refusal(name: &str, value: Option<&str>) -> Option<Error> {
 /// without a value is taken away. `forget_user`: what it says of the user is of another one.
 pub fn over(
     base: &[String],
-    wanted: &[(String, Option<String>)],
+    wanted: &BTreeMap<String, Option<String>>,
     forget_user: bool,
     problems: &mut Problems,
 ) -> Vec<String> {
@@ -139,9 +139,9 @@ mod tests {
     fn another_user_is_not_told_to_be_the_caller() {
         let mut spec = spec(&[("HOME", "/root"), ("USER", "root"), ("LOGNAME", "root"), ("SHELL", "/bin/bash")]);
         assert_eq!(resolved(&spec, true)["USER"], "root");
-        spec.user = Some("ann".into());
+        spec.process.user = Some("ann".into());
         assert_eq!(resolved(&spec, true).keys().collect::<Vec<_>>(), ["PATH", "SHELL"]);
-        spec.env = vec![("HOME".into(), None)];
+        spec.process.env = BTreeMap::from([("HOME".into(), None)]);
         assert_eq!(resolved(&spec, true)["HOME"], "/root");
     }
 
@@ -155,7 +155,8 @@ mod tests {
     #[test]
     fn a_name_alone_takes_the_callers_value_or_nothing() {
         let mut spec = spec(&[("TOKEN", "x")]);
-        spec.env = vec![("TOKEN".into(), None), ("ABSENT".into(), None), ("A".into(), Some("b=c".into()))];
+        spec.process.env =
+            BTreeMap::from([("TOKEN".into(), None), ("ABSENT".into(), None), ("A".into(), Some("b=c".into()))]);
         let env = resolved(&spec, false);
         assert_eq!((env["TOKEN"].as_str(), env["A"].as_str(), env.get("ABSENT")), ("x", "b=c", None));
     }
@@ -164,7 +165,11 @@ mod tests {
     fn bad_names_are_reported_together() {
         let mut problems = Problems::default();
         let mut spec = spec(&[]);
-        spec.env = vec![("A=B".into(), Some(String::new())), (String::new(), None), ("C".into(), Some("\0".into()))];
+        spec.process.env = BTreeMap::from([
+            ("A=B".into(), Some(String::new())),
+            (String::new(), None),
+            ("C".into(), Some("\0".into())),
+        ]);
         resolve(&spec, false, None, None, &mut problems);
         assert_eq!(problems.finish(()).unwrap_err().len(), 3);
     }

@@ -53,12 +53,12 @@ fn is_own_id_only(maps: &[IdMap], id: u32) -> bool {
 
 /// Resolves the user namespace.
 pub fn resolve(spec: &Spec, how: &Use, host_tree: bool, host: &Host, problems: &mut Problems) -> UserNamespace {
-    let mapped = !spec.uid_maps.is_empty() || !spec.gid_maps.is_empty();
+    let mapped = !spec.namespaces.uid_maps.is_empty() || !spec.namespaces.gid_maps.is_empty();
     if !matches!(how, Use::Private) {
         if mapped {
             problems.push(
                 Error::conflict(
-                    if spec.uid_maps.is_empty() { GID_MAPS } else { UID_MAPS },
+                    if spec.namespaces.uid_maps.is_empty() { GID_MAPS } else { UID_MAPS },
                     "only a new user namespace takes id maps",
                 )
                 .on(format!("with {USERNS}"))
@@ -72,8 +72,8 @@ pub fn resolve(spec: &Spec, how: &Use, host_tree: bool, host: &Host, problems: &
     }
     let ranges = !host.privileged && host.id_helpers && !host.subuids.is_empty() && !host.subgids.is_empty();
     let (uids, gids) = if mapped {
-        let uids = parse_all(UID_MAPS, &spec.uid_maps, problems);
-        let gids = parse_all(GID_MAPS, &spec.gid_maps, problems);
+        let uids = parse_all(UID_MAPS, &spec.namespaces.uid_maps, problems);
+        let gids = parse_all(GID_MAPS, &spec.namespaces.gid_maps, problems);
         match (uids.is_empty(), gids.is_empty()) {
             (false, true) => (uids.clone(), uids),
             (true, false) => (gids.clone(), gids),
@@ -110,11 +110,12 @@ pub fn resolve(spec: &Spec, how: &Use, host_tree: bool, host: &Host, problems: &
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn spec(uids: &[&str], gids: &[&str]) -> Spec {
-        let own = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-        Spec { uid_maps: own(uids), gid_maps: own(gids), ..Spec::default() }
+        Spec::of(json!({ "uidMaps": uids, "gidMaps": gids }))
     }
 
     fn resolved(spec: &Spec, how: &Use, tree: bool, host: &Host) -> std::result::Result<UserNamespace, Vec<Error>> {

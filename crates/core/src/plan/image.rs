@@ -75,12 +75,12 @@ pub fn root(
     let refuse = |option: OptionName, why: &str, hint: String| {
         Error::conflict(option, why).on(format!("with the image {}", spec_name(spec))).hint(hint)
     };
-    if !spec.hide.is_empty() {
+    if !spec.root.hide.is_empty() {
         let hint = format!("{TMPFS} PATH covers a directory of another root");
         problems.push(refuse(HIDE, "only the host's own tree has something to hide", hint));
     }
-    if !spec.uid_maps.is_empty() || !spec.gid_maps.is_empty() {
-        let option = if spec.uid_maps.is_empty() { GID_MAPS } else { UID_MAPS };
+    if !spec.namespaces.uid_maps.is_empty() || !spec.namespaces.gid_maps.is_empty() {
+        let option = if spec.namespaces.uid_maps.is_empty() { GID_MAPS } else { UID_MAPS };
         let hint = format!("leave the maps out, or export the image into a directory and use that with {ROOTFS}");
         problems.push(refuse(option, "its files belong to the ids that images have here", hint));
     } else if host.privileged && namespaces.makes(Kind::User) {
@@ -90,7 +90,7 @@ pub fn root(
         let hint = format!("leave {USERNS} out: the container gets a user namespace in which the ids are right");
         problems.push(refuse(USERNS, "its files belong to the ids that images have here", hint));
     }
-    if spec.rootfs_tmpfs && spec.upper.is_some() {
+    if spec.root.rootfs_tmpfs && spec.root.upper.is_some() {
         problems.push(
             Error::conflict(ROOTFS_TMPFS, "changes are kept in memory or in a directory")
                 .on(format!("with {UPPER}"))
@@ -120,17 +120,17 @@ pub fn root(
         layers: facts.layers.clone(),
         user_xattrs: facts.user_xattrs || !host.privileged,
         xattr_whiteouts: facts.xattr_whiteouts,
-        upper: if spec.rootfs_tmpfs { Upper::Memory } else { Upper::Disk },
-        read_only: spec.read_only,
+        upper: if spec.root.rootfs_tmpfs { Upper::Memory } else { Upper::Disk },
+        read_only: spec.root.read_only,
         volumes,
         stop_signal: signal(&config.stop_signal),
-        ignored: ignored(config, spec.publish_all),
+        ignored: ignored(config, spec.image.publish_all),
         labels: config.labels.clone(),
     }
 }
 
 fn spec_name(spec: &Spec) -> &str {
-    spec.image.as_deref().unwrap_or_default()
+    spec.root.image().unwrap_or_default()
 }
 
 /// A path of the image's configuration.
@@ -164,7 +164,7 @@ fn is_sctp(port: &str) -> bool {
 /// image's and drops its Cmd; an empty one leaves the command alone.
 #[must_use]
 pub fn args(spec: &Spec, config: &ImageDefaults) -> Vec<String> {
-    let (entrypoint, cmd) = match &spec.entrypoint {
+    let (entrypoint, cmd) = match &spec.image.entrypoint {
         Some(own) => (own, &[][..]),
         None => (&config.entrypoint, &config.cmd[..]),
     };
@@ -176,12 +176,13 @@ pub fn args(spec: &Spec, config: &ImageDefaults) -> Vec<String> {
 #[must_use]
 pub fn workdir(spec: &Spec, config: &ImageDefaults) -> String {
     // Docker makes it absolute when it builds; other builders don't.
-    cleaned(spec.workdir.as_deref().unwrap_or(&config.workdir))
+    cleaned(spec.process.workdir.as_deref().unwrap_or(&config.workdir))
 }
 
 /// The ports to publish for `--publish-all`, each on a free port of the host, but for those that the caller publishes.
 pub fn published(spec: &Spec, facts: &ImageFacts, problems: &mut Problems) -> Vec<String> {
     let own: Vec<(u16, Proto)> = spec
+        .network
         .publish
         .iter()
         .filter_map(|text| publish::parse(text).ok())

@@ -1,3 +1,5 @@
+use serde_json::{Value, json};
+
 use super::*;
 use crate::plan::process::{Id, User};
 use crate::plan::root::Root;
@@ -25,7 +27,14 @@ fn facts() -> ImageFacts {
 }
 
 fn spec() -> Spec {
-    Spec { image: Some("app".into()), network: Some("none".into()), ..Spec::default() }
+    asked(json!({}))
+}
+
+/// These options, on the image without a network unless they say otherwise.
+fn asked(options: Value) -> Spec {
+    let mut all = json!({ "rootfs": { "image": "app" }, "network": "none" });
+    all.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
+    Spec::of(all)
 }
 
 fn plan_of(spec: &Spec, facts: &ImageFacts, host: &Host) -> Result<Plan, Vec<Error>> {
@@ -39,10 +48,6 @@ fn planned(spec: &Spec) -> Plan {
 
 fn args_of(spec: Spec) -> Vec<String> {
     planned(&spec).process.args
-}
-
-fn words(text: &str) -> Vec<String> {
-    text.split_whitespace().map(str::to_owned).collect()
 }
 
 #[test]
@@ -60,13 +65,7 @@ fn the_configuration_is_taken_over() {
 
 #[test]
 fn the_caller_s_words_come_before_the_image_s() {
-    let plan = planned(&Spec {
-        env: vec![("A".into(), Some("own".into()))],
-        user: Some("7".into()),
-        workdir: Some("/tmp".into()),
-        rootfs_tmpfs: true,
-        ..spec()
-    });
+    let plan = planned(&asked(json!({ "env": { "A": "own" }, "user": "7", "workdir": "/tmp", "rootfsTmpfs": true })));
     assert!(plan.process.env.contains(&"A=own".to_owned()));
     assert_eq!(plan.process.user, User::Given { user: Id::Number(7), group: None });
     assert_eq!(plan.process.workdir, "/tmp");
@@ -75,12 +74,12 @@ fn the_caller_s_words_come_before_the_image_s() {
 
 #[test]
 fn a_command_replaces_cmd_and_an_entrypoint_drops_it() {
-    assert_eq!(args_of(Spec { args: words("a b"), ..spec() }), ["/app/start", "-v", "a", "b"]);
-    assert_eq!(args_of(Spec { entrypoint: Some(words("sh")), ..spec() }), ["sh"]);
-    assert_eq!(args_of(Spec { entrypoint: Some(words("sh")), args: words("-c id"), ..spec() }), ["sh", "-c", "id"]);
-    assert_eq!(args_of(Spec { entrypoint: Some(vec![]), args: words("id"), ..spec() }), ["id"]);
+    assert_eq!(args_of(asked(json!({ "args": ["a", "b"] }))), ["/app/start", "-v", "a", "b"]);
+    assert_eq!(args_of(asked(json!({ "entrypoint": ["sh"] }))), ["sh"]);
+    assert_eq!(args_of(asked(json!({ "entrypoint": ["sh"], "args": ["-c", "id"] }))), ["sh", "-c", "id"]);
+    assert_eq!(args_of(asked(json!({ "entrypoint": [], "args": ["id"] }))), ["id"]);
     // Docker says here that there is no command, too.
-    assert!(plan_of(&Spec { entrypoint: Some(vec![]), ..spec() }, &facts(), &Host::root()).is_err());
+    assert!(plan_of(&asked(json!({ "entrypoint": [] })), &facts(), &Host::root()).is_err());
 }
 
 #[test]
@@ -127,15 +126,15 @@ fn a_prewarmed_container_serves_what_differs_in_nothing_that_was_prepared() {
     let prewarmed = of(|_| {});
     let same: [fn(&mut Spec); 3] = [
         |spec| spec.args = vec!["other".into()],
-        |spec| spec.user = Some("7".into()),
-        |spec| spec.timeout_ms = Some(5),
+        |spec| spec.process.user = Some("7".into()),
+        |spec| spec.process.timeout_ms = Some(5),
     ];
     assert!(same.into_iter().all(|change| prewarmed.serves(&of(change))));
     let other: [fn(&mut Spec); 4] = [
-        |spec| spec.hostname = Some("other".into()),
-        |spec| spec.workdir = Some("/other".into()),
-        |spec| spec.oom_score_adj = Some(5),
-        |spec| spec.cap_drop = vec!["ALL".into()],
+        |spec| spec.namespaces.hostname = Some("other".into()),
+        |spec| spec.process.workdir = Some("/other".into()),
+        |spec| spec.resources.oom_score_adj = Some(5),
+        |spec| spec.rights.cap_drop = vec!["ALL".into()],
     ];
     assert!(!other.into_iter().any(|change| prewarmed.serves(&of(change))));
 }
@@ -160,7 +159,7 @@ fn labels_change_nothing_but_what_is_shown() {
 
 #[test]
 fn ports_are_published_only_on_request_and_on_ports_of_the_host_s_choice() {
-    let all = Spec { publish_all: true, publish: vec!["8080:80".into()], network: Some("bridge".into()), ..spec() };
+    let all = asked(json!({ "publishAll": true, "publish": ["8080:80"], "network": "bridge" }));
     let published = |spec: &Spec, facts: &ImageFacts| match plan_of(spec, facts, &Host::root())
         .map(|plan| plan.sandbox.network)
     {
@@ -171,7 +170,7 @@ fn ports_are_published_only_on_request_and_on_ports_of_the_host_s_choice() {
         Err(errors) => Err(errors),
     };
     assert_eq!(published(&all, &facts()).unwrap(), [(Some(8080), 80, Proto::Tcp), (None, 53, Proto::Udp)]);
-    let none = Spec { publish_all: false, publish: vec![], ..all.clone() };
+    let none = asked(json!({ "network": "bridge" }));
     assert_eq!(published(&none, &facts()).unwrap(), []);
     // What can't be published is in nobody's way.
     let mut with_sctp = facts();
@@ -202,14 +201,12 @@ fn what_an_image_can_t_be_is_an_error() {
     assert!(refused(&|_, facts| facts.layers = vec!["l".into(); 501], &root).contains("501 layers"));
     assert!(refused(&|_, facts| facts.config.volumes = vec!["../x".into()], &root).contains("volume"));
     assert!(refused(&|_, facts| facts.config.user = "a:b:c".into(), &root).contains("User of the image"));
-    assert!(refused(&|spec, _| spec.uid_maps = vec!["0:1000:1".into()], &root).contains("--uidmap"));
+    assert!(refused(&|spec, _| spec.namespaces.uid_maps = vec!["0:1000:1".into()], &root).contains("--uidmap"));
     assert!(refused(&|spec, _| spec.namespaces.user = Some("private".into()), &root).contains("--userns"));
-    assert!(refused(&|spec, _| spec.hide = vec!["/x".into()], &root).contains("--hide"));
-    assert!(refused(&|spec, _| spec.rootfs = Some("/srv".into()), &root).contains("--rootfs"));
+    assert!(refused(&|spec, _| spec.root.hide = vec!["/x".into()], &root).contains("--hide"));
     assert!(refused(&|spec, _| spec.namespaces.mount = Some("host".into()), &root).contains("an image"));
     assert!(
-        refused(&|spec, _| (spec.image, spec.args, spec.platform) = (None, words("x"), Some("arm".into())), &root)
-            .contains("--platform")
+        refused(&|spec, _| *spec = Spec::of(json!({ "args": ["x"], "platform": "arm" })), &root).contains("--platform")
     );
 }
 
@@ -225,7 +222,7 @@ fn paths_that_lead_upwards_are_cleaned_as_docker_does() {
         let mut facts = facts();
         facts.config.workdir = workdir.into();
         facts.config.volumes = vec![volume.into()];
-        let spec = Spec { workdir: own.map(str::to_owned), ..spec() };
+        let spec = own.map_or_else(spec, |own| asked(json!({ "workdir": own })));
         let plan = plan_of(&spec, &facts, &Host::root())?;
         let Root::Image(root) = plan.sandbox.root else { panic!("{:?}", plan.sandbox.root) };
         Ok::<_, Vec<Error>>((plan.process.workdir, root.volumes[0].clone()))

@@ -74,12 +74,9 @@ pub fn parse_umask(text: &str) -> Result<u32> {
 ///
 /// # Errors
 /// The score is outside -1000 to 1000.
-pub fn check_oom_score(score: i32) -> Result<i32> {
-    if (-1000..=1000).contains(&score) {
-        Ok(score)
-    } else {
-        Err(Error::invalid(OOM_SCORE_ADJ, score, "give a number from -1000 to 1000"))
-    }
+pub fn check_oom_score(score: i64) -> Result<i32> {
+    let allowed = i32::try_from(score).ok().filter(|score| (-1000..=1000).contains(score));
+    allowed.ok_or_else(|| Error::invalid(OOM_SCORE_ADJ, score, "give a number from -1000 to 1000"))
 }
 
 #[cfg(test)]

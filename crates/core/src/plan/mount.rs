@@ -8,7 +8,7 @@ use nsrs_base::host::tree::Attributes;
 use nsrs_base::options::{MOUNTS, OptionName, ROOTFS, TMPFS, VOLUMES};
 
 use super::size;
-use crate::spec;
+use crate::spec::{self, MountOptions};
 use nsrs_base::error::{Code, Error, Result};
 
 /// What is mounted.
@@ -158,7 +158,7 @@ pub fn parse_tmpfs(text: &str) -> Result<Mount> {
 /// A key is unknown or missing, or a value is wrong.
 pub fn parse_mount(mount: &spec::Mount, cwd: &str, home: Option<&str>) -> Result<Mount> {
     match mount {
-        spec::Mount::Typed { kind, source, target, options } => build(Draft {
+        spec::Mount::Typed(MountOptions { kind, source, target, options }) => build(Draft {
             option: Written { name: MOUNTS, value: format!("type={kind},target={target}") },
             kind,
             source: if source.is_empty() { String::new() } else { absolute(source, cwd, home) },
@@ -381,12 +381,12 @@ mod tests {
 
     #[test]
     fn a_typed_mount_may_hold_colons_and_commas() {
-        let typed = spec::Mount::Typed {
+        let typed = spec::Mount::Typed(MountOptions {
             kind: "bind".into(),
             source: "/a:b,c".into(),
             target: "/d".into(),
             options: vec!["ro".into()],
-        };
+        });
         assert_eq!(
             parse_mount(&typed, "/", None).unwrap().source,
             Source::Bind { path: "/a:b,c".into(), recursive: true }

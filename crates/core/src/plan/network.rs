@@ -36,7 +36,7 @@ pub struct Names {
 /// The network that is taken when none is named.
 fn default_network(spec: &Spec, host: &Host, namespaces: &Namespaces) -> &'static str {
     // Who publishes ports wants a network, and hears from pasta why there is none.
-    let wanted = host.leads_outside || !spec.publish.is_empty();
+    let wanted = host.leads_outside || !spec.network.publish.is_empty();
     match (host.privileged && host.net_admin, &host.pasta) {
         (true, _) => "bridge",
         (false, Ok(_)) if wanted && !namespaces.joins(Kind::User) => "pasta",
@@ -53,12 +53,12 @@ fn named(text: &str) -> Option<String> {
 
 /// Resolves the network and notes its namespace.
 pub fn resolve(spec: &Spec, host: &Host, namespaces: &mut Namespaces, problems: &mut Problems) -> Network {
-    let text = spec.network.as_deref().unwrap_or_else(|| default_network(spec, host, namespaces));
+    let text = spec.network.kind.as_deref().unwrap_or_else(|| default_network(spec, host, namespaces));
     let request = NetworkRequest {
-        ip: spec.ip.as_deref(),
-        ip6: spec.ip6.as_deref(),
-        mac: spec.mac.as_deref(),
-        publish: &spec.publish,
+        ip: spec.network.ip.as_deref(),
+        ip6: spec.network.ip6.as_deref(),
+        mac: spec.network.mac.as_deref(),
+        publish: &spec.network.publish,
         joins_user_namespace: namespaces.joins(Kind::User),
     };
     let network = if let Some((network, wrong)) = kinds::resolve(text, &request, host) {
@@ -90,15 +90,15 @@ fn joined(text: &str) -> Option<String> {
 fn refuse_what_has_no_place(spec: &Spec, kind: &dyn NetworkKind, problems: &mut Problems) {
     let (addresses, ports) = (kind.gives_addresses(), kind.publishes());
     let given = [
-        (IP, spec.ip.is_some() && !addresses, "only a bridge gives addresses"),
-        (IP6, spec.ip6.is_some() && !addresses, "only a bridge gives addresses"),
-        (MAC, spec.mac.is_some() && !addresses, "only a bridge gives addresses"),
-        (PUBLISH, !spec.publish.is_empty() && !ports, "this network has no ports to publish"),
+        (IP, spec.network.ip.is_some() && !addresses, "only a bridge gives addresses"),
+        (IP6, spec.network.ip6.is_some() && !addresses, "only a bridge gives addresses"),
+        (MAC, spec.network.mac.is_some() && !addresses, "only a bridge gives addresses"),
+        (PUBLISH, !spec.network.publish.is_empty() && !ports, "this network has no ports to publish"),
     ];
     for (option, _, why) in given.into_iter().filter(|(_, wrong, _)| *wrong) {
         problems.push(
             Error::conflict(option, why)
-                .on(format!("with {NETWORK} {}", spec.network.as_deref().unwrap_or_else(|| kind.name())))
+                .on(format!("with {NETWORK} {}", spec.network.kind.as_deref().unwrap_or_else(|| kind.name())))
                 .hint(format!("use {NETWORK} bridge (as root) or pasta, or leave the option out")),
         );
     }
@@ -113,8 +113,9 @@ pub fn names(
     hostname: Option<&str>,
     problems: &mut Problems,
 ) -> Names {
-    let asked_hosts = !spec.add_hosts.is_empty();
-    let asked_dns = !(spec.dns.is_empty() && spec.dns_search.is_empty() && spec.dns_options.is_empty());
+    let asked_hosts = !spec.network.add_hosts.is_empty();
+    let asked_dns =
+        !(spec.network.dns.is_empty() && spec.network.dns_search.is_empty() && spec.network.dns_options.is_empty());
     // With the host's tree and the host's network the host's files are right as they are.
     let own_network = network.namespace() == NamespaceOwner::Container;
     let connected = network.is_connected();
@@ -130,25 +131,28 @@ pub fn names(
     }
     // What is wrong with the values is told now; the addresses come later.
     let gateway = network.gives_addresses().then_some(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    for value in &spec.add_hosts {
+    for value in &spec.network.add_hosts {
         problems.take(Hosts { extra: std::slice::from_ref(value), gateway, ..Hosts::default() }.text());
     }
     problems.take(
-        Dns { servers: &spec.dns, search: &spec.dns_search, options: &spec.dns_options }.text(&HostResolver::default()),
+        Dns { servers: &spec.network.dns, search: &spec.network.dns_search, options: &spec.network.dns_options }
+            .text(&HostResolver::default()),
     );
     Names {
         hosts: own_network || !host_tree || asked_hosts,
         resolv_conf: connected && (own_network || !host_tree) || asked_dns,
         hostname: hostname.is_some(),
-        add_hosts: spec.add_hosts.clone(),
-        dns: spec.dns.clone(),
-        dns_search: spec.dns_search.clone(),
-        dns_options: spec.dns_options.clone(),
+        add_hosts: spec.network.add_hosts.clone(),
+        dns: spec.network.dns.clone(),
+        dns_search: spec.network.dns_search.clone(),
+        dns_options: spec.network.dns_options.clone(),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use nsrs_base::error::Result;
 
@@ -159,7 +163,7 @@ mod tests {
     }
 
     fn on(network: &str) -> Spec {
-        Spec { network: Some(network.into()), ..Spec::default() }
+        Spec::of(json!({ "network": network }))
     }
 
     #[test]
@@ -176,7 +180,7 @@ mod tests {
             assert_eq!(network.kind().name(), name);
             assert!(namespaces.makes(Kind::Network));
         }
-        let published = Spec { publish: vec!["8080:80".into()], ..Spec::default() };
+        let published = Spec::of(json!({ "publish": ["8080:80"] }));
         assert_eq!(resolved(&published, &on_a_plane).unwrap().0.kind().name(), "pasta");
     }
 
@@ -202,26 +206,26 @@ mod tests {
 
     #[test]
     fn what_a_network_has_no_place_for_is_an_error() {
-        let spec = Spec { ip: Some("10.0.0.2".into()), publish: vec!["80:80".into()], ..on("none") };
+        let spec = Spec::of(json!({ "network": "none", "ip": "10.0.0.2", "publish": ["80:80"] }));
         assert_eq!(resolved(&spec, &Host::root()).unwrap_err().len(), 2);
     }
 
     #[test]
     fn a_network_is_called_what_the_caller_called_it() {
-        let spec = Spec { ip: Some("10.0.0.2".into()), ..on("ns:web") };
+        let spec = Spec::of(json!({ "network": "ns:web", "ip": "10.0.0.2" }));
         let error = resolved(&spec, &Host::root()).unwrap_err().remove(0);
         assert!(error.to_string().contains("with --network ns:web"), "{error}");
     }
 
     #[test]
     fn every_wrong_address_is_reported() {
-        let spec = Spec {
-            ip: Some("fd00::1".into()),
-            ip6: Some("x".into()),
-            mac: Some("01:00:00:00:00:00".into()),
-            publish: vec!["0:80".into(), "80:80".into(), "80:81".into(), "[::1]:82:82".into()],
-            ..on("bridge")
-        };
+        let spec = Spec::of(json!({
+            "network": "bridge",
+            "ip": "fd00::1",
+            "ip6": "x",
+            "mac": "01:00:00:00:00:00",
+            "publish": ["0:80", "80:80", "80:81", "[::1]:82:82"],
+        }));
         assert_eq!(resolved(&spec, &Host::root()).unwrap_err().len(), 6);
     }
 }

@@ -178,7 +178,7 @@ pub(super) fn parse_user(text: &str) -> Result<User, &'static str> {
 
 fn resolve_user(spec: &Spec, host_tree: bool, image: Option<&ImageDefaults>, problems: &mut Problems) -> User {
     let of_image = image.map(|config| config.user.as_str()).filter(|user| !user.is_empty());
-    match (&spec.user, of_image) {
+    match (&spec.process.user, of_image) {
         (Some(text), _) => {
             problems.take(parse_user(text).map_err(|why| Error::invalid(USER, text, why))).unwrap_or(User::Caller)
         }
@@ -197,7 +197,7 @@ fn resolve_workdir(
     image: Option<&ImageDefaults>,
     problems: &mut Problems,
 ) -> String {
-    match (&spec.workdir, image) {
+    match (&spec.process.workdir, image) {
         (Some(path), _) if check_workdir(path).is_err() => problems.or(check_workdir(path)),
         // The caller's directory is a path of other mounts.
         (None, _) if namespaces.joins(Kind::Mount) => "/".into(),
@@ -231,27 +231,27 @@ pub(super) fn no_own_terminal() -> Error {
 }
 
 fn resolve_rights(spec: &Spec, problems: &mut Problems) -> Rights {
-    let capabilities = capability::resolve(&spec.cap_add, &spec.cap_drop, problems);
-    let added = capability::resolve(&spec.cap_add, &["ALL".into()], &mut Problems::default());
+    let capabilities = capability::resolve(&spec.rights.cap_add, &spec.rights.cap_drop, problems);
+    let added = capability::resolve(&spec.rights.cap_add, &["ALL".into()], &mut Problems::default());
     Rights {
         capabilities,
         ambient: Capabilities(added.0 & capabilities.0),
-        no_new_privileges: !spec.allow_new_privileges,
+        no_new_privileges: !spec.rights.allow_new_privileges,
     }
 }
 
 fn resolve_resources(spec: &Spec, problems: &mut Problems) -> Resources {
     Resources {
-        rlimits: problems.all(spec.ulimits.iter().map(|text| limits::parse_ulimit(text))),
-        oom_score_adj: spec.oom_score_adj.and_then(|score| problems.take(limits::check_oom_score(score))),
+        rlimits: problems.all(spec.resources.ulimits.iter().map(|text| limits::parse_ulimit(text))),
+        oom_score_adj: spec.resources.oom_score_adj.and_then(|score| problems.take(limits::check_oom_score(score))),
     }
 }
 
 fn resolve_terminal(spec: &Spec, namespaces: &Namespaces, problems: &mut Problems) -> Option<TerminalSize> {
-    if spec.tty.is_some() && !namespaces.makes(Kind::Mount) {
+    if spec.process.tty.is_some() && !namespaces.makes(Kind::Mount) {
         problems.push(no_own_terminal());
     }
-    spec.tty
+    spec.process.tty
 }
 
 /// Resolves the first process of a sandbox with these namespaces.
@@ -272,7 +272,7 @@ pub fn resolve(
     let args = of_image.map_or_else(|| spec.args.clone(), |config| image::args(spec, config));
     // Of an image that wasn't found nobody knows the command, and a container that stays needs none.
     let needs_command = !(spec.stays && args.is_empty());
-    if needs_command && (spec.image.is_none() || image.is_some()) {
+    if needs_command && (spec.root.image().is_none() || image.is_some()) {
         check_args(&args, &env, problems);
     }
     check_fds(&spec.preserve_fds, problems);
@@ -281,15 +281,16 @@ pub fn resolve(
         env,
         user: resolve_user(spec, host_tree, image, problems),
         workdir: resolve_workdir(spec, namespaces, host_tree, image, problems),
-        groups: problems
-            .all(spec.groups.iter().map(|text| parse_id(text).map_err(|why| Error::invalid(GROUPS, text, why)))),
-        umask: match &spec.umask {
+        groups: problems.all(
+            spec.process.groups.iter().map(|text| parse_id(text).map_err(|why| Error::invalid(GROUPS, text, why))),
+        ),
+        umask: match &spec.process.umask {
             Some(text) => problems.take(limits::parse_umask(text)),
             None => (!host_tree).then_some(0o022),
         },
         tty: resolve_terminal(spec, namespaces, problems),
         preserve_fds: spec.preserve_fds.clone(),
-        timeout_ms: spec.timeout_ms,
+        timeout_ms: spec.process.timeout_ms,
         rights: resolve_rights(spec, problems),
         resources: resolve_resources(spec, problems),
     }
@@ -297,6 +298,8 @@ pub fn resolve(
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn resolved(spec: &Spec, host_tree: bool) -> std::result::Result<Process, Vec<Error>> {
@@ -306,7 +309,7 @@ mod tests {
     }
 
     fn run(user: &str) -> std::result::Result<Process, Vec<Error>> {
-        resolved(&Spec { args: vec!["true".into()], user: Some(user.into()), ..Spec::default() }, false)
+        resolved(&Spec::of(json!({ "args": ["true"], "user": user })), false)
     }
 
     #[test]

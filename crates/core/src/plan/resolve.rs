@@ -20,11 +20,12 @@ use nsrs_store::image_facts::ImageFacts;
 pub fn resolve(spec: &Spec, host: &Host, tree: &HostTree, facts: Option<&ImageFacts>) -> (Plan, Problems) {
     let mut problems = Problems::default();
     let problems_ref = &mut problems;
-    let facts = facts.filter(|_| spec.image.is_some());
+    let facts = facts.filter(|_| spec.root.image().is_some());
     refuse_what_is_of_images(spec, problems_ref);
-    let with_ports = facts.filter(|_| spec.publish_all).map(|facts| {
-        let publish = [spec.publish.clone(), image::published(spec, facts, problems_ref)].concat();
-        Spec { publish, ..spec.clone() }
+    let with_ports = facts.filter(|_| spec.image.publish_all).map(|facts| {
+        let mut with_ports = spec.clone();
+        with_ports.network.publish.extend(image::published(spec, facts, problems_ref));
+        with_ports
     });
     let spec = with_ports.as_ref().unwrap_or(spec);
 
@@ -40,7 +41,7 @@ pub fn resolve(spec: &Spec, host: &Host, tree: &HostTree, facts: Option<&ImageFa
     let (hostname, domainname) = host_names(spec, &namespaces, host_tree, problems_ref);
     let own_mounts = namespaces.makes(Kind::Mount);
     let names = network::names(spec, network.kind(), host_tree, own_mounts, hostname.as_deref(), problems_ref);
-    let shm_size = match &spec.shm_size {
+    let shm_size = match &spec.root.shm_size {
         Some(text) => problems_ref
             .take(size::parse(text).map_err(|why| Error::invalid(SHM_SIZE, text, why)))
             .unwrap_or(pseudo::SHM_SIZE),
@@ -56,7 +57,7 @@ pub fn resolve(spec: &Spec, host: &Host, tree: &HostTree, facts: Option<&ImageFa
         pseudo: pseudo::resolve(&namespaces, user_namespace.is_private(), host, shm_size, tty_mapped),
         changes: changes::resolve(spec, &root, host, problems_ref),
         mounts: mounts(spec, host, problems_ref),
-        sysctls: sysctl::resolve(&spec.sysctls, &namespaces, &user_namespace, problems_ref),
+        sysctls: sysctl::resolve(&spec.namespaces.sysctls, &namespaces, &user_namespace, problems_ref),
         // Outside a PID namespace of its own somebody must end what the command leaves behind.
         init: spec.init || (spec.stays && spec.args.is_empty()) || !namespaces.makes(Kind::Pid),
         namespaces,
@@ -89,7 +90,7 @@ fn refuse_without_directory(spec: &Spec, host: &Host, plan: &Plan, problems: &mu
     {
         problems.push(Error::invalid(ROOTFS, path, why).hint(hint));
     }
-    for path in spec.hide.iter().filter(|path| is_relative(path)) {
+    for path in spec.root.hide.iter().filter(|path| is_relative(path)) {
         problems.push(Error::invalid(HIDE, path, why).hint(hint));
     }
     for mount in &plan.sandbox.mounts {
@@ -100,7 +101,7 @@ fn refuse_without_directory(spec: &Spec, host: &Host, plan: &Plan, problems: &mu
             problems.push(mount.option.invalid(format!("{path}: {why}")).hint(hint));
         }
     }
-    if spec.workdir.is_none() && plan.process.workdir.is_empty() && plan.sandbox.root.is_host_tree() {
+    if spec.process.workdir.is_none() && plan.process.workdir.is_empty() && plan.sandbox.root.is_host_tree() {
         problems.push(
             Error::new(Code::InvalidArgument, "enter the working directory", "the current directory was removed")
                 .about(WORKDIR)
@@ -111,20 +112,14 @@ fn refuse_without_directory(spec: &Spec, host: &Host, plan: &Plan, problems: &mu
 
 /// Options that say something about an image, without one.
 fn refuse_what_is_of_images(spec: &Spec, problems: &mut Problems) {
-    if spec.image.is_some() {
-        if let Some(rootfs) = &spec.rootfs {
-            problems.push(
-                Error::conflict(ROOTFS, "an image is a root file system by itself")
-                    .on(format!("{rootfs:?} with the image {:?}", spec.image.as_deref().unwrap_or_default())),
-            );
-        }
+    if spec.root.image().is_some() {
         return;
     }
     let given = [
-        (PLATFORM, spec.platform.is_some()),
-        (ENTRYPOINT, spec.entrypoint.is_some()),
-        (PUBLISH_ALL, spec.publish_all),
-        (ROOTFS_TMPFS, spec.rootfs_tmpfs),
+        (PLATFORM, spec.image.platform.is_some()),
+        (ENTRYPOINT, spec.image.entrypoint.is_some()),
+        (PUBLISH_ALL, spec.image.publish_all),
+        (ROOTFS_TMPFS, spec.root.rootfs_tmpfs),
     ];
     for (option, _) in given.into_iter().filter(|(_, given)| *given) {
         problems.push(
@@ -146,7 +141,9 @@ fn refuse_what_is_of_images(spec: &Spec, problems: &mut Problems) {
 fn user_use(spec: &Spec, host: &Host, problems: &mut Problems) -> Use {
     match &spec.namespaces.user {
         Some(text) => problems.take(namespace::parse(Kind::User, text)).unwrap_or(Use::Host),
-        None if !host.privileged || !spec.uid_maps.is_empty() || !spec.gid_maps.is_empty() => Use::Private,
+        None if !host.privileged || !spec.namespaces.uid_maps.is_empty() || !spec.namespaces.gid_maps.is_empty() => {
+            Use::Private
+        }
         None => Use::Host,
     }
 }
@@ -170,7 +167,7 @@ fn namespaces(spec: &Spec, user: Use, problems: &mut Problems) -> Namespaces {
 }
 
 fn time(spec: &Spec, namespaces: &mut Namespaces, problems: &mut Problems) {
-    let offsets = spec.monotonic_offset.is_some() || spec.boottime_offset.is_some();
+    let offsets = spec.namespaces.monotonic_offset.is_some() || spec.namespaces.boottime_offset.is_some();
     let how = match &spec.namespaces.time {
         Some(text) => problems.take(namespace::parse(Kind::Time, text)).unwrap_or(Use::Host),
         None if offsets => Use::Private,
@@ -179,7 +176,7 @@ fn time(spec: &Spec, namespaces: &mut Namespaces, problems: &mut Problems) {
     if offsets && how != Use::Private {
         problems.push(
             Error::conflict(
-                if spec.monotonic_offset.is_some() { MONOTONIC } else { BOOTTIME },
+                if spec.namespaces.monotonic_offset.is_some() { MONOTONIC } else { BOOTTIME },
                 "only a new time namespace takes offsets",
             )
             .on(format!("with {TIMENS}"))
@@ -188,8 +185,8 @@ fn time(spec: &Spec, namespaces: &mut Namespaces, problems: &mut Problems) {
     }
     if offsets {
         namespaces.clock = Some(ClockOffsets {
-            monotonic: spec.monotonic_offset.unwrap_or(0),
-            boottime: spec.boottime_offset.unwrap_or(0),
+            monotonic: spec.namespaces.monotonic_offset.unwrap_or(0),
+            boottime: spec.namespaces.boottime_offset.unwrap_or(0),
         });
     }
     namespaces.add(Kind::Time, how);
@@ -216,7 +213,7 @@ fn host_names(
     host_tree: bool,
     problems: &mut Problems,
 ) -> (Option<String>, Option<String>) {
-    for (option, name) in [(HOSTNAME, &spec.hostname), (DOMAINNAME, &spec.domainname)] {
+    for (option, name) in [(HOSTNAME, &spec.namespaces.hostname), (DOMAINNAME, &spec.namespaces.domainname)] {
         let Some(name) = name else { continue };
         problems.take(check_host_name(option, name));
         if !namespaces.makes(Kind::Uts) {
@@ -228,15 +225,15 @@ fn host_names(
     }
     // A program on the host's tree finds the host's name; a root of its own gets a name of its own.
     let default = (namespaces.makes(Kind::Uts) && !host_tree).then(|| "nsrs".to_owned());
-    (spec.hostname.clone().or(default), spec.domainname.clone())
+    (spec.namespaces.hostname.clone().or(default), spec.namespaces.domainname.clone())
 }
 
 fn mounts(spec: &Spec, host: &Host, problems: &mut Problems) -> Vec<mount::Mount> {
     let cwd = spec.caller.cwd.as_str();
     let home = spec.caller.env.get("HOME").map(String::as_str).or(host.home.as_deref());
-    let volumes = spec.volumes.iter().map(|text| mount::parse_volume(text, cwd, home));
-    let mounts = spec.mounts.iter().map(|text| mount::parse_mount(text, cwd, home));
-    let tmpfs = spec.tmpfs.iter().map(|text| mount::parse_tmpfs(text));
+    let volumes = spec.root.volumes.iter().map(|text| mount::parse_volume(text, cwd, home));
+    let mounts = spec.root.mounts.iter().map(|text| mount::parse_mount(text, cwd, home));
+    let tmpfs = spec.root.tmpfs.iter().map(|text| mount::parse_tmpfs(text));
     let mut all = problems.all(volumes.chain(mounts).chain(tmpfs));
     // Parents first, or a mount would cover one made before it.
     all.sort_by_key(|mount| mount.target.split('/').filter(|part| !part.is_empty()).count());

@@ -108,7 +108,7 @@ pub fn host_root(spec: &Spec, host: &Host, tree: &HostTree, user_private: bool) 
     let cwd = spec.caller.cwd.as_str();
     let home = spec.caller.env.get("HOME").map(String::as_str).or(host.home.as_deref());
     let covers: Vec<&str> = FRESH.into_iter().chain(PSEUDO).collect();
-    let by_caller: Vec<String> = spec.hide.iter().map(|path| clean(&absolute(path, cwd, home))).collect();
+    let by_caller: Vec<String> = spec.root.hide.iter().map(|path| clean(&absolute(path, cwd, home))).collect();
     let mut homes = tree.homes.clone();
     homes.extend(home.filter(|home| *home != "/").map(ToOwned::to_owned));
     let mut secrets = hide::paths(&homes);
@@ -140,7 +140,7 @@ pub fn host_root(spec: &Spec, host: &Host, tree: &HostTree, user_private: bool) 
         hidden,
         hidden_by_caller,
         reveal,
-        read_only: spec.read_only,
+        read_only: spec.root.read_only,
     }
 }
 
@@ -172,21 +172,22 @@ pub fn resolve(
     facts: Option<&ImageFacts>,
     problems: &mut Problems,
 ) -> Root {
-    let text = spec.rootfs.as_deref().unwrap_or("host");
+    let text = spec.root.directory().unwrap_or("host");
     let own_mounts = namespaces.makes(Kind::Mount);
     if !own_mounts {
         let given = [
-            (ROOTFS, spec.image.is_some() || (spec.rootfs.is_some() && text != "host")),
-            (READ_ONLY, spec.read_only),
-            (HIDE, !spec.hide.is_empty()),
-            (VOLUMES, !spec.volumes.is_empty()),
-            (MOUNTS, !spec.mounts.is_empty()),
-            (TMPFS, !spec.tmpfs.is_empty()),
+            (ROOTFS, spec.root.image().is_some() || (spec.root.directory().is_some() && text != "host")),
+            (READ_ONLY, spec.root.read_only),
+            (HIDE, !spec.root.hide.is_empty()),
+            (VOLUMES, !spec.root.volumes.is_empty()),
+            (MOUNTS, !spec.root.mounts.is_empty()),
+            (TMPFS, !spec.root.tmpfs.is_empty()),
         ];
         for (option, _) in given.into_iter().filter(|(_, given)| *given) {
             let error = Error::conflict(option, "it would change the mounts of others");
             // An image is its own word on the command line.
-            let step = if option == ROOTFS && spec.image.is_some() { "combine an image".into() } else { error.step };
+            let step =
+                if option == ROOTFS && spec.root.image().is_some() { "combine an image".into() } else { error.step };
             problems.push(
                 Error { step, ..error }
                     .on(format!("with {}", namespace::Kind::Mount.option()))
@@ -195,7 +196,7 @@ pub fn resolve(
         }
         return Root::Shared;
     }
-    if spec.image.is_some() {
+    if spec.root.image().is_some() {
         // Where it wasn't found, that has been told.
         return Root::Image(image::root(spec, facts.unwrap_or(&ImageFacts::default()), namespaces, host, problems));
     }
@@ -210,7 +211,7 @@ pub fn resolve(
             Root::Shared
         }
         _ => {
-            if !spec.hide.is_empty() {
+            if !spec.root.hide.is_empty() {
                 problems.push(
                     Error::conflict(HIDE, "only the host's own tree has something to hide")
                         .on(format!("with {ROOTFS} {text:?}"))
@@ -218,7 +219,7 @@ pub fn resolve(
                 );
             }
             let home = spec.caller.env.get("HOME").map(String::as_str).or(host.home.as_deref());
-            Root::Directory { path: absolute(text, &spec.caller.cwd, home), read_only: spec.read_only }
+            Root::Directory { path: absolute(text, &spec.caller.cwd, home), read_only: spec.root.read_only }
         }
     }
 }
@@ -226,6 +227,7 @@ pub fn resolve(
 #[cfg(test)]
 mod tests {
     use nsrs_base::host::tree::Attributes;
+    use serde_json::json;
 
     use super::*;
     use crate::spec::Caller;
@@ -243,6 +245,10 @@ mod tests {
 
     fn at(cwd: &str) -> Spec {
         Spec { caller: Caller { cwd: cwd.into(), ..Caller::default() }, ..Spec::default() }
+    }
+
+    fn hiding(paths: &[&str], cwd: &str) -> Spec {
+        Spec { caller: at(cwd).caller, ..Spec::of(json!({ "hide": paths })) }
     }
 
     #[test]
@@ -301,7 +307,7 @@ mod tests {
 
     #[test]
     fn secrets_of_every_home_are_hidden_and_more_on_request() {
-        let spec = Spec { hide: vec!["./keys/".into(), "~/mine".into()], ..at("/srv/app") };
+        let spec = hiding(&["./keys/", "~/mine"], "/srv/app");
         let root = host_root(&spec, &Host { home: Some("/root".into()), ..Host::root() }, &tree(), false);
         for path in ["/root/.ssh", "/home/ann/.kube"] {
             assert!(root.hidden.contains(&path.to_owned()), "{path}");
@@ -311,11 +317,11 @@ mod tests {
 
     #[test]
     fn a_file_system_that_is_hidden_is_not_overlaid() {
-        let spec = Spec { hide: ["/home/ann/keys", "/home", "/"].map(String::from).to_vec(), ..at("/srv/app") };
+        let spec = hiding(&["/home/ann/keys", "/home", "/"], "/srv/app");
         let root = host_root(&spec, &Host::root(), &tree(), false);
         let overlaid: Vec<&str> = root.overlays.iter().map(|overlay| overlay.path.as_str()).collect();
         assert_eq!(overlaid, ["/", "/home", "/srv"]);
-        let spec = Spec { hide: spec.hide[..2].to_vec(), ..spec };
+        let spec = hiding(&["/home/ann/keys", "/home"], "/srv/app");
         let root = host_root(&spec, &Host::root(), &tree(), false);
         assert!(root.overlays.iter().all(|overlay| overlay.path != "/home"));
         assert_eq!(root.hidden_by_caller, ["/home"]);
@@ -323,7 +329,7 @@ mod tests {
 
     #[test]
     fn a_shared_mount_namespace_takes_no_mounts() {
-        let spec = Spec { rootfs: Some("/srv".into()), read_only: true, tmpfs: vec!["/x".into()], ..at("/") };
+        let spec = Spec::of(json!({ "rootfs": "/srv", "readOnly": true, "tmpfs": ["/x"] }));
         let mut problems = Problems::default();
         resolve(&spec, &Namespaces::default(), &Host::root(), &tree(), None, &mut problems);
         assert_eq!(problems.finish(()).unwrap_err().len(), 3);

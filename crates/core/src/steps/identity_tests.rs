@@ -34,14 +34,13 @@ impl Scratch {
 
     /// What `--user` and `--group-add` give in this root.
     fn identity(&self, user: &str, groups: &[&str]) -> Result<Identity> {
-        let spec = Spec {
-            args: vec!["true".into()],
-            rootfs: Some("/srv".into()),
-            network: Some("none".into()),
-            user: Some(user.into()),
-            groups: groups.iter().map(|group| (*group).to_owned()).collect(),
-            ..Spec::default()
-        };
+        let spec = Spec::of(serde_json::json!({
+            "args": ["true"],
+            "rootfs": "/srv",
+            "network": "none",
+            "user": user,
+            "groups": groups,
+        }));
         let (plan, problems) = crate::plan::resolve(&spec, &Host::root(), &HostTree::default(), None);
         let plan = problems.finish(plan).unwrap();
         let root = rustix::fs::open(self.0.join("root"), OFlags::PATH | OFlags::DIRECTORY, rustix::fs::Mode::empty());

@@ -36,8 +36,8 @@ impl ImageCache {
     /// # Errors
     /// Those of [`find_image`].
     pub fn find(&mut self, spec: &Spec, host: &Host) -> Result<Option<(ImageFacts, Leases)>> {
-        let Some(image) = &spec.image else { return Ok(None) };
-        let platform = spec.platform.as_deref();
+        let Some(image) = spec.root.image() else { return Ok(None) };
+        let platform = spec.image.platform.as_deref();
         let key = ImageQuery::of(image, platform, host)?;
         if let Some((facts, leases)) = self.found.get(&key)
             && let Some(leases) = leases.upgrade()

@@ -6,9 +6,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::plan::Plan;
-use crate::spec::{EnterSpec, Spec};
 use nsrs_base::error::{At, Code, Error, Result};
 use nsrs_base::sys::message;
 use nsrs_base::sys::wait::{Status, Usage};
@@ -38,8 +38,8 @@ pub enum Request {
     Run {
         /// The caller's number for it.
         id: u64,
-        /// What is wanted.
-        spec: Box<Spec>,
+        /// What is wanted: a [`Spec`](crate::spec::Spec), as JavaScript wrote it.
+        spec: Box<RawValue>,
         /// Tell when the command runs; else its report comes with its end, and the supervisor wakes once less.
         announce: bool,
     },
@@ -47,8 +47,8 @@ pub enum Request {
     Enter {
         /// The container, and the caller's number for the process.
         address: Address,
-        /// What is wanted.
-        spec: Box<EnterSpec>,
+        /// What is wanted: an [`EnterSpec`](crate::spec::EnterSpec).
+        spec: Box<RawValue>,
         /// As that of [`Request::Run`].
         announce: bool,
     },
@@ -63,8 +63,8 @@ pub enum Request {
     Explain {
         /// The caller's number for the answer.
         id: u64,
-        /// What is wanted.
-        spec: Box<Spec>,
+        /// What is wanted, as that of [`Request::Run`].
+        spec: Box<RawValue>,
     },
     /// Find out what this host can do, by doing it.
     Examine {

@@ -1,11 +1,10 @@
-use std::collections::BTreeMap;
-
 use crate::plan::resolve;
-use crate::spec::{Caller, Namespaces, Spec, TerminalSize};
+use crate::spec::Spec;
 use nsrs_base::host::Host;
 use nsrs_base::host::tree::Attributes;
 use nsrs_base::host::tree::HostTree;
 use nsrs_base::host::tree::Overlay;
+use serde_json::json;
 
 fn texts(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|text| (*text).to_owned()).collect()
@@ -29,26 +28,25 @@ fn explained(spec: &Spec, host: &Host) -> String {
 
 #[test]
 fn a_root_directory_on_the_bridge() {
-    let spec = Spec {
-        args: texts(&["sh", "-c", "echo 'hello world' > \"$OUT\""]),
-        rootfs: Some("/srv/alpine".into()),
-        read_only: true,
-        user: Some("1000:web".into()),
-        volumes: texts(&["/data:/data:ro,nosuid"]),
-        tmpfs: texts(&["/tmp:size=64m"]),
-        ip: Some("10.88.0.9".into()),
-        mac: Some("02:42:ac:11:00:02".into()),
-        publish: texts(&["8080:80", "127.0.0.1::53/udp"]),
-        add_hosts: texts(&["db:10.0.0.5"]),
-        env: vec![("TOKEN".into(), Some("s3cret".into()))],
-        cap_add: texts(&["NET_RAW"]),
-        ulimits: texts(&["nofile=1024:2048", "core=0"]),
-        sysctls: BTreeMap::from([("net.core.somaxconn".into(), "128".into())]),
-        init: true,
-        tty: Some(TerminalSize { cols: 80, rows: 24 }),
-        timeout_ms: Some(5000),
-        ..Spec::default()
-    };
+    let spec = Spec::of(json!({
+        "args": ["sh", "-c", "echo 'hello world' > \"$OUT\""],
+        "rootfs": "/srv/alpine",
+        "readOnly": true,
+        "user": "1000:web",
+        "volumes": ["/data:/data:ro,nosuid"],
+        "tmpfs": ["/tmp:size=64m"],
+        "ip": "10.88.0.9",
+        "mac": "02:42:ac:11:00:02",
+        "publish": ["8080:80", "127.0.0.1::53/udp"],
+        "addHosts": ["db:10.0.0.5"],
+        "env": { "TOKEN": "s3cret" },
+        "capAdd": ["NET_RAW"],
+        "ulimits": ["nofile=1024:2048", "core=0"],
+        "sysctls": { "net.core.somaxconn": "128" },
+        "init": true,
+        "tty": { "cols": 80, "rows": 24 },
+        "timeout": 5000,
+    }));
     assert_eq!(
         explained(&spec, &Host::root()),
         r#"
@@ -98,11 +96,8 @@ timeout       killed after 5000 ms
 
 #[test]
 fn an_ordinary_user_on_the_hosts_tree() {
-    let caller = Caller {
-        cwd: "/tmp/build".into(),
-        env: BTreeMap::from([("PATH".into(), "/bin".into()), ("HOME".into(), "/home/ann".into())]),
-    };
-    let spec = Spec { args: texts(&["make"]), caller, hide: texts(&["~/work"]), ..Spec::default() };
+    let caller = json!({ "cwd": "/tmp/build", "env": { "PATH": "/bin", "HOME": "/home/ann" } });
+    let spec = Spec::of(json!({ "args": ["make"], "caller": caller, "hide": ["~/work"] }));
     assert_eq!(
         explained(&spec, &Host::ordinary(1000)),
         r"
@@ -151,24 +146,20 @@ environment   HOME, PATH
 
 #[test]
 fn everything_joined_or_shared() {
-    let host = || Some("host".to_owned());
-    let spec = Spec {
-        args: texts(&["id"]),
-        caller: Caller { cwd: "/".into(), ..Caller::default() },
-        namespaces: Namespaces {
-            mount: host(),
-            pid: Some("ns:42".into()),
-            uts: host(),
-            ipc: Some("/run/ns/my ipc".into()),
-            user: host(),
-            cgroup: host(),
-            time: host(),
-        },
-        network: host(),
-        cap_drop: texts(&["ALL"]),
-        allow_new_privileges: true,
-        ..Spec::default()
-    };
+    let spec = Spec::of(json!({
+        "args": ["id"],
+        "caller": { "cwd": "/", "env": {} },
+        "mountns": "host",
+        "pid": "ns:42",
+        "uts": "host",
+        "ipc": "/run/ns/my ipc",
+        "userns": "host",
+        "cgroupns": "host",
+        "timens": "host",
+        "network": "host",
+        "capDrop": ["ALL"],
+        "allowNewPrivileges": true,
+    }));
     assert_eq!(
         explained(&spec, &Host::root()),
         r"
@@ -203,7 +194,7 @@ init          a small init is the first process; it reaps orphans and forwards s
 #[test]
 fn no_line_is_wider_than_100_columns_and_long_commands_can_be_pasted() {
     let args: Vec<String> = (0..40).map(|number| format!("--option-{number}=value {number}")).collect();
-    let text = explained(&Spec { args, rootfs: Some("/srv".into()), ..Spec::default() }, &Host::root());
+    let text = explained(&Spec::of(json!({ "args": args, "rootfs": "/srv" })), &Host::root());
     assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
     assert!(text.lines().next().unwrap().ends_with(r"'--option-2=value 2' \"), "{text}");
 }

@@ -207,7 +207,7 @@ impl Engine {
     /// Looks again whether a default route leads out: the one fact of the host that may well change while a process lives.
     /// Where the kernel doesn't tell, pasta shall.
     fn look_for_a_route(&mut self, spec: &Spec) {
-        if self.host.pasta.is_ok() && spec.network.is_none() {
+        if self.host.pasta.is_ok() && spec.network.kind.is_none() {
             let found = Netlink::route().and_then(|mut netlink| link::leads_outside(&mut netlink));
             self.host.leads_outside = found.unwrap_or(true);
         }

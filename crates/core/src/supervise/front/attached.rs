@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 
+use crate::spec;
 use crate::steps::exec::forget_ignored_signals;
 use crate::supervise::engine::enter::EnterRequest;
 use crate::supervise::engine::token::Token;
@@ -114,20 +115,27 @@ fn serve_request(engine: &mut Engine, request: Request, fds: Vec<OwnedFd>) {
     match request {
         Request::Run { id, spec, announce } => {
             let address = Address::of_container(id);
-            match streams(fds) {
-                Ok((stdio, fds)) => {
+            match streams(fds).and_then(|streams| Ok((streams, spec::parse(spec.get())?))) {
+                Ok(((stdio, fds), spec)) => {
                     engine.start(RunRequest { address, spec: &spec, stdio: Some(stdio), fds, announce });
                 }
                 Err(error) => engine.fail(address, error),
             }
         }
-        Request::Enter { address, spec, announce } => match streams(fds) {
-            Ok((stdio, fds)) => engine.enter(EnterRequest { address, spec: &spec, stdio, fds, announce }),
-            Err(error) => engine.fail(address, error),
-        },
+        Request::Enter { address, spec, announce } => {
+            match streams(fds).and_then(|streams| Ok((streams, spec::parse(spec.get())?))) {
+                Ok(((stdio, fds), spec)) => {
+                    engine.enter(EnterRequest { address, spec: &spec, stdio, fds, announce });
+                }
+                Err(error) => engine.fail(address, error),
+            }
+        }
         Request::Kill { address, signal: Some(signal) } => engine.kill(address, signal),
         Request::Kill { address, signal: None } => engine.stop(address),
-        Request::Explain { id, spec } => engine.explain(id, &spec),
+        Request::Explain { id, spec } => match spec::parse(spec.get()) {
+            Ok(spec) => engine.explain(id, &spec),
+            Err(error) => engine.fail(Address::of_container(id), error),
+        },
         Request::Examine { id } => engine.examine(id),
     }
 }

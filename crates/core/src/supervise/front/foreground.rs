@@ -64,11 +64,11 @@ pub fn run(mut spec: Spec, fds: Vec<OwnedFd>, program: OwnedFd) -> Result<Ended,
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None).at("block signals", "")?;
     let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).at("watch signals", "")?;
     engine.watch(&signals, Token::Front(SIGNALS), EventFlags::IN)?;
-    if spec.tty.is_some() {
-        spec.tty = relay::caller_size().or(spec.tty);
+    if spec.process.tty.is_some() {
+        spec.process.tty = relay::caller_size().or(spec.process.tty);
     }
     // Only a command that is PID 1 is spared by SIGPIPE, and a terminal is relayed anyway.
-    let is_pid_one = spec.tty.is_none() && !spec.init;
+    let is_pid_one = spec.process.tty.is_none() && !spec.init;
     let (stdio, outlets) = if is_pid_one {
         outlet::open(&engine).map(|(stdio, outlets)| (Some(stdio), outlets))?
     } else {
@@ -95,10 +95,10 @@ struct Ports {
 
 impl Ports {
     fn of(spec: &Spec) -> Ports {
-        let all = spec.publish.iter().filter_map(|text| publish::parse(text).ok()).flatten();
+        let all = spec.network.publish.iter().filter_map(|text| publish::parse(text).ok()).flatten();
         let (named, free): (Vec<_>, Vec<_>) = all.partition(|port| port.host_port.is_some());
         let named = named.iter().map(ToString::to_string).collect();
-        Ports { named, are_chosen: spec.publish_all || !free.is_empty() }
+        Ports { named, are_chosen: spec.image.publish_all || !free.is_empty() }
     }
 
     /// Tells which ports of the host were chosen, in the words of `--publish`.
