@@ -90,6 +90,10 @@ impl Engine {
     pub(super) fn adopt(&mut self, number: u32, request: RunRequest<'_>, plan: Rc<Plan>, since: Instant) {
         let RunRequest { address, stdio, fds, announce, .. } = request;
         let Some(container) = self.containers.get_mut(&number) else { return };
+        // Its process is the caller's from here on, and whoever enters is as that one is.
+        if container.plan.process != plan.process {
+            container.plan = Rc::clone(&plan);
+        }
         let timeout_ms = plan.process.timeout_ms;
         container.first.request = Some(Request { address, announce, since, timeout_ms });
         let Some(stdio) = stdio else { return };

@@ -95,9 +95,11 @@ impl Engine {
             Launched::First(child) => Phase::Preparing { child, channel: ours, then, init: InitRole::Plain },
         };
         let first = Member::new(request, phase, Container::signals_of_first(&plan));
-        // One plan for all of a kind: memory that lives as long as containers lie in it is copied with each new process.
-        let of_kind = self.pool.as_mut().and_then(|pool| pool.plan_of_kind(&plan));
-        let container = Container::new(of_kind.unwrap_or(plan), holdings, report, first);
+        let plan = match &mut self.pool {
+            Some(pool) => pool.share(plan),
+            None => plan,
+        };
+        let container = Container::new(plan, holdings, report, first);
         self.containers.insert(number, container);
         // From here on the process exists: whatever fails is a failure of the container, which is then ended.
         let key = Key::first(number);

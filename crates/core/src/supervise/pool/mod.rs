@@ -137,9 +137,11 @@ impl Pool {
         self.kinds.iter_mut().find(|kind| kind.plan.serves(plan))
     }
 
-    /// The plan of the kind that this one is of.
-    pub fn plan_of_kind(&mut self, plan: &Plan) -> Option<Rc<Plan>> {
-        self.kind(plan).map(|kind| Rc::clone(&kind.plan))
+    /// This very plan, if its kind has it: memory that lives as long as containers lie in it is copied with each new process.
+    #[must_use]
+    pub fn share(&mut self, plan: Rc<Plan>) -> Rc<Plan> {
+        let of_kind = self.kind(&plan).map(|kind| &kind.plan).filter(|of_kind| of_kind.process == plan.process);
+        of_kind.map_or(plan, Rc::clone)
     }
 
     /// A container of this kind that was prepared ahead came to nothing while somebody waited for it: none is until it is
