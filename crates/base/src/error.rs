@@ -36,6 +36,8 @@ pub enum Code {
     ImageNotReady,
     /// What should be an image or a part of one isn't, or is not what its digest says.
     ImageInvalid,
+    /// The container has ended, or is being stopped: nobody can enter it any more.
+    ContainerEnded,
     /// The supervisor is gone, or speaks another version of the protocol.
     SupervisorLost,
 }
@@ -54,6 +56,7 @@ impl Code {
             Code::ImageNotFound => "ERR_NSRS_IMAGE_NOT_FOUND",
             Code::ImageNotReady => "ERR_NSRS_IMAGE_NOT_READY",
             Code::ImageInvalid => "ERR_NSRS_IMAGE_INVALID",
+            Code::ContainerEnded => "ERR_NSRS_CONTAINER_ENDED",
             Code::SupervisorLost => "ERR_NSRS_SUPERVISOR_LOST",
         }
     }

@@ -1,7 +1,7 @@
 //! wait4(2): the end of a child with what it used.
 
 use nix::errno::Errno;
-use rustix::process::Pid;
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use serde::{Deserialize, Serialize};
 
 /// How a process ended.
@@ -45,6 +45,13 @@ pub struct Usage {
     pub system_us: u64,
     /// Most memory one process held, in bytes.
     pub max_rss: u64,
+}
+
+/// Is this a child of this process, whether it has ended or not? Its number stays its own until it is reaped.
+#[must_use]
+pub fn is_child(pid: Pid) -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    waitid(WaitId::Pid(pid), options).is_ok()
 }
 
 /// Takes the status of a child that has ended; `None` while it has not.

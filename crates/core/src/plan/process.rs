@@ -267,12 +267,10 @@ pub fn resolve(
         .into_iter()
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
-    // One that stays runs what it is given, and not what its image would.
-    let of_image = image.filter(|_| !spec.stays || !spec.args.is_empty());
+    let of_image = image.filter(|_| !spec.only_waits());
     let args = of_image.map_or_else(|| spec.args.clone(), |config| image::args(spec, config));
-    // Of an image that wasn't found nobody knows the command, and a container that stays needs none.
-    let needs_command = !(spec.stays && args.is_empty());
-    if needs_command && (spec.root.image().is_none() || image.is_some()) {
+    // Of an image that wasn't found nobody knows the command.
+    if !spec.only_waits() && (spec.root.image().is_none() || image.is_some()) {
         check_args(&args, &env, problems);
     }
     check_fds(&spec.preserve_fds, problems);

@@ -59,7 +59,7 @@ pub fn resolve(spec: &Spec, host: &Host, tree: &HostTree, facts: Option<&ImageFa
         mounts: mounts(spec, host, problems_ref),
         sysctls: sysctl::resolve(&spec.namespaces.sysctls, &namespaces, &user_namespace, problems_ref),
         // Outside a PID namespace of its own somebody must end what the command leaves behind.
-        init: spec.init || (spec.stays && spec.args.is_empty()) || !namespaces.makes(Kind::Pid),
+        init: spec.init || spec.only_waits() || !namespaces.makes(Kind::Pid),
         namespaces,
         user_namespace,
         root,

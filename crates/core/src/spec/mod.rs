@@ -103,6 +103,13 @@ impl Spec {
     pub fn is_on_host_tree(&self) -> bool {
         self.root.image().is_none() && self.root.directory().is_none_or(|rootfs| rootfs == "host")
     }
+
+    /// Is nothing to be executed: does the container only wait for processes that enter? An image's own command is not asked
+    /// for, an entrypoint of the caller's is.
+    #[must_use]
+    pub fn only_waits(&self) -> bool {
+        self.stays && self.args.is_empty() && self.image.entrypoint.as_ref().is_none_or(Vec::is_empty)
+    }
 }
 
 /// Reads the JSON of a call.

@@ -24,7 +24,7 @@ pub enum FromChild {
     /// A step failed; nothing was executed.
     Failed(Error),
     /// The stage before the container, or the intermediate process of one that enters, has made it: the number of the
-    /// process, with its pidfd.
+    /// process, which is a child of the supervisor's.
     Born(i32),
     /// The stage is in a new user namespace and waits for [`ToChild::Mapped`].
     NeedMaps,

@@ -39,6 +39,8 @@ pub const FILES: [&str; 2] = [PASSWD, GROUP];
 
 /// A line longer than this is nobody's entry; files of an image may be anything.
 const LONGEST_LINE: u64 = 64 * 1024;
+/// Neither is what stands behind this many bytes: a sparse file costs whoever made it nothing, and its reader hours.
+const LONGEST_FILE: u64 = 64 << 20;
 /// A group file has no more members of a user than the kernel takes groups (`NGROUPS_MAX`).
 const MOST_GROUPS: usize = 65_536;
 
@@ -50,10 +52,11 @@ fn scan(root: &RootDir, path: &str, mut found: impl FnMut(&[&str]) -> bool) -> R
         Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(()),
         Err(errno) => return Err(Error::os(step, path, errno)),
     };
-    if !file.metadata().at(step, path)?.is_file() {
-        return Err(Error::new(Code::SetupFailed, step, "it is no regular file").on(path));
+    let metadata = file.metadata().at(step, path)?;
+    if !metadata.is_file() {
+        return Err(Error::new(Code::SetupFailed, step, "not a regular file").on(path));
     }
-    let mut reader = BufReader::with_capacity(16 * 1024, file);
+    let mut reader = BufReader::with_capacity(16 * 1024, std::io::Read::take(file, LONGEST_FILE));
     let mut line = Vec::new();
     loop {
         line.clear();

@@ -139,6 +139,7 @@ impl Target {
             },
         };
         Destination {
+            init: false,
             namespaces,
             oom_score_adj: None,
             surroundings: Surroundings { user_namespace, tree: Tree::Directory, most: all_rights(), filtered: false },

@@ -15,7 +15,6 @@ use rustix::process::{
 
 use super::Destination;
 use crate::plan::capability::Capabilities;
-use crate::plan::namespace::Kind;
 use crate::plan::process::Process;
 use crate::steps::channel::{Channel, FromChild, FromEntrance, ToChild};
 use crate::steps::complete::{self, Draft};
@@ -117,15 +116,20 @@ fn open_score() -> Result<OomScore> {
 
 const ENTER: &str = "enter the container";
 
+/// Nobody can enter what does not run.
+#[must_use]
+pub fn has_ended() -> Error {
+    Error::new(Code::ContainerEnded, ENTER, "it has ended, or is being stopped")
+        .hint("create another one with Container.create()")
+}
+
 /// Enters all namespaces in one call: either all or none, and those of the process that is meant, even if its number has
 /// gone to another by now.
 fn enter(destination: &Destination, first: &OwnedFd) -> Result<()> {
     let flags = destination.namespaces.iter().fold(0, |flags, kind| flags | kind.flag());
     if flags != 0 {
-        setns(first, CloneFlags::from_bits_retain(flags as i32)).map_err(|errno| {
-            let error = Error::os(ENTER, "", errno);
-            if errno == Errno::ESRCH { error.because("it has ended") } else { error }
-        })?;
+        setns(first, CloneFlags::from_bits_retain(flags as i32))
+            .map_err(|errno| if errno == Errno::ESRCH { has_ended() } else { Error::os(ENTER, "", errno) })?;
     }
     let around = &destination.surroundings;
     match &around.user_namespace {
@@ -163,8 +167,7 @@ fn become_process(
     // The rights of this process are those of the supervisor over the container: none of them is left at the birth.
     let draft = complete::assume(&destination.surroundings, process)?;
     hide()?;
-    // Without a PID namespace of its own the kernel doesn't end the command's descendants with the container: an init does.
-    let program = Some(program).filter(|_| !destination.namespaces.contains(&Kind::Pid));
+    let program = Some(program).filter(|_| destination.init);
     // What is born has a copy of every descriptor, and who traces it can keep it from the exec that would close them. So
     // nothing is open from here on but what the command is to have, the channel, and the program for an init.
     let fds = exec::arrange_fds(&process.preserve_fds, fds, channel, program).during(Act::Descriptors)?;
@@ -188,7 +191,8 @@ fn give_birth(process: &Process, draft: Draft, fds: &Arranged) -> Result<Infalli
     };
     let (new, tell) =
         spawn_apart(libc::CLONE_PARENT as u64, tell, body).map_err(|errno| no_process(Error::os(step, "", errno)))?;
-    fds.channel.send(&FromChild::Born(new.pid.as_raw_nonzero().get()), &[new.pidfd.as_fd()])?;
+    // Without a descriptor, of which the limits of the container may allow none on the way (`ETOOMANYREFS`, unix(7)).
+    fds.channel.send(&FromChild::Born(new.pid.as_raw_nonzero().get()), &[])?;
     File::from(tell).write_all(b"g").at(step, "")?;
     exit_now(0)
 }
@@ -196,8 +200,9 @@ fn give_birth(process: &Process, draft: Draft, fds: &Arranged) -> Result<Infalli
 /// The error for a process that the kernel refuses to make, with the reasons that are known for it.
 fn no_process(error: Error) -> Error {
     match error.errno.map(Errno::from_raw) {
-        // What the kernel says of a PID namespace whose first process is gone (pid_namespaces(7)).
-        Some(Errno::ENOMEM) => error.because("the container has ended, or no memory is left"),
+        // What the kernel says of a PID namespace whose first process is gone (pid_namespaces(7)). A container that is so
+        // short of memory can't be entered either.
+        Some(Errno::ENOMEM) => has_ended(),
         Some(Errno::EAGAIN) => {
             error.hint("the limit of processes is reached (nproc), in which this one counts for two")
         }

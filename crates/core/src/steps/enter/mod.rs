@@ -25,12 +25,15 @@ use crate::plan::Plan;
 use crate::plan::namespace::Kind;
 
 pub use entrance::{Entrance, serve, start};
+pub use intermediate::has_ended;
 
 /// What an intermediate process is told of the container that it enters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Destination {
     /// The namespaces that are entered.
     pub namespaces: Vec<Kind>,
+    /// Its processes need an init of ours: the kernel doesn't end them with the container, whose PID namespace isn't its own.
+    pub init: bool,
     /// Out-of-memory score of the container's first process; `None` keeps the supervisor's.
     pub oom_score_adj: Option<i32>,
     /// What it is to its processes.
@@ -45,6 +48,7 @@ impl Destination {
         let is_entered = |kind: &Kind| sandbox.namespaces.makes(*kind) || sandbox.namespaces.joins(*kind);
         Destination {
             namespaces: Kind::ALL.into_iter().filter(is_entered).collect(),
+            init: !sandbox.namespaces.makes(Kind::Pid),
             oom_score_adj: process.resources.oom_score_adj,
             surroundings: Surroundings::of(sandbox, &process.rights, filtered),
         }

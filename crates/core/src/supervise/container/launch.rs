@@ -1,6 +1,5 @@
 //! From a plan to a process.
 
-use std::os::fd::AsFd;
 
 use nsrs_base::error::{Act, Code, During, Error, Result};
 use nsrs_base::host::Host;
@@ -75,7 +74,7 @@ fn run_intermediate(plan: &Plan, host: &Host, mut inputs: Inputs, waiting: Waiti
         inputs.mapped = plan.sandbox.user_namespace.is_private() && plan.sandbox.namespaces.clock.is_some();
         let body = || steps::run_taken_over(plan, inputs, waiting);
         let new = spawn(flags | libc::CLONE_PARENT as u64, body).map_err(|errno| refused(plan, host, errno))?;
-        channel.send(&FromChild::Born(new.pid.as_raw_nonzero().get()), &[new.pidfd.as_fd()])
+        channel.send(&FromChild::Born(new.pid.as_raw_nonzero().get()), &[])
     });
     if let Err(error) = result {
         let _ = channel.send(&FromChild::Failed(error.during(Act::Namespaces)), &[]);

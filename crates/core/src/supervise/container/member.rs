@@ -35,7 +35,7 @@ pub enum SignalRole {
         /// The init is PID 1.
         is_pid_one: bool,
     },
-    /// An ordinary process.
+    /// A process that entered a PID namespace of the container's own.
     Plain,
 }
 
@@ -87,6 +87,10 @@ impl Member {
     pub fn kill(&mut self) {
         if self.ask_init_to_end() {
             return;
+        }
+        // One that entered leads a process group. What it has started there would go on without it.
+        if let (SignalRole::Plain, Some(child)) = (self.signals, self.phase.own_child()) {
+            send_to_group(child.pid, libc::SIGKILL);
         }
         for child in self.phase.child().into_iter().chain(&self.intermediate) {
             child.kill();
@@ -141,6 +145,12 @@ impl Member {
     #[must_use]
     pub fn has_init(&self) -> bool {
         matches!(self.signals, SignalRole::UnderInit { .. })
+    }
+
+    /// Its init leads it in a PID namespace of others, where it ends what comes of the command itself.
+    #[must_use]
+    pub fn has_leading_init(&self) -> bool {
+        self.signals == SignalRole::UnderInit { is_pid_one: false }
     }
 
     /// It is a PID 1 to which the kernel delivers only what it has a handler for. An init too, until it waits for signals:

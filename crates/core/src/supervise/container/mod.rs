@@ -60,7 +60,7 @@ pub enum Listing {
 /// A container from its request to its end.
 #[derive(Debug)]
 pub struct Container {
-    /// What was resolved; of a container prepared ahead its process half may be that of another of its kind.
+    /// What was resolved; until a prewarmed container is asked for, its process half is that of another of its kind.
     pub plan: Rc<Plan>,
     /// What it holds.
     pub holdings: Holdings,
@@ -76,6 +76,8 @@ pub struct Container {
     next: u32,
     /// What its changes are.
     pub listing: Listing,
+    /// It was asked to end.
+    is_stopping: bool,
 }
 
 impl Container {
@@ -83,7 +85,7 @@ impl Container {
     #[must_use]
     pub fn new(plan: Rc<Plan>, holdings: Holdings, report: Report, first: Member) -> Container {
         let (entered, listing) = (BTreeMap::new(), Listing::Without);
-        Container { plan, holdings, user_network: None, report, first, entered, next: 1, listing }
+        Container { plan, holdings, user_network: None, report, first, entered, next: 1, listing, is_stopping: false }
     }
 
     /// One of its processes; 0 is the first.
@@ -95,6 +97,41 @@ impl Container {
     /// As [`Container::member`].
     pub fn member_mut(&mut self, number: u32) -> Option<&mut Member> {
         if number == 0 { Some(&mut self.first) } else { self.entered.get_mut(&number) }
+    }
+
+    /// A process may enter: it runs, and nobody has asked it to end.
+    #[must_use]
+    pub fn takes_processes(&self) -> bool {
+        self.first.phase.is_running() && !self.is_stopping
+    }
+
+    /// Its first process is an init of ours without a command.
+    #[must_use]
+    pub fn only_waits(&self) -> bool {
+        self.plan.process.args.is_empty()
+    }
+
+    /// Asks it to end: its command, by the signal meant for that. Where it only waits, the commands that entered are asked
+    /// first, and the init when they are gone ([`Container::go_on_stopping`]): with its end the kernel kills the rest.
+    pub fn stop(&mut self) {
+        if !self.only_waits() {
+            return self.first.signal(self.plan.sandbox.root.stop_signal());
+        }
+        self.is_stopping = true;
+        for member in self.entered.values_mut() {
+            match member.request {
+                Some(_) => member.signal(libc::SIGTERM),
+                None => member.end(Cause::Wanted),
+            }
+        }
+        self.go_on_stopping();
+    }
+
+    /// One of its processes is gone: where all are, the init is asked.
+    pub fn go_on_stopping(&mut self) {
+        if self.is_stopping && self.entered.is_empty() {
+            self.first.signal(libc::SIGTERM);
+        }
     }
 
     /// All of its processes with their keys.
@@ -113,7 +150,7 @@ impl Container {
 
     /// The requests whose commands may be at work: an init without a command of its own waits, and works for nobody.
     pub fn working(&self) -> impl Iterator<Item = &Request> + Clone {
-        let first = Some(&self.first).filter(|_| !self.plan.process.args.is_empty());
+        let first = Some(&self.first).filter(|_| !self.only_waits());
         first.into_iter().chain(self.entered.values()).filter_map(|member| member.request.as_ref())
     }
 

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Instant;
 
-use nsrs_base::error::{Code, Error, Result};
+use nsrs_base::error::{Error, Result};
 use rustix::event::epoll::EventFlags;
 
 use super::Engine;
@@ -14,7 +14,8 @@ use crate::plan::{Plan, enter};
 use crate::spec::EnterSpec;
 use crate::state::journal::{JournalEntry, Termination};
 use crate::steps::channel::{Channel, ToChild};
-use crate::steps::enter::Destination;
+use crate::steps::enter::{Destination, has_ended};
+use crate::supervise::container::Container;
 use crate::supervise::container::child::Child;
 use crate::supervise::container::member::{Member, Request, SignalRole};
 use crate::supervise::container::phase::{Cause, Command, Next, Outcome, Phase, Then};
@@ -48,12 +49,11 @@ impl Engine {
         let since = Instant::now();
         let EnterRequest { address, spec, stdio, fds, announce } = request;
         let Some(Key { container: number, .. }) = self.find(Address::of_container(address.container)) else {
-            return Err(gone().into());
+            return Err(has_ended().into());
         };
         self.drain(Key::first(number));
-        let Some(container) = self.containers.get(&number).filter(|container| container.first.phase.is_running())
-        else {
-            return Err(gone().into());
+        let Some(container) = self.containers.get(&number).filter(|container| container.takes_processes()) else {
+            return Err(has_ended().into());
         };
         let plan = enter::resolve(&container.plan, spec)?;
         let timeout_ms = plan.process.timeout_ms;
@@ -62,12 +62,12 @@ impl Engine {
             Some(key) => key,
             None => self.summon(number)?,
         };
-        let Some(member) = self.member_mut(key) else { return Err(gone().into()) };
+        let Some(member) = self.member_mut(key) else { return Err(has_ended().into()) };
         member.request = Some(Request { address, announce, since, timeout_ms });
         match member.phase.order(command) {
             Ok(Next::Command(command)) => self.hand_over(key, *command),
             Ok(_) => {}
-            Err(_) => return Err(gone().into()),
+            Err(_) => return Err(has_ended().into()),
         }
         self.keep_newcomer(number);
         Ok(())
@@ -92,8 +92,8 @@ impl Engine {
 
     /// Sees to it that one process waits ahead of the next request.
     pub(super) fn keep_newcomer(&mut self, number: u32) {
-        let running = self.containers.get(&number).is_some_and(|container| container.first.phase.is_running());
-        if running && self.newcomer(number).is_none() {
+        let takes_more = self.containers.get(&number).is_some_and(Container::takes_processes);
+        if takes_more && self.newcomer(number).is_none() {
             // Whoever asks next is told why there is none.
             let _ = self.summon(number);
         }
@@ -163,7 +163,7 @@ impl Engine {
             Err(error) => return member.end(Cause::Failed(error)),
         }
         let (Some(channel), Some(Ok(first))) = (member.phase.channel(), first) else {
-            return member.end(Cause::Failed(gone()));
+            return member.end(Cause::Failed(has_ended()));
         };
         let begun = channel
             .send_any_size(&ToChild::Enter(Box::new(destination)), &[first.as_fd()])
@@ -208,9 +208,4 @@ fn signals(plan: &Plan) -> SignalRole {
     } else {
         SignalRole::UnderInit { is_pid_one: false }
     }
-}
-
-/// Nobody can enter what does not run.
-fn gone() -> Error {
-    Error::new(Code::InvalidArgument, "enter the container", "it has ended")
 }

@@ -261,17 +261,24 @@ impl Engine {
 
     /// Sends a signal to a process of a container.
     pub fn kill(&mut self, address: Address, signal: i32) {
-        self.signal(address, |member, _| member.signal(signal));
+        self.signal(address, |member| member.signal(signal));
     }
 
-    /// Asks a process to end, by the signal that is meant for that.
+    /// Asks a process to end, by the signal that is meant for that; a container that only waits, and all that entered it.
     pub fn stop(&mut self, address: Address) {
-        self.signal(address, |member, plan| member.signal(plan.sandbox.root.stop_signal()));
+        let Some(key) = self.find(address) else { return };
+        self.drain(key);
+        let Some(container) = self.containers.get_mut(&key.container) else { return };
+        match container.entered.get_mut(&key.member) {
+            Some(member) => member.signal(libc::SIGTERM),
+            None => container.stop(),
+        }
+        self.finish_unmade(key.container);
     }
 
     /// Sends a signal to a process and all others of its process group.
     pub fn kill_group(&mut self, address: Address, signal: i32) {
-        self.signal(address, |member, _| member.signal_group(signal));
+        self.signal(address, |member| member.signal_group(signal));
     }
 
     /// A key of a process's terminal that stands for a signal was typed. The terminal gives it to its foreground group;
@@ -279,18 +286,17 @@ impl Engine {
     /// place. Returns whether it was.
     pub fn key(&mut self, address: Address, signal: i32, foreground: Option<Pid>) -> bool {
         let mut given = false;
-        self.signal(address, |member, _| given = member.signal_by_key(signal, foreground));
+        self.signal(address, |member| given = member.signal_by_key(signal, foreground));
         given
     }
 
-    fn signal(&mut self, address: Address, send: impl FnOnce(&mut Member, &Plan)) {
+    fn signal(&mut self, address: Address, send: impl FnOnce(&mut Member)) {
         let Some(key) = self.find(address) else { return };
         // How a process is ended depends on how far it has come.
         self.drain(key);
         let Some(container) = self.containers.get_mut(&key.container) else { return };
-        let plan = Rc::clone(&container.plan);
         if let Some(member) = container.member_mut(key.member) {
-            send(member, &plan);
+            send(member);
         }
     }
 

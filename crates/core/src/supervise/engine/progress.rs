@@ -4,9 +4,9 @@ use std::os::fd::OwnedFd;
 
 use nsrs_base::error::{Act, Code, During, Error, Result};
 use nsrs_base::sys::poll::is_readable;
-use nsrs_base::sys::wait::{Status, Usage, reap};
+use nsrs_base::sys::wait::{Status, Usage, is_child, reap};
 use rustix::event::epoll::EventFlags;
-use rustix::process::Pid;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::Engine;
 use super::prewarm::Unserved;
@@ -14,6 +14,7 @@ use super::token::{Key, Source, Token};
 use crate::diff::collect::{Collected, Collector, ContainerLayers};
 use crate::state::journal::EntryId;
 use crate::steps::channel::{Channel, FromChild, ToChild};
+use crate::steps::enter::has_ended;
 use crate::supervise::container::launch;
 use crate::supervise::container::member::Member;
 use crate::supervise::container::phase::{Cause, Next, Outcome, Phase};
@@ -105,9 +106,9 @@ impl Engine {
             _ => true,
         };
         match message {
-            FromChild::Ended(status) => member.phase.command_ended(Status::from_raw(status))?,
-            FromChild::Executed => self.executed(key, true),
-            FromChild::InCharge => {
+            FromChild::Ended(status) if member.has_init() => member.phase.command_ended(Status::from_raw(status))?,
+            FromChild::Executed if member.has_init() => self.executed(key, true),
+            FromChild::InCharge if member.has_leading_init() => {
                 member.phase.in_charge()?;
                 if let Some(channel) = member.phase.channel() {
                     // If it is gone already, its end tells.
@@ -156,13 +157,18 @@ impl Engine {
                 // It is being ended.
                 _ => {}
             },
-            FromChild::Born(pid) => match (Pid::from_raw(pid), fds.pop()) {
-                (Some(pid), Some(pidfd)) if matches!(member.phase, Phase::Staging { .. } | Phase::Ending { .. }) => {
-                    self.born(key, pid, pidfd);
+            FromChild::Born(pid) if matches!(member.phase, Phase::Staging { .. } | Phase::Ending { .. }) => {
+                let born = Pid::from_raw(pid).filter(|pid| is_child(*pid) && !self.knows(*pid));
+                match born.map(|pid| (pid, pidfd_open(pid, PidfdFlags::empty()))) {
+                    Some((pid, Ok(pidfd))) => self.born(key, pid, pidfd),
+                    _ => return Err(out_of_place("a new process")),
                 }
-                _ => return Err(out_of_place("a new process")),
-            },
+            }
+            FromChild::Ended(_) | FromChild::Executed | FromChild::InCharge => {
+                return Err(out_of_place("word of an init"));
+            }
             FromChild::Failed(_)
+            | FromChild::Born(_)
             | FromChild::Channel
             | FromChild::Note(_)
             | FromChild::Terminal
@@ -170,6 +176,14 @@ impl Engine {
             | FromChild::NeedNetwork => return Err(out_of_place("a message of the set-up")),
         }
         Ok(())
+    }
+
+    /// A process of this number is one of a container already. Whoever may trace the process that tells of another can speak
+    /// for it.
+    fn knows(&self, pid: Pid) -> bool {
+        let children =
+            |member: &Member| member.phase.child().into_iter().chain(&member.intermediate).any(|it| it.pid == pid);
+        self.containers.iter().any(|(number, container)| container.members(*number).any(|(_, member)| children(member)))
     }
 
     /// The command runs; `keep` where its init goes on to report.
@@ -245,7 +259,12 @@ impl Engine {
             container.report.notes.push(error.to_string());
         }
         container.end_entered();
-        // Those that nobody has made yet have no end to wait for.
+        self.finish_unmade(number);
+    }
+
+    /// Processes that nobody has made yet have no end to wait for.
+    pub(super) fn finish_unmade(&mut self, number: u32) {
+        let Some(container) = self.containers.get(&number) else { return };
         let keys: Vec<Key> = container.members(number).map(|(key, _)| key).filter(|key| key.member != 0).collect();
         for key in keys {
             self.finish_member(key);
@@ -315,14 +334,20 @@ impl Engine {
             return;
         }
         let Some(member) = container.entered.remove(&key.member) else { return };
-        let mut report = container.report.clone();
+        container.go_on_stopping();
+        let container_ended =
+            !container.takes_processes() || container.first.phase.child().is_none_or(|child| is_readable(&child.pidfd));
+        let report = container.report.clone();
         let Member { request, phase, .. } = member;
         let Phase::Ended(outcome) = phase else { return };
         match (request, outcome) {
             (Some(request), Outcome::Exited(exit)) => {
-                report.pid = 0;
                 let report = (!request.announce).then_some(report);
                 self.tell(Event::Exited { address: request.address, exit, report }, None);
+            }
+            // Whatever step met it first.
+            (Some(request), Outcome::Failed(_) | Outcome::Unfit(..)) if container_ended => {
+                self.fail(request.address, has_ended());
             }
             (Some(request), Outcome::Failed(error)) => self.fail(request.address, error),
             (Some(request), Outcome::Unfit(_, Some(error))) => self.fail(request.address, error),
