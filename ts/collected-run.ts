@@ -1,5 +1,6 @@
 import type { Readable, Writable } from 'node:stream'
 import { ExitError } from './exit-error.ts'
+import { later } from './internal/canceler.ts'
 import type { Launched } from './internal/launch.ts'
 import { type Listener, take } from './internal/supervisor.ts'
 import { type Ended, type Outcome, Task, type TaskObserver, type TaskSetup } from './internal/task.ts'
@@ -12,6 +13,8 @@ import { commandLine, type Result, toExit } from './result.ts'
 
 const MAX_BUFFER = 100 * 1024 * 1024
 const SIGKILL = 9
+/** Milliseconds for what a killed command has left in its pipes, where others hold these. */
+const LAST_OUTPUT = 100
 
 /** Asks for the process of a call, with these standard streams. */
 export type Start = (stdio: readonly [Stdio, Stdio, Stdio], listener: Listener) => Launched
@@ -24,6 +27,8 @@ export interface Call {
   options: StreamOptions & CollectOptions & Pick<ContainerOptions, 'tty' | 'timeout'>
   prepare: TaskSetup['prepare']
   start: Start
+  /** It runs in a container that goes on without it. */
+  entered?: boolean
 }
 
 /** One command whose output is collected: its task, and what it writes and reads. */
@@ -38,6 +43,7 @@ export class CollectedRun implements TaskObserver {
   #ended: Ended | undefined
   #failure: unknown
   #isFull = false
+  #stopWatching: (() => void) | undefined
 
   constructor(
     readonly call: Call,
@@ -88,7 +94,47 @@ export class CollectedRun implements TaskObserver {
   ended(outcome: Outcome): void {
     if (outcome.kind === 'failed') this.#failure ??= outcome.error
     else this.#ended = outcome
+    // With a container of its own every process is gone that could hold a pipe. In one that goes on, its output ends with
+    // the last of those that it has started.
+    if (this.call.entered && this.#pending > 1) {
+      const isKilled = outcome.kind === 'failed' || outcome.exit.timedOut || outcome.isCanceled || this.#isFull
+      if (isKilled) this.#abandonOutput()
+      else this.#watchOutput()
+    }
     this.#settle()
+  }
+
+  /** The command was killed, and nobody waits for others that hold its pipes: only what is in these is read. */
+  #abandonOutput(): void {
+    // Timers come before what can be read, and this after it.
+    const timer = setTimeout(() => setImmediate(() => this.#close()), LAST_OUTPUT)
+    this.#stopWatching = () => clearTimeout(timer)
+  }
+
+  /** The command is gone and its output still open: time limit and abort hold for that too. */
+  #watchOutput(): void {
+    const { timeout, signal } = this.call.options
+    const abandon = (how: { isCanceled: true } | { timedOut: true }) => {
+      if (this.#ended === undefined) return
+      const { exit } = this.#ended
+      this.#ended = { ...this.#ended, exit: { ...exit, timedOut: 'timedOut' in how }, isCanceled: 'isCanceled' in how }
+      this.#close()
+    }
+    const onAbort = () => abandon({ isCanceled: true })
+    signal?.addEventListener('abort', onAbort, { once: true })
+    const left = timeout ? timeout - (this.#ended?.exit.durationMs ?? 0) : undefined
+    const timer = left === undefined ? undefined : later(() => abandon({ timedOut: true }), Math.max(left, 0))
+    this.#stopWatching = () => {
+      signal?.removeEventListener('abort', onAbort)
+      clearTimeout(timer)
+    }
+  }
+
+  /** Reads no more output, whoever may still write. */
+  #close(): void {
+    this.#terminal?.destroy()
+    this.#stdout?.close()
+    this.#stderr?.close()
   }
 
   #feed(fd: number): void {
@@ -121,6 +167,7 @@ export class CollectedRun implements TaskObserver {
 
   #settle(): void {
     if (--this.#pending > 0) return
+    this.#stopWatching?.()
     this.#input?.unpipe()
     if (this.#ended === undefined || this.#failure !== undefined) {
       this.reject(this.#failure)

@@ -2,14 +2,22 @@ import type { ContainerReport } from './binding.d.ts'
 import { CollectedRun, type Start } from './collected-run.ts'
 import { localError } from './errors/nsrs-error.ts'
 import { imagePreparation } from './images/prepare.ts'
+import { later } from './internal/canceler.ts'
 import { type Launched, launch, launchIn } from './internal/launch.ts'
 import { LazyPromise } from './internal/lazy-promise.ts'
-import { Task } from './internal/task.ts'
+import { type Ended, Task } from './internal/task.ts'
 import { Terminal } from './io/terminal.ts'
 import { splitArguments } from './options/arguments.ts'
 import { signalNumber } from './options/signals.ts'
-import type { CreateOptions, EnterSpawnOptions, ExecOptions } from './options/types.ts'
-import { checkCommand, checkCreateOptions, checkEnterOptions } from './options/validate.ts'
+import type { CreateOptions, EnterSpawnOptions, ExecOptions, StopOptions } from './options/types.ts'
+import {
+  checkCommand,
+  checkCreateOptions,
+  checkEnterOptions,
+  checkExecOptions,
+  checkStopOptions,
+  wrongType,
+} from './options/validate.ts'
 import { Process } from './process.ts'
 import { type Exit, type Result, toExit } from './result.ts'
 
@@ -47,10 +55,7 @@ export class Container implements AsyncDisposable {
     third?: CreateOptions,
   ): Promise<Container> {
     return new Promise((resolve, reject) => {
-      const [command, args, options] =
-        typeof first === 'string' ? splitArguments(first, second, third) : [undefined, [], first ?? {}]
-      if (command !== undefined) checkCommand(command, args, options)
-      checkCreateOptions(options)
+      const [command, args, options] = createArguments(first, second, third)
       options.signal?.throwIfAborted()
       let launched: Launched | undefined
       let container: Container | undefined
@@ -66,13 +71,15 @@ export class Container implements AsyncDisposable {
             launched = asked
           },
           started(report) {
+            // It is being ended, and nobody is to enter it.
+            if (options.signal?.aborted) return
             container = new Container(task, launched?.id ?? 0, report)
             resolve(container)
           },
           ended(outcome) {
             if (container === undefined) {
               // A command that has ended already has been run, but there is nothing to enter.
-              reject(outcome.kind === 'failed' ? outcome.error : endedEarly())
+              reject(outcome.kind === 'failed' ? outcome.error : endedEarly(outcome, options))
             } else if (outcome.kind === 'failed') container.#exit.reject(outcome.error as Error)
             else container.#exit.resolve(toExit(outcome))
           },
@@ -102,10 +109,10 @@ export class Container implements AsyncDisposable {
     third?: ExecOptions,
   ): Promise<Result<string | Uint8Array>> {
     return new Promise((resolve, reject) => {
-      const [command, args, options] = enterArguments(first, second, third)
+      const [command, args, options] = enterArguments(first, second, third, checkExecOptions)
       options.signal?.throwIfAborted()
       const start: Start = (stdio, listener) => launchIn(this.#number, command, args, options, stdio, listener, false)
-      new CollectedRun({ command, args, options, prepare: undefined, start }, resolve, reject).begin()
+      new CollectedRun({ command, args, options, prepare: undefined, start, entered: true }, resolve, reject).begin()
     })
   }
 
@@ -117,7 +124,7 @@ export class Container implements AsyncDisposable {
   spawn(command: string, args?: readonly string[], options?: EnterSpawnOptions): Process
   spawn(command: string, options?: EnterSpawnOptions): Process
   spawn(first: string, second?: readonly string[] | EnterSpawnOptions, third?: EnterSpawnOptions): Process {
-    const [command, args, options] = enterArguments(first, second, third)
+    const [command, args, options] = enterArguments(first, second, third, checkEnterOptions)
     options.signal?.throwIfAborted()
     const { stdin = 'pipe', stdout = 'pipe', stderr = 'pipe', tty } = options
     const isPiped = (stream: typeof stdin) => stream === 'pipe' && tty === undefined
@@ -138,12 +145,17 @@ export class Container implements AsyncDisposable {
   }
 
   /**
-   * Asks the container's first process to end, by the image's stop signal or `SIGTERM`, and kills it after `timeout`
-   * milliseconds. Resolves when nothing of the container is left. Default 10 seconds, as docker's.
+   * Asks the container to end, and kills it after `timeout` milliseconds: its command is sent the image's stop signal or
+   * `SIGTERM`; without one, all commands that entered are sent `SIGTERM`, and the container ends with the last of them. Nothing
+   * can enter any more. Resolves when nothing of the container is left. Default 10 seconds, as docker's.
+   *
+   * @throws `TypeError` invalid options.
    */
-  async stop({ timeout = 10_000 }: { timeout?: number } = {}): Promise<Exit> {
+  async stop(options: StopOptions = {}): Promise<Exit> {
+    checkStopOptions(options)
+    const { timeout = 10_000 } = options
     this.#task.kill()
-    const timer = setTimeout(() => this.#task.kill(signalNumber('SIGKILL')), timeout)
+    const timer = later(() => this.#task.kill(signalNumber('SIGKILL')), timeout)
     try {
       return await this.wait()
     } finally {
@@ -170,6 +182,8 @@ export class Container implements AsyncDisposable {
 
   /** Kills the container with all that is in it, and waits until nothing of it is left. */
   async [Symbol.asyncDispose](): Promise<void> {
+    // Whoever waits is to see the end.
+    this.ref()
     this.kill()
     await this.wait().catch(() => {})
   }
@@ -180,15 +194,48 @@ function enterArguments<Options extends ExecOptions | EnterSpawnOptions>(
   first: string,
   second: readonly string[] | Options | undefined,
   third: Options | undefined,
+  check: (options: unknown) => void,
 ): [string, readonly string[], Options] {
   const isOptions = third === undefined && second !== undefined && !Array.isArray(second)
   const args = isOptions ? [] : ((second as readonly string[] | undefined) ?? [])
   const options = isOptions ? (second as Options) : (third ?? ({} as Options))
   checkCommand(first, args, options)
-  checkEnterOptions(options)
+  check(options)
   return [first, args, options]
 }
 
-function endedEarly(): Error {
-  return localError('ERR_NSRS_SETUP_FAILED', 'create the container', 'its command ended before it could be entered')
+/** Command, arguments and options of a container that is created, checked. */
+function createArguments(
+  first: unknown,
+  second: readonly string[] | CreateOptions | undefined,
+  third: CreateOptions | undefined,
+): [string | undefined, readonly string[], CreateOptions] {
+  const isAlone = typeof first === 'object' && first !== null && second === undefined && third === undefined
+  if (isAlone || (first === undefined && second === undefined && third === undefined)) {
+    const options = first ?? {}
+    checkCreateOptions(options)
+    return [undefined, [], options as CreateOptions]
+  }
+  if (second === null || third === null) throw wrongType('options', 'an object', null)
+  const [command, args, options] = splitArguments(first as string, second, third)
+  checkCommand(command, args, {})
+  checkCreateOptions(options)
+  return [command, args, options]
+}
+
+/** Why there is nothing to enter: it was ended, or ended by itself, before `create()` resolved. */
+function endedEarly({ isCanceled, exit }: Ended, { signal, timeout }: CreateOptions): unknown {
+  if (isCanceled) return signal?.reason
+  if (exit.timedOut)
+    return localError(
+      'ERR_NSRS_SETUP_FAILED',
+      'create the container',
+      `its time limit of ${timeout} ms was over before`,
+      {
+        hint: 'set a longer timeout: it counts from the call of create()',
+      },
+    )
+  return localError('ERR_NSRS_SETUP_FAILED', 'create the container', 'its command ended before it could be entered', {
+    hint: 'give a command that stays, or none',
+  })
 }

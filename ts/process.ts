@@ -73,12 +73,12 @@ export class Process extends EventEmitter<ProcessEvents> implements AsyncDisposa
     return this.#stderr.open()
   }
 
-  /** Process id of the container's first process, as the host sees it; `undefined` until the command runs. */
+  /** Process id of the command, or of the init above it, as the host sees it; `undefined` until the command runs. */
   get pid(): number | undefined {
     return this.#report?.pid
   }
 
-  /** Resolves when the command has started, with what the container was given. Rejects if it can't start. */
+  /** Resolves when the command has started, with what its container was given. Rejects if it can't start. */
   get ready(): Promise<ContainerReport> {
     return this.#ready.promise
   }
@@ -94,8 +94,9 @@ export class Process extends EventEmitter<ProcessEvents> implements AsyncDisposa
   }
 
   /**
-   * Sends a signal to the command, by default `killSignal`. Returns false if the container has ended. Until its image is ready,
-   * any signal but 0 ends the task as if it had ended the command.
+   * Sends a signal to the command, by default `killSignal`. Returns false if it has ended. Until its image is ready, any signal
+   * but 0 ends the task as if it had ended the command. With `SIGKILL` a container of the command's own ends; of a command in
+   * a container that goes on, its process group does.
    */
   kill(signal?: string | number): boolean {
     if (!this.#task.kill(signal === undefined ? undefined : signalNumber(signal))) return false
@@ -103,7 +104,11 @@ export class Process extends EventEmitter<ProcessEvents> implements AsyncDisposa
     return true
   }
 
-  /** Changes the size of the command's terminal. */
+  /**
+   * Changes the size of the command's terminal.
+   *
+   * @throws `TypeError` it has none, or the size is not one.
+   */
   resize(size: TerminalSize): void {
     if (this.terminal === null) throw wrongType('option tty', 'set for resize()', undefined)
     this.terminal.resize(size)
@@ -133,20 +138,21 @@ export class Process extends EventEmitter<ProcessEvents> implements AsyncDisposa
     return this.lines()
   }
 
-  /** Keeps the event loop alive until the container ends; this is the default. */
+  /** Keeps the event loop alive until the command ends; this is the default. */
   ref(): this {
     this.#task.hold()
     return this
   }
 
-  /** Lets the event loop end before the container, which ends with this process. Open streams keep it alive too. */
+  /** Lets the event loop end before the command, which ends with this process. Open streams keep it alive too. */
   unref(): this {
     this.#task.release()
     return this
   }
 
-  /** Kills the container and waits until it has been removed. */
+  /** Kills the command, with the container that was made for it, and waits for the end. */
   async [Symbol.asyncDispose](): Promise<void> {
+    this.ref()
     this.kill('SIGKILL')
     await this.wait().catch(() => {})
   }
@@ -173,6 +179,8 @@ export class Process extends EventEmitter<ProcessEvents> implements AsyncDisposa
     const exit = toExit(outcome)
     if (outcome.kind === 'killed')
       this.#ready.reject(localError('ERR_NSRS_SETUP_FAILED', 'pull the image', `interrupted by ${exit.signal}`))
+    else if (this.#report === undefined)
+      this.#ready.reject(localError('ERR_NSRS_SETUP_FAILED', 'start the command', 'it ended before it was seen to run'))
     this.#exit.resolve(exit)
     this.emit('exit', exit)
   }

@@ -3,7 +3,7 @@ import { imagePreparation } from './images/prepare.ts'
 import { launch } from './internal/launch.ts'
 import { imageOf, splitArguments } from './options/arguments.ts'
 import type { OfImage, RunOptions } from './options/types.ts'
-import { checkCommand, checkOptions } from './options/validate.ts'
+import { checkCommand, checkRunOptions } from './options/validate.ts'
 import type { Result } from './result.ts'
 
 type Bytes = RunOptions & { encoding: 'buffer' }
@@ -28,7 +28,7 @@ export function run(
   return new Promise((resolve, reject) => {
     const [command, args, options] = splitArguments(first, second, third)
     checkCommand(command, args, options)
-    checkOptions(options)
+    checkRunOptions(options)
     options.signal?.throwIfAborted()
     const prepare = imagePreparation(command, args, options)
     const name = command ?? imageOf(options) ?? ''

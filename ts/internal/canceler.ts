@@ -1,6 +1,13 @@
 import { connect } from './supervisor.ts'
 
 const SIGKILL = 9
+/** The longest delay of a timer; a longer one would be over at once. */
+const MAX_DELAY = 2 ** 31 - 1
+
+/** Calls back after this many milliseconds; after more than 24 days, never. */
+export function later(callback: () => void, milliseconds: number): NodeJS.Timeout | undefined {
+  return milliseconds > MAX_DELAY ? undefined : setTimeout(callback, milliseconds)
+}
 
 /** Ends a launched process when an `AbortSignal` is aborted: first by a signal, later by SIGKILL. */
 export class Canceler {
@@ -16,8 +23,8 @@ export class Canceler {
       this.isCanceled = true
       connect().kill(id, killSignal)
       if (forceKillAfter !== false && killSignal !== SIGKILL) {
-        this.#timer = setTimeout(() => connect().kill(id, SIGKILL), forceKillAfter)
-        this.#timer.unref()
+        this.#timer = later(() => connect().kill(id, SIGKILL), forceKillAfter)
+        this.#timer?.unref()
       }
     }
     signal.addEventListener('abort', this.#onAbort, { once: true })

@@ -2,11 +2,13 @@ import type { Readable } from 'node:stream'
 
 /** Collects the output of a stream, up to a limit. */
 export class Collector {
+  readonly #stream: Readable
   readonly #chunks: Buffer[] = []
   #size = 0
 
   /** `onEnd` is called once; `onFull` if there are more than `max` bytes. */
   constructor(stream: Readable, max: number, onEnd: () => void, onFull: () => void) {
+    this.#stream = stream
     stream.on('data', (chunk: Buffer) => {
       if (this.#size + chunk.length > max) {
         this.#chunks.push(chunk.subarray(0, max - this.#size))
@@ -27,6 +29,11 @@ export class Collector {
     stream.on('error', () => {})
     stream.on('end', over)
     stream.on('close', over)
+  }
+
+  /** Takes no more. */
+  close(): void {
+    this.#stream.destroy()
   }
 
   /** How many bytes were collected. */

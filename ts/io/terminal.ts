@@ -3,6 +3,7 @@ import { Duplex } from 'node:stream'
 import { ReadStream } from 'node:tty'
 import { isBun } from '../native/js-runtime.ts'
 import { native } from '../native/load.ts'
+import { checkValue } from '../options/validate.ts'
 import type { TerminalSize } from '../spec.d.ts'
 import { close } from './pipe-streams.ts'
 
@@ -40,8 +41,13 @@ export class Terminal extends Duplex {
     return this.#size.rows
   }
 
-  /** Changes the size of the terminal. Its programs receive SIGWINCH. */
+  /**
+   * Changes the size of the terminal. Its programs receive SIGWINCH.
+   *
+   * @throws `TypeError` columns or rows are not 1 to 65535.
+   */
   resize(size: TerminalSize): void {
+    checkValue('size', 'size', size)
     this.#size = { cols: size.cols, rows: size.rows }
     if (this.#fd >= 0) native().binding.resizeTerminal(this.#fd, this.#size.cols, this.#size.rows)
   }

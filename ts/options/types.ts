@@ -41,8 +41,8 @@ export interface StreamOptions {
   /** More file descriptors for the command, up to 250: its number there, and the descriptor of this process. */
   fds?: Record<number, number> | undefined
   /**
-   * Ends the container when it is aborted: first by {@link killSignal}, and after {@link forceKillAfter} by SIGKILL. If it is
-   * already aborted, nothing is started and the call throws the signal's reason.
+   * Ends the command when it is aborted, with the container that was made for it: first by {@link killSignal}, and after
+   * {@link forceKillAfter} by SIGKILL. If it is already aborted, nothing is started and the call throws the signal's reason.
    */
   signal?: AbortSignal | undefined
   /** The signal sent by an abort and by `kill()`. Default: the image's stop signal, otherwise `SIGTERM`. */
@@ -91,12 +91,18 @@ export interface EnterSpawnOptions extends EnterOptions {
 /** What {@link Container.exec} takes. */
 export interface ExecOptions extends EnterOptions, CollectOptions {}
 
-/** What {@link Container.create} takes. */
-export interface CreateOptions extends ContainerOptions {
+/** What {@link Container.create} takes. A terminal belongs to a process that somebody talks to: those that enter have one. */
+export interface CreateOptions extends Omit<ContainerOptions, 'tty'> {
   /**
    * Ends the container when it is aborted. If it is already aborted, nothing is created and the call throws the signal's reason.
    */
   signal?: AbortSignal | undefined
+}
+
+/** What {@link Container.stop} takes. */
+export interface StopOptions {
+  /** Milliseconds after which the container is killed. Default 10,000, as docker's. */
+  timeout?: number | undefined
 }
 
 /** Every option of a process that enters a container. */

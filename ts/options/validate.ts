@@ -8,6 +8,7 @@ export type Kind = keyof typeof kinds
 
 const isRecord = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
+const isName = (value: unknown) => typeof value === 'string' && value !== ''
 const isStrings = (value: unknown) => Array.isArray(value) && value.every((item) => typeof item === 'string')
 /** Whether it can be an argument of a program. */
 const isWord = (value: unknown) => typeof value === 'string' && !value.includes('\0')
@@ -34,6 +35,7 @@ const kinds = {
     'a number of milliseconds or false',
     (value: unknown) => value === false || (typeof value === 'number' && value >= 0),
   ],
+  patience: ['a number of milliseconds', (value: unknown) => typeof value === 'number' && value >= 0],
   strings: ['an array of strings', isStrings],
   texts: ['an object of strings', (value: unknown) => isRecord(value) && isStrings(Object.values(value))],
   env: [
@@ -42,9 +44,7 @@ const kinds = {
   ],
   rootfs: [
     "'host', a directory, { dir } or { image }",
-    (value: unknown) =>
-      typeof value === 'string' ||
-      (isRecord(value) && (typeof value.dir === 'string') !== (typeof value.image === 'string')),
+    (value: unknown) => typeof value === 'string' || (isRecord(value) && isName(value.dir) !== isName(value.image)),
   ],
   policy: [
     "'always', 'missing' or 'never'",
@@ -59,6 +59,10 @@ const kinds = {
     (value: unknown) => isRecord(value) && isCount(value.cols, 65535) && isCount(value.rows, 65535),
   ],
   stdio: ["'pipe', 'inherit', 'ignore' or a file descriptor", isStdio],
+  unpiped: [
+    "'inherit', 'ignore' or a file descriptor (option input writes to a pipe)",
+    (value: unknown) => value !== 'pipe' && isStdio(value),
+  ],
   descriptors: ['an object of file descriptors by number, 3 or more', isDescriptors],
   abort: ['an AbortSignal', (value: unknown) => typeof AbortSignal !== 'undefined' && value instanceof AbortSignal],
   line: ['a line of text', (value: unknown) => typeof value === 'string' && /^[^\n\r\0]+$/.test(value)],
@@ -184,7 +188,13 @@ const enterTable: Record<keyof AnyEnterOptions, Kind> = {
 }
 
 /** The type of each option of a container that is created to be entered. */
-const createTable: Record<keyof CreateOptions, Kind> = { ...container, signal: 'abort' }
+const { tty: _, ...created } = container
+const createTable: Record<keyof CreateOptions, Kind> = { ...created, signal: 'abort' }
+
+/** Whoever collects the output is not there to write. */
+const collected = { stdin: 'unpiped' } as const
+const runTable: Record<keyof AnyOptions, Kind> = { ...table, ...collected }
+const enterCollectedTable: Record<keyof AnyEnterOptions, Kind> = { ...enterTable, ...collected }
 
 /** A value as errors quote it. */
 function quote(value: unknown): string {
@@ -206,6 +216,12 @@ export function wrongType(name: string, expected: string, value: unknown): Optio
   return new OptionTypeError(`${name} must be ${expected}, got ${quote(value)}`)
 }
 
+/** Checks one value that is no option of a call. */
+export function checkValue(name: string, kind: Kind, value: unknown): void {
+  const [expected, test] = kinds[kind]
+  if (!test(value)) throw wrongType(name, expected, value)
+}
+
 /** Checks that command and arguments are strings. The command may be left out if the root is an image. */
 export function checkCommand(command: unknown, args: unknown, options: unknown): void {
   const isOptional = command === undefined && isRecord(options) && imageOf(options) !== undefined
@@ -225,6 +241,21 @@ export function checkOptions(options: unknown): void {
 /** The same for a process that enters a container. */
 export function checkEnterOptions(options: unknown): void {
   checkAgainst(enterTable, options)
+}
+
+/** The same for one whose output is collected. */
+export function checkExecOptions(options: unknown): void {
+  checkAgainst(enterCollectedTable, options)
+}
+
+/** The same for how a container is stopped. */
+export function checkStopOptions(options: unknown): void {
+  checkAgainst({ timeout: 'patience' }, options)
+}
+
+/** The same for a call of `run()`. */
+export function checkRunOptions(options: unknown): void {
+  checkAgainst(runTable, options)
 }
 
 /** The same for a container that is created to be entered. */

@@ -1,0 +1,188 @@
+import test from 'ava'
+import { Container, type ExitError, type NsrsError, run } from '../../ts/index.ts'
+import { busybox } from '../helpers/host.ts'
+
+const root = busybox()
+const options = { rootfs: { dir: root }, network: 'none' } as const
+const isRoot = process.getuid?.() === 0
+
+/** What a process of a container is and may do. */
+const CREDENTIALS = 'grep -E "^(Uid|Gid|Groups|Umask|NoNewPrivs|Cap...):" /proc/self/status; ulimit -n; env | sort'
+
+test('a container that was prewarmed is entered as its own request says, not as another’s of its kind', async (t) => {
+  const others = {
+    env: { SECRET_OF_ANOTHER: 'x' },
+    umask: '000',
+    groups: ['7'],
+    ulimits: ['nofile=77'],
+    allowNewPrivileges: true,
+  }
+  for (let index = 0; index < 4; index++) {
+    await run('true', { ...options, ...others })
+    await new Promise((resolve) => setTimeout(resolve, 30))
+  }
+  const own = { user: '1000:1000', umask: '077', groups: ['9'], env: { MINE: '1' }, ulimits: ['nofile=99'] }
+  await using box = await Container.create(
+    'sh',
+    ['-c', `{ ${CREDENTIALS}; } > /tmp/part; mv /tmp/part /tmp/first; exec sleep 60`],
+    {
+      ...options,
+      ...own,
+      tmpfs: ['/tmp'],
+    },
+  )
+  await using other = await Container.create('sleep', ['60'], { ...options, ...own })
+  const first = await box.exec('sh', ['-c', 'until [ -e /tmp/first ]; do sleep 0.05; done; cat /tmp/first'])
+  const plain = (text: string) => text.replace(/^(_|SHLVL|PWD|OLDPWD)=.*\n?/gm, '').trim()
+  const expected = plain(first.stdout)
+  t.regex(expected, /^MINE=1$/m)
+  const entered = plain((await other.exec('sh', ['-c', CREDENTIALS])).stdout)
+  t.is(entered, expected)
+  t.regex(entered, /^NoNewPrivs:\t1$/m)
+  t.regex(entered, /^99$/m)
+  t.notRegex(entered, /SECRET/)
+})
+
+test('a time limit ends what the command has started, too', async (t) => {
+  await using box = await Container.create(options)
+  const start = performance.now()
+  const limited = box.exec('sh', ['-c', 'echo out; sleep 61; true'], { timeout: 200 })
+  const error = (await t.throwsAsync(limited)) as ExitError
+  t.true(error.timedOut)
+  t.is(error.stdout, 'out')
+  t.true(performance.now() - start < 5000)
+  t.notRegex((await box.exec('ps', ['-o', 'args'])).stdout, /sleep 61/)
+})
+
+test('a time limit and an abort hold for an output that others keep open', async (t) => {
+  await using box = await Container.create(options)
+  const lingering = ['-c', 'setsid sleep 62 & echo started']
+  t.true(((await t.throwsAsync(box.exec('sh', lingering, { timeout: 300 }))) as ExitError).timedOut)
+  const signal = AbortSignal.timeout(300)
+  t.true(((await t.throwsAsync(box.exec('sh', lingering, { signal }))) as ExitError).isCanceled)
+  const killed = box.exec('sh', ['-c', 'setsid sleep 63 & yes'], { maxBuffer: 1000 })
+  t.true(((await t.throwsAsync(killed)) as ExitError).isMaxBuffer)
+})
+
+test('stop() asks what has entered, and lets nothing more in', async (t) => {
+  const box = await Container.create(options)
+  const asked = box.spawn('sh', ['-c', 'trap "echo bye; exit 3" TERM; echo ready; while :; do sleep 0.05; done'])
+  const lines: string[] = []
+  for await (const line of asked) {
+    lines.push(line)
+    if (line === 'ready') {
+      const stopped = box.stop()
+      const late = await t.throwsAsync<NsrsError>(box.exec('true'))
+      t.is(late?.code, 'ERR_NSRS_CONTAINER_ENDED')
+      t.like(await asked.wait(), { exitCode: 3 })
+      t.like(await stopped, { exitCode: 0 })
+    }
+  }
+  t.deepEqual(lines, ['ready', 'bye'])
+})
+
+test('whoever enters a container that has ended is told so, whatever step met it', async (t) => {
+  for (const how of ['kill', 'stop'] as const) {
+    const box = await Container.create(options)
+    const all = Array.from({ length: 40 }, () =>
+      box.exec('true').then(
+        () => 'done',
+        (error) => error.code ?? error.name,
+      ),
+    )
+    if (how === 'kill') box.kill()
+    else void box.stop()
+    for (const outcome of await Promise.all(all)) {
+      t.true(['done', 'ExitError', 'ERR_NSRS_CONTAINER_ENDED'].includes(outcome), `${how}: ${outcome}`)
+    }
+    await box.wait()
+    const error = await t.throwsAsync<NsrsError>(box.exec('true'))
+    t.is(error?.code, 'ERR_NSRS_CONTAINER_ENDED')
+    t.regex(error?.hint ?? '', /create/)
+  }
+})
+
+test('in a joined PID namespace an init ends what comes of a command', async (t) => {
+  const a = await Container.create(options)
+  const b = await Container.create({ ...options, pid: `ns:${a.pid}` })
+  const sleeping = b.spawn('sleep', ['64'])
+  t.truthy((await sleeping.ready).pid)
+  b.kill()
+  await b.wait()
+  t.notRegex((await a.exec('ps', ['-o', 'args'])).stdout, /sleep 64/)
+  await a.stop()
+})
+
+test('an entrypoint is a command', async (t) => {
+  const error = await t.throwsAsync<NsrsError>(Container.create({ ...options, entrypoint: ['sleep', '60'] }))
+  // Without an image there is none to replace.
+  t.is(error?.option, 'entrypoint')
+})
+
+test('the report of a command names the container', async (t) => {
+  await using box = await Container.create(options)
+  t.is((await box.exec('true')).container?.pid, box.pid)
+})
+
+test('wrong arguments are type errors', async (t) => {
+  const create = Container.create as (...args: unknown[]) => Promise<Container>
+  for (const args of [
+    [null, options],
+    [undefined, options],
+    ['sleep', ['1'], null],
+    [options, { user: 'ann' }],
+    [{ tty: { cols: 1, rows: 1 } }],
+    [{ rootfs: { dir: '' } }],
+  ])
+    await t.throwsAsync(create(...args), { instanceOf: TypeError }, JSON.stringify(args))
+  await using box = await Container.create(options)
+  const stop = box.stop.bind(box) as (options: unknown) => Promise<unknown>
+  for (const wrong of [
+    null,
+    5000,
+    { timeout: Number.NaN },
+    { timeout: -1 },
+    { timeout: 'x' },
+    { timeout: 5n },
+    { timout: 1 },
+  ])
+    await t.throwsAsync(stop(wrong), { instanceOf: TypeError })
+  await t.throwsAsync(box.exec('cat', { stdin: 'pipe' as 'ignore' }), { instanceOf: TypeError, message: /input/ })
+  const p = box.spawn('sleep', ['60'], { tty: { cols: 80, rows: 24 } })
+  for (const size of [
+    null,
+    { cols: 0, rows: 1 },
+    { cols: 80, rows: 'x' },
+    { cols: 70_000, rows: 1 },
+    { cols: 1.5, rows: 1 },
+  ])
+    t.throws(() => p.resize(size as never), { instanceOf: TypeError })
+  p.kill('SIGKILL')
+  await p.wait()
+})
+
+test('the time that stop() waits may be without an end', async (t) => {
+  const box = await Container.create(options)
+  t.like(await box.stop({ timeout: Number.POSITIVE_INFINITY }), { exitCode: 0 })
+})
+
+test('an abort while it is created is the abort', async (t) => {
+  for (let index = 0; index < 5; index++) {
+    const control = new AbortController()
+    const created = Container.create({ ...options, signal: control.signal })
+    const reason = new Error('enough')
+    control.abort(reason)
+    t.is(await t.throwsAsync(created), reason)
+  }
+  const error = await t.throwsAsync<NsrsError>(Container.create({ ...options, timeout: 0.01 }))
+  t.regex(error?.message ?? '', /time limit/)
+})
+
+const sparse = isRoot ? test : test.skip
+sparse('a file of users without an end costs nobody more than a moment', async (t) => {
+  await using box = await Container.create({ ...options, tmpfs: ['/etc'] })
+  await box.exec('sh', ['-c', 'truncate -s 20G /etc/passwd'])
+  const start = performance.now()
+  await box.exec('true', { user: '5' })
+  t.true(performance.now() - start < 5000)
+})
