@@ -58,7 +58,7 @@ export type MountOptions = {
 /**
  * A mount as the caller wrote it.
  */
-export type Mount = string | MountOptions;
+export type MountSpec = string | MountOptions;
 
 /**
  * The root file system as the caller named it.
@@ -137,7 +137,7 @@ export type Spec = {
   /**
    * Mounts as `type=bind,source=…,target=…[,readonly]`, or taken apart.
    */
-  mounts: Array<Mount>,
+  mounts: Array<MountSpec>,
   /**
    * Temporary file systems, `TARGET[:OPTIONS]`.
    */

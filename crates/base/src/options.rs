@@ -61,15 +61,15 @@ pub enum Front {
 
 macro_rules! options {
     ($($constant:ident = $property:literal, $flag:literal;)*) => {
-        /// The places in the table.
+        /// The rows of the table, as numbers.
         #[allow(clippy::upper_case_acronyms, non_camel_case_types)]
-        enum Place {
+        enum Row {
             $($constant),*
         }
 
         $(
             #[doc = concat!("`", $flag, "`")]
-            pub const $constant: OptionName = OptionName(Place::$constant as u8);
+            pub const $constant: OptionName = OptionName(Row::$constant as u8);
         )*
 
         /// Every option with its flag, as ts/ and cli/ have them.

@@ -38,10 +38,10 @@ pub fn run(channel: OwnedFd, args: &[String]) -> u8 {
 fn supervise(channel: &Channel, args: &[String]) -> Result<u8> {
     let all = SigSet::all();
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&all), None).at("block signals", "")?;
-    let place = if std::process::id() == 1 { Place::PidOne } else { take_charge(channel)? };
+    let reaper = if std::process::id() == 1 { Reaper::PidOne } else { take_charge(channel)? };
     let command = if args.is_empty() { None } else { Some(start(args)?) };
     if let Err(error) = channel.send(&FromChild::Executed, &[]) {
-        place.end_others();
+        reaper.end_others();
         return Err(error);
     }
     loop {
@@ -49,19 +49,19 @@ fn supervise(channel: &Channel, args: &[String]) -> Result<u8> {
         match (signal::wait(&all), command) {
             (Ok((Signal::SIGCHLD, _)), _) => {
                 if let Some(code) = reap(channel, command) {
-                    place.end_others();
+                    reaper.end_others();
                     return Ok(code);
                 }
             }
-            (Ok(_), _) if place.is_abandoned(channel) => {
-                place.end_others();
+            (Ok(_), _) if reaper.is_abandoned(channel) => {
+                reaper.end_others();
                 let _ = kill(Pid::this(), Signal::SIGKILL);
             }
             // The command leads a process group of its own.
             (Ok((signal, true)), Some(command)) => drop(killpg(command, signal)),
             (Ok((signal, false)), Some(command)) => drop(kill(command, signal)),
             (Ok((signal, _)), None) if ENDING.contains(&signal) => {
-                place.end_others();
+                reaper.end_others();
                 return Ok(0);
             }
             _ => {}
@@ -72,9 +72,9 @@ fn supervise(channel: &Channel, args: &[String]) -> Result<u8> {
 /// The signals that end an init without a command: those by which programs are asked to end.
 const ENDING: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT];
 
-/// Where the init stands.
+/// How the init comes to reap the processes that the command leaves behind.
 #[derive(Clone, Copy)]
-enum Place {
+enum Reaper {
     /// The first of its PID namespace: the kernel ends the others with it.
     PidOne,
     /// In a PID namespace with others, whose descendants it ends itself.
@@ -84,10 +84,10 @@ enum Place {
     },
 }
 
-impl Place {
+impl Reaper {
     /// Ends every process that came of the command.
     fn end_others(self) {
-        if matches!(self, Place::InCharge { .. }) {
+        if matches!(self, Reaper::InCharge { .. }) {
             end_orphans();
         }
     }
@@ -95,15 +95,15 @@ impl Place {
     /// Whether the supervisor is gone, or wants the container to end.
     fn is_abandoned(self, channel: &Channel) -> bool {
         match self {
-            Place::PidOne => false,
-            Place::InCharge { supervisor } => Pid::parent() != supervisor || is_closed(channel),
+            Reaper::PidOne => false,
+            Reaper::InCharge { supervisor } => Pid::parent() != supervisor || is_closed(channel),
         }
     }
 }
 
 /// Without a PID namespace of its own the kernel doesn't end the others with this process. So the supervisor's death comes
 /// as a signal that can be acted upon.
-fn take_charge(channel: &Channel) -> Result<Place> {
+fn take_charge(channel: &Channel) -> Result<Reaper> {
     let supervisor = Pid::parent();
     nix::sys::prctl::set_child_subreaper(true).at("become the parent of orphans", "")?;
     let told = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::HUP));
@@ -112,7 +112,7 @@ fn take_charge(channel: &Channel) -> Result<Place> {
     // The supervisor kills an init that it doesn't know to be in charge, and whom that one had started by then would be
     // left to nobody.
     match channel.receive::<ToChild>()? {
-        Some((ToChild::Start, _)) => Ok(Place::InCharge { supervisor }),
+        Some((ToChild::Start, _)) => Ok(Reaper::InCharge { supervisor }),
         _ => Err(Error::new(Code::SupervisorLost, "wait for the supervisor", "it is gone")),
     }
 }

@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 use nsrs_base::error::{Act, At, Code, Error, Result};
 use nsrs_base::sys::poll;
 use nsrs_base::version::VERSION;
-use nsrs_core::supervise::protocol::{self, Address, Event, Filled, Reader, Request};
+use nsrs_core::supervise::protocol::{self, Event, Filled, FrameReader, ProcessAddress, Request};
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
@@ -33,7 +33,7 @@ pub struct Connection {
     /// Never blocks.
     socket: OwnedFd,
     pid: Pid,
-    reader: Mutex<Reader>,
+    reader: Mutex<FrameReader>,
     has_thread: AtomicBool,
     /// Frames of two threads must not mix.
     sending: Mutex<()>,
@@ -224,7 +224,7 @@ impl Connection {
         for (id, listener) in listeners {
             listener(Delivery {
                 event: Event::Failed {
-                    address: Address::of_container(id),
+                    address: ProcessAddress::of_container(id),
                     errors: vec![reason.clone().during(Act::Supervisor)],
                 },
                 fd: None,
@@ -233,7 +233,7 @@ impl Connection {
     }
 
     /// `false` at the other side's end.
-    fn hand_out(&self, reader: &mut Reader) -> Result<bool> {
+    fn hand_out(&self, reader: &mut FrameReader) -> Result<bool> {
         if reader.fill(self.socket.as_fd())? == Filled::End {
             return Ok(false);
         }

@@ -13,7 +13,7 @@ use nsrs_base::error::{Act, At, Code, During};
 use nsrs_base::options::FDS;
 use nsrs_base::sys::fds::duplicate;
 use nsrs_base::sys::message::MOST_FDS;
-use nsrs_core::supervise::protocol::{Address, Event, Request};
+use nsrs_core::supervise::protocol::{Event, ProcessAddress, Request};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::pipe::{PipeFlags, pipe_with};
 use serde_json::value::RawValue;
@@ -40,7 +40,7 @@ pub struct StartedContainer {
 pub struct Supervisor {
     executable: String,
     callback: Arc<Mutex<Callback>>,
-    open: Arc<Mutex<HashMap<u64, Address>>>,
+    open: Arc<Mutex<HashMap<u64, ProcessAddress>>>,
     /// Ends of pipes that nobody has taken yet, by number.
     ends: Arc<Mutex<HashMap<RawFd, OwnedFd>>>,
     in_loop: bool,
@@ -146,7 +146,7 @@ impl Supervisor {
             .weak::<true>()
             .callee_handled::<false>()
             .build_callback(|context| Ok(NativeEvent::from(context.value)))?;
-        let open: Arc<Mutex<HashMap<u64, Address>>> = Arc::default();
+        let open: Arc<Mutex<HashMap<u64, ProcessAddress>>> = Arc::default();
         // A worker that is terminated takes its containers along; for the main thread the supervisor sees the socket close.
         let ends: Arc<Mutex<HashMap<RawFd, OwnedFd>>> = Arc::default();
         env.add_env_cleanup_hook((Arc::clone(&open), Arc::clone(&ends)), |(open, ends)| {
@@ -188,7 +188,7 @@ impl Supervisor {
         announce: bool,
     ) -> StartedContainer {
         let id = connection::next_id();
-        let address = Address { container: container as u64, process: id };
+        let address = ProcessAddress { container: container as u64, process: id };
         let started = self.try_enter(&env, address, spec, &Streams { stdio, pass, announce });
         self.started(id, started)
     }
@@ -223,13 +223,13 @@ impl Supervisor {
         streams: &Streams,
     ) -> nsrs_base::error::Result<Vec<Option<OwnedFd>>> {
         let request = Request::Run { id, spec: as_json(spec)?, announce: streams.announce };
-        self.ask_with_streams(env, Address::of_container(id), &request, streams)
+        self.ask_with_streams(env, ProcessAddress::of_container(id), &request, streams)
     }
 
     fn try_enter(
         &self,
         env: &Env,
-        address: Address,
+        address: ProcessAddress,
         spec: String,
         streams: &Streams,
     ) -> nsrs_base::error::Result<Vec<Option<OwnedFd>>> {
@@ -241,7 +241,7 @@ impl Supervisor {
     fn ask_with_streams(
         &self,
         env: &Env,
-        address: Address,
+        address: ProcessAddress,
         request: &Request,
         streams: &Streams,
     ) -> nsrs_base::error::Result<Vec<Option<OwnedFd>>> {
@@ -284,7 +284,10 @@ impl Supervisor {
 
     fn fail(&self, id: u64, error: nsrs_base::error::Error) {
         self.listener()(Delivery {
-            event: Event::Failed { address: Address::of_container(id), errors: vec![error.during(Act::Supervisor)] },
+            event: Event::Failed {
+                address: ProcessAddress::of_container(id),
+                errors: vec![error.during(Act::Supervisor)],
+            },
             fd: None,
         });
     }

@@ -18,7 +18,7 @@ use nsrs_core::init;
 use nsrs_core::spec::{self, Spec};
 use nsrs_core::steps::channel::Channel;
 use nsrs_core::steps::enter;
-use nsrs_core::supervise::front::foreground::Ended;
+use nsrs_core::supervise::front::foreground::ContainerEnd;
 use nsrs_core::supervise::front::{attached, foreground};
 
 /// Where the addon puts the socket to the supervisor.
@@ -64,7 +64,7 @@ fn main() -> ExitCode {
 
 /// The exit code for how the command ended, after the list of its changes; that it was the time limit is told, for the code
 /// alone doesn't.
-fn code(Ended { exit, by_interrupt, changes }: Ended) -> i32 {
+fn code(ContainerEnd { exit, by_interrupt, changes }: ContainerEnd) -> i32 {
     if let Some(changes) = changes {
         // A reader that is gone, or a disk that is full, is no matter of the command's.
         let _ = std::io::copy(&mut File::from(changes), &mut std::io::stderr());
@@ -130,7 +130,7 @@ fn enter(channel: &str) -> Result<()> {
 }
 
 /// Runs the one container that the handed request asks for.
-fn run(request: &str) -> Result<Ended, Vec<Error>> {
+fn run(request: &str) -> Result<ContainerEnd, Vec<Error>> {
     let program = seal::program()?;
     let request = number(request).and_then(|fd| fds::inherited(fd).at("take over the request", fd))?;
     let text = std::io::read_to_string(File::from(request)).at("read the request", "")?;

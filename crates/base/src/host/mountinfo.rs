@@ -12,9 +12,9 @@ const STEP: &str = "read the mount table";
 /// Room for most tables: the kernel puts the text together anew with each read(2).
 const USUAL: usize = 8192;
 
-/// A mount, as far as anybody asks.
+/// One line of mountinfo (proc_pid_mountinfo(5)), as far as anybody asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mount {
+pub struct MountEntry {
     /// Where it is mounted, from the root of the process.
     pub point: PathBuf,
     /// The options of the mount, not of its file system: `ro`, `nosuid`, `relatime`.
@@ -23,17 +23,17 @@ pub struct Mount {
     pub file_system: Vec<u8>,
 }
 
-impl Mount {
+impl MountEntry {
     /// Reads a line of the table; `None` for one that is not of its form.
     #[must_use]
-    pub fn parse(line: &[u8]) -> Option<Mount> {
+    pub fn parse(line: &[u8]) -> Option<MountEntry> {
         // ID parent major:minor root point options [optional fields] - type source super-options
         let mut fields = line.split(|byte| *byte == b' ');
         let (point, options) = (fields.nth(4)?, fields.next()?);
         let file_system = fields.skip_while(|field| *field != b"-").nth(1)?;
         let point = PathBuf::from(OsString::from_vec(unescape(point)));
         let is_sound = point.is_absolute() && !file_system.is_empty();
-        is_sound.then(|| Mount { point, options: options.to_vec(), file_system: unescape(file_system) })
+        is_sound.then(|| MountEntry { point, options: options.to_vec(), file_system: unescape(file_system) })
     }
 
     /// Whether the mount has this option.
@@ -71,9 +71,9 @@ pub fn lines(table: &[u8]) -> impl Iterator<Item = &[u8]> {
 ///
 /// # Errors
 /// A line is not of the form that the manual page describes.
-pub fn parse(table: &[u8]) -> Result<Vec<Mount>> {
+pub fn parse(table: &[u8]) -> Result<Vec<MountEntry>> {
     let mount = |line: &[u8]| {
-        Mount::parse(line)
+        MountEntry::parse(line)
             .ok_or_else(|| Error::new(Code::SetupFailed, STEP, "a line is not as expected").on(show(line)))
     };
     lines(table).map(mount).collect()

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::mountinfo::{self, Mount};
+use super::mountinfo::{self, MountEntry};
 use crate::error::{Code, Error, Result, show};
 use crate::options::ROOTFS;
 
@@ -103,7 +103,7 @@ fn text(path: &Path) -> Result<String> {
 }
 
 /// The mount points of real file systems, each once, parents first.
-fn file_systems(table: &[Mount]) -> Result<Vec<Overlay>> {
+fn file_systems(table: &[MountEntry]) -> Result<Vec<Overlay>> {
     let mut points: Vec<Overlay> = Vec::new();
     for mount in table {
         let path = text(&mount.point)?;

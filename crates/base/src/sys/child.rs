@@ -42,12 +42,12 @@ pub struct Asked<T> {
     /// The process.
     pub child: ChildProcess,
     /// Where its answer comes from.
-    pub answer: Answer<T>,
+    pub answer: AnswerPipe<T>,
 }
 
 /// The end of the pipe that the answer of a child comes from.
 #[derive(Debug)]
-pub struct Answer<T> {
+pub struct AnswerPipe<T> {
     pipe: File,
     of: PhantomData<fn() -> T>,
 }
@@ -102,7 +102,7 @@ pub fn ask<T: Serialize + DeserializeOwned>(
         i32::from(result.is_err())
     };
     let (child, pipe) = spawn_apart(flags, ours, reply).at(step, subject)?;
-    Ok(Asked { child, answer: Answer { pipe, of: PhantomData } })
+    Ok(Asked { child, answer: AnswerPipe { pipe, of: PhantomData } })
 }
 
 /// Has the kernel kill this process when `parent`, which made it, ends. `false`: it has ended already.
@@ -182,7 +182,7 @@ impl<T: DeserializeOwned> Asked<T> {
     }
 }
 
-impl<T: DeserializeOwned> Answer<T> {
+impl<T: DeserializeOwned> AnswerPipe<T> {
     /// Waits until the child answers, or closes the pipe without an answer (`None`): it has executed a program, or ended.
     ///
     /// # Errors

@@ -16,9 +16,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Most that is taken of what it says.
 const MOST: u64 = 64 * 1024;
 
-/// How a helper ended.
+/// What a helper wrote, and how it ended.
 #[derive(Debug)]
-pub struct Ended {
+pub struct HelperOutput {
     /// It ended with 0.
     pub success: bool,
     /// What it wrote to standard output and error.
@@ -26,7 +26,7 @@ pub struct Ended {
     status: std::process::ExitStatus,
 }
 
-impl Ended {
+impl HelperOutput {
     /// Its last words, or else how it ended.
     #[must_use]
     pub fn why(&self) -> String {
@@ -39,11 +39,11 @@ impl Ended {
 ///
 /// # Errors
 /// It can't be run; it did not end in time, and was killed.
-pub fn run(step: &str, command: &mut Command) -> Result<Ended> {
+pub fn run(step: &str, command: &mut Command) -> Result<HelperOutput> {
     run_within(PATIENCE, step, command)
 }
 
-fn run_within(patience: Duration, step: &str, command: &mut Command) -> Result<Ended> {
+fn run_within(patience: Duration, step: &str, command: &mut Command) -> Result<HelperOutput> {
     let program = command.get_program().to_string_lossy().into_owned();
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().at(step, &program)?;
@@ -66,7 +66,7 @@ fn run_within(patience: Duration, step: &str, command: &mut Command) -> Result<E
     if let Some(pipe) = child.stderr.take() {
         take(pipe, &mut said);
     }
-    Ok(Ended { success: status.success(), said: String::from_utf8_lossy(&said).into_owned(), status })
+    Ok(HelperOutput { success: status.success(), said: String::from_utf8_lossy(&said).into_owned(), status })
 }
 
 fn ends_within(patience: Duration, child: &Child) -> bool {

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 
 /// Which attributes to set and clear, and the propagation to give (`MS_PRIVATE`, …; 0 leaves it).
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Change {
+pub struct AttributeChange {
     /// `MOUNT_ATTR_*` to set.
     pub set: u64,
     /// `MOUNT_ATTR_*` to clear.
@@ -20,7 +20,7 @@ pub struct Change {
 ///
 /// # Errors
 /// Those of mount_setattr(2).
-pub fn set_attributes(fd: impl AsFd, path: &CStr, recursive: bool, change: Change) -> Result<(), Errno> {
+pub fn set_attributes(fd: impl AsFd, path: &CStr, recursive: bool, change: AttributeChange) -> Result<(), Errno> {
     let attr = libc::mount_attr {
         attr_set: change.set,
         attr_clr: change.clear,

@@ -83,7 +83,8 @@ pub fn walk(layers: &[&Path], plain: bool, visitor: &mut dyn Visitor) -> Result<
     visitor.leave(&node)
 }
 
-struct Found {
+/// A name in a merged directory.
+struct MergedEntry {
     stat: Stat,
     /// The directories (by their place among the layers) that have it; more than one for merged directories.
     from: Vec<usize>,
@@ -103,7 +104,7 @@ fn directory(
         return Err(Error::new(Code::ImageInvalid, step, "its directories are nested too deep").on(show(path)));
     }
     // `None`: a whiteout.
-    let mut names: BTreeMap<Vec<u8>, Option<Found>> = BTreeMap::new();
+    let mut names: BTreeMap<Vec<u8>, Option<MergedEntry>> = BTreeMap::new();
     for (index, layer) in layers.iter().enumerate() {
         for entry in Dir::read_from(&**layer).at(step, show(path))? {
             let entry = entry.at(step, show(path))?;
@@ -132,13 +133,13 @@ fn directory(
                     names.insert(name.to_vec(), None);
                 }
                 _ => {
-                    names.insert(name.to_vec(), Some(Found { stat, from: vec![index], closed }));
+                    names.insert(name.to_vec(), Some(MergedEntry { stat, from: vec![index], closed }));
                 }
             }
         }
     }
     for (name, found) in names {
-        let Some(Found { stat, from, .. }) = found else { continue };
+        let Some(MergedEntry { stat, from, .. }) = found else { continue };
         let length = path.len();
         if length > 0 {
             path.push(b'/');

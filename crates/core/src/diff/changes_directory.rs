@@ -20,7 +20,7 @@ use super::baseline::BaselineEntry;
 use super::file_stamp::{FileStamp, file_id};
 use super::record::ChangesRecord;
 use super::record_file::{self, DRAFT, RECORD, refuse_foreign};
-use crate::plan::mount::{Mount, Source};
+use crate::plan::mount::{Mount, MountSource};
 use crate::plan::sandbox::Sandbox;
 use nsrs_base::calls::RUN;
 use nsrs_base::error::{At, Code, Error, Result};
@@ -292,7 +292,7 @@ fn refuse_writable_mounts(path: &str, mounts: &[Mount]) -> Result<()> {
     };
     let directory = real(Path::new(path));
     for mount in mounts.iter().filter(|mount| !mount.attributes.read_only) {
-        let Source::Bind { path: source, .. } = &mount.source else { continue };
+        let MountSource::Bind { path: source, .. } = &mount.source else { continue };
         let source = real(Path::new(source));
         if directory.starts_with(&source) || source.starts_with(&directory) {
             return Err(Error::new(

@@ -17,7 +17,7 @@ use crate::spec::Form;
 use nsrs_base::error::{At, Code, Error, Result};
 use nsrs_base::ids::maps;
 use nsrs_base::ids::maps::{IdMap, UserNamespace};
-use nsrs_base::sys::child::{self, Answer, Asked, ChildProcess, dies_with};
+use nsrs_base::sys::child::{self, AnswerPipe, Asked, ChildProcess, dies_with};
 use nsrs_base::sys::process::exit_now;
 use nsrs_base::sys::wait::Status;
 
@@ -43,7 +43,7 @@ pub struct Collector {
     pub pid: Pid,
     /// Readable once it has ended.
     pub pidfd: OwnedFd,
-    answer: Answer<()>,
+    answer: AnswerPipe<()>,
     output: OwnedFd,
     baseline: OwnedFd,
     is_list: bool,

@@ -3,25 +3,25 @@
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, memfd_create, open, openat2};
 use rustix::io::Errno;
 
-use super::{Finding, Ground, Verdict, probe};
+use super::{Examination, Finding, Verdict, probe};
 use nsrs_base::error::{Act, At, Code, During, Error, Result};
 use nsrs_base::sys::fds::close_on_exec_from;
-use nsrs_base::sys::mount::{Change, set_attributes};
+use nsrs_base::sys::mount::{AttributeChange, set_attributes};
 use nsrs_base::sys::{sealed, seccomp};
 
 /// The oldest kernel that has all we use (mount_setattr, owned nftables tables).
 const OLDEST: (u32, u32) = (5, 12);
 
-pub fn examine(ground: &Ground<'_>) -> Vec<Finding> {
+pub fn examine(examination: &Examination<'_>) -> Vec<Finding> {
     let calls = Finding::of("system calls", probe::run(calls), Verdict::Failure, |error| {
-        ground.around.remedy(ground.host, error)
+        examination.around.remedy(examination.host, error)
     });
     vec![
         version(&rustix::system::uname().release().to_string_lossy()),
         calls,
         proc(),
-        seccomp(ground, probe::run(filter)),
-        memory(ground, probe::run(executable_memory)),
+        seccomp(examination, probe::run(filter)),
+        memory(examination, probe::run(executable_memory)),
     ]
 }
 
@@ -38,7 +38,7 @@ fn version(release: &str) -> Finding {
 /// Each call is made so that it changes nothing: it either exists or says that it doesn't. That this runs shows clone3.
 fn calls() -> Result<String> {
     let root = open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at("open", "/")?;
-    match set_attributes(&root, c"", false, Change::default()) {
+    match set_attributes(&root, c"", false, AttributeChange::default()) {
         // Here we may have no right to it; whether a container has is seen with the mount namespace.
         Ok(()) | Err(nix::errno::Errno::EPERM) => {}
         Err(errno) => return Err(Error::os("use", "mount_setattr", errno)),
@@ -65,10 +65,10 @@ fn filter() -> Result<String> {
     Ok("the containers' filter can be installed".into())
 }
 
-fn seccomp(ground: &Ground<'_>, tried: Result<String>) -> Finding {
+fn seccomp(examination: &Examination<'_>, tried: Result<String>) -> Finding {
     Finding::of("seccomp", tried, Verdict::Failure, |error| match (error.id, error.errno) {
         (Some(Act::Rights), Some(libc::EINVAL | libc::ENOSYS)) => "use a kernel with CONFIG_SECCOMP_FILTER".into(),
-        _ => ground.around.remedy(ground.host, error),
+        _ => examination.around.remedy(examination.host, error),
     })
 }
 
@@ -91,10 +91,10 @@ fn executable_memory() -> Result<String> {
     Ok("memory files can be executed".into())
 }
 
-fn memory(ground: &Ground<'_>, tried: Result<String>) -> Finding {
+fn memory(examination: &Examination<'_>, tried: Result<String>) -> Finding {
     Finding::of("sealed memory", tried, Verdict::Failure, |error| match error.id {
         Some(Act::Supervisor) => "as root: sysctl -w vm.memfd_noexec=0".into(),
-        _ => ground.around.remedy(ground.host, error),
+        _ => examination.around.remedy(examination.host, error),
     })
 }
 
@@ -120,16 +120,16 @@ mod tests {
     #[test]
     fn forbidden_memory_has_a_remedy() {
         let host = Host::root();
-        let ground = Ground { host: &host, around: Around::look() };
-        let finding = memory(&ground, Err(Error::os("make memory", "", libc::EACCES).during(Act::Supervisor)));
+        let examination = Examination { host: &host, around: Around::look() };
+        let finding = memory(&examination, Err(Error::os("make memory", "", libc::EACCES).during(Act::Supervisor)));
         assert_eq!((finding.verdict, finding.fix.as_str()), (Verdict::Failure, "as root: sysctl -w vm.memfd_noexec=0"));
     }
 
     #[test]
     fn a_kernel_without_filters_has_a_remedy() {
         let host = Host::root();
-        let ground = Ground { host: &host, around: Around::look() };
-        let finding = seccomp(&ground, Err(Error::os("install", "", libc::EINVAL).during(Act::Rights)));
+        let examination = Examination { host: &host, around: Around::look() };
+        let finding = seccomp(&examination, Err(Error::os("install", "", libc::EINVAL).during(Act::Rights)));
         assert_eq!(
             (finding.verdict, finding.fix.as_str()),
             (Verdict::Failure, "use a kernel with CONFIG_SECCOMP_FILTER")

@@ -64,8 +64,8 @@ impl Finding {
     }
 }
 
-/// What the checks stand on: the caller's rights, and what else has a say.
-struct Ground<'a> {
+/// What the checks are given: the caller's rights, and what else on this host has a say.
+struct Examination<'a> {
     host: &'a Host,
     around: Around,
 }
@@ -75,19 +75,19 @@ struct Ground<'a> {
 /// Each check takes 2 seconds at most. The calling process must be single-threaded: it is copied for the checks.
 #[must_use]
 pub fn examine(host: &Host) -> Vec<Finding> {
-    let ground = Ground { host, around: Around::look() };
-    let mut findings = kernel::examine(&ground);
-    let user = namespaces::user(&ground);
+    let examination = Examination { host, around: Around::look() };
+    let mut findings = kernel::examine(&examination);
+    let user = namespaces::user(&examination);
     // Without rights everything else needs a user namespace; where there is none, one finding says it all.
     let go_on = host.privileged || user.iter().all(|finding| finding.verdict != Verdict::Failure);
     findings.extend(user);
     if go_on {
-        findings.extend(namespaces::others(&ground));
-        findings.extend(mounts::examine(&ground));
+        findings.extend(namespaces::others(&examination));
+        findings.extend(mounts::examine(&examination));
     }
-    findings.extend(network::examine(&ground));
+    findings.extend(network::examine(&examination));
     findings.push(cgroups::examine());
     findings.push(state::examine(host));
-    findings.extend(ground.around.findings());
+    findings.extend(examination.around.findings());
     findings
 }

@@ -4,13 +4,13 @@ use rustix::fs::{FileType, Mode, makedev, mknodat};
 use rustix::mount::MountAttrFlags;
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities};
 
-use super::{Finding, Ground, Verdict, probe};
+use super::{Examination, Finding, Verdict, probe};
 use crate::plan::namespace::Kind;
 use crate::plan::{self, Plan};
 use crate::spec::{Caller, NetworkSpec, Spec};
 use crate::steps::Writes;
 use crate::steps::etc::Files;
-use crate::steps::mount_api::{Draft, RESTRICTED, tmpfs};
+use crate::steps::mount_api::{FsContext, RESTRICTED, tmpfs};
 use crate::steps::root;
 use crate::steps::scratch::Scratch;
 use nsrs_base::error::{Act, At, During, Error, Result};
@@ -20,8 +20,8 @@ use nsrs_base::options::ROOTFS;
 /// One check: its name, the namespaces it needs beside the mount namespace, what is done, the remedy of its own.
 type Check<'a> = (&'a str, Option<Kind>, fn(bool) -> Result<String>, fn(&Error) -> Option<&'static str>);
 
-pub fn examine(ground: &Ground<'_>) -> Vec<Finding> {
-    let in_user_namespace = !ground.host.privileged;
+pub fn examine(examination: &Examination<'_>) -> Vec<Finding> {
+    let in_user_namespace = !examination.host.privileged;
     let none: fn(&Error) -> Option<&'static str> = |_| None;
     let checks: [Check<'_>; 7] = [
         ("fresh /proc", Some(Kind::Pid), fresh_proc, masked_proc),
@@ -36,12 +36,12 @@ pub fn examine(ground: &Ground<'_>) -> Vec<Finding> {
     let wanted = checks.into_iter().filter(|(name, ..)| !in_user_namespace || *name != "device nodes");
     let examine = |(name, kind, body, own): Check<'_>| {
         let kinds: Vec<Kind> = std::iter::once(Kind::Mount).chain(kind).collect();
-        let tried = probe::within(ground.host, &kinds, || body(in_user_namespace));
+        let tried = probe::within(examination.host, &kinds, || body(in_user_namespace));
         Finding::of(name, tried, Verdict::Failure, |error| {
-            own(error).map_or_else(|| ground.around.remedy(ground.host, error), ToOwned::to_owned)
+            own(error).map_or_else(|| examination.around.remedy(examination.host, error), ToOwned::to_owned)
         })
     };
-    wanted.map(examine).chain([host_tree(ground)]).collect()
+    wanted.map(examine).chain([host_tree(examination)]).collect()
 }
 
 fn missing(error: &Error, fix: &'static str) -> Option<&'static str> {
@@ -49,7 +49,7 @@ fn missing(error: &Error, fix: &'static str) -> Option<&'static str> {
 }
 
 fn fresh_proc(_: bool) -> Result<String> {
-    Draft::new("proc")?.mount(RESTRICTED).during(Act::Pseudo)?;
+    FsContext::new("proc")?.mount(RESTRICTED).during(Act::Pseudo)?;
     Ok("mounted in a new pid namespace".into())
 }
 
@@ -66,7 +66,7 @@ fn masked_proc(error: &Error) -> Option<&'static str> {
 }
 
 fn fresh_sys(_: bool) -> Result<String> {
-    Draft::new("sysfs")?.mount(RESTRICTED | MountAttrFlags::MOUNT_ATTR_RDONLY).during(Act::Pseudo)?;
+    FsContext::new("sysfs")?.mount(RESTRICTED | MountAttrFlags::MOUNT_ATTR_RDONLY).during(Act::Pseudo)?;
     Ok("mounted in a new network namespace".into())
 }
 
@@ -83,14 +83,14 @@ fn memory(_: bool) -> Result<String> {
 }
 
 fn terminals(_: bool) -> Result<String> {
-    Draft::new("devpts")?
+    FsContext::new("devpts")?
         .set("ptmxmode", "0666")?
         .mount(MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC)?;
     Ok("a new instance, mounted".into())
 }
 
 fn queues(_: bool) -> Result<String> {
-    Draft::new("mqueue")?.mount(RESTRICTED)?;
+    FsContext::new("mqueue")?.mount(RESTRICTED)?;
     Ok("mounted in a new ipc namespace".into())
 }
 
@@ -101,16 +101,16 @@ fn overlay(in_user_namespace: bool) -> Result<String> {
 }
 
 /// The root that containers have by default: planned, put together and entered as for a container.
-fn host_tree(ground: &Ground<'_>) -> Finding {
+fn host_tree(examination: &Examination<'_>) -> Finding {
     let caller = Caller { cwd: "/".into(), ..Caller::default() };
     let network = NetworkSpec { kind: Some("none".into()), ..NetworkSpec::default() };
     let spec = Spec { args: vec!["true".into()], caller, network, ..Spec::default() };
     let planned = HostTree::read().and_then(|tree| {
-        let (plan, problems) = plan::resolve(&spec, ground.host, &tree, None);
+        let (plan, problems) = plan::resolve(&spec, examination.host, &tree, None);
         problems.finish(plan).map_err(|mut errors| errors.swap_remove(0))
     });
     let tried = planned.and_then(|plan| {
-        probe::within(ground.host, &[Kind::Mount], || {
+        probe::within(examination.host, &[Kind::Mount], || {
             let Plan { sandbox, process } = &plan;
             let mut scratch = Scratch::for_sandbox(sandbox, None)?;
             let (files, notes) = (Files::default(), &mut Vec::new());
@@ -119,8 +119,8 @@ fn host_tree(ground: &Ground<'_>) -> Finding {
         })
     });
     Finding::of("the host's tree", tried, Verdict::Failure, |error| match error.hint.as_str() {
-        _ if ground.around.is_false_root(ground.host) => ground.around.remedy(ground.host, error),
-        "" => ground.around.remedy(ground.host, error),
+        _ if examination.around.is_false_root(examination.host) => examination.around.remedy(examination.host, error),
+        "" => examination.around.remedy(examination.host, error),
         hint => format!("{hint}, or use {ROOTFS} with a directory"),
     })
 }

@@ -1,37 +1,37 @@
 //! Namespaces, each kind really made.
 
-use super::{Finding, Ground, Verdict, probe};
+use super::{Examination, Finding, Verdict, probe};
 use crate::plan::namespace::Kind;
 use nsrs_base::host::Host;
 
 /// User namespaces, and for callers without rights the ids they can have there.
-pub fn user(ground: &Ground<'_>) -> Vec<Finding> {
-    let mut findings = vec![user_namespace(ground)];
-    if !ground.host.privileged {
-        findings.push(id_ranges(ground.host));
+pub fn user(examination: &Examination<'_>) -> Vec<Finding> {
+    let mut findings = vec![user_namespace(examination)];
+    if !examination.host.privileged {
+        findings.push(id_ranges(examination.host));
     }
     findings
 }
 
-fn user_namespace(ground: &Ground<'_>) -> Finding {
-    let (name, host) = ("user namespace", ground.host);
+fn user_namespace(examination: &Examination<'_>) -> Finding {
+    let (name, host) = ("user namespace", examination.host);
     // Root makes containers without.
     let verdict = if host.privileged { Verdict::Warning } else { Verdict::Failure };
     if let Err(error) = host.user_namespaces_available() {
         return Finding::bad(name, verdict, error.reason, error.hint);
     }
     let tried = probe::within(host, &[Kind::User], || Ok("made, and the own id mapped".into()));
-    Finding::of(name, tried, verdict, |error| ground.around.remedy(host, error))
+    Finding::of(name, tried, verdict, |error| examination.around.remedy(host, error))
 }
 
 /// Every other kind. A time namespace is made only where clocks are to be set.
-pub fn others(ground: &Ground<'_>) -> Vec<Finding> {
+pub fn others(examination: &Examination<'_>) -> Vec<Finding> {
     let one = |kind: Kind, word: &str| {
         let verdict = if kind == Kind::Time { Verdict::Warning } else { Verdict::Failure };
-        let tried = probe::within(ground.host, &[kind], || Ok("made".into()));
+        let tried = probe::within(examination.host, &[kind], || Ok("made".into()));
         Finding::of(&format!("{word} namespace"), tried, verdict, |error| match error.errno {
             Some(libc::EINVAL) => format!("use a kernel that has {word} namespaces"),
-            _ => ground.around.remedy(ground.host, error),
+            _ => examination.around.remedy(examination.host, error),
         })
     };
     let words = [

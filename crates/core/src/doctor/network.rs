@@ -9,7 +9,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use rtnetlink::{LinkBridge, LinkVeth};
 use rustix::fs::{Access, Mode, OFlags, access, open};
 
-use super::{Finding, Ground, Verdict, forward_policy, probe};
+use super::{Examination, Finding, Verdict, forward_policy, probe};
 use crate::net::forward::has_ipv6;
 use crate::net::kinds::BRIDGE;
 use crate::net::nft::Nat;
@@ -21,10 +21,10 @@ use nsrs_base::options::NETWORK;
 
 const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 
-pub fn examine(ground: &Ground<'_>) -> Vec<Finding> {
-    let host = ground.host;
+pub fn examine(examination: &Examination<'_>) -> Vec<Finding> {
+    let host = examination.host;
     let mut findings = match (host.privileged, host.net_admin) {
-        (true, true) => on_bridge(ground),
+        (true, true) => on_bridge(examination),
         (true, false) => vec![Finding::bad(
             "bridge",
             Verdict::Warning,
@@ -38,11 +38,13 @@ pub fn examine(ground: &Ground<'_>) -> Vec<Finding> {
 }
 
 /// The parts of the bridge network, root's default.
-fn on_bridge(ground: &Ground<'_>) -> Vec<Finding> {
+fn on_bridge(examination: &Examination<'_>) -> Vec<Finding> {
     let own = |name: &str, module: &'static str, body: fn() -> Result<String>| {
-        let tried = probe::within(ground.host, &[Kind::Network], body);
+        let tried = probe::within(examination.host, &[Kind::Network], body);
         Finding::of(name, tried, Verdict::Failure, |error| match error.errno {
-            Some(libc::EPERM | libc::EACCES | libc::ENOSYS | libc::ENOSPC) => ground.around.remedy(ground.host, error),
+            Some(libc::EPERM | libc::EACCES | libc::ENOSYS | libc::ENOSPC) => {
+                examination.around.remedy(examination.host, error)
+            }
             _ => format!("modprobe {module}, or use {NETWORK} none"),
         })
     };

@@ -17,9 +17,9 @@ use nsrs_base::options::NETWORK;
 /// The loopback's number in every network namespace.
 const LOOPBACK_INDEX: u32 = 1;
 
-/// An address of the container and the way out.
+/// An address of an interface in the container, and the way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Address {
+pub struct InterfaceAddress {
     /// The container's own address.
     pub address: IpAddr,
     /// The count of fixed bits of its network.
@@ -34,9 +34,9 @@ pub struct Inside<'a> {
     /// The name of the interface, which exists already.
     pub interface: &'a str,
     /// Its IPv4 address.
-    pub v4: Option<Address>,
+    pub v4: Option<InterfaceAddress>,
     /// Its IPv6 address; without one IPv6 is switched off on the interface.
-    pub v6: Option<Address>,
+    pub v6: Option<InterfaceAddress>,
 }
 
 /// Switches the loopback on; the kernel gives it 127.0.0.1 and ::1 then.
@@ -71,7 +71,7 @@ pub fn configure(inside: &Inside, proc: BorrowedFd) -> Result<()> {
     up(&mut batch, LOOPBACK_INDEX, "lo");
     up(&mut batch, index, inside.interface);
     let addresses = [inside.v4, inside.v6];
-    for Address { address, length, .. } in addresses.iter().flatten() {
+    for InterfaceAddress { address, length, .. } in addresses.iter().flatten() {
         add_address(&mut batch, index, *address, *length, &format!("{address}/{length}"));
     }
     // Routes come after all addresses: a gateway must be reachable when its route is made.
@@ -130,7 +130,11 @@ mod tests {
         in_new_netns(|| {
             veth("eth0", &[]);
             let address = |address: &str, length, gateway: &str| {
-                Some(Address { address: address.parse().unwrap(), length, gateway: Some(gateway.parse().unwrap()) })
+                Some(InterfaceAddress {
+                    address: address.parse().unwrap(),
+                    length,
+                    gateway: Some(gateway.parse().unwrap()),
+                })
             };
             let (v4, v6) = (address("10.118.0.2", 16, "10.118.0.1"), address("fd01::2", 64, "fd01::1"));
             let proc = File::open("/proc").unwrap();
@@ -151,7 +155,7 @@ mod tests {
     fn without_an_ipv6_address_there_is_no_ipv6() {
         in_new_netns(|| {
             veth("eth0", &[]);
-            let v4 = Some(Address { address: "10.118.0.2".parse().unwrap(), length: 16, gateway: None });
+            let v4 = Some(InterfaceAddress { address: "10.118.0.2".parse().unwrap(), length: 16, gateway: None });
             configure(&Inside { interface: "eth0", v4, v6: None }, File::open("/proc").unwrap().as_fd()).unwrap();
             assert_eq!(setting("disable_ipv6"), "1");
         });

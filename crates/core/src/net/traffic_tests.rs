@@ -12,7 +12,7 @@ use netlink_packet_route::link::{InfoData, InfoVeth};
 use rtnetlink::{LinkUnspec, LinkVeth};
 
 use crate::net::bridge::Bridge;
-use crate::net::inside::{Address, Inside, configure, loopback_up};
+use crate::net::inside::{Inside, InterfaceAddress, configure, loopback_up};
 use crate::net::lease::Lease;
 use crate::net::link;
 use crate::net::nft::{Nat, Published};
@@ -36,12 +36,12 @@ fn container(bridge: &Bridge) -> TestContainer {
     let cable = Cable { bridge: bridge.index, home, inner_name: "eth0", mac: None, mtu: bridge.mtu };
     cable.plug(&mut Netlink::route().unwrap()).unwrap();
     enter(&netns, || {
-        let v4 = Address {
+        let v4 = InterfaceAddress {
             address: lease.v4.into(),
             length: bridge.v4.prefix_len(),
             gateway: Some(bridge.v4.addr().into()),
         };
-        let v6 = bridge.v6.zip(lease.v6).map(|(subnet, address)| Address {
+        let v6 = bridge.v6.zip(lease.v6).map(|(subnet, address)| InterfaceAddress {
             address: address.into(),
             length: subnet.prefix_len(),
             gateway: Some(subnet.addr().into()),
@@ -279,8 +279,8 @@ fn times_of_the_steps() {
             let cable = Cable { bridge: bridge.index, home, inner_name: "eth0", mac: None, mtu: bridge.mtu };
             timed(&mut plug, || cable.plug(&mut netlink)).unwrap();
             let gateway = Some(bridge.v4.addr().into());
-            let v4 = Some(Address { address: lease.v4.into(), length: 16, gateway });
-            let v6 = Some(Address { address: lease.v6.unwrap().into(), length: 64, gateway: None });
+            let v4 = Some(InterfaceAddress { address: lease.v4.into(), length: 16, gateway });
+            let v6 = Some(InterfaceAddress { address: lease.v6.unwrap().into(), length: 64, gateway: None });
             enter(&netns, || {
                 let proc = File::open("/proc").unwrap();
                 let plan = Inside { interface: "eth0", v4, v6 };

@@ -15,7 +15,7 @@ use super::capability::Capabilities;
 use super::changes::Changes;
 use super::image::{ImageRoot, Upper};
 use super::limits::Rlimit;
-use super::mount::{Mount, Propagation, Source};
+use super::mount::{Mount, MountSource, Propagation};
 use super::namespace::{ClockOffsets, Kind, Namespaces};
 use super::process::{Id, Process, Resources, Rights, User};
 use super::pseudo::{Nodes, Proc, Pseudo, Sys};
@@ -325,16 +325,16 @@ fn flags(attributes: Attributes) -> Vec<&'static str> {
 fn one_mount(sheet: &mut Sheet<'_, '_>, mount: &Mount) -> Result {
     let Mount { target, source, attributes, propagation, option: _ } = mount;
     let what = match source {
-        Source::Bind { path, recursive } => {
+        MountSource::Bind { path, recursive } => {
             let below = if *recursive { "" } else { " without the mounts below" };
             format!("{} of the host{below}", quoted(path))
         }
-        Source::Tmpfs { size: limit, mode, uid, gid } => {
+        MountSource::Tmpfs { size: limit, mode, uid, gid } => {
             let limit = limit.map_or("half of the host's memory".to_owned(), size);
             let owner = if (*uid, *gid) == (0, 0) { String::new() } else { format!(", owner {uid}:{gid}") };
             format!("tmpfs, at most {limit}, mode {mode:o}{owner}")
         }
-        Source::Overlay { lower } => format!("{} of the host, copy-on-write in memory", quoted(lower)),
+        MountSource::Overlay { lower } => format!("{} of the host, copy-on-write in memory", quoted(lower)),
     };
     let spread = match propagation {
         Propagation::Private => None,

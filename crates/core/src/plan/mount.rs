@@ -11,10 +11,10 @@ use super::size;
 use crate::spec::{self, MountOptions};
 use nsrs_base::error::{Code, Error, Result};
 
-/// What is mounted.
+/// What is mounted, and from where.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "type")]
-pub enum Source {
+pub enum MountSource {
     /// A directory or file of the host.
     Bind {
         /// Absolute path on the host.
@@ -55,14 +55,14 @@ pub enum Propagation {
     Unbindable,
 }
 
-/// One mount of the caller.
+/// One mount that the caller asked for, checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Mount {
     /// Absolute path in the container, resolved inside its root when the mount is made.
     pub target: String,
     /// What is mounted there.
-    pub source: Source,
+    pub source: MountSource,
     /// Restrictions.
     pub attributes: Attributes,
     /// Propagation.
@@ -94,8 +94,8 @@ impl fmt::Display for Written {
     }
 }
 
-/// A mount option taken apart so far.
-struct Draft<'a> {
+/// The parts of one mount option, not yet checked.
+struct MountParts<'a> {
     option: Written,
     kind: &'a str,
     source: String,
@@ -125,7 +125,7 @@ pub fn parse_volume(text: &str, cwd: &str, home: Option<&str>) -> Result<Mount> 
     if !looks_like_a_path {
         return Err(bad("named volumes don't exist here").hint(format!("write ./{source} for a directory")));
     }
-    build(Draft {
+    build(MountParts {
         option: Written { name: VOLUMES, value: format!("{text:?}") },
         kind: "bind",
         source: absolute(source, cwd, home),
@@ -143,7 +143,7 @@ pub fn parse_tmpfs(text: &str) -> Result<Mount> {
     // What docker gives a tmpfs; an option takes each back.
     let mut all = vec!["nosuid", "nodev", "noexec"];
     all.extend(options.split(',').filter(|option| !option.is_empty()));
-    build(Draft {
+    build(MountParts {
         option: Written { name: TMPFS, value: format!("{text:?}") },
         kind: "tmpfs",
         source: String::new(),
@@ -156,17 +156,17 @@ pub fn parse_tmpfs(text: &str) -> Result<Mount> {
 ///
 /// # Errors
 /// A key is unknown or missing, or a value is wrong.
-pub fn parse_mount(mount: &spec::Mount, cwd: &str, home: Option<&str>) -> Result<Mount> {
+pub fn parse_mount(mount: &spec::MountSpec, cwd: &str, home: Option<&str>) -> Result<Mount> {
     match mount {
-        spec::Mount::Typed(MountOptions { kind, source, target, options }) => build(Draft {
+        spec::MountSpec::Typed(MountOptions { kind, source, target, options }) => build(MountParts {
             option: Written { name: MOUNTS, value: format!("type={kind},target={target}") },
             kind,
             source: if source.is_empty() { String::new() } else { absolute(source, cwd, home) },
             target: target.clone(),
             options: options.iter().map(String::as_str).collect(),
         }),
-        spec::Mount::Text(text) => {
-            let mut draft = Draft {
+        spec::MountSpec::Text(text) => {
+            let mut parts = MountParts {
                 option: Written { name: MOUNTS, value: format!("{text:?}") },
                 kind: "bind",
                 source: String::new(),
@@ -175,59 +175,59 @@ pub fn parse_mount(mount: &spec::Mount, cwd: &str, home: Option<&str>) -> Result
             };
             for part in text.split(',').filter(|part| !part.is_empty()) {
                 match part.split_once('=') {
-                    Some(("type", value)) => draft.kind = value,
-                    Some(("source" | "src" | "lower", value)) => draft.source = absolute(value, cwd, home),
-                    Some(("target" | "dst" | "destination", value)) => draft.target = value.to_owned(),
-                    Some(("bind-propagation", value)) => draft.options.push(value),
-                    Some(("readonly" | "ro", "true" | "1")) => draft.options.push("ro"),
-                    Some(("readonly" | "ro", "false" | "0")) => draft.options.push("rw"),
-                    Some(("tmpfs-size", _)) => draft.options.push(&part["tmpfs-".len()..]),
-                    Some(("tmpfs-mode", _)) => draft.options.push(&part["tmpfs-".len()..]),
-                    None if part == "readonly" => draft.options.push("ro"),
-                    _ => draft.options.push(part),
+                    Some(("type", value)) => parts.kind = value,
+                    Some(("source" | "src" | "lower", value)) => parts.source = absolute(value, cwd, home),
+                    Some(("target" | "dst" | "destination", value)) => parts.target = value.to_owned(),
+                    Some(("bind-propagation", value)) => parts.options.push(value),
+                    Some(("readonly" | "ro", "true" | "1")) => parts.options.push("ro"),
+                    Some(("readonly" | "ro", "false" | "0")) => parts.options.push("rw"),
+                    Some(("tmpfs-size", _)) => parts.options.push(&part["tmpfs-".len()..]),
+                    Some(("tmpfs-mode", _)) => parts.options.push(&part["tmpfs-".len()..]),
+                    None if part == "readonly" => parts.options.push("ro"),
+                    _ => parts.options.push(part),
                 }
             }
-            build(draft)
+            build(parts)
         }
     }
 }
 
-fn build(draft: Draft<'_>) -> Result<Mount> {
-    let bad = |why: String| draft.option.invalid(why);
-    if !["bind", "tmpfs", "overlay"].contains(&draft.kind) {
-        return Err(bad(format!("no such type of mount: {:?}", draft.kind)).hint("types: bind, tmpfs, overlay"));
+fn build(parts: MountParts<'_>) -> Result<Mount> {
+    let bad = |why: String| parts.option.invalid(why);
+    if !["bind", "tmpfs", "overlay"].contains(&parts.kind) {
+        return Err(bad(format!("no such type of mount: {:?}", parts.kind)).hint("types: bind, tmpfs, overlay"));
     }
-    if !draft.target.starts_with('/') {
+    if !parts.target.starts_with('/') {
         return Err(bad("the target is not an absolute path in the container".into()));
     }
-    if draft.target.contains('\0') || draft.source.contains('\0') {
+    if parts.target.contains('\0') || parts.source.contains('\0') {
         return Err(bad("a path can't hold a NUL byte".into()));
     }
-    if draft.target.split('/').all(|part| part.is_empty() || part == ".") {
+    if parts.target.split('/').all(|part| part.is_empty() || part == ".") {
         return Err(bad("the target is the root itself".into()).hint(format!("use {ROOTFS} for the root file system")));
     }
-    if draft.source.is_empty() && draft.kind != "tmpfs" {
+    if parts.source.is_empty() && parts.kind != "tmpfs" {
         return Err(bad("the source is missing".into()));
     }
-    if !draft.source.is_empty() && draft.kind == "tmpfs" {
+    if !parts.source.is_empty() && parts.kind == "tmpfs" {
         return Err(bad("a tmpfs has no source".into()));
     }
-    let source = match draft.kind {
-        "bind" => Source::Bind { path: draft.source.clone(), recursive: true },
-        "tmpfs" => Source::Tmpfs { size: None, mode: 0o1777, uid: 0, gid: 0 },
-        _ => Source::Overlay { lower: draft.source.clone() },
+    let source = match parts.kind {
+        "bind" => MountSource::Bind { path: parts.source.clone(), recursive: true },
+        "tmpfs" => MountSource::Tmpfs { size: None, mode: 0o1777, uid: 0, gid: 0 },
+        _ => MountSource::Overlay { lower: parts.source.clone() },
     };
     let mut mount = Mount {
-        target: draft.target.clone(),
+        target: parts.target.clone(),
         source,
         attributes: Attributes::default(),
         propagation: Propagation::default(),
-        option: draft.option.clone(),
+        option: parts.option.clone(),
     };
-    for option in &draft.options {
+    for option in &parts.options {
         if !set(&mut mount, option).map_err(bad)? {
             return Err(
-                bad(format!("no such option of a {} mount: {option:?}", draft.kind)).hint(known_options(&mount.source))
+                bad(format!("no such option of a {} mount: {option:?}", parts.kind)).hint(known_options(&mount.source))
             );
         }
     }
@@ -235,11 +235,11 @@ fn build(draft: Draft<'_>) -> Result<Mount> {
 }
 
 /// The options of a kind of mount, for whoever gave another.
-fn known_options(source: &Source) -> String {
+fn known_options(source: &MountSource) -> String {
     let own = match source {
-        Source::Bind { .. } => "rbind, bind, [r]private, [r]slave, [r]shared, [r]unbindable, ",
-        Source::Tmpfs { .. } => "size=SIZE, mode=OCTAL, uid=N, gid=N, ",
-        Source::Overlay { .. } => "",
+        MountSource::Bind { .. } => "rbind, bind, [r]private, [r]slave, [r]shared, [r]unbindable, ",
+        MountSource::Tmpfs { .. } => "size=SIZE, mode=OCTAL, uid=N, gid=N, ",
+        MountSource::Overlay { .. } => "",
     };
     format!("options: {own}ro, rw, [no]suid, [no]dev, [no]exec, [no]symfollow")
 }
@@ -270,20 +270,20 @@ fn set_of_kind(mount: &mut Mount, option: &str) -> Result<bool, String> {
     let wrong = |why: &str| format!("wrong value in {option:?}: {why}");
     let id = || wrong("give a number");
     match (&mut mount.source, option.split_once('=').unwrap_or((option, ""))) {
-        (Source::Bind { recursive, .. }, ("bind", "")) => *recursive = false,
-        (Source::Bind { recursive, .. }, ("rbind", "")) => *recursive = true,
-        (Source::Bind { .. }, ("private" | "rprivate", "")) => mount.propagation = Propagation::Private,
-        (Source::Bind { .. }, ("slave" | "rslave", "")) => mount.propagation = Propagation::Slave,
-        (Source::Bind { .. }, ("shared" | "rshared", "")) => mount.propagation = Propagation::Shared,
-        (Source::Bind { .. }, ("unbindable" | "runbindable", "")) => mount.propagation = Propagation::Unbindable,
-        (Source::Tmpfs { size, .. }, ("size", value)) => {
+        (MountSource::Bind { recursive, .. }, ("bind", "")) => *recursive = false,
+        (MountSource::Bind { recursive, .. }, ("rbind", "")) => *recursive = true,
+        (MountSource::Bind { .. }, ("private" | "rprivate", "")) => mount.propagation = Propagation::Private,
+        (MountSource::Bind { .. }, ("slave" | "rslave", "")) => mount.propagation = Propagation::Slave,
+        (MountSource::Bind { .. }, ("shared" | "rshared", "")) => mount.propagation = Propagation::Shared,
+        (MountSource::Bind { .. }, ("unbindable" | "runbindable", "")) => mount.propagation = Propagation::Unbindable,
+        (MountSource::Tmpfs { size, .. }, ("size", value)) => {
             *size = Some(size::parse(value).map_err(wrong)?);
         }
-        (Source::Tmpfs { mode, .. }, ("mode", value)) => {
+        (MountSource::Tmpfs { mode, .. }, ("mode", value)) => {
             *mode = number(value, 8, 0o7777).ok_or_else(|| wrong("give an octal mode up to 7777"))?;
         }
-        (Source::Tmpfs { uid, .. }, ("uid", value)) => *uid = number(value, 10, u32::MAX - 1).ok_or_else(id)?,
-        (Source::Tmpfs { gid, .. }, ("gid", value)) => *gid = number(value, 10, u32::MAX - 1).ok_or_else(id)?,
+        (MountSource::Tmpfs { uid, .. }, ("uid", value)) => *uid = number(value, 10, u32::MAX - 1).ok_or_else(id)?,
+        (MountSource::Tmpfs { gid, .. }, ("gid", value)) => *gid = number(value, 10, u32::MAX - 1).ok_or_else(id)?,
         _ => return Ok(false),
     }
     Ok(true)
@@ -311,7 +311,7 @@ mod tests {
     #[test]
     fn a_volume_is_a_recursive_private_bind_mount() {
         let mount = volume("/src:/dst:ro,nosuid").unwrap();
-        assert_eq!(mount.source, Source::Bind { path: "/src".into(), recursive: true });
+        assert_eq!(mount.source, MountSource::Bind { path: "/src".into(), recursive: true });
         assert!(mount.attributes.read_only && mount.attributes.nosuid && !mount.attributes.nodev);
         assert_eq!(mount.propagation, Propagation::Private);
     }
@@ -320,7 +320,7 @@ mod tests {
     fn relative_sources_belong_to_the_caller() {
         for (text, path) in [(".:/w", "/home/ann/work/."), ("./a:/w", "/home/ann/work/./a"), ("~/b:/w", "/home/ann/b")]
         {
-            assert_eq!(volume(text).unwrap().source, Source::Bind { path: path.into(), recursive: true });
+            assert_eq!(volume(text).unwrap().source, MountSource::Bind { path: path.into(), recursive: true });
         }
     }
 
@@ -343,7 +343,7 @@ mod tests {
     #[test]
     fn a_tmpfs_is_as_tight_as_dockers() {
         let mount = parse_tmpfs("/tmp:size=64m,mode=700,exec").unwrap();
-        assert_eq!(mount.source, Source::Tmpfs { size: Some(64 << 20), mode: 0o700, uid: 0, gid: 0 });
+        assert_eq!(mount.source, MountSource::Tmpfs { size: Some(64 << 20), mode: 0o700, uid: 0, gid: 0 });
         assert!(mount.attributes.nosuid && mount.attributes.nodev && !mount.attributes.noexec);
         for text in ["tmp", "/t:size=0", "/t:mode=9", "/t:rbind"] {
             assert!(parse_tmpfs(text).is_err(), "{text}");
@@ -353,7 +353,7 @@ mod tests {
     #[test]
     fn a_wrong_mount_is_told_with_what_is_allowed() {
         let text = |error: Error| format!("{error}; {}", error.hint);
-        let mount = |text: &str| parse_mount(&spec::Mount::Text(text.into()), "/", None).unwrap_err();
+        let mount = |text: &str| parse_mount(&spec::MountSpec::Text(text.into()), "/", None).unwrap_err();
         assert_eq!(
             text(mount("type=foo")),
             "invalid --mount \"type=foo\": no such type of mount: \"foo\"; types: bind, tmpfs, overlay"
@@ -369,19 +369,19 @@ mod tests {
 
     #[test]
     fn the_mount_option_has_dockers_keys() {
-        let text = spec::Mount::Text("type=bind,src=/a,dst=/b,readonly,bind-propagation=rslave".into());
+        let text = spec::MountSpec::Text("type=bind,src=/a,dst=/b,readonly,bind-propagation=rslave".into());
         let mount = parse_mount(&text, "/", None).unwrap();
         assert!(mount.attributes.read_only);
         assert_eq!(mount.propagation, Propagation::Slave);
         for text in ["type=bind,dst=/b", "type=tmpfs,src=/a,dst=/b", "type=nfs,src=/a,dst=/b", "type=bind,src=/a,dst=b"]
         {
-            assert!(parse_mount(&spec::Mount::Text(text.into()), "/", None).is_err(), "{text}");
+            assert!(parse_mount(&spec::MountSpec::Text(text.into()), "/", None).is_err(), "{text}");
         }
     }
 
     #[test]
     fn a_typed_mount_may_hold_colons_and_commas() {
-        let typed = spec::Mount::Typed(MountOptions {
+        let typed = spec::MountSpec::Typed(MountOptions {
             kind: "bind".into(),
             source: "/a:b,c".into(),
             target: "/d".into(),
@@ -389,7 +389,7 @@ mod tests {
         });
         assert_eq!(
             parse_mount(&typed, "/", None).unwrap().source,
-            Source::Bind { path: "/a:b,c".into(), recursive: true }
+            MountSource::Bind { path: "/a:b,c".into(), recursive: true }
         );
     }
 }

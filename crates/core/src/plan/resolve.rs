@@ -94,7 +94,8 @@ fn refuse_without_directory(spec: &Spec, host: &Host, plan: &Plan, problems: &mu
         problems.push(Error::invalid(HIDE, path, why).hint(hint));
     }
     for mount in &plan.sandbox.mounts {
-        let (mount::Source::Bind { path, .. } | mount::Source::Overlay { lower: path }) = &mount.source else {
+        let (mount::MountSource::Bind { path, .. } | mount::MountSource::Overlay { lower: path }) = &mount.source
+        else {
             continue;
         };
         if is_relative(path) {

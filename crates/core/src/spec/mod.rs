@@ -29,7 +29,7 @@ pub use self::network::NetworkSpec;
 pub use self::process::{ProcessSpec, TerminalSize};
 pub use self::resources::ResourcesSpec;
 pub use self::rights::RightsSpec;
-pub use self::root::{Mount, MountOptions, RootSpec, Rootfs};
+pub use self::root::{MountOptions, MountSpec, RootSpec, Rootfs};
 
 /// The facts of the calling process that a call is relative to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]

@@ -40,7 +40,7 @@ pub struct MountOptions {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(untagged)]
-pub enum Mount {
+pub enum MountSpec {
     /// `type=bind,source=/src,target=/dst,readonly` (docker's `--mount`).
     Text(String),
     /// The same, taken apart.
@@ -70,7 +70,7 @@ pub struct RootSpec {
     /// Bind mounts, `SOURCE:TARGET[:OPTIONS]`.
     pub volumes: Vec<String>,
     /// Mounts as `type=bind,source=…,target=…[,readonly]`, or taken apart.
-    pub mounts: Vec<Mount>,
+    pub mounts: Vec<MountSpec>,
     /// Temporary file systems, `TARGET[:OPTIONS]`.
     pub tmpfs: Vec<String>,
     /// Size of /dev/shm, such as `64m`. Default `64m`.

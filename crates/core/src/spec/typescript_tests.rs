@@ -25,7 +25,7 @@ fn declarations() -> String {
         declaration::<Form>(&config),
         declaration::<TerminalSize>(&config),
         declaration::<MountOptions>(&config),
-        declaration::<Mount>(&config),
+        declaration::<MountSpec>(&config),
         declaration::<Rootfs>(&config),
         declaration::<Spec>(&config),
         declaration::<EnterSpec>(&config),

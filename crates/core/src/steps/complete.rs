@@ -76,25 +76,25 @@ pub fn take_stdio(stdio: Option<[OwnedFd; 3]>) -> Result<()> {
     Ok(())
 }
 
-/// Who the process is, and what is executed.
-pub struct Draft {
+/// A process that is complete but for its exec: who it is, and what is executed.
+pub struct PreparedCommand {
     identity: identity::Identity,
     env: Vec<String>,
     image: exec::Image,
 }
 
-impl Draft {
+impl PreparedCommand {
     /// Looks the user up in the container.
     ///
     /// # Errors
     /// There is no such user or group; a text holds a NUL byte.
-    pub fn of(tree: Tree, process: &Process, root: &RootDir) -> Result<Draft> {
+    pub fn of(tree: Tree, process: &Process, root: &RootDir) -> Result<PreparedCommand> {
         let identity = identity::resolve(process, root).during(Act::User)?;
         // In another root a command is told of its user no more than docker tells.
         let name = identity.name.as_deref().filter(|_| tree == Tree::Host);
         let env = exec::with_user(&process.env, identity.home.as_deref(), name);
         let image = exec::Image::new(&process.args, &env).during(Act::Exec)?;
-        Ok(Draft { identity, env, image })
+        Ok(PreparedCommand { identity, env, image })
     }
 
     /// The last act, which does not come back: if it fails, the supervisor is told. With a program, our own, that one is
@@ -123,7 +123,7 @@ pub fn report(channel: &Channel, error: Error) -> ! {
 ///
 /// # Errors
 /// The first act that failed.
-pub fn assume(around: &Surroundings, process: &Process) -> Result<Draft> {
+pub fn assume(around: &Surroundings, process: &Process) -> Result<PreparedCommand> {
     let root = root::current()?;
     // Limits may be raised only with a right that is given up next.
     limits::set(&process.resources).during(Act::Limits)?;
@@ -131,16 +131,16 @@ pub fn assume(around: &Surroundings, process: &Process) -> Result<Draft> {
         // Once more, for one below a mount. Where it can't be made, to enter it says why.
         let _ = image_root::make_directory(&root, &process.workdir);
     }
-    let draft = Draft::of(around.tree, process, &root)?;
+    let command = PreparedCommand::of(around.tree, process, &root)?;
     if !around.filtered {
         // While the process has the right to: without no_new_privs a filter takes CAP_SYS_ADMIN. It forbids nothing that
         // the acts below need.
         seccomp::install().at("install the system call filter", "").during(Act::Rights)?;
     }
     identity::drop_bounding(around.most.capabilities, &process.rights).during(Act::Rights)?;
-    identity::assume(&around.user_namespace, process, &draft.identity).during(Act::User)?;
+    identity::assume(&around.user_namespace, process, &command.identity).during(Act::User)?;
     // As the user: a directory that is closed to them is an error here, not a surprise in the command.
     exec::enter_workdir(&process.workdir, &root).during(Act::Workdir)?;
-    identity::limit_rights(&process.rights, &around.most, &draft.identity).during(Act::Rights)?;
-    Ok(draft)
+    identity::limit_rights(&process.rights, &around.most, &command.identity).during(Act::Rights)?;
+    Ok(command)
 }

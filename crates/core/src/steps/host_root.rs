@@ -20,7 +20,7 @@ use nsrs_base::error::{At, Code, Error, Result};
 use nsrs_base::host::tree::Overlay;
 
 /// The host's tree, put together, with what is still to go over it.
-pub struct Assembled {
+pub struct AssembledHost {
     /// The mount that becomes `/`.
     pub tree: OwnedFd,
     reveal: Option<OwnedFd>,
@@ -30,7 +30,7 @@ pub struct Assembled {
 ///
 /// # Errors
 /// A file system can't be used; the error names it.
-pub fn assemble(plan: &HostRoot, scratch: &mut Scratch) -> Result<Assembled> {
+pub fn assemble(plan: &HostRoot, scratch: &mut Scratch) -> Result<AssembledHost> {
     // Whatever lies in fresh or hidden places is taken before they are covered.
     let split = |path: &str| plan.split.iter().any(|parent| parent == path);
     let reveal = match &plan.reveal {
@@ -52,7 +52,7 @@ pub fn assemble(plan: &HostRoot, scratch: &mut Scratch) -> Result<Assembled> {
     }
     let later = |path: &str| plan.is_revealed(path) || plan.reveal.as_deref() == Some(path);
     fill_mount_points(plan, |path| !later(path), &root, scratch, is_new)?;
-    Ok(Assembled { tree, reveal })
+    Ok(AssembledHost { tree, reveal })
 }
 
 /// Fills these mount points in the new root, parents first, `/` excepted.
@@ -83,7 +83,7 @@ fn fill_mount_points(
     Ok(())
 }
 
-impl Assembled {
+impl AssembledHost {
     /// Covers what a container has of its own or must not see. After the tree is read-only, where it is to be: what goes
     /// over it is in memory and thrown away in any case.
     ///

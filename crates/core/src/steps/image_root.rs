@@ -21,7 +21,7 @@ use nsrs_base::tree::merge::walk;
 const COPY: &str = "copy";
 
 /// The image's tree, put together, with what is still to go over it.
-pub struct Assembled {
+pub struct AssembledImage {
     /// The mount that becomes `/`.
     pub tree: OwnedFd,
     /// The volumes, which stay writable where the rest is not.
@@ -40,7 +40,7 @@ pub fn assemble(
     changes: Option<&Changes>,
     disk: Option<&OwnedFd>,
     notes: &mut Vec<String>,
-) -> Result<Assembled> {
+) -> Result<AssembledImage> {
     notes.extend(image.ignored.iter().cloned());
     let paths: Vec<String> = image.layers.iter().rev().map(|layer| format!("{}/{layer}", image.store)).collect();
     let lowers: Vec<&str> = paths.iter().map(String::as_str).collect();
@@ -77,10 +77,10 @@ pub fn assemble(
             volumes.push((path.clone(), clone_tree(target, "", false).at("keep the volume writable", path)?));
         }
     }
-    Ok(Assembled { tree, volumes })
+    Ok(AssembledImage { tree, volumes })
 }
 
-impl Assembled {
+impl AssembledImage {
     /// Puts the volumes over the tree, once it is read-only.
     ///
     /// # Errors

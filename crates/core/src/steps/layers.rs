@@ -114,7 +114,7 @@ fn made(plan: &Plan) -> Vec<String> {
 fn mount_points(proc: &OwnedFd) -> Result<Vec<String>> {
     let table = openat(proc, "self/mountinfo", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
     let table = mountinfo::read_from(File::from(table.at("read the mount table", "/proc/self/mountinfo")?))?;
-    let point = |mount: mountinfo::Mount| {
+    let point = |mount: mountinfo::MountEntry| {
         // By another name it would be taken for a part of the changes.
         mount.point.into_os_string().into_string().map_err(|point| {
             let step = "record the mount points";

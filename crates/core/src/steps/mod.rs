@@ -38,9 +38,9 @@ use rustix::fs::{Mode, OFlags, openat};
 use rustix::process::{Signal, setsid, umask};
 
 use self::channel::{Channel, FromChild, ToChild};
-use self::complete::{Draft, Surroundings, Tree};
+use self::complete::{PreparedCommand, Surroundings, Tree};
 use self::etc::Files;
-use crate::net::inside::Address;
+use crate::net::inside::InterfaceAddress;
 use crate::net::kinds::{ContainerSide, ProcRoot};
 use crate::plan::Plan;
 use crate::plan::capability::Capabilities;
@@ -66,7 +66,7 @@ pub struct Inputs {
     /// The supervisor itself (pidfd_open(2)).
     pub supervisor: OwnedFd,
     /// The container's addresses on its interface.
-    pub addresses: Vec<Address>,
+    pub addresses: Vec<InterfaceAddress>,
     /// What its files in /etc say.
     pub files: Files,
     /// The supervisor has installed the system call filter, for itself and all its children.
@@ -107,20 +107,20 @@ fn walk(plan: &Plan, mut inputs: Inputs, waiting: Waiting) -> Result<Infallible>
     let Plan { sandbox, process } = plan;
     match waiting {
         Waiting::Never => {
-            let ground = prepare(plan, &mut inputs, Writes::MountPoints)?;
-            complete_first(sandbox, process, ground, inputs)
+            let prepared = prepare(plan, &mut inputs, Writes::MountPoints)?;
+            complete_first(sandbox, process, prepared, inputs)
         }
         Waiting::ForProcess => {
             // For whoever looks at the host's processes and wonders; gone with the exec.
             rustix::thread::set_name(c"nsrs-prewarmed").at("name the process", "")?;
-            let ground = prepare(plan, &mut inputs, Writes::Not)?;
+            let prepared = prepare(plan, &mut inputs, Writes::Not)?;
             rehearse(plan)?;
             die_with_supervisor(&inputs.supervisor)?;
-            let mounts = own_mounts(sandbox, &ground)?;
+            let mounts = own_mounts(sandbox, &prepared)?;
             inputs.channel.send(&FromChild::Ready, mounts.as_ref().map(AsFd::as_fd).as_slice())?;
             drop(mounts);
             let process = wait_for_process(&mut inputs)?;
-            complete_first(sandbox, &process, ground, inputs)
+            complete_first(sandbox, &process, prepared, inputs)
         }
     }
 }
@@ -146,7 +146,7 @@ fn rehearse(plan: &Plan) -> Result<()> {
     // Errors are told at the order.
     let _ = channel::encode(&ToChild::Process(Box::new(process.clone())))
         .and_then(|bytes| channel::decode::<ToChild>(&bytes))
-        .and_then(|_| Draft::of(Tree::of(&sandbox.root), process, &root));
+        .and_then(|_| PreparedCommand::of(Tree::of(&sandbox.root), process, &root));
     let found = |path: &str| root.open(path, OFlags::PATH).is_ok();
     let _ = identity::FILES.map(found);
     let _ = exec::candidates(&process.args, &process.env).iter().any(|path| path.starts_with('/') && found(path));
@@ -155,8 +155,8 @@ fn rehearse(plan: &Plan) -> Result<()> {
 
 /// The mount namespace, to be held by the supervisor for a moment longer than by the container. Not where the caller may
 /// be waiting for what is mounted there.
-fn own_mounts(sandbox: &Sandbox, ground: &Ground) -> Result<Option<OwnedFd>> {
-    let Some(mounted) = ground.mounted.as_ref().filter(|_| sandbox.mounts.is_empty()) else { return Ok(None) };
+fn own_mounts(sandbox: &Sandbox, prepared: &PreparedSandbox) -> Result<Option<OwnedFd>> {
+    let Some(mounted) = prepared.mounted.as_ref().filter(|_| sandbox.mounts.is_empty()) else { return Ok(None) };
     let own = openat(&mounted.proc, "self/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
     own.map(Some).at("hold the mount namespace", "/proc/self/ns/mnt")
 }
@@ -187,14 +187,14 @@ pub(crate) enum Writes {
     Not,
 }
 
-/// Everything of a container but its command.
-struct Ground {
+/// A sandbox that is made, with what its first process still needs of its making.
+struct PreparedSandbox {
     mounted: Option<pseudo::Mounted>,
     callers_mask: Mode,
 }
 
 /// The acts that make the sandbox. What they take from the process besides is named in [`Plan::serves`].
-fn prepare(plan: &Plan, inputs: &mut Inputs, writes: Writes) -> Result<Ground> {
+fn prepare(plan: &Plan, inputs: &mut Inputs, writes: Writes) -> Result<PreparedSandbox> {
     let Plan { sandbox, process } = plan;
     // A session of its own: no signal of the caller's terminal reaches it, and TIOCSTI can't type into that terminal.
     setsid().at("start a session", "").during(Act::Terminal)?;
@@ -251,25 +251,30 @@ fn prepare(plan: &Plan, inputs: &mut Inputs, writes: Writes) -> Result<Ground> {
     }
     // Thirty calls, which take no right from the acts to come.
     identity::drop_bounding(Capabilities::ALL, &process.rights).during(Act::Rights)?;
-    Ok(Ground { mounted, callers_mask })
+    Ok(PreparedSandbox { mounted, callers_mask })
 }
 
 /// The acts that are the first process's own.
-fn complete_first(sandbox: &Sandbox, process: &Process, ground: Ground, mut inputs: Inputs) -> Result<Infallible> {
+fn complete_first(
+    sandbox: &Sandbox,
+    process: &Process,
+    prepared: PreparedSandbox,
+    mut inputs: Inputs,
+) -> Result<Infallible> {
     complete::take_stdio(inputs.stdio.take()).during(Act::Descriptors)?;
-    if let (Some(mounted), Some(size)) = (&ground.mounted, process.tty) {
+    if let (Some(mounted), Some(size)) = (&prepared.mounted, process.tty) {
         terminal::open(size, mounted, &inputs.channel).during(Act::Terminal)?;
     }
-    drop(ground.mounted);
-    umask(process.umask.map_or(ground.callers_mask, Mode::from_raw_mode));
+    drop(prepared.mounted);
+    umask(process.umask.map_or(prepared.callers_mask, Mode::from_raw_mode));
     let around = Surroundings::of(sandbox, &process.rights, inputs.filtered);
-    let draft = complete::assume(&around, process)?;
+    let command = complete::assume(&around, process)?;
     // The signal at the supervisor's death is lost with every change of credentials, so it comes after the last one.
     die_with_supervisor(&inputs.supervisor)?;
     let program = sandbox.init.then_some(&inputs.program);
     let channel = if sandbox.init { own_channel(&inputs.channel).during(Act::Descriptors)? } else { inputs.channel };
     let fds = exec::arrange_fds(&process.preserve_fds, inputs.fds, &channel, program).during(Act::Descriptors)?;
-    draft.exec(process, &fds)
+    command.exec(process, &fds)
 }
 
 /// A channel for an init, which keeps it while the command runs: made here, and not by the supervisor. Whoever may trace the
@@ -318,7 +323,7 @@ impl ContainerSide for Connecting<'_> {
         self.inputs.channel.send(&FromChild::NeedNetwork, &[])
     }
 
-    fn addresses(&self) -> &[Address] {
+    fn addresses(&self) -> &[InterfaceAddress] {
         &self.inputs.addresses
     }
 

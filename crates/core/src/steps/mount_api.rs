@@ -12,25 +12,25 @@ use rustix::mount::{
 use crate::plan::mount::Propagation;
 use nsrs_base::error::{At, Error, Result};
 use nsrs_base::host::tree::Attributes;
-use nsrs_base::sys::mount::{Change, set_attributes};
+use nsrs_base::sys::mount::{AttributeChange, set_attributes};
 
 /// `nosuid`, `nodev`, `noexec`.
 pub const RESTRICTED: MountAttrFlags =
     MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV).union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
 
-/// A file system being configured.
-pub struct Draft {
-    context: OwnedFd,
+/// A file system being configured: the file system context of fsopen(2).
+pub struct FsContext {
+    fd: OwnedFd,
     kind: &'static str,
 }
 
-impl Draft {
+impl FsContext {
     /// Starts a file system of this kind.
     ///
     /// # Errors
     /// `ENODEV`: the kernel has none; `EPERM`: no right to it.
-    pub fn new(kind: &'static str) -> Result<Draft> {
-        let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).map_err(|errno| {
+    pub fn new(kind: &'static str) -> Result<FsContext> {
+        let fd = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).map_err(|errno| {
             let error = Error::os("make a file system of type", kind, errno);
             match errno {
                 Errno::NODEV => {
@@ -41,16 +41,15 @@ impl Draft {
             }
         })?;
         // What mount(8) shows in the first column.
-        Draft { context, kind }.set("source", kind)
+        FsContext { fd, kind }.set("source", kind)
     }
 
     /// Sets an option.
     ///
     /// # Errors
     /// The file system knows no such option or value.
-    pub fn set(self, key: &str, value: &str) -> Result<Draft> {
-        fsconfig_set_string(&self.context, key, value)
-            .map_err(|errno| self.failed(&format!("{key}={value}"), errno))?;
+    pub fn set(self, key: &str, value: &str) -> Result<FsContext> {
+        fsconfig_set_string(&self.fd, key, value).map_err(|errno| self.failed(&format!("{key}={value}"), errno))?;
         Ok(self)
     }
 
@@ -58,8 +57,8 @@ impl Draft {
     ///
     /// # Errors
     /// The file system knows no such option.
-    pub fn flag(self, key: &str) -> Result<Draft> {
-        fsconfig_set_flag(&self.context, key).map_err(|errno| self.failed(key, errno))?;
+    pub fn flag(self, key: &str) -> Result<FsContext> {
+        fsconfig_set_flag(&self.fd, key).map_err(|errno| self.failed(key, errno))?;
         Ok(self)
     }
 
@@ -68,14 +67,14 @@ impl Draft {
     /// # Errors
     /// The kernel refuses; its log text is in the error.
     pub fn mount(self, attributes: MountAttrFlags) -> Result<OwnedFd> {
-        fsconfig_create(&self.context).map_err(|errno| self.failed("", errno))?;
-        fsmount(&self.context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(|errno| self.failed("", errno))
+        fsconfig_create(&self.fd).map_err(|errno| self.failed("", errno))?;
+        fsmount(&self.fd, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(|errno| self.failed("", errno))
     }
 
     /// An error with what the kernel wrote into the log of the context: the only place where it says why.
     fn failed(&self, option: &str, errno: Errno) -> Error {
         let mut text = [0; 512];
-        let log = rustix::io::read(&self.context, &mut text).unwrap_or(0);
+        let log = rustix::io::read(&self.fd, &mut text).unwrap_or(0);
         let log = String::from_utf8_lossy(&text[..log]);
         let reason = log.trim().split_once(' ').map_or("", |(_, reason)| reason);
         let subject = if option.is_empty() { self.kind.to_owned() } else { format!("{} with {option}", self.kind) };
@@ -86,13 +85,13 @@ impl Draft {
 /// A new tmpfs, detached.
 ///
 /// # Errors
-/// Those of [`Draft`].
+/// Those of [`FsContext`].
 pub fn tmpfs(mode: u32, size: Option<u64>, attributes: MountAttrFlags) -> Result<OwnedFd> {
-    let mut draft = Draft::new("tmpfs")?.set("mode", &format!("{mode:o}"))?;
+    let mut context = FsContext::new("tmpfs")?.set("mode", &format!("{mode:o}"))?;
     if let Some(size) = size {
-        draft = draft.set("size", &size.to_string())?;
+        context = context.set("size", &size.to_string())?;
     }
-    draft.mount(attributes)
+    context.mount(attributes)
 }
 
 /// A detached copy of the mount at a path, with those below it.
@@ -140,7 +139,7 @@ pub fn restrict(mount: impl AsFd, attributes: Attributes, propagation: Propagati
         Propagation::Shared => libc::MS_SHARED,
         Propagation::Unbindable => libc::MS_UNBINDABLE,
     };
-    set_attributes(mount, c"", true, Change { set, clear: 0, propagation }).at("restrict the mount", subject)
+    set_attributes(mount, c"", true, AttributeChange { set, clear: 0, propagation }).at("restrict the mount", subject)
 }
 
 /// Makes a tree of mounts read-only.
@@ -148,6 +147,6 @@ pub fn restrict(mount: impl AsFd, attributes: Attributes, propagation: Propagati
 /// # Errors
 /// Those of mount_setattr(2).
 pub fn make_read_only(mount: impl AsFd, recursive: bool, subject: &str) -> Result<()> {
-    let change = Change { set: libc::MOUNT_ATTR_RDONLY, ..Change::default() };
+    let change = AttributeChange { set: libc::MOUNT_ATTR_RDONLY, ..AttributeChange::default() };
     set_attributes(mount, c"", recursive, change).at("make read-only", subject)
 }

@@ -5,10 +5,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{FileType, Stat, fstat};
 use rustix::mount::MountAttrFlags;
 
-use super::mount_api::{Draft, attach, restrict, tmpfs};
+use super::mount_api::{FsContext, attach, restrict, tmpfs};
 use super::root_dir::{Missing, RootDir, refuse_kernels};
 use super::sources::Sources;
-use crate::plan::mount::{Mount, Source};
+use crate::plan::mount::{Mount, MountSource};
 use crate::plan::sandbox::Sandbox;
 use nsrs_base::error::{At, Code, Error, Result};
 
@@ -29,30 +29,30 @@ pub fn make(sandbox: &Sandbox, sources: &mut Sources, root: &RootDir) -> Result<
 
 fn one(mount: &Mount, source: Option<OwnedFd>, root: &RootDir) -> Result<()> {
     let (tree, missing) = match &mount.source {
-        Source::Bind { .. } => {
+        MountSource::Bind { .. } => {
             let tree = source
                 .ok_or_else(|| Error::new(Code::SetupFailed, "mount", "the source was not opened").on(&mount.target))?;
             let directory =
                 FileType::from_raw_mode(fstat(&tree).at("look at the mount source", &mount.target)?.st_mode).is_dir();
             (tree, if directory { Missing::Directory } else { Missing::File })
         }
-        Source::Tmpfs { size, mode, uid, gid } => {
+        MountSource::Tmpfs { size, mode, uid, gid } => {
             let tree = match (uid, gid) {
                 (0, 0) => tmpfs(*mode, *size, MountAttrFlags::empty())?,
                 _ => {
-                    let mut draft = Draft::new("tmpfs")?
+                    let mut context = FsContext::new("tmpfs")?
                         .set("mode", &format!("{mode:o}"))?
                         .set("uid", &uid.to_string())?
                         .set("gid", &gid.to_string())?;
                     if let Some(size) = size {
-                        draft = draft.set("size", &size.to_string())?;
+                        context = context.set("size", &size.to_string())?;
                     }
-                    draft.mount(MountAttrFlags::empty())?
+                    context.mount(MountAttrFlags::empty())?
                 }
             };
             (tree, Missing::Directory)
         }
-        Source::Overlay { .. } => {
+        MountSource::Overlay { .. } => {
             let tree = source
                 .ok_or_else(|| Error::new(Code::SetupFailed, "mount", "the overlay was not made").on(&mount.target))?;
             (tree, Missing::Directory)

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
 use super::mount_api::{
-    Draft, RESTRICTED, attach, attach_at, clone_tree, make_read_only, restrict as restrict_mount, tmpfs,
+    FsContext, RESTRICTED, attach, attach_at, clone_tree, make_read_only, restrict as restrict_mount, tmpfs,
 };
 use super::root_dir::RootDir;
 use super::sources::{NODES, Sources};
@@ -101,7 +101,7 @@ fn dev(plan: &Pseudo, sources: &Sources, root: &RootDir) -> Result<Dev> {
     ] {
         symlinkat(target, &dev, name).at("link the device", name)?;
     }
-    let mut terminals = Draft::new("devpts")?.set("ptmxmode", "0666")?.set("mode", "0620")?;
+    let mut terminals = FsContext::new("devpts")?.set("ptmxmode", "0666")?.set("mode", "0620")?;
     if let Some(group) = plan.tty_group {
         terminals = terminals.set("gid", &group.to_string())?;
     }
@@ -112,7 +112,7 @@ fn dev(plan: &Pseudo, sources: &Sources, root: &RootDir) -> Result<Dev> {
     attach(&pts, &covered, "/dev/pts")?;
     shared_memory(plan, &dev)?;
     if plan.mqueue {
-        put(&dev, "mqueue", Draft::new("mqueue")?.mount(RESTRICTED)?)?;
+        put(&dev, "mqueue", FsContext::new("mqueue")?.mount(RESTRICTED)?)?;
     }
     Ok(Dev { dev, pts, covered })
 }

@@ -16,19 +16,19 @@ use super::image_root;
 use super::mount_api::{attach, clone_tree, make_read_only};
 use super::root_dir::{Missing, RootDir};
 use super::scratch::Scratch;
-use crate::plan::mount::Source;
+use crate::plan::mount::MountSource;
 use crate::plan::root::Root;
 use crate::plan::sandbox::Sandbox;
 use nsrs_base::error::{At, Code, Error, Result};
 use nsrs_base::options::ROOTFS;
-use nsrs_base::sys::mount::{Change, set_attributes};
+use nsrs_base::sys::mount::{AttributeChange, set_attributes};
 
 /// Cuts this mount namespace off from the one it was copied from: nothing mounted from here on is seen outside.
 ///
 /// # Errors
 /// The kernel refuses.
 pub fn make_private() -> Result<()> {
-    let change = Change { propagation: libc::MS_PRIVATE, ..Change::default() };
+    let change = AttributeChange { propagation: libc::MS_PRIVATE, ..AttributeChange::default() };
     set_attributes(CWD, c"/", true, change).at("make all mounts private", "/").map_err(|error| match error.errno {
         // What the kernel says of a path that is no mount point.
         Some(libc::EINVAL) => error
@@ -130,7 +130,7 @@ pub fn enter(
 pub fn allow_writes(sandbox: &Sandbox) -> Result<()> {
     match &sandbox.root {
         Root::Directory { read_only: false, path } => {
-            let change = Change { clear: libc::MOUNT_ATTR_RDONLY, ..Change::default() };
+            let change = AttributeChange { clear: libc::MOUNT_ATTR_RDONLY, ..AttributeChange::default() };
             set_attributes(CWD, c"/", false, change).at("allow writes", path)
         }
         _ => Ok(()),
@@ -195,7 +195,7 @@ fn prepare(sandbox: &Sandbox, files: &Files, root: &RootDir) -> Result<()> {
             continue;
         }
         let missing = match &mount.source {
-            Source::Bind { path, .. } if !std::path::Path::new(path).is_dir() => Missing::File,
+            MountSource::Bind { path, .. } if !std::path::Path::new(path).is_dir() => Missing::File,
             _ => Missing::Directory,
         };
         root.target(&mount.target, missing)?;

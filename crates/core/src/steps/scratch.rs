@@ -12,14 +12,14 @@ use rustix::mount::{MountAttrFlags, MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::fchdir;
 
 use super::host_split::split_mode;
-use super::mount_api::{Draft, attach, clone_tree, make_read_only, tmpfs};
+use super::mount_api::{FsContext, attach, clone_tree, make_read_only, tmpfs};
 use crate::diff::UpperLayer;
-use crate::plan::mount::Source;
+use crate::plan::mount::MountSource;
 use crate::plan::root::Root;
 use crate::plan::sandbox::Sandbox;
 use nsrs_base::error::{At, Code, Error, Result};
 use nsrs_base::options::HIDE;
-use nsrs_base::sys::mount::{Change, set_attributes};
+use nsrs_base::sys::mount::{AttributeChange, set_attributes};
 
 /// Where the layers lie in the scratch file system.
 const LAYERS: &str = "layers";
@@ -70,7 +70,7 @@ impl Scratch {
     /// # Errors
     /// Those of [`Scratch::new`].
     pub fn for_sandbox(sandbox: &Sandbox, disk: Option<&OwnedFd>) -> Result<Option<Scratch>> {
-        let mounts_one = sandbox.mounts.iter().any(|mount| matches!(mount.source, Source::Overlay { .. }));
+        let mounts_one = sandbox.mounts.iter().any(|mount| matches!(mount.source, MountSource::Overlay { .. }));
         let root = matches!(sandbox.root, Root::Host(_) | Root::Image(_))
             || (sandbox.changes.is_some() && sandbox.root != Root::Shared);
         if !mounts_one && !root {
@@ -142,20 +142,20 @@ impl Scratch {
         fchdir(&self.tree).at("enter the writable layers", "")?;
         let options = self.options(over, &upper, &work);
         let start = || {
-            options.iter().try_fold(Draft::new("overlay")?, |draft, (key, value)| match value {
-                Some(value) => draft.set(key, value),
-                None => draft.flag(key),
+            options.iter().try_fold(FsContext::new("overlay")?, |context, (key, value)| match value {
+                Some(value) => context.set(key, value),
+                None => context.flag(key),
             })
         };
         let alone = escape(top);
         // Before Linux 6.5 a value may have no comma.
         let is_plain = alone.len() <= LONGEST_OPTION && !alone.contains(',');
         let mounted = if below.is_empty() && is_plain {
-            start()?.set("lowerdir", &alone).and_then(|draft| draft.mount(over.attributes))
+            start()?.set("lowerdir", &alone).and_then(|context| context.mount(over.attributes))
         } else {
             let names = self.short_names(layer, over.lowers)?;
-            let one_by_one = names.iter().try_fold(start()?, |draft, name| draft.set("lowerdir+", name));
-            match one_by_one.and_then(|draft| draft.mount(over.attributes)) {
+            let one_by_one = names.iter().try_fold(start()?, |context, name| context.set("lowerdir+", name));
+            match one_by_one.and_then(|context| context.mount(over.attributes)) {
                 // Before Linux 6.7.
                 Err(error) if error.errno == Some(libc::EINVAL) => {
                     self.at_once(&options, &names, layer, over.attributes).map_err(|_| error)
@@ -202,7 +202,7 @@ impl Scratch {
         let tree = clone_tree(CWD, &place, false).at(step, "")?;
         unmount(&place, UnmountFlags::DETACH).at(step, "")?;
         let set = u64::from(attributes.bits());
-        set_attributes(&tree, c"", false, Change { set, clear: 0, propagation: 0 }).at(step, "")?;
+        set_attributes(&tree, c"", false, AttributeChange { set, clear: 0, propagation: 0 }).at(step, "")?;
         Ok(tree)
     }
 

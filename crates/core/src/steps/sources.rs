@@ -8,9 +8,9 @@ use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
 use super::closed::explain;
-use super::mount_api::{Draft, RESTRICTED, clone_tree};
+use super::mount_api::{FsContext, RESTRICTED, clone_tree};
 use super::scratch::Scratch;
-use crate::plan::mount::{Mount, Source};
+use crate::plan::mount::{Mount, MountSource};
 use crate::plan::pseudo::{Nodes, Proc, Pseudo, Sys};
 use crate::plan::sandbox::Sandbox;
 use nsrs_base::error::{Act, Code, During, Error, Result};
@@ -50,8 +50,8 @@ fn copy(mount: &Mount) -> Result<Option<OwnedFd>> {
         }
     };
     match &mount.source {
-        Source::Tmpfs { .. } => Ok(None),
-        Source::Bind { path, recursive } => {
+        MountSource::Tmpfs { .. } => Ok(None),
+        MountSource::Bind { path, recursive } => {
             let tree = clone_tree(CWD, path, *recursive).map_err(|errno| {
                 let error = missing(path, errno);
                 if errno == Errno::INVAL && !recursive {
@@ -62,7 +62,7 @@ fn copy(mount: &Mount) -> Result<Option<OwnedFd>> {
             });
             tree.map(Some)
         }
-        Source::Overlay { lower } => {
+        MountSource::Overlay { lower } => {
             match open(lower.as_str(), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
                 // The overlay itself is made once the mounts are private.
                 Ok(_) => Ok(None),
@@ -80,7 +80,7 @@ impl Sources {
     pub fn overlay(&mut self, sandbox: &Sandbox, scratch: Option<&mut Scratch>) -> Result<()> {
         let Some(scratch) = scratch else { return Ok(()) };
         for (mount, source) in sandbox.mounts.iter().zip(&mut self.mounts) {
-            if let Source::Overlay { lower } = &mount.source {
+            if let MountSource::Overlay { lower } = &mount.source {
                 *source = Some(scratch.overlay(&mount.target, lower, MountAttrFlags::empty())?);
             }
         }
@@ -112,7 +112,7 @@ impl Sources {
             Proc::Host => host("open the host's", "/proc", clone_tree(CWD, "/proc", true))?,
         });
         if pseudo.sys == Sys::Fresh {
-            self.sys = Some(Draft::new("sysfs")?.mount(RESTRICTED | MountAttrFlags::MOUNT_ATTR_RDONLY)?);
+            self.sys = Some(FsContext::new("sysfs")?.mount(RESTRICTED | MountAttrFlags::MOUNT_ATTR_RDONLY)?);
         }
         if pseudo.nodes == Nodes::Bound {
             for (name, major, minor) in NODES {
@@ -136,7 +136,7 @@ impl Sources {
 /// # Errors
 /// The kernel gives none to us.
 pub fn fresh_proc() -> Result<OwnedFd> {
-    Draft::new("proc")?.mount(RESTRICTED).map_err(|error| match error.errno {
+    FsContext::new("proc")?.mount(RESTRICTED).map_err(|error| match error.errno {
         Some(libc::EPERM) => error.code(Code::Unsupported).hint(format!(
             "parts of /proc are masked where nsrs runs (an outer container), and the kernel gives no fuller view; start the \
              outer container with its masks off (docker: --security-opt systempaths=unconfined), or use {PID} host",

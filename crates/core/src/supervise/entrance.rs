@@ -13,7 +13,7 @@ use crate::steps::channel::{Channel, FromEntrance, ToEntrance};
 use crate::steps::enter;
 
 /// What the entrance has answered.
-pub enum Answer {
+pub enum EntranceAnswer {
     /// An intermediate process is made; this is the channel to it.
     Made(Key, Child, Channel),
     /// It could not be made.
@@ -37,7 +37,7 @@ impl Entrance {
     /// # Errors
     /// No process can be made.
     pub fn start(program: &OwnedFd) -> Result<Entrance> {
-        let enter::Entrance { pid, pidfd, channel } = enter::start(program)?;
+        let enter::EntranceProcess { pid, pidfd, channel } = enter::start(program)?;
         Ok(Entrance { child: Child::new(pid, pidfd), channel, pending: VecDeque::new() })
     }
 
@@ -64,21 +64,21 @@ impl Entrance {
     }
 
     /// Takes one answer.
-    pub fn answer(&mut self) -> Answer {
+    pub fn answer(&mut self) -> EntranceAnswer {
         let (message, fds) = match self.channel.receive::<FromEntrance>() {
             Ok(Some(received)) => received,
-            Ok(None) | Err(_) => return Answer::Gone,
+            Ok(None) | Err(_) => return EntranceAnswer::Gone,
         };
-        let Some(key) = self.pending.pop_front() else { return Answer::Gone };
+        let Some(key) = self.pending.pop_front() else { return EntranceAnswer::Gone };
         let mut fds = fds.into_iter();
         match message {
             FromEntrance::Made(pid) => match (Pid::from_raw(pid), fds.next(), fds.next()) {
                 (Some(pid), Some(pidfd), Some(channel)) => {
-                    Answer::Made(key, Child::new(pid, pidfd), Channel::from_fd(channel))
+                    EntranceAnswer::Made(key, Child::new(pid, pidfd), Channel::from_fd(channel))
                 }
-                _ => Answer::Failed(key, lost()),
+                _ => EntranceAnswer::Failed(key, lost()),
             },
-            FromEntrance::Failed(error) => Answer::Failed(key, error),
+            FromEntrance::Failed(error) => EntranceAnswer::Failed(key, error),
         }
     }
 

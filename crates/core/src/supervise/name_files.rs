@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::IpAddr;
 
-use crate::net::inside::Address;
+use crate::net::inside::InterfaceAddress;
 use crate::net::kinds::NamespaceOwner;
 use crate::net::names::{Dns, HostResolver, Hosts};
 use crate::plan::sandbox::Sandbox;
@@ -14,7 +14,7 @@ use nsrs_base::error::Result;
 ///
 /// # Errors
 /// A line that was asked for is not one.
-pub fn text(sandbox: &Sandbox, addresses: &[Address]) -> Result<Files> {
+pub fn text(sandbox: &Sandbox, addresses: &[InterfaceAddress]) -> Result<Files> {
     let names = &sandbox.names;
     let gateway = addresses.first().and_then(|address| address.gateway);
     let addresses: Vec<IpAddr> = addresses.iter().map(|address| address.address).collect();

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::ErrorKind;
 
-use crate::plan::mount::{Source, Written};
+use crate::plan::mount::{MountSource, Written};
 use crate::plan::namespace::Join;
 use crate::plan::root::Root;
 use crate::plan::sandbox::Sandbox;
@@ -25,8 +25,8 @@ pub fn check(sandbox: &Sandbox) -> Vec<Error> {
     };
     // What stayed relative is relative to a directory that is gone, and was told.
     let sources = sandbox.mounts.iter().filter_map(|mount| match &mount.source {
-        Source::Bind { path, .. } if path.starts_with('/') => check_source(path, &mount.option, false),
-        Source::Overlay { lower } if lower.starts_with('/') => check_source(lower, &mount.option, true),
+        MountSource::Bind { path, .. } if path.starts_with('/') => check_source(path, &mount.option, false),
+        MountSource::Overlay { lower } if lower.starts_with('/') => check_source(lower, &mount.option, true),
         _ => None,
     });
     let joined = sandbox.namespaces.joined.iter().filter_map(check_namespace);

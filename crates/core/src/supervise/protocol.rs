@@ -16,18 +16,18 @@ use nsrs_base::sys::wait::{Status, Usage};
 /// Whom a request or an event is about, by numbers of the caller's: a container, and a process in it. The first process of
 /// a container has the container's own number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Address {
+pub struct ProcessAddress {
     /// The container.
     pub container: u64,
     /// The process.
     pub process: u64,
 }
 
-impl Address {
+impl ProcessAddress {
     /// A container, or its first process.
     #[must_use]
-    pub fn of_container(number: u64) -> Address {
-        Address { container: number, process: number }
+    pub fn of_container(number: u64) -> ProcessAddress {
+        ProcessAddress { container: number, process: number }
     }
 }
 
@@ -46,7 +46,7 @@ pub enum Request {
     /// Start a process in a container that runs. Its descriptors as those of [`Request::Run`].
     Enter {
         /// The container, and the caller's number for the process.
-        address: Address,
+        address: ProcessAddress,
         /// What is wanted: an [`EnterSpec`](crate::spec::EnterSpec).
         spec: Box<RawValue>,
         /// As that of [`Request::Run`].
@@ -55,7 +55,7 @@ pub enum Request {
     /// Send a signal to a process.
     Kill {
         /// Which one.
-        address: Address,
+        address: ProcessAddress,
         /// The signal's number; none is the one that ends the command, by default `SIGTERM`.
         signal: Option<i32>,
     },
@@ -117,20 +117,20 @@ pub enum Event {
     /// The command runs.
     Started {
         /// Whose.
-        address: Address,
+        address: ProcessAddress,
         /// What its container was given.
         report: Report,
     },
     /// The process's terminal; its descriptor comes with the frame.
     Terminal {
         /// Whose.
-        address: Address,
+        address: ProcessAddress,
     },
     /// The command has ended. Of a container's first process: and nothing of the container is left. Where its changes are
     /// listed, a file with the list comes with the frame.
     Exited {
         /// Whose.
-        address: Address,
+        address: ProcessAddress,
         /// How.
         exit: Exit,
         /// What its container was given, where that was not announced.
@@ -139,7 +139,7 @@ pub enum Event {
     /// There is no such process, and nothing of it is left.
     Failed {
         /// Which process, or which question.
-        address: Address,
+        address: ProcessAddress,
         /// Every reason.
         errors: Vec<Error>,
     },
@@ -200,12 +200,12 @@ pub fn send(socket: impl AsFd, message: &impl Serialize, fds: &[BorrowedFd<'_>],
 
 /// Puts frames together from what arrives.
 #[derive(Debug, Default)]
-pub struct Reader {
+pub struct FrameReader {
     bytes: Vec<u8>,
     fds: Vec<OwnedFd>,
 }
 
-/// What one [`Reader::fill`] met.
+/// What one [`FrameReader::fill`] met.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Filled {
     /// Something arrived.
@@ -216,13 +216,13 @@ pub enum Filled {
     End,
 }
 
-impl Reader {
+impl FrameReader {
     /// Reads once what the socket has.
     ///
     /// # Errors
     /// Those of recvmsg(2).
     pub fn fill(&mut self, socket: impl AsFd) -> Result<Filled> {
-        let Reader { bytes, fds } = self;
+        let FrameReader { bytes, fds } = self;
         let received = message::receive(socket, fds, |chunk| {
             bytes.extend_from_slice(chunk);
             if chunk.is_empty() { Filled::End } else { Filled::Some }
@@ -275,10 +275,10 @@ mod tests {
     fn frames_arrive_whole_with_their_descriptors() {
         let (a, b) = pair();
         let file = std::fs::File::open("/dev/null").unwrap();
-        send(&a, &Request::Kill { address: Address::of_container(7), signal: Some(15) }, &[file.as_fd()], || {})
+        send(&a, &Request::Kill { address: ProcessAddress::of_container(7), signal: Some(15) }, &[file.as_fd()], || {})
             .unwrap();
         send(&a, &Request::Examine { id: 8 }, &[], || {}).unwrap();
-        let mut reader = Reader::default();
+        let mut reader = FrameReader::default();
         let mut got = Vec::new();
         while got.len() < 2 {
             reader.fill(&b).unwrap();
@@ -286,7 +286,9 @@ mod tests {
                 got.push(frame);
             }
         }
-        assert!(matches!(got[0].0, Request::Kill { address, signal: Some(15) } if address == Address::of_container(7)));
+        assert!(
+            matches!(got[0].0, Request::Kill { address, signal: Some(15) } if address == ProcessAddress::of_container(7))
+        );
         assert_eq!((got[0].1.len(), got[1].1.len()), (1, 0));
     }
 
@@ -300,7 +302,7 @@ mod tests {
         ] {
             let (a, b) = pair();
             rustix::io::write(&a, bytes).unwrap();
-            let mut reader = Reader::default();
+            let mut reader = FrameReader::default();
             reader.fill(&b).unwrap();
             assert!(reader.take::<Request>().is_err(), "{bytes:?}");
         }
@@ -311,7 +313,7 @@ mod tests {
         let (a, b) = pair();
         let bytes = encode(&Request::Examine { id: 1 }, 0);
         rustix::io::write(&a, &bytes[..10]).unwrap();
-        let mut reader = Reader::default();
+        let mut reader = FrameReader::default();
         reader.fill(&b).unwrap();
         assert!(reader.take::<Request>().unwrap().is_none());
         rustix::io::write(&a, &bytes[10..]).unwrap();
@@ -323,12 +325,12 @@ mod tests {
     fn a_stream_that_is_cut_anywhere_gives_the_same_frames() {
         let frames = [
             encode(&Request::Examine { id: 1 }, 0),
-            encode(&Request::Kill { address: Address::of_container(2), signal: None }, 0),
+            encode(&Request::Kill { address: ProcessAddress::of_container(2), signal: None }, 0),
         ]
         .concat();
         for cut in 1..frames.len() {
             let (a, b) = pair();
-            let (mut reader, mut ids) = (Reader::default(), Vec::new());
+            let (mut reader, mut ids) = (FrameReader::default(), Vec::new());
             for part in [&frames[..cut], &frames[cut..]] {
                 rustix::io::write(&a, part).unwrap();
                 assert_eq!(reader.fill(&b).unwrap(), Filled::Some);
@@ -351,7 +353,7 @@ mod tests {
         {
             let (a, b) = pair();
             rustix::io::write(&a, &[length.to_le_bytes(), u32::to_le_bytes(count)].concat()).unwrap();
-            let mut reader = Reader::default();
+            let mut reader = FrameReader::default();
             reader.fill(&b).unwrap();
             assert_eq!(reader.take::<Request>().is_ok(), is_taken, "{length} bytes, {count} descriptors");
         }
@@ -361,9 +363,9 @@ mod tests {
     fn a_record_of_an_error_arrives_with_all_its_fields() {
         let error = Error::os("mount", "odd\n\u{1b}\"name", 13).because("why").hint("do this").code(Code::SetupFailed);
         let (a, b) = pair();
-        send(&a, &Event::Failed { address: Address::of_container(3), errors: vec![error.clone()] }, &[], || {})
+        send(&a, &Event::Failed { address: ProcessAddress::of_container(3), errors: vec![error.clone()] }, &[], || {})
             .unwrap();
-        let mut reader = Reader::default();
+        let mut reader = FrameReader::default();
         reader.fill(&b).unwrap();
         let Some((Event::Failed { errors, .. }, _)) = reader.take::<Event>().unwrap() else { panic!() };
         assert_eq!(errors, [error]);
@@ -373,6 +375,6 @@ mod tests {
     fn the_end_is_the_end() {
         let (a, b) = pair();
         drop(a);
-        assert_eq!(Reader::default().fill(&b).unwrap(), Filled::End);
+        assert_eq!(FrameReader::default().fill(&b).unwrap(), Filled::End);
     }
 }

@@ -10,14 +10,14 @@ use nsrs_base::error::{Code, Error};
 use nsrs_base::sys::sealed;
 use nsrs_core::plan::process::Process;
 use nsrs_core::steps::channel::{Channel, FromChild, FromEntrance, ToChild, ToEntrance};
-use nsrs_core::steps::enter::{self, Destination, Entrance};
+use nsrs_core::steps::enter::{self, Destination, EntranceProcess};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::target::Target;
 
 /// A supervisor's entrance to its containers.
 pub struct Door {
-    entrance: Entrance,
+    entrance: EntranceProcess,
 }
 
 /// A process that has been asked for.

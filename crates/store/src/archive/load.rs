@@ -51,7 +51,7 @@ pub struct Loaded {
 }
 
 /// An image that was found, under each of its names or without one.
-type Found = Vec<(Option<String>, Descriptor)>;
+type FoundImages = Vec<(Option<String>, Descriptor)>;
 
 fn bad(why: impl Into<String>) -> Error {
     Error::new(Code::ImageInvalid, "load the image", why)
@@ -236,7 +236,7 @@ fn finish(store: &Store, contents: Contents, name: Option<&str>) -> Result<Loade
     let index = contents.lists.get("index.json").filter(|index| index["manifests"].is_array());
     let manifest = contents.lists.get("manifest.json").and_then(Value::as_array);
     let mut refused = Vec::new();
-    let mut found: Found = match (index, manifest) {
+    let mut found: FoundImages = match (index, manifest) {
         (Some(index), manifest) => from_index(store, index, manifest, &mut refused)?,
         (None, Some(manifest)) => from_manifest(store, &contents, manifest, &mut refused)?,
         (None, None) => {
@@ -284,7 +284,12 @@ fn finish(store: &Store, contents: Contents, name: Option<&str>) -> Result<Loade
 }
 
 /// The images of an OCI layout. Docker's list, if it is there too, has the names that the index may not have.
-fn from_index(store: &Store, index: &Value, manifest: Option<&Vec<Value>>, refused: &mut Vec<Error>) -> Result<Found> {
+fn from_index(
+    store: &Store,
+    index: &Value,
+    manifest: Option<&Vec<Value>>,
+    refused: &mut Vec<Error>,
+) -> Result<FoundImages> {
     let mut found = Vec::new();
     for entry in index["manifests"].as_array().into_iter().flatten() {
         let mut entry = entry.clone();
@@ -333,7 +338,7 @@ fn tags(item: &Value) -> Vec<String> {
 }
 
 /// The images of docker's older form, which has no manifests: they are made.
-fn from_manifest(store: &Store, contents: &Contents, list: &[Value], refused: &mut Vec<Error>) -> Result<Found> {
+fn from_manifest(store: &Store, contents: &Contents, list: &[Value], refused: &mut Vec<Error>) -> Result<FoundImages> {
     let mut found = Vec::new();
     for item in list {
         let part = |path: &Value| -> Result<Part> {

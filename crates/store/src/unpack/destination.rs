@@ -24,9 +24,9 @@ const MOST_LINKS: usize = 40;
 const MOST_PATH: usize = 4095;
 const MOST_NAME: usize = 255;
 
-/// The destination.
+/// The tree that an archive is unpacked into.
 #[derive(Debug)]
-pub(super) struct Destination {
+pub(super) struct DestinationTree {
     root: Rc<OwnedFd>,
     open: HashMap<Vec<u8>, Rc<OwnedFd>>,
     opaque: &'static str,
@@ -71,9 +71,14 @@ pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-impl Destination {
-    pub(super) fn new(root: OwnedFd, user_xattrs: bool) -> Destination {
-        Destination { root: Rc::new(root), open: HashMap::new(), opaque: opaque(user_xattrs), implicit: HashSet::new() }
+impl DestinationTree {
+    pub(super) fn new(root: OwnedFd, user_xattrs: bool) -> DestinationTree {
+        DestinationTree {
+            root: Rc::new(root),
+            open: HashMap::new(),
+            opaque: opaque(user_xattrs),
+            implicit: HashSet::new(),
+        }
     }
 
     /// Opens the directory of this clean path if it's there. Links lead where they lead in the image.

@@ -9,7 +9,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, fchmod, makedev, mkdirat, mknodat, openat, statat, symlinkat};
 use rustix::io::Errno;
 
-use super::destination::{Destination, clean, split};
+use super::destination::{DestinationTree, clean, split};
 use super::errors::{failed, invalid};
 use super::{UnpackOptions, Unpacked, data};
 use crate::digest::Digest;
@@ -26,7 +26,7 @@ pub(super) const WHITEOUT_PREFIX: &[u8] = b".wh.";
 /// The destination, and what is left to do when all entries are made.
 pub(super) struct Unpacker<'a> {
     pub(super) options: &'a UnpackOptions,
-    pub(super) destination: Destination,
+    pub(super) destination: DestinationTree,
     /// Permission bits that new files don't get.
     pub(super) umask: u32,
     /// Who owns new files: user and group.
@@ -61,7 +61,7 @@ impl<'a> Unpacker<'a> {
         fchmod(&root, Mode::from(0o755)).at("unpack into", directory.display())?;
         Ok(Unpacker {
             options,
-            destination: Destination::new(root, options.user_xattrs),
+            destination: DestinationTree::new(root, options.user_xattrs),
             // If unknown, as if it removed all.
             umask: umask().unwrap_or(0o777),
             own: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),

@@ -11,7 +11,7 @@ use super::{
     explain_ports,
 };
 use crate::net::bridge::{self, Bridge};
-use crate::net::inside::{Address, Inside, configure};
+use crate::net::inside::{Inside, InterfaceAddress, configure};
 use crate::net::lease::{self, Lease};
 use crate::net::link;
 use crate::net::nft::{Nat, Published};
@@ -183,11 +183,14 @@ impl NetworkKind for BridgeNetwork {
         };
         let lease = Lease::take(&shared.bridge, self.ip, self.ip6)?;
         let v4 = shared.bridge.v4;
-        let mut addresses =
-            vec![Address { address: lease.v4.into(), length: v4.prefix_len(), gateway: Some(v4.addr().into()) }];
+        let mut addresses = vec![InterfaceAddress {
+            address: lease.v4.into(),
+            length: v4.prefix_len(),
+            gateway: Some(v4.addr().into()),
+        }];
         if let (Some(address), Some(v6)) = (lease.v6, shared.bridge.v6) {
             let gateway = Some(v6.addr().into());
-            addresses.push(Address { address: address.into(), length: v6.prefix_len(), gateway });
+            addresses.push(InterfaceAddress { address: address.into(), length: v6.prefix_len(), gateway });
         }
         let ports: Vec<Reserved> = self.publish.iter().map(|port| Reserved::take(*port)).collect::<Result<_>>()?;
         let published = ports.iter().flat_map(|port| redirections(port, &addresses)).collect();
@@ -266,10 +269,10 @@ impl SharedBridge {
 }
 
 /// Where a published port leads: one rule for each family that the host's address allows.
-fn redirections(port: &Reserved, addresses: &[Address]) -> Vec<Published> {
+fn redirections(port: &Reserved, addresses: &[InterfaceAddress]) -> Vec<Published> {
     let Publish { host_ip, container_port, proto, .. } = port.publish;
-    let family = |address: &&Address| host_ip.is_none_or(|ip| ip.is_ipv4() == address.address.is_ipv4());
-    let redirection = |address: &Address| Published {
+    let family = |address: &&InterfaceAddress| host_ip.is_none_or(|ip| ip.is_ipv4() == address.address.is_ipv4());
+    let redirection = |address: &InterfaceAddress| Published {
         host_ip,
         host_port: port.port,
         target: address.address,

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::bridge::{BRIDGE, BridgeNetwork};
 pub use self::pasta::PastaNetwork;
-use crate::net::inside::Address;
+use crate::net::inside::InterfaceAddress;
 use crate::net::pasta::Pasta;
 use crate::net::publish::{self, Publish};
 use nsrs_base::error::{Error, Result};
@@ -241,7 +241,7 @@ fn explain_ports(rows: &mut dyn Rows, publish: &[Publish]) -> fmt::Result {
 #[derive(Debug, Default)]
 pub struct Attachment {
     /// The container's addresses, with their lengths and gateways.
-    pub addresses: Vec<Address>,
+    pub addresses: Vec<InterfaceAddress>,
     /// Its published ports, as reports show them.
     pub ports: Vec<String>,
     /// What was switched on on the host for it.
@@ -311,7 +311,7 @@ pub trait ContainerSide {
     fn ask_for_program(&self) -> Result<()>;
 
     /// The container's addresses.
-    fn addresses(&self) -> &[Address];
+    fn addresses(&self) -> &[InterfaceAddress];
 
     /// The root of a procfs of this network namespace, which no file of the container covers.
     ///

@@ -20,9 +20,9 @@ use nsrs_base::sys::process::leave_caller;
 const START: &str = "start the entrance to containers";
 const PREPARE: &str = "make the intermediate process";
 
-/// The entrance of a supervisor, as that holds it.
+/// The process of an entrance that was just started.
 #[derive(Debug)]
-pub struct Entrance {
+pub struct EntranceProcess {
     /// Its number.
     pub pid: Pid,
     /// Its pidfd.
@@ -35,7 +35,7 @@ pub struct Entrance {
 ///
 /// # Errors
 /// The kernel refuses a process or a descriptor.
-pub fn start(program: &OwnedFd) -> Result<Entrance> {
+pub fn start(program: &OwnedFd) -> Result<EntranceProcess> {
     let (ours, theirs) = Channel::pair()?;
     let child = spawn(0, || {
         leave_caller();
@@ -44,7 +44,7 @@ pub fn start(program: &OwnedFd) -> Result<Entrance> {
         125
     });
     let ChildProcess { pid, pidfd } = child.at(START, "")?;
-    Ok(Entrance { pid, pidfd, channel: ours })
+    Ok(EntranceProcess { pid, pidfd, channel: ours })
 }
 
 /// Executes our own program with an empty environment: that of the supervisor may hold secrets.

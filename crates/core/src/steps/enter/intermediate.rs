@@ -17,7 +17,7 @@ use super::Destination;
 use crate::plan::capability::Capabilities;
 use crate::plan::process::Process;
 use crate::steps::channel::{Channel, FromChild, FromEntrance, ToChild};
-use crate::steps::complete::{self, Draft};
+use crate::steps::complete::{self, PreparedCommand};
 use crate::steps::exec::{self, Arranged};
 use crate::steps::limits::OomScore;
 use crate::steps::{identity, root, terminal};
@@ -165,19 +165,19 @@ fn become_process(
         umask(Mode::from_raw_mode(mask));
     }
     // The rights of this process are those of the supervisor over the container: none of them is left at the birth.
-    let draft = complete::assume(&destination.surroundings, process)?;
+    let command = complete::assume(&destination.surroundings, process)?;
     hide()?;
     let program = Some(program).filter(|_| destination.init);
     // What is born has a copy of every descriptor, and who traces it can keep it from the exec that would close them. So
     // nothing is open from here on but what the command is to have, the channel, and the program for an init.
     let fds = exec::arrange_fds(&process.preserve_fds, fds, channel, program).during(Act::Descriptors)?;
-    let Err(error) = give_birth(process, draft, &fds);
+    let Err(error) = give_birth(process, command, &fds);
     complete::report(&fds.channel, error.during(Act::Namespaces))
 }
 
 /// Makes the process itself, as a child of the supervisor. It does nothing before the supervisor has been told of it:
 /// nobody else would ever end it.
-fn give_birth(process: &Process, draft: Draft, fds: &Arranged) -> Result<Infallible> {
+fn give_birth(process: &Process, command: PreparedCommand, fds: &Arranged) -> Result<Infallible> {
     let step = "start the process";
     let (go, tell) = pipe_with(PipeFlags::CLOEXEC).at(step, "")?;
     let body = || {
@@ -185,7 +185,7 @@ fn give_birth(process: &Process, draft: Draft, fds: &Arranged) -> Result<Infalli
             return 0;
         }
         match be_born(process) {
-            Ok(()) => draft.exec(process, fds),
+            Ok(()) => command.exec(process, fds),
             Err(error) => complete::report(&fds.channel, error.during(Act::Terminal)),
         }
     };

@@ -24,7 +24,7 @@ use super::complete::Surroundings;
 use crate::plan::Plan;
 use crate::plan::namespace::Kind;
 
-pub use entrance::{Entrance, serve, start};
+pub use entrance::{EntranceProcess, serve, start};
 pub use intermediate::has_ended;
 
 /// What an intermediate process is told of the container that it enters.

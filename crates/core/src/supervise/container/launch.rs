@@ -1,6 +1,5 @@
 //! From a plan to a process.
 
-
 use nsrs_base::error::{Act, Code, During, Error, Result};
 use nsrs_base::host::Host;
 use nsrs_base::ids::maps::{self, MapWriter, UserNamespace};

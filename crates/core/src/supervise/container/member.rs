@@ -10,13 +10,13 @@ use rustix::process::{Pid, getpgid};
 use super::child::Child;
 use super::phase::{Cause, InitRole, Phase};
 use super::signals::{Delivery, delivery};
-use crate::supervise::protocol::{Address, Exit};
+use crate::supervise::protocol::{Exit, ProcessAddress};
 
 /// Who asked for a process, and how it is told to them.
 #[derive(Clone, Copy, Debug)]
-pub struct Request {
+pub struct RequestOrigin {
     /// The caller's numbers for the container and the process.
-    pub address: Address,
+    pub address: ProcessAddress,
     /// Tell when the command runs; else its report comes with its end.
     pub announce: bool,
     /// When the request came.
@@ -43,7 +43,7 @@ pub enum SignalRole {
 #[derive(Debug)]
 pub struct Member {
     /// Who asked for it; nobody yet, of one that was prepared ahead.
-    pub request: Option<Request>,
+    pub request: Option<RequestOrigin>,
     /// Where it stands.
     pub phase: Phase,
     /// The intermediate process that made it, until it is reaped.
@@ -57,14 +57,14 @@ pub struct Member {
 impl Member {
     /// A process in its first phase.
     #[must_use]
-    pub fn new(request: Option<Request>, phase: Phase, signals: SignalRole) -> Member {
+    pub fn new(request: Option<RequestOrigin>, phase: Phase, signals: SignalRole) -> Member {
         Member { request, phase, intermediate: None, signals, killed_for: None }
     }
 
     /// When its time limit is reached.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        let Request { since, timeout_ms, .. } = self.request?;
+        let RequestOrigin { since, timeout_ms, .. } = self.request?;
         match &self.phase {
             Phase::Ending { cause: Cause::TimeLimit, .. } | Phase::Ended(_) => None,
             _ => since.checked_add(Duration::from_millis(timeout_ms?)),

@@ -14,7 +14,7 @@ use std::time::Instant;
 use nsrs_base::sys::process::send_signal;
 use nsrs_store::writable_layer::WritableLayer;
 
-use self::member::{Member, Request, SignalRole};
+use self::member::{Member, RequestOrigin, SignalRole};
 use self::phase::{Cause, Phase};
 use super::engine::token::Key;
 use super::images::Leases;
@@ -46,7 +46,7 @@ pub struct Holdings {
 
 /// How far the list of what the command changed has come.
 #[derive(Debug)]
-pub enum Listing {
+pub enum ListingState {
     /// The layers are not known yet, or nobody wants a list.
     Without,
     /// The layers, once the recipe has told them.
@@ -75,7 +75,7 @@ pub struct Container {
     /// The next of these numbers.
     next: u32,
     /// What its changes are.
-    pub listing: Listing,
+    pub listing: ListingState,
     /// It was asked to end.
     is_stopping: bool,
 }
@@ -84,7 +84,7 @@ impl Container {
     /// A container whose first process was just made.
     #[must_use]
     pub fn new(plan: Rc<Plan>, holdings: Holdings, report: Report, first: Member) -> Container {
-        let (entered, listing) = (BTreeMap::new(), Listing::Without);
+        let (entered, listing) = (BTreeMap::new(), ListingState::Without);
         Container { plan, holdings, user_network: None, report, first, entered, next: 1, listing, is_stopping: false }
     }
 
@@ -149,7 +149,7 @@ impl Container {
     }
 
     /// The requests whose commands may be at work: an init without a command of its own waits, and works for nobody.
-    pub fn working(&self) -> impl Iterator<Item = &Request> + Clone {
+    pub fn working(&self) -> impl Iterator<Item = &RequestOrigin> + Clone {
         let first = Some(&self.first).filter(|_| !self.only_waits());
         first.into_iter().chain(self.entered.values()).filter_map(|member| member.request.as_ref())
     }
@@ -184,13 +184,13 @@ impl Container {
     /// Nothing of it runs any more.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        let listing = matches!(self.listing, Listing::Running(_));
+        let listing = matches!(self.listing, ListingState::Running(_));
         self.first.is_over() && self.entered.is_empty() && self.user_network.is_none() && !listing
     }
 
     /// Ends it for good, all of its processes.
     pub fn end(&mut self, cause: Cause) {
-        if let Listing::Running(collector) = &self.listing {
+        if let ListingState::Running(collector) = &self.listing {
             send_signal(&collector.pidfd, libc::SIGKILL);
         }
         self.first.end(cause);
@@ -217,11 +217,11 @@ mod tests {
     use super::*;
     use crate::plan::resolve;
     use crate::spec::Spec;
-    use crate::supervise::protocol::Address;
+    use crate::supervise::protocol::ProcessAddress;
 
     fn member() -> Member {
-        let (address, since) = (Address::of_container(1), Instant::now());
-        let request = Request { address, announce: false, since, timeout_ms: None };
+        let (address, since) = (ProcessAddress::of_container(1), Instant::now());
+        let request = RequestOrigin { address, announce: false, since, timeout_ms: None };
         Member::new(Some(request), Phase::Summoned { then: Then::Run }, SignalRole::Plain)
     }
 

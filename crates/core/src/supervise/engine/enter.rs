@@ -8,7 +8,7 @@ use nsrs_base::error::{Error, Result};
 use rustix::event::epoll::EventFlags;
 
 use super::Engine;
-use super::token::{Key, Source, Token};
+use super::token::{EventSource, Key, Token};
 use crate::plan::namespace::Kind;
 use crate::plan::{Plan, enter};
 use crate::spec::EnterSpec;
@@ -17,15 +17,15 @@ use crate::steps::channel::{Channel, ToChild};
 use crate::steps::enter::{Destination, has_ended};
 use crate::supervise::container::Container;
 use crate::supervise::container::child::Child;
-use crate::supervise::container::member::{Member, Request, SignalRole};
+use crate::supervise::container::member::{Member, RequestOrigin, SignalRole};
 use crate::supervise::container::phase::{Cause, Command, Next, Outcome, Phase, Then};
-use crate::supervise::entrance::{Answer, Entrance, lost};
-use crate::supervise::protocol::{Address, Event};
+use crate::supervise::entrance::{Entrance, EntranceAnswer, lost};
+use crate::supervise::protocol::{Event, ProcessAddress};
 
 /// A process that is to enter a container.
 pub struct EnterRequest<'a> {
     /// The caller's numbers for the container, and for the process.
-    pub address: Address,
+    pub address: ProcessAddress,
     /// What is wanted.
     pub spec: &'a EnterSpec,
     /// Standard input, output and error.
@@ -48,7 +48,7 @@ impl Engine {
     fn try_enter(&mut self, request: EnterRequest<'_>) -> Result<(), Vec<Error>> {
         let since = Instant::now();
         let EnterRequest { address, spec, stdio, fds, announce } = request;
-        let Some(Key { container: number, .. }) = self.find(Address::of_container(address.container)) else {
+        let Some(Key { container: number, .. }) = self.find(ProcessAddress::of_container(address.container)) else {
             return Err(has_ended().into());
         };
         self.drain(Key::first(number));
@@ -63,7 +63,7 @@ impl Engine {
             None => self.summon(number)?,
         };
         let Some(member) = self.member_mut(key) else { return Err(has_ended().into()) };
-        member.request = Some(Request { address, announce, since, timeout_ms });
+        member.request = Some(RequestOrigin { address, announce, since, timeout_ms });
         match member.phase.order(command) {
             Ok(Next::Command(command)) => self.hand_over(key, *command),
             Ok(_) => {}
@@ -124,9 +124,9 @@ impl Engine {
     pub(super) fn entrance_says(&mut self) {
         let Some(entrance) = &mut self.entrance else { return };
         match entrance.answer() {
-            Answer::Made(key, child, channel) => self.intermediate_is_there(key, child, channel),
-            Answer::Failed(key, error) => self.is_unmade(key, error),
-            Answer::Gone => self.entrance_ended(),
+            EntranceAnswer::Made(key, child, channel) => self.intermediate_is_there(key, child, channel),
+            EntranceAnswer::Failed(key, error) => self.is_unmade(key, error),
+            EntranceAnswer::Gone => self.entrance_ended(),
         }
     }
 
@@ -150,7 +150,7 @@ impl Engine {
 
     /// An intermediate process waits to be told which container it is for.
     fn intermediate_is_there(&mut self, key: Key, child: Child, channel: Channel) {
-        let Ok(child) = self.watch_end(key, Source::IntermediateEnd, child) else {
+        let Ok(child) = self.watch_end(key, EventSource::IntermediateEnd, child) else {
             return self.is_unmade(key, lost());
         };
         let Some(container) = self.containers.get_mut(&key.container) else { return child.end_now() };
@@ -167,7 +167,7 @@ impl Engine {
         };
         let begun = channel
             .send_any_size(&ToChild::Enter(Box::new(destination)), &[first.as_fd()])
-            .and_then(|()| self.events.watch(channel, Token::Container(key, Source::Channel), EventFlags::IN));
+            .and_then(|()| self.events.watch(channel, Token::Container(key, EventSource::Channel), EventFlags::IN));
         if let Err(error) = begun {
             member.end(Cause::Failed(error));
         }

@@ -25,7 +25,7 @@ use rustix::event::epoll::EventFlags;
 use rustix::process::Pid;
 
 use self::event_loop::EventLoop;
-use self::token::{Key, Source, Token};
+use self::token::{EventSource, Key, Token};
 use super::container::Container;
 use super::container::member::Member;
 use super::container::phase::Cause;
@@ -34,7 +34,7 @@ use super::images::{ImageCache, Leases};
 use super::janitor::Janitor;
 use super::pool::Pool;
 use super::preflight;
-use super::protocol::{Address, Event};
+use super::protocol::{Event, ProcessAddress};
 use super::run_directory::RunDirectory;
 use crate::doctor;
 use crate::net::kinds::SharedNetwork;
@@ -46,7 +46,7 @@ use crate::spec::Spec;
 /// A container that is asked for, with its first process.
 pub struct RunRequest<'a> {
     /// The caller's numbers.
-    pub address: Address,
+    pub address: ProcessAddress,
     /// What is wanted.
     pub spec: &'a Spec,
     /// Standard input, output and error; `None` hands on the supervisor's own.
@@ -229,7 +229,7 @@ impl Engine {
     }
 
     /// Tells that a request came to nothing.
-    pub fn fail(&mut self, address: Address, error: Error) {
+    pub fn fail(&mut self, address: ProcessAddress, error: Error) {
         self.tell(Event::Failed { address, errors: vec![error.during(Act::Supervisor)] }, None);
     }
 
@@ -241,7 +241,7 @@ impl Engine {
     pub fn explain(&mut self, id: u64, spec: &Spec) {
         let event = match self.resolve(spec) {
             Ok(Resolved { plan, .. }) => Event::Explained { id, plan: Box::new(Rc::unwrap_or_clone(plan)) },
-            Err(errors) => Event::Failed { address: Address::of_container(id), errors },
+            Err(errors) => Event::Failed { address: ProcessAddress::of_container(id), errors },
         };
         self.tell(event, None);
     }
@@ -260,12 +260,12 @@ impl Engine {
     }
 
     /// Sends a signal to a process of a container.
-    pub fn kill(&mut self, address: Address, signal: i32) {
+    pub fn kill(&mut self, address: ProcessAddress, signal: i32) {
         self.signal(address, |member| member.signal(signal));
     }
 
     /// Asks a process to end, by the signal that is meant for that; a container that only waits, and all that entered it.
-    pub fn stop(&mut self, address: Address) {
+    pub fn stop(&mut self, address: ProcessAddress) {
         let Some(key) = self.find(address) else { return };
         self.drain(key);
         let Some(container) = self.containers.get_mut(&key.container) else { return };
@@ -277,20 +277,20 @@ impl Engine {
     }
 
     /// Sends a signal to a process and all others of its process group.
-    pub fn kill_group(&mut self, address: Address, signal: i32) {
+    pub fn kill_group(&mut self, address: ProcessAddress, signal: i32) {
         self.signal(address, |member| member.signal_group(signal));
     }
 
     /// A key of a process's terminal that stands for a signal was typed. The terminal gives it to its foreground group;
     /// where that is the one of a PID 1 without a handler, which the kernel keeps it from, it is given in the kernel's
     /// place. Returns whether it was.
-    pub fn key(&mut self, address: Address, signal: i32, foreground: Option<Pid>) -> bool {
+    pub fn key(&mut self, address: ProcessAddress, signal: i32, foreground: Option<Pid>) -> bool {
         let mut given = false;
         self.signal(address, |member| given = member.signal_by_key(signal, foreground));
         given
     }
 
-    fn signal(&mut self, address: Address, send: impl FnOnce(&mut Member)) {
+    fn signal(&mut self, address: ProcessAddress, send: impl FnOnce(&mut Member)) {
         let Some(key) = self.find(address) else { return };
         // How a process is ended depends on how far it has come.
         self.drain(key);
@@ -301,7 +301,7 @@ impl Engine {
     }
 
     /// The process that somebody asked for by these numbers.
-    fn find(&self, address: Address) -> Option<Key> {
+    fn find(&self, address: ProcessAddress) -> Option<Key> {
         let asked = |member: &Member| member.request.is_some_and(|request| request.address == address);
         let mut all = self.containers.iter().flat_map(|(container, it)| it.members(*container));
         all.find(|(_, member)| asked(member)).map(|(key, _)| key)
@@ -340,15 +340,15 @@ impl Engine {
     }
 
     /// Handles a ready descriptor of a container.
-    fn handle(&mut self, key: Key, source: Source) {
+    fn handle(&mut self, key: Key, source: EventSource) {
         match source {
             // What is ready may have been read meanwhile, and another read would wait.
-            Source::Channel => self.drain(key),
-            Source::End => self.reap(key),
-            Source::IntermediateEnd => self.reap_intermediate(key),
-            Source::NetworkReady => self.network_ready(key.container),
-            Source::NetworkEnd => self.network_ended(key.container),
-            Source::Listed => self.listed(key.container),
+            EventSource::Channel => self.drain(key),
+            EventSource::End => self.reap(key),
+            EventSource::IntermediateEnd => self.reap_intermediate(key),
+            EventSource::NetworkReady => self.network_ready(key.container),
+            EventSource::NetworkEnd => self.network_ended(key.container),
+            EventSource::Listed => self.listed(key.container),
         }
         self.finish_member(key);
         self.finish_if_over(key.container);

@@ -14,7 +14,7 @@ use crate::net::kinds::Attachment;
 use crate::plan::Plan;
 use crate::plan::root::Root;
 use crate::steps::channel::ToChild;
-use crate::supervise::container::member::Request;
+use crate::supervise::container::member::RequestOrigin;
 use crate::supervise::container::phase::{Cause, Command, Next, Phase};
 use crate::supervise::container::{Container, Holdings};
 use crate::supervise::images::Leases;
@@ -26,7 +26,7 @@ use nsrs_base::host::mountinfo;
 
 /// A command that waited for a container which came to nothing.
 pub(super) struct Unserved {
-    pub request: Request,
+    pub request: RequestOrigin,
     pub command: Command,
     pub leases: Leases,
 }
@@ -95,7 +95,7 @@ impl Engine {
             container.plan = Rc::clone(&plan);
         }
         let timeout_ms = plan.process.timeout_ms;
-        container.first.request = Some(Request { address, announce, since, timeout_ms });
+        container.first.request = Some(RequestOrigin { address, announce, since, timeout_ms });
         let Some(stdio) = stdio else { return };
         let key = Key::first(number);
         match container.first.phase.order(Box::new(Command { plan, stdio, fds })) {

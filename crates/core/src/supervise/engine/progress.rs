@@ -10,7 +10,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::Engine;
 use super::prewarm::Unserved;
-use super::token::{Key, Source, Token};
+use super::token::{EventSource, Key, Token};
 use crate::diff::collect::{Collected, Collector, ContainerLayers};
 use crate::state::journal::EntryId;
 use crate::steps::channel::{Channel, FromChild, ToChild};
@@ -18,7 +18,7 @@ use crate::steps::enter::has_ended;
 use crate::supervise::container::launch;
 use crate::supervise::container::member::Member;
 use crate::supervise::container::phase::{Cause, Next, Outcome, Phase};
-use crate::supervise::container::{Container, Listing};
+use crate::supervise::container::{Container, ListingState};
 use crate::supervise::protocol::Event;
 
 impl Engine {
@@ -117,7 +117,7 @@ impl Engine {
             }
             FromChild::Channel if is_before => {
                 let Some(new) = fds.pop() else { return Err(out_of_place("no channel")) };
-                self.events.watch(&new, Token::Container(key, Source::Channel), EventFlags::IN)?;
+                self.events.watch(&new, Token::Container(key, EventSource::Channel), EventFlags::IN)?;
                 let old = member.phase.renew_channel(Channel::from_fd(new))?;
                 self.events.unwatch(&old);
             }
@@ -141,7 +141,7 @@ impl Engine {
             FromChild::Layers if is_first && is_before => {
                 let mut fds = fds.into_iter();
                 if let (Some(directory), Some(record)) = (fds.next(), fds.next()) {
-                    *listing = Listing::Known(ContainerLayers { directory, record, user_namespace: fds.next() });
+                    *listing = ListingState::Known(ContainerLayers { directory, record, user_namespace: fds.next() });
                 }
                 if let Some(kept) = &holdings.kept {
                     kept.commit_draft().during(Act::Changes)?;
@@ -278,20 +278,20 @@ impl Engine {
         if !matches!(container.first.phase, Phase::Ended(Outcome::Exited(_))) {
             return;
         }
-        let listing = std::mem::replace(&mut container.listing, Listing::Done(None));
-        let Listing::Known(layers) = listing else {
+        let listing = std::mem::replace(&mut container.listing, ListingState::Done(None));
+        let ListingState::Known(layers) = listing else {
             // Done already, or it was ended before there was a command.
             container.listing = listing;
             return;
         };
-        let token = Token::Container(Key::first(number), Source::Listed);
+        let token = Token::Container(Key::first(number), EventSource::Listed);
         let started =
             Collector::start(layers, &container.plan.sandbox.user_namespace, changes.list).and_then(|collector| {
                 self.events.watch(&collector.pidfd, token, EventFlags::IN)?;
                 Ok(collector)
             });
         match started.during(Act::Changes) {
-            Ok(collector) => container.listing = Listing::Running(collector),
+            Ok(collector) => container.listing = ListingState::Running(collector),
             Err(error) => container.first.phase = Phase::Ended(Outcome::Failed(error)),
         }
     }
@@ -299,8 +299,8 @@ impl Engine {
     /// The changes are listed.
     pub(super) fn listed(&mut self, number: u32) {
         let Some(container) = self.containers.get_mut(&number) else { return };
-        let collector = match std::mem::replace(&mut container.listing, Listing::Done(None)) {
-            Listing::Running(collector) => collector,
+        let collector = match std::mem::replace(&mut container.listing, ListingState::Done(None)) {
+            ListingState::Running(collector) => collector,
             other => {
                 container.listing = other;
                 return;
@@ -308,7 +308,7 @@ impl Engine {
         };
         let status = match reap(collector.pid) {
             Ok(None) => {
-                container.listing = Listing::Running(collector);
+                container.listing = ListingState::Running(collector);
                 return;
             }
             ended => ended.ok().flatten().map(|(status, _)| status),
@@ -319,7 +319,7 @@ impl Engine {
             kept.as_ref().map_or(Ok(()), |kept| kept.add_baseline(baseline)).map(|()| list)
         });
         match collected.during(Act::Changes) {
-            Ok(list) => container.listing = Listing::Done(list),
+            Ok(list) => container.listing = ListingState::Done(list),
             Err(error) => container.first.phase = Phase::Ended(Outcome::Failed(error)),
         }
     }
@@ -392,7 +392,7 @@ impl Engine {
             Outcome::Exited(exit) => {
                 let report = (!request.announce).then_some(report);
                 let list = match listing {
-                    Listing::Done(list) => list,
+                    ListingState::Done(list) => list,
                     _ => None,
                 };
                 self.tell(Event::Exited { address: request.address, exit, report }, list);

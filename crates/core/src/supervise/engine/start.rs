@@ -10,7 +10,7 @@ use nsrs_store::writable_layer::WritableLayer;
 use rustix::event::epoll::EventFlags;
 use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 
-use super::token::{Key, Source, Token};
+use super::token::{EventSource, Key, Token};
 use super::{Engine, Resolved, RunRequest};
 use crate::diff::changes_directory::ChangesDirectory;
 use crate::net::kinds::{Attachment, ProgramTarget};
@@ -24,7 +24,7 @@ use crate::steps::etc::Files;
 use crate::steps::{Inputs, Waiting};
 use crate::supervise::container::child::Child;
 use crate::supervise::container::launch::{self, Launched};
-use crate::supervise::container::member::{Member, Request};
+use crate::supervise::container::member::{Member, RequestOrigin};
 use crate::supervise::container::phase::{Cause, InitRole, Next, Phase, Then};
 use crate::supervise::container::{Container, Holdings};
 use crate::supervise::name_files;
@@ -48,14 +48,14 @@ impl Engine {
             self.free_addresses();
         }
         let timeout_ms = resolved.plan.process.timeout_ms;
-        let request = Request { address, announce, since, timeout_ms };
+        let request = RequestOrigin { address, announce, since, timeout_ms };
         self.make(Some(request), Handed { stdio, fds }, resolved).map(drop)
     }
 
     /// Makes a container, and returns our number for it; without a request, ahead of its command.
     pub(super) fn make(
         &mut self,
-        request: Option<Request>,
+        request: Option<RequestOrigin>,
         handed: Handed,
         Resolved { plan, leases }: Resolved,
     ) -> Result<u32> {
@@ -74,7 +74,7 @@ impl Engine {
         let inputs = self.inputs(handed, (&attachment, &name_files), writable.as_ref(), kept.as_ref(), theirs)?;
         let launched = launch::start(&plan, &self.host, inputs, ours, waiting).and_then(|(launched, ours)| {
             let watched = launched.try_map(|is_intermediate, child| {
-                let source = if is_intermediate { Source::IntermediateEnd } else { Source::End };
+                let source = if is_intermediate { EventSource::IntermediateEnd } else { EventSource::End };
                 self.watch_end(Key::first(number), source, child)
             });
             watched.map(|launched| (launched, ours))
@@ -164,7 +164,7 @@ impl Engine {
 
     /// Watches a new process for its end, before anything else is done about it: whatever fails from here on kills it, and
     /// whoever waits for the container is told when it has ended. One that can't be watched is ended here.
-    pub(super) fn watch_end(&self, key: Key, source: Source, child: Child) -> Result<Child> {
+    pub(super) fn watch_end(&self, key: Key, source: EventSource, child: Child) -> Result<Child> {
         match self.events.watch(&child.pidfd, Token::Container(key, source), EventFlags::IN) {
             Ok(()) => Ok(child),
             Err(error) => {
@@ -182,7 +182,7 @@ impl Engine {
         let is_heard = key.member != 0 || container.is_heard();
         // The channel of an intermediate process, which is watched already, goes on to the process that it makes.
         if let (Some(channel), true, None) = (member.phase.channel(), is_heard, &member.intermediate) {
-            self.events.watch(channel, Token::Container(key, Source::Channel), EventFlags::IN)?;
+            self.events.watch(channel, Token::Container(key, EventSource::Channel), EventFlags::IN)?;
         }
         let is_shared = container.plan.sandbox.init && !container.plan.sandbox.namespaces.makes(Kind::Pid);
         let how = if is_shared && member.phase.own_child().is_some() { Termination::Ask } else { Termination::Kill };
@@ -218,7 +218,7 @@ impl Engine {
 
     /// An intermediate process has made the process that it was for.
     pub(super) fn born(&mut self, key: Key, pid: Pid, pidfd: OwnedFd) {
-        let child = match self.watch_end(key, Source::End, Child::new(pid, pidfd)) {
+        let child = match self.watch_end(key, EventSource::End, Child::new(pid, pidfd)) {
             Ok(child) => child,
             Err(error) => return self.give_up(key, error),
         };
@@ -262,8 +262,8 @@ impl Engine {
         container.report.ports = ports;
         let key = Key::first(number);
         let watch = |fd: &OwnedFd, source| self.events.watch(fd, Token::Container(key, source), EventFlags::IN);
-        let watched = watch(&network.process.pidfd, Source::NetworkEnd)
-            .and_then(|()| watch(&network.ready, Source::NetworkReady));
+        let watched = watch(&network.process.pidfd, EventSource::NetworkEnd)
+            .and_then(|()| watch(&network.ready, EventSource::NetworkReady));
         if let Err(error) = watched {
             self.events.unwatch(&network.process.pidfd);
             let slot = network.process.slot.take();

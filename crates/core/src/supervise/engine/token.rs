@@ -4,7 +4,7 @@ use rustix::event::epoll;
 
 /// Which descriptor of a container's process is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum EventSource {
     /// The channel to it.
     Channel,
     /// It has ended.
@@ -19,8 +19,14 @@ pub enum Source {
     Listed,
 }
 
-const SOURCES: [Source; 6] =
-    [Source::Channel, Source::End, Source::IntermediateEnd, Source::NetworkReady, Source::NetworkEnd, Source::Listed];
+const SOURCES: [EventSource; 6] = [
+    EventSource::Channel,
+    EventSource::End,
+    EventSource::IntermediateEnd,
+    EventSource::NetworkReady,
+    EventSource::NetworkEnd,
+    EventSource::Listed,
+];
 
 /// A container of an engine, and one of its processes; 0 is the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -53,7 +59,7 @@ pub enum Token {
     /// The entrance has ended.
     EntranceEnd,
     /// A descriptor of a container.
-    Container(Key, Source),
+    Container(Key, EventSource),
 }
 
 /// Where the kind stands in the 64 bits that epoll carries: 8 bits of kind, 24 of process, 32 of container.

@@ -12,7 +12,7 @@ use crate::steps::exec::forget_ignored_signals;
 use crate::supervise::engine::enter::EnterRequest;
 use crate::supervise::engine::token::Token;
 use crate::supervise::engine::{Engine, RunRequest};
-use crate::supervise::protocol::{self, Address, Event, Filled, Reader, Request};
+use crate::supervise::protocol::{self, Event, Filled, FrameReader, ProcessAddress, Request};
 use nsrs_base::error::{At, Code, Error, Result};
 use nsrs_base::sys::message;
 use nsrs_base::version::VERSION;
@@ -58,7 +58,7 @@ pub fn serve(socket: OwnedFd, program: OwnedFd) -> Result<()> {
     forget_ignored_signals()?;
     let mut engine = Engine::new(program)?;
     engine.keep_pool()?;
-    let mut reader = Reader::default();
+    let mut reader = FrameReader::default();
     let mut outbox = Outbox::default();
     engine.watch(&socket, Token::Front(SOCKET), EventFlags::IN)?;
     outbox.push(&Event::Hello { version: VERSION.into() }, None);
@@ -90,7 +90,7 @@ pub fn serve(socket: OwnedFd, program: OwnedFd) -> Result<()> {
 }
 
 /// Takes what has arrived; `false` when the other end is gone or speaks nonsense.
-fn read(socket: &OwnedFd, reader: &mut Reader, engine: &mut Engine) -> bool {
+fn read(socket: &OwnedFd, reader: &mut FrameReader, engine: &mut Engine) -> bool {
     match reader.fill(socket) {
         Ok(Filled::Some) => {}
         Ok(Filled::Empty) => return true,
@@ -114,7 +114,7 @@ fn stop(engine: &mut Engine, socket: &OwnedFd) -> bool {
 fn serve_request(engine: &mut Engine, request: Request, fds: Vec<OwnedFd>) {
     match request {
         Request::Run { id, spec, announce } => {
-            let address = Address::of_container(id);
+            let address = ProcessAddress::of_container(id);
             match streams(fds).and_then(|streams| Ok((streams, spec::parse(spec.get())?))) {
                 Ok(((stdio, fds), spec)) => {
                     engine.start(RunRequest { address, spec: &spec, stdio: Some(stdio), fds, announce });
@@ -134,7 +134,7 @@ fn serve_request(engine: &mut Engine, request: Request, fds: Vec<OwnedFd>) {
         Request::Kill { address, signal: None } => engine.stop(address),
         Request::Explain { id, spec } => match spec::parse(spec.get()) {
             Ok(spec) => engine.explain(id, &spec),
-            Err(error) => engine.fail(Address::of_container(id), error),
+            Err(error) => engine.fail(ProcessAddress::of_container(id), error),
         },
         Request::Examine { id } => engine.examine(id),
     }

@@ -13,9 +13,9 @@ use crate::net::publish;
 use crate::spec::Spec;
 use crate::supervise::engine::token::Token;
 use crate::supervise::engine::{Engine, RunRequest};
-use crate::supervise::io::output_pump::{self as outlet, Outlet, Reader};
+use crate::supervise::io::output_pump::{self, OutputPump, ReaderState};
 use crate::supervise::io::relay::{self, Relay};
-use crate::supervise::protocol::{Address, Event, Exit, Report};
+use crate::supervise::protocol::{Event, Exit, ProcessAddress, Report};
 use nsrs_base::error::{At, Error, Result, notice};
 use nsrs_base::sys::child::spawn;
 use nsrs_base::sys::process::leave_caller;
@@ -25,7 +25,7 @@ use nsrs_base::sys::wait::Status;
 /// The number of the signals among the descriptors of this front.
 const SIGNALS: u32 = 1;
 /// The only container's number.
-const ONLY: Address = Address { container: 1, process: 1 };
+const ONLY: ProcessAddress = ProcessAddress { container: 1, process: 1 };
 
 /// Signals that are the supervisor's own: `SIGCHLD` of its children, and those about its terminal output.
 const OWN: [Signal; 6] =
@@ -42,7 +42,7 @@ fn forwarded() -> SigSet {
 
 /// How a container ended, and what its caller should see.
 #[derive(Debug)]
-pub struct Ended {
+pub struct ContainerEnd {
     /// How.
     pub exit: Exit,
     /// It was ended by Ctrl-C on the caller's terminal. A shell that runs a script goes on with its next line unless what it
@@ -56,7 +56,7 @@ pub struct Ended {
 ///
 /// # Errors
 /// Every reason why there was none.
-pub fn run(mut spec: Spec, fds: Vec<OwnedFd>, program: OwnedFd) -> Result<Ended, Vec<Error>> {
+pub fn run(mut spec: Spec, fds: Vec<OwnedFd>, program: OwnedFd) -> Result<ContainerEnd, Vec<Error>> {
     // Who ignores it has no children to wait for, and we have.
     set_default(Signal::SIGCHLD).at("reset the signal", Signal::SIGCHLD)?;
     let mut engine = Engine::new(program)?;
@@ -69,14 +69,14 @@ pub fn run(mut spec: Spec, fds: Vec<OwnedFd>, program: OwnedFd) -> Result<Ended,
     }
     // Only a command that is PID 1 is spared by SIGPIPE, and a terminal is relayed anyway.
     let is_pid_one = spec.process.tty.is_none() && !spec.init;
-    let (stdio, outlets) = if is_pid_one {
-        outlet::open(&engine).map(|(stdio, outlets)| (Some(stdio), outlets))?
+    let (stdio, pumps) = if is_pid_one {
+        output_pump::open(&engine).map(|(stdio, pumps)| (Some(stdio), pumps))?
     } else {
         (None, Vec::new())
     };
     let ports = Ports::of(&spec);
     engine.start(RunRequest { address: ONLY, spec: &spec, stdio, fds, announce: ports.are_chosen });
-    let result = supervise(&mut engine, &signals, outlets, &ports);
+    let result = supervise(&mut engine, &signals, pumps, &ports);
     // What is removed behind the caller's back is removed by copies of this process. They may live a moment longer, and the
     // caller may unmount what he is in right away.
     let _ = rustix::process::chdir("/");
@@ -141,9 +141,9 @@ fn give_back(engine: &mut Engine) {
 fn supervise(
     engine: &mut Engine,
     signals: &SignalFd,
-    mut outlets: Vec<Outlet>,
+    mut pumps: Vec<OutputPump>,
     ports: &Ports,
-) -> Result<Ended, Vec<Error>> {
+) -> Result<ContainerEnd, Vec<Error>> {
     let mut relay: Option<Relay> = None;
     let mut announced = None;
     let mut is_interrupted = false;
@@ -160,21 +160,21 @@ fn supervise(
                     if let Some(relay) = &mut relay {
                         relay.drain();
                     }
-                    outlets.iter_mut().for_each(Outlet::drain);
+                    pumps.iter_mut().for_each(OutputPump::drain);
                     for fallback in report.or(announced).into_iter().flat_map(|report| report.fallbacks) {
                         say(&fallback);
                     }
                     let by_interrupt = is_interrupted && exit.status == Status::Signaled(libc::SIGINT);
-                    return Ok(Ended { exit, by_interrupt, changes });
+                    return Ok(ContainerEnd { exit, by_interrupt, changes });
                 }
                 _ => {}
             }
         }
         for token in engine.wait()? {
-            if let Some(outlet) = outlets.iter_mut().find(|outlet| outlet.number() == token) {
-                if outlet.ready(engine) == Reader::Gone {
+            if let Some(pump) = pumps.iter_mut().find(|pump| pump.number() == token) {
+                if pump.ready(engine) == ReaderState::Gone {
                     engine.kill(ONLY, libc::SIGPIPE);
-                    outlets.retain(|outlet| outlet.number() != token);
+                    pumps.retain(|pump| pump.number() != token);
                 }
                 continue;
             }

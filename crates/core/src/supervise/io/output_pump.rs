@@ -37,11 +37,11 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// The exit code of a pump whose reader is gone.
 const GONE: i32 = 1;
 
-/// One stream of the command's, and the process that moves what it writes.
-pub struct Outlet {
+/// The output pump of one stream of the command: the process that moves on what the command writes.
+pub struct OutputPump {
     /// The number of the caller's descriptor, 1 or 2.
     number: u32,
-    pump: ChildProcess,
+    process: ChildProcess,
     /// Kept open, never read: the command must not see the reader gone (EPIPE) before it was sent the signal.
     _from: OwnedFd,
     /// Where the pump is told that nothing more comes.
@@ -49,23 +49,23 @@ pub struct Outlet {
     has_ended: bool,
 }
 
-/// What became of the reader.
+/// Whether the reader of a stream is still there.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Reader {
+pub enum ReaderState {
     /// It reads on.
     Reads,
     /// It is gone: the command's writing deserves `SIGPIPE`.
     Gone,
 }
 
-/// The command's three streams and the outlets among them. Two streams into one pipe share an outlet, so that their
-/// order stays.
+/// The command's three streams, and the output pumps behind them. Two streams into one pipe share a pump, so that their order
+/// stays.
 ///
 /// # Errors
 /// No descriptors are left.
-pub fn open(engine: &Engine) -> Result<([OwnedFd; 3], Vec<Outlet>)> {
+pub fn open(engine: &Engine) -> Result<([OwnedFd; 3], Vec<OutputPump>)> {
     let step = "pass standard output";
-    let mut outlets: Vec<(Outlet, OwnedFd, (u64, u64))> = Vec::new();
+    let mut pumps: Vec<(OutputPump, OwnedFd, (u64, u64))> = Vec::new();
     let mut streams = Vec::new();
     for (number, fd) in stdio().into_iter().enumerate() {
         let stat = fstat(fd).at(step, number)?;
@@ -76,30 +76,30 @@ pub fn open(engine: &Engine) -> Result<([OwnedFd; 3], Vec<Outlet>)> {
             streams.push(fd.try_clone_to_owned().at(step, number)?);
             continue;
         }
-        if let Some((_, write, _)) = outlets.iter().find(|(.., other)| *other == identity) {
+        if let Some((_, write, _)) = pumps.iter().find(|(.., other)| *other == identity) {
             streams.push(write.try_clone().at(step, number)?);
             continue;
         }
         let (from, write) = pipe_with(PipeFlags::CLOEXEC).at(step, number)?;
         rustix::io::ioctl_fionbio(&from, true).at(step, number)?;
         streams.push(write.try_clone().at(step, number)?);
-        let pump = Pump { from, to: fd, is_socket, held: Vec::new(), closed: false };
-        let outlet = Outlet::start(number as u32, pump)?;
-        engine.watch(&outlet.pump.pidfd, Token::Front(outlet.number()), EventFlags::IN)?;
-        outlets.push((outlet, write, identity));
+        let mover = Mover { from, to: fd, is_socket, held: Vec::new(), closed: false };
+        let pump = OutputPump::start(number as u32, mover)?;
+        engine.watch(&pump.process.pidfd, Token::Front(pump.number()), EventFlags::IN)?;
+        pumps.push((pump, write, identity));
     }
     let streams = <[OwnedFd; 3]>::try_from(streams).map_err(|_| Errno::BADF).at(step, "")?;
-    Ok((streams, outlets.into_iter().map(|(outlet, ..)| outlet).collect()))
+    Ok((streams, pumps.into_iter().map(|(pump, ..)| pump).collect()))
 }
 
-impl Outlet {
-    fn start(number: u32, pump: Pump) -> Result<Outlet> {
+impl OutputPump {
+    fn start(number: u32, mover: Mover) -> Result<OutputPump> {
         let step = "pass standard output";
         let (told, over) = pipe_with(PipeFlags::CLOEXEC).at(step, number)?;
         let own = rustix::process::getpid();
-        let from = pump.from.try_clone().at(step, number)?;
-        let pump = spawn(0, || pump.run(&told, own)).at(step, number)?;
-        Ok(Outlet { number, pump, _from: from, over, has_ended: false })
+        let from = mover.from.try_clone().at(step, number)?;
+        let process = spawn(0, || mover.run(&told, own)).at(step, number)?;
+        Ok(OutputPump { number, process, _from: from, over, has_ended: false })
     }
 
     /// Its number among the descriptors of the front.
@@ -109,11 +109,11 @@ impl Outlet {
     }
 
     /// Takes the end of the pump.
-    pub fn ready(&mut self, engine: &Engine) -> Reader {
-        let Some(status) = self.pump.wait(Some(Duration::ZERO)) else { return Reader::Reads };
-        engine.unwatch(&self.pump.pidfd);
+    pub fn ready(&mut self, engine: &Engine) -> ReaderState {
+        let Some(status) = self.process.wait(Some(Duration::ZERO)) else { return ReaderState::Reads };
+        engine.unwatch(&self.process.pidfd);
         self.has_ended = true;
-        if status == Status::Exited(0) { Reader::Reads } else { Reader::Gone }
+        if status == Status::Exited(0) { ReaderState::Reads } else { ReaderState::Gone }
     }
 
     /// After the command's end: waits until everything that is left is moved, however slowly it is read.
@@ -121,7 +121,7 @@ impl Outlet {
         let _ = rustix::io::write(&self.over, b".");
         let mut was_stuck = false;
         while !self.has_ended {
-            self.has_ended = self.pump.wait(Some(PATIENCE)).is_some();
+            self.has_ended = self.process.wait(Some(PATIENCE)).is_some();
             if self.has_ended {
                 return;
             }
@@ -136,13 +136,13 @@ impl Outlet {
 
     /// Does the pump wait uninterruptibly? (proc_pid_stat(5))
     fn is_stuck(&self) -> bool {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pump.pid)).unwrap_or_default();
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.pid)).unwrap_or_default();
         stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('D'))
     }
 }
 
-/// Moves what comes out of one pipe of ours to where it belongs.
-struct Pump {
+/// What the process of a pump does: it moves what comes out of one pipe of ours to where it belongs.
+struct Mover {
     from: OwnedFd,
     to: BorrowedFd<'static>,
     is_socket: bool,
@@ -152,7 +152,7 @@ struct Pump {
     closed: bool,
 }
 
-impl Pump {
+impl Mover {
     /// Until nothing more comes, nobody reads, or it is told over `told` that the command has ended. Returns the exit code.
     fn run(mut self, told: &OwnedFd, supervisor: Pid) -> i32 {
         if !dies_with(supervisor) || close_others(&[self.from.as_fd(), told.as_fd()]).is_err() {

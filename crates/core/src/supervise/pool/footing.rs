@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use rustix::process::Pid;
 
 use crate::plan::Plan;
-use crate::plan::mount::Source;
+use crate::plan::mount::MountSource;
 use crate::plan::pseudo::Sys;
 use crate::plan::root::Root;
 use crate::steps::etc::Files;
-use nsrs_base::host::mountinfo::{self, Mount};
+use nsrs_base::host::mountinfo::{self, MountEntry};
 
 /// The files of a plan and their mounts, as the supervisor sees them.
 #[derive(Debug)]
@@ -38,8 +38,8 @@ fn paths(plan: &Plan) -> impl Iterator<Item = &String> {
         Root::Shared | Root::Host(_) => None,
     };
     let sources = plan.sandbox.mounts.iter().filter_map(|mount| match &mount.source {
-        Source::Bind { path, .. } | Source::Overlay { lower: path } => Some(path),
-        Source::Tmpfs { .. } => None,
+        MountSource::Bind { path, .. } | MountSource::Overlay { lower: path } => Some(path),
+        MountSource::Tmpfs { .. } => None,
     });
     root.into_iter().chain(sources)
 }
@@ -54,7 +54,7 @@ pub fn files(plan: &Plan) -> Vec<Option<(u64, u64)>> {
 pub fn mounts(plan: &Plan, table: &[u8]) -> Vec<Vec<u8>> {
     let real: Vec<PathBuf> = paths(plan).filter_map(|path| fs::canonicalize(path).ok()).collect();
     let concerns = |line: &&[u8]| {
-        let Some(Mount { point, .. }) = Mount::parse(line) else { return true };
+        let Some(MountEntry { point, .. }) = MountEntry::parse(line) else { return true };
         real.iter().any(|path| path.starts_with(&point) || point.starts_with(path))
     };
     mountinfo::lines(table).filter(concerns).map(<[u8]>::to_vec).collect()

@@ -25,7 +25,7 @@ use self::kind::PoolKind;
 pub use self::kind::Prewarmed;
 use super::engine::Resolved;
 use crate::plan::Plan;
-use crate::plan::mount::Source;
+use crate::plan::mount::MountSource;
 use crate::plan::namespace::Kind;
 use crate::plan::root::Root;
 use crate::steps::stage;
@@ -58,7 +58,7 @@ pub fn possible(plan: &Plan) -> bool {
         Root::Image(image) => image.layers.len() <= MOST_LAYERS,
         Root::Host(_) | Root::Shared => false,
     };
-    let live = sandbox.mounts.iter().all(|mount| !matches!(mount.source, Source::Overlay { .. }));
+    let live = sandbox.mounts.iter().all(|mount| !matches!(mount.source, MountSource::Overlay { .. }));
     let network = sandbox.network.kind().can_be_prewarmed();
     unseen && alone && root && live && network && process.tty.is_none() && !process.args.is_empty()
 }
