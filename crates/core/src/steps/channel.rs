@@ -23,10 +23,10 @@ use nsrs_base::sys::message;
 pub enum FromChild {
     /// A step failed; nothing was executed.
     Failed(Error),
-    /// The stage before the container, or the intermediate process of one that enters, has made it: the number of the
-    /// process, which is a child of the supervisor's.
+    /// The intermediate process has made the container's first process, or one that enters: the number of that process,
+    /// which is a child of the supervisor's.
     Born(i32),
-    /// The stage is in a new user namespace and waits for [`ToChild::Mapped`].
+    /// The intermediate process is in a new user namespace and waits for [`ToChild::Mapped`].
     NeedMaps,
     /// Everything but the network stands; the process waits for [`ToChild::Connected`].
     NeedNetwork,
@@ -45,7 +45,7 @@ pub enum FromChild {
     /// The command's changes will be wanted: with the directory of the writable layers, the record of what they are, and
     /// the user namespace, where there is one of its own.
     Layers,
-    /// A container made ahead stands and waits for [`ToChild::Process`]; with its mount namespace, unless something of the
+    /// A prewarmed container stands and waits for [`ToChild::Process`]; with its mount namespace, unless something of the
     /// caller's is mounted there. Or an intermediate process has entered its container, and waits for the same.
     Ready,
 }
@@ -70,7 +70,7 @@ pub enum FromEntrance {
 /// From the supervisor to the container.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToChild {
-    /// To a container that a stage made: the supervisor knows of it.
+    /// To a first process that an intermediate process made: the supervisor knows of it.
     Known,
     /// The id maps are written.
     Mapped,
@@ -80,7 +80,7 @@ pub enum ToChild {
     Start,
     /// To an intermediate process: the container to enter, with the pidfd of its first process.
     Enter(Box<Destination>),
-    /// To a container made ahead, and to an intermediate process: what to execute. Its descriptors: standard input, output
+    /// To a prewarmed container, and to an intermediate process: what to execute. Its descriptors: standard input, output
     /// and error, unless the process has a terminal of its own, then those of `preserve_fds`.
     Process(Box<Process>),
 }

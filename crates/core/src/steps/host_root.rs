@@ -9,12 +9,12 @@ use rustix::fs::{CWD, OFlags, StatVfsMountFlags, fstat, statvfs};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
-use super::closed::explain;
+use super::existing_paths::ExistingPaths;
 use super::host_split;
 use super::mount_api::{attach, clone_tree, make_read_only, tmpfs};
-use super::present::Present;
 use super::root_dir::{Missing, RootDir};
 use super::scratch::Scratch;
+use super::search_permission::with_unsearchable;
 use crate::plan::root::HostRoot;
 use nsrs_base::error::{At, Code, Error, Result};
 use nsrs_base::host::tree::Overlay;
@@ -102,9 +102,9 @@ impl AssembledHost {
         let revealed = |path: &str| plan.reveal.as_ref().is_some_and(|reveal| path.starts_with(&format!("{reveal}/")));
         let secrets = plan.hidden.iter().map(|path| (path, false));
         let places: Vec<_> = secrets.chain(plan.hidden_by_caller.iter().map(|path| (path, true))).collect();
-        let mut present = Present::new(root);
+        let mut existing = ExistingPaths::new(root);
         for (path, must) in places.iter().filter(|(path, _)| !revealed(path)) {
-            if *must || present.has(path) {
+            if *must || existing.has(path) {
                 hide(plan, path, *must, scratch, root)?;
             }
         }
@@ -128,9 +128,9 @@ impl AssembledHost {
             }
         }
         // The working directory brought its own secrets back into view.
-        let mut present = Present::new(root);
+        let mut existing = ExistingPaths::new(root);
         for (path, must) in places.iter().filter(|(path, _)| revealed(path)) {
-            if *must || present.has(path) {
+            if *must || existing.has(path) {
                 hide(plan, path, *must, scratch, root)?;
             }
         }
@@ -164,7 +164,7 @@ fn hide(plan: &HostRoot, path: &str, must: bool, scratch: &Scratch, root: &RootD
 /// that it lies on may have no place of its own in the tree.
 pub fn attributes_at(path: &str) -> Result<MountAttrFlags> {
     let looked = statvfs(path).at("look at the file system of", path);
-    let flags = looked.map_err(|error| explain(error, Path::new(path)))?.f_flag;
+    let flags = looked.map_err(|error| with_unsearchable(error, Path::new(path)))?.f_flag;
     let bits = [
         (StatVfsMountFlags::NOSUID, MountAttrFlags::MOUNT_ATTR_NOSUID),
         (StatVfsMountFlags::NODEV, MountAttrFlags::MOUNT_ATTR_NODEV),

@@ -5,27 +5,27 @@
 //! ([`Waiting`]).
 
 pub mod channel;
-mod closed;
 pub mod complete;
 pub mod enter;
 pub mod etc;
 pub mod exec;
+mod existing_paths;
 mod host_root;
 mod host_split;
 mod identity;
 mod image_root;
+pub mod intermediate;
 mod layers;
 mod limits;
 pub(crate) mod mount_api;
 mod mounts;
 mod names;
-mod present;
 mod pseudo;
 pub(crate) mod root;
 mod root_dir;
 pub(crate) mod scratch;
+mod search_permission;
 mod sources;
-pub mod stage;
 pub mod terminal;
 
 use std::convert::Infallible;
@@ -71,7 +71,7 @@ pub struct Inputs {
     pub files: Files,
     /// The supervisor has installed the system call filter, for itself and all its children.
     pub filtered: bool,
-    /// The user namespace was made, and mapped, by the stage.
+    /// The user namespace was made, and mapped, by the intermediate process.
     pub mapped: bool,
     /// The directory for the writable layers of its overlays; `None` keeps them in memory.
     pub disk: Option<PathBuf>,

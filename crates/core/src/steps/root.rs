@@ -9,13 +9,13 @@ use rustix::mount::{MountAttrFlags, UnmountFlags, unmount};
 use rustix::process::{chdir, fchdir, pivot_root};
 
 use super::Writes;
-use super::closed::explain;
 use super::etc::{self, Files};
 use super::host_root;
 use super::image_root;
 use super::mount_api::{attach, clone_tree, make_read_only};
 use super::root_dir::{Missing, RootDir};
 use super::scratch::Scratch;
+use super::search_permission::with_unsearchable;
 use crate::plan::mount::MountSource;
 use crate::plan::root::Root;
 use crate::plan::sandbox::Sandbox;
@@ -164,7 +164,7 @@ fn directory(path: &str) -> Result<OwnedFd> {
 fn closed_root(error: Error, path: &str) -> Error {
     match error.errno {
         Some(errno @ libc::EACCES) => {
-            explain(Error { errno: Some(errno), ..Error::invalid(ROOTFS, path, "") }, Path::new(path))
+            with_unsearchable(Error { errno: Some(errno), ..Error::invalid(ROOTFS, path, "") }, Path::new(path))
         }
         _ => error,
     }

@@ -7,9 +7,9 @@ use rustix::fs::{CWD, Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
-use super::closed::explain;
 use super::mount_api::{FsContext, RESTRICTED, clone_tree};
 use super::scratch::Scratch;
+use super::search_permission::with_unsearchable;
 use crate::plan::mount::{Mount, MountSource};
 use crate::plan::pseudo::{Nodes, Proc, Pseudo, Sys};
 use crate::plan::sandbox::Sandbox;
@@ -46,7 +46,7 @@ fn copy(mount: &Mount) -> Result<Option<OwnedFd>> {
             Errno::NOENT => {
                 error.code(Code::InvalidArgument).hint("make it first: nsrs makes no directories on the host")
             }
-            _ => Path::new(path).parent().map_or(error.clone(), |above| explain(error, above)),
+            _ => Path::new(path).parent().map_or(error.clone(), |above| with_unsearchable(error, above)),
         }
     };
     match &mount.source {

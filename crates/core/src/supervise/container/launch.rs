@@ -11,9 +11,9 @@ use super::child::Child;
 use crate::plan::Plan;
 use crate::plan::sandbox::Sandbox;
 use crate::steps::channel::{Channel, FromChild, ToChild};
-use crate::steps::{self, Inputs, Waiting, complete, stage};
+use crate::steps::{self, Inputs, Waiting, complete, intermediate};
 
-/// What came of it.
+/// The process that was made.
 #[derive(Debug)]
 pub enum Launched {
     /// The container's first process.
@@ -56,20 +56,25 @@ impl Launched {
 /// # Errors
 /// The kernel refuses a process or a namespace.
 pub fn start(plan: &Plan, host: &Host, inputs: Inputs, ours: Channel, waiting: Waiting) -> Result<(Launched, Channel)> {
-    let is_staged = stage::needed(&plan.sandbox);
-    let flags = if is_staged { 0 } else { plan.sandbox.namespaces.flags() };
-    let body =
-        || if is_staged { run_intermediate(plan, host, inputs, waiting) } else { steps::run(plan, inputs, waiting) };
+    let needs_intermediate = intermediate::is_needed(&plan.sandbox);
+    let flags = if needs_intermediate { 0 } else { plan.sandbox.namespaces.flags() };
+    let body = || {
+        if needs_intermediate {
+            run_intermediate(plan, host, inputs, waiting)
+        } else {
+            steps::run(plan, inputs, waiting)
+        }
+    };
     let (new, ours) =
         spawn_apart(flags, ours, body).map_err(|errno| refused(plan, host, errno)).during(Act::Namespaces)?;
     let child = Child::new(new.pid, new.pidfd);
-    Ok((if is_staged { Launched::Intermediate(child) } else { Launched::First(child) }, ours))
+    Ok((if needs_intermediate { Launched::Intermediate(child) } else { Launched::First(child) }, ours))
 }
 
 /// The intermediate process: prepares, makes the container as its own sibling, tells the supervisor, ends.
 fn run_intermediate(plan: &Plan, host: &Host, mut inputs: Inputs, waiting: Waiting) -> ! {
     let channel = inputs.channel.try_clone().unwrap_or_else(|error| complete::report(&inputs.channel, error));
-    let result = stage::prepare(&plan.sandbox, &inputs.channel).and_then(|flags| {
+    let result = intermediate::prepare(&plan.sandbox, &inputs.channel).and_then(|flags| {
         inputs.mapped = plan.sandbox.user_namespace.is_private() && plan.sandbox.namespaces.clock.is_some();
         let body = || steps::run_taken_over(plan, inputs, waiting);
         let new = spawn(flags | libc::CLONE_PARENT as u64, body).map_err(|errno| refused(plan, host, errno))?;

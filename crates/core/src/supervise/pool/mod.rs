@@ -28,7 +28,7 @@ use crate::plan::Plan;
 use crate::plan::mount::MountSource;
 use crate::plan::namespace::Kind;
 use crate::plan::root::Root;
-use crate::steps::stage;
+use crate::steps::intermediate;
 
 /// Most kinds of containers that are remembered.
 const MOST_KINDS: usize = 8;
@@ -52,7 +52,7 @@ pub fn possible(plan: &Plan) -> bool {
     let Plan { sandbox, process } = plan;
     let unseen = sandbox.changes.is_none();
     let namespaces = &sandbox.namespaces;
-    let alone = namespaces.makes(Kind::Mount) && namespaces.makes(Kind::Pid) && !stage::needed(sandbox);
+    let alone = namespaces.makes(Kind::Mount) && namespaces.makes(Kind::Pid) && !intermediate::is_needed(sandbox);
     let root = match &sandbox.root {
         Root::Directory { .. } => true,
         Root::Image(image) => image.layers.len() <= MOST_LAYERS,

@@ -1,4 +1,4 @@
-//! The stage before a container that joins namespaces or sets clocks.
+//! The intermediate process of a container that joins namespaces or sets clocks.
 //!
 //! A namespace is joined by a process, and its children live in it; a clock offset must be written before the first
 //! process enters the new time namespace. So a short-lived process does both and then makes the container as its own
@@ -20,9 +20,9 @@ use nsrs_base::ids::maps::MapWriter;
 use nsrs_base::ids::maps::UserNamespace;
 use nsrs_base::sys::namespace;
 
-/// Does this plan need a stage?
+/// Whether a container needs an intermediate process: it joins namespaces or sets clocks.
 #[must_use]
-pub fn needed(sandbox: &Sandbox) -> bool {
+pub fn is_needed(sandbox: &Sandbox) -> bool {
     !sandbox.namespaces.joined.is_empty() || sandbox.namespaces.clock.is_some()
 }
 

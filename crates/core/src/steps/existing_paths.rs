@@ -1,4 +1,4 @@
-//! Which of many paths are there.
+//! Which of many paths exist.
 //!
 //! Nearly none of the secrets that are to be hidden exists, and each look-up costs an overlay that was just made some three
 //! microseconds, and as much again when it goes. So each directory that may hold some is read once.
@@ -15,8 +15,8 @@ use super::root_dir::RootDir;
 /// What one reading may bring, some thousand names: whoever owns a home on this host decides how many there are in it.
 const MOST: usize = 32 * 1024;
 
-/// Answers from directories that were read.
-pub struct Present<'a> {
+/// Tells which paths below a root exist, from directories of which each is read once.
+pub struct ExistingPaths<'a> {
     root: &'a RootDir,
     directories: HashMap<&'a str, Directory>,
 }
@@ -32,11 +32,11 @@ enum Directory {
     Open(OwnedFd),
 }
 
-impl<'a> Present<'a> {
-    /// Nothing is read yet.
+impl<'a> ExistingPaths<'a> {
+    /// For paths below this root. Nothing is read before the first question.
     #[must_use]
-    pub fn new(root: &'a RootDir) -> Present<'a> {
-        Present { root, directories: HashMap::new() }
+    pub fn new(root: &'a RootDir) -> ExistingPaths<'a> {
+        ExistingPaths { root, directories: HashMap::new() }
     }
 
     /// May there be something at `path`?
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn what_is_there_is_found_however_its_directory_is_read() {
-        let base = std::env::temp_dir().join(format!("nsrs-present-{}", std::process::id()));
+        let base = std::env::temp_dir().join(format!("nsrs-existing-paths-{}", std::process::id()));
         let _ = fs::remove_dir_all(&base);
         for directory in ["few/.config/gh", "many/.config/gh", "odd/.config/gh", "loud/.CONFIG/GH"] {
             fs::create_dir_all(base.join(directory)).unwrap();
@@ -108,7 +108,7 @@ mod tests {
         symlink("nowhere", base.join("few/.ssh")).unwrap();
         let fd = openat(CWD, &base, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).unwrap();
         let root = RootDir::new(fd);
-        let mut present = Present::new(&root);
+        let mut existing = ExistingPaths::new(&root);
         for path in [
             "/few/.ssh",
             "/few/.config/gh",
@@ -118,7 +118,7 @@ mod tests {
             "/link/.config/gh",
             "//few//.config/gh",
         ] {
-            assert!(present.has(path), "{path}");
+            assert!(existing.has(path), "{path}");
         }
         for path in [
             "/few/.aws",
@@ -128,7 +128,7 @@ mod tests {
             "/odd/.config/hub",
             "/no/.ssh",
         ] {
-            assert!(!present.has(path), "{path}");
+            assert!(!existing.has(path), "{path}");
         }
         fs::remove_dir_all(&base).unwrap();
     }
