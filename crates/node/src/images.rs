@@ -23,10 +23,10 @@ pub fn image_obstacle(image: String, platform: Option<String>) -> Option<ErrorRe
 
 fn look(image: &str, platform: Option<&str>) -> Result<()> {
     let ready = || READY.lock().unwrap_or_else(PoisonError::into_inner);
-    let wish = ImageQuery::of(image, platform, &HOST)?;
-    if ready().get(&wish).is_none() {
+    let query = ImageQuery::of(image, platform, &HOST)?;
+    if ready().get(&query).is_none() {
         find_image(image, platform, &HOST)?;
-        ready().put(wish, ());
+        ready().put(query, ());
     }
     Ok(())
 }

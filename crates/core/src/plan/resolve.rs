@@ -14,7 +14,7 @@ use nsrs_base::options::{
 };
 use nsrs_store::image_facts::ImageFacts;
 
-/// Turns a wish into a plan and tells every problem of the call, not only the first. Where there is a problem, the plan has
+/// Turns a request into a plan and tells every problem of the call, not only the first. Where there is a problem, the plan has
 /// a stand-in: it is good for finding more, and for nothing else.
 #[must_use]
 pub fn resolve(spec: &Spec, host: &Host, tree: &HostTree, facts: Option<&ImageFacts>) -> (Plan, Problems) {

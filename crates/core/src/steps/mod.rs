@@ -137,13 +137,13 @@ fn wait_for_process(inputs: &mut Inputs) -> Result<Process> {
     Ok(process)
 }
 
-/// Does what an order is answered with, for the command by which its kind was first known, up to where it would show. In a new overlay
-/// the first look at a name goes through every layer; and each page of this program that is touched for the first time in this
-/// process costs a fault, some ten of them before the command.
+/// Does what a request is answered with, for the command by which its kind was first known, up to where it would show. In a
+/// new overlay the first look at a name goes through every layer; and each page of this program that is touched for the first
+/// time in this process costs a fault, some ten of them before the command.
 fn rehearse(plan: &Plan) -> Result<()> {
     let Plan { sandbox, process } = plan;
     let root = root::current()?;
-    // Errors are told at the order.
+    // Errors are told at the request.
     let _ = channel::encode(&ToChild::Process(Box::new(process.clone())))
         .and_then(|bytes| channel::decode::<ToChild>(&bytes))
         .and_then(|_| PreparedCommand::of(Tree::of(&sandbox.root), process, &root));

@@ -7,7 +7,7 @@
 //!
 //! 1. **The entrance** ([`start`], [`serve`]): one for each supervisor, outside of every container. It is executed afresh, so
 //!    its memory holds nothing of the supervisor's. It is told nothing of any container, and holds its own channel alone.
-//! 2. **The intermediate process** (`intermediate`): one for each process that enters, made ahead of it. It is told which
+//! 2. **The intermediate process** (`intermediate`): one for each process that enters, made before it. It is told which
 //!    container it is for, enters its namespaces, and waits for the process. Where the container has a PID namespace of its
 //!    own, nobody inside can see it: setns(2) puts only its children in there.
 //! 3. **The process** itself, which is born into the PID namespace as the last thing that the intermediate process does.

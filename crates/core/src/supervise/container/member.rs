@@ -42,7 +42,7 @@ pub enum SignalRole {
 /// A process of a container, from its request to its end.
 #[derive(Debug)]
 pub struct Member {
-    /// Who asked for it; nobody yet, of one that was prepared ahead.
+    /// Who asked for it; nobody yet, of one that was prewarmed.
     pub request: Option<RequestOrigin>,
     /// Where it stands.
     pub phase: Phase,

@@ -63,7 +63,7 @@ pub enum Outcome {
     Unasked,
     /// It came to nothing.
     Failed(Error),
-    /// It was prepared ahead and came to nothing while a command waited for it; with the reason, where there is one.
+    /// It was prewarmed and came to nothing while a command waited for it; with the reason, where there is one.
     Unfit(Box<Command>, Option<Error>),
 }
 
@@ -234,11 +234,11 @@ impl Phase {
         }
     }
 
-    /// Somebody asked for a process that is being prepared ahead: it takes this command as soon as it stands.
+    /// Somebody asked for a prewarmed process: it takes this command as soon as it stands.
     ///
     /// # Errors
     /// It has a command already, or is not there any more; the command comes back.
-    pub fn order(&mut self, command: Box<Command>) -> Result<Next, Box<Command>> {
+    pub fn take_command(&mut self, command: Box<Command>) -> Result<Next, Box<Command>> {
         match self {
             Phase::Summoned { then } | Phase::Staging { then, .. } | Phase::Preparing { then, .. }
                 if matches!(then, Then::Stand) =>

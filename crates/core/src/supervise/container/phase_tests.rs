@@ -154,7 +154,7 @@ fn an_intermediate_process_makes_the_process_and_is_still_to_be_reaped() {
 fn what_is_prepared_ahead_stands_until_its_command_comes() {
     for (mut phase, then) in [(preparing(Then::Stand), "preparing"), (staging(Then::Stand), "staging")] {
         assert!(matches!(phase.ready().unwrap(), Next::Stands));
-        let Ok(Next::Command(_)) = phase.order(command()) else { panic!("it takes the command at once") };
+        let Ok(Next::Command(_)) = phase.take_command(command()) else { panic!("it takes the command at once") };
         phase.commanded().unwrap();
         assert_eq!(phase.name(), then);
     }
@@ -163,9 +163,9 @@ fn what_is_prepared_ahead_stands_until_its_command_comes() {
 #[test]
 fn a_command_that_comes_early_is_handed_over_when_it_stands() {
     for mut phase in [summoned(Then::Stand), staging(Then::Stand), preparing(Then::Stand)] {
-        assert!(matches!(phase.order(command()), Ok(Next::Wait)));
+        assert!(matches!(phase.take_command(command()), Ok(Next::Wait)));
         assert!(phase.is_awaited());
-        assert!(phase.order(command()).is_err(), "it has one already");
+        assert!(phase.take_command(command()).is_err(), "it has one already");
         if phase.name() == "summoned" {
             phase.made(child(), channel()).unwrap();
         }

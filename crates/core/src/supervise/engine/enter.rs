@@ -64,7 +64,7 @@ impl Engine {
         };
         let Some(member) = self.member_mut(key) else { return Err(has_ended().into()) };
         member.request = Some(RequestOrigin { address, announce, since, timeout_ms });
-        match member.phase.order(command) {
+        match member.phase.take_command(command) {
             Ok(Next::Command(command)) => self.hand_over(key, *command),
             Ok(_) => {}
             Err(_) => return Err(has_ended().into()),

@@ -307,7 +307,7 @@ impl Engine {
         all.find(|(_, member)| asked(member)).map(|(key, _)| key)
     }
 
-    /// Ends every container, and prepares none ahead any more.
+    /// Ends every container, and prewarms none any more.
     pub fn kill_all(&mut self) {
         self.pool = None;
         let keys: Vec<u32> = self.containers.keys().copied().collect();

@@ -32,7 +32,7 @@ pub(super) struct Unserved {
 }
 
 impl Engine {
-    /// Prepares containers ahead from now on: this engine serves more than one request.
+    /// Prewarms containers from now on: this engine serves more than one request.
     ///
     /// # Errors
     /// /proc can't be read.
@@ -98,7 +98,7 @@ impl Engine {
         container.first.request = Some(RequestOrigin { address, announce, since, timeout_ms });
         let Some(stdio) = stdio else { return };
         let key = Key::first(number);
-        match container.first.phase.order(Box::new(Command { plan, stdio, fds })) {
+        match container.first.phase.take_command(Box::new(Command { plan, stdio, fds })) {
             Ok(Next::Command(command)) => self.hand_over(key, *command),
             Ok(_) => {}
             // It ended in this very moment.

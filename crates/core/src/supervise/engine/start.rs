@@ -52,7 +52,7 @@ impl Engine {
         self.make(Some(request), Handed { stdio, fds }, resolved).map(drop)
     }
 
-    /// Makes a container, and returns our number for it; without a request, ahead of its command.
+    /// Makes a container, and returns our number for it; without a request, a prewarmed one.
     pub(super) fn make(
         &mut self,
         request: Option<RequestOrigin>,

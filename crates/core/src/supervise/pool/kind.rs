@@ -1,4 +1,4 @@
-//! A kind of container that was asked for, and those of it that were prepared ahead.
+//! A kind of container that was asked for, and the prewarmed ones of it.
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -30,7 +30,7 @@ pub struct PoolKind {
     pub leases: Leases,
     /// It was asked for more than once: likely it will be again.
     pub again: bool,
-    /// It can be prepared ahead, as far as is known.
+    /// It can be prewarmed, as far as is known.
     pub possible: bool,
     /// The last request came right after the end of a container.
     pub promptly: bool,

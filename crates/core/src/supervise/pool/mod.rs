@@ -144,7 +144,7 @@ impl Pool {
         of_kind.map_or(plan, Rc::clone)
     }
 
-    /// A container of this kind that was prepared ahead came to nothing while somebody waited for it: none is until it is
+    /// A container of this kind that was prewarmed came to nothing while somebody waited for it: none is until it is
     /// asked for twice again.
     pub fn give_up_on(&mut self, plan: &Plan) {
         if let Some(kind) = self.kind(plan) {
@@ -175,7 +175,7 @@ impl Pool {
         }
     }
 
-    /// No container of this kind can be prepared ahead.
+    /// No container of this kind can be prewarmed.
     pub fn never(&mut self, plan: &Plan, key: u32) {
         if let Some(kind) = self.kind(plan) {
             kind.possible = false;
@@ -191,7 +191,7 @@ impl Pool {
             // Until the kind is asked for twice again: what failed once would fail in a loop.
             let was_its = kind.prewarmed.len() < before;
             kind.again &= !was_its;
-            // The overlay is refused, and what is done then instead isn't done ahead.
+            // The overlay is refused, and what is done then instead isn't done before a request.
             kind.possible &= !(was_its && failed && matches!(kind.plan.sandbox.root, Root::Image(_)));
         }
     }
