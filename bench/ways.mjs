@@ -34,7 +34,7 @@ export function makeWays({ root, program, runc, layered }, run) {
   }
   const image = layered && { image: layered.name }
   let number = 0
-  // No two are of one kind, so that none was made ahead.
+  // No two are of one kind, so that none was prewarmed.
   const first = (rootfs) => () => nsrs({ network: 'host', rootfs, hostname: `first-${number++}` })()
   const bundle = (network) =>
     runc &&

@@ -15,7 +15,7 @@ const forever = [
   run('perl', stubborn, { ...shared, pid: 'host' }),
   run('sh', ['-c', 'sleep 100 & sleep 100'], { ...shared, init: true }),
   ...[{}, { rootfs }].map(async (more) => {
-    // On a root of their own they are made ahead.
+    // On a root of their own they are prewarmed.
     for (;;) await run('true', { ...shared, ...more })
   }),
 ]

@@ -43,15 +43,15 @@ export function openFiles(): number {
 
 /** Processes that are children of the supervisor of this process: its containers. */
 export function containers(): string[] {
-  return ofSupervisor().filter((line) => !line.endsWith(SPARE))
+  return ofSupervisor().filter((line) => !line.endsWith(PREWARMED))
 }
 
-/** The processes of containers made ahead. */
-export function spares(): string[] {
-  return ofSupervisor().filter((line) => line.endsWith(SPARE))
+/** The processes of prewarmed containers. */
+export function prewarmed(): string[] {
+  return ofSupervisor().filter((line) => line.endsWith(PREWARMED))
 }
 
-const SPARE = ' nsrs-prewarmed'
+const PREWARMED = ' nsrs-prewarmed'
 
 function ofSupervisor(): string[] {
   const children = (pid: string | number) => {

@@ -9,8 +9,8 @@ import { cli } from '../helpers/product.ts'
 
 const box = { rootfs: busybox(), network: 'none' } as const
 const kinds: Record<string, RunOptions> = {
-  'made from one clone': box,
-  'made by a stage': { ...box, monotonic: 100 },
+  'made by one clone': box,
+  'made by an intermediate process': { ...box, monotonic: 100 },
   'with an init': { ...box, init: true },
 }
 

@@ -1,4 +1,4 @@
-// Has a container made ahead, does something, runs a command: writes the process made ahead, the one that was used, and
+// Has a container prewarmed, does something, runs a command: writes the prewarmed process, the one that was used, and
 // what the command wrote.
 
 import { execFileSync } from 'node:child_process'
@@ -8,7 +8,7 @@ import { run } from '../../dist/index.js'
 const options = JSON.parse(process.argv[2])
 const act = process.argv[3]
 
-const ahead = () =>
+const prewarmed = () =>
   readdirSync('/proc').find((pid) => {
     try {
       return (
@@ -27,7 +27,7 @@ function isOurs(pid) {
   return parent(parent(pid)) === String(process.pid)
 }
 
-/** What is done before there is one, before the order, and what is ordered. */
+/** What is done before there is one, before the request, and what is requested. */
 const acts = {
   wait: [[], [], ''],
   plain: [[], [], 'ip addr show eth0 | grep -o "inet6* [^ ]*" | grep -v fe80 | tr "\\n" " "'],
@@ -43,7 +43,7 @@ for (let times = 0; times < 2; times++) await run('true', options)
 let pid
 for (let tries = 0; tries < 500 && pid === undefined; tries++) {
   await new Promise((resolve) => setTimeout(resolve, 10))
-  pid = ahead()
+  pid = prewarmed()
 }
 console.log(pid)
 if (act === 'wait') await new Promise(() => setInterval(() => {}, 1000))

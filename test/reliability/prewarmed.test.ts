@@ -1,4 +1,4 @@
-// Containers made ahead of their orders: nobody may notice them but by the time they save.
+// Prewarmed containers: nobody may notice them but by the time they save.
 
 import { execFile, spawn as spawnBare } from 'node:child_process'
 import {
@@ -15,28 +15,28 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import test from 'ava'
 import { run, spawn } from '../../ts/index.ts'
-import { ahead, number } from '../helpers/ahead.ts'
-import { busybox, containers, spares, temporary, until } from '../helpers/host.ts'
+import { busybox, containers, prewarmed, temporary, until } from '../helpers/host.ts'
+import { number, prewarm } from '../helpers/prewarm.ts'
 import { isRoot } from '../helpers/product.ts'
 import { skip } from '../helpers/skips.ts'
 
-const driver = join(import.meta.dirname, '../helpers/spare-driver.mjs')
+const driver = join(import.meta.dirname, '../helpers/prewarmed-driver.mjs')
 const fresh = () => ({ rootfs: busybox(), network: 'none' }) as const
 
-test.serial('a container that is asked for again and again is made ahead, once', async (t) => {
+test.serial('a container that is asked for again and again is prewarmed, once', async (t) => {
   const box = fresh()
-  const pid = await ahead(box)
+  const pid = await prewarm(box)
   const { stdout, container } = await run('sh', ['-c', 'echo $$'], box)
   t.is(container?.pid, pid)
   t.is(stdout, '1')
-  t.true(await until(() => spares().length > 0))
+  t.true(await until(() => prewarmed().length > 0))
   t.true(await until(() => containers().length === 0), containers().join())
 })
 
-test.serial('it gets what the order says, and nothing of orders before', async (t) => {
+test.serial('it gets what the request says, and nothing of requests before', async (t) => {
   const box = fresh()
   const secret = { env: { SECRET: 'before' }, input: 'before', user: 'ann', umask: '077' }
-  const pid = await ahead({ ...box, ...secret })
+  const pid = await prewarm({ ...box, ...secret })
   const look = 'id -u; pwd; umask; ulimit -n; cat; env; ls /proc/self/fd | wc -l; grep NoNewPrivs /proc/self/status'
   const own = { env: { OWN: 'now' }, input: 'now', workdir: '/tmp', ulimits: ['nofile=77'] }
   const one = await run('sh', ['-c', look], { ...box, ...own })
@@ -47,25 +47,25 @@ test.serial('it gets what the order says, and nothing of orders before', async (
   t.is(one.stdout, other.stdout.replace('HOSTNAME=other', 'HOSTNAME=nsrs'))
 })
 
-test.serial('capabilities belong to the kind: the bounding set of one made ahead is cut down already', async (t) => {
+test.serial('capabilities belong to the kind: the bounding set of a prewarmed one is cut down already', async (t) => {
   const box = fresh()
   const look = async (options: { capDrop?: string[] }) => {
     const { stdout } = await run('grep', ['Cap', '/proc/self/status'], { ...box, ...options })
     return stdout
   }
   const usual = await look({})
-  await ahead(box)
+  await prewarm(box)
   t.is(await look({}), usual)
-  await ahead(box)
+  await prewarm(box)
   const none = await look({ capDrop: ['ALL'] })
   t.true(/^(Cap\w+:\t0+\n?)+$/.test(none), none)
-  await ahead({ ...box, capDrop: ['ALL'] })
+  await prewarm({ ...box, capDrop: ['ALL'] })
   t.is(await look({}), usual)
 })
 
 test.serial('descriptors that are passed come to their numbers', async (t) => {
   const box = fresh()
-  const pid = await ahead(box)
+  const pid = await prewarm(box)
   const file = join(box.rootfs, 'file')
   writeFileSync(file, 'passed')
   const { openSync, closeSync } = await import('node:fs')
@@ -77,19 +77,19 @@ test.serial('descriptors that are passed come to their numbers', async (t) => {
 
 test.serial('a command that is not there, a limit of time, an abort: all as ever', async (t) => {
   const box = fresh()
-  await ahead(box)
+  await prewarm(box)
   await t.throwsAsync(run('/bin/nope', box), { code: 'ERR_NSRS_COMMAND_NOT_FOUND' })
-  await ahead(box)
+  await prewarm(box)
   const late = await run('sleep', ['60'], { ...box, timeout: 100, reject: false })
   t.true(late.timedOut)
-  await ahead(box)
+  await prewarm(box)
   const aborted = await run('sleep', ['60'], { ...box, signal: AbortSignal.timeout(100), reject: false })
   t.true(aborted.isCanceled)
 })
 
 test.serial('a command too long for the way to it gets a container of its own', async (t) => {
   const box = fresh()
-  const pid = await ahead(box)
+  const pid = await prewarm(box)
   const { stdout, container } = await run('echo', ['x'.repeat(100_000)], box)
   t.is(stdout.length, 100_000)
   t.not(container?.pid, pid)
@@ -97,7 +97,7 @@ test.serial('a command too long for the way to it gets a container of its own', 
 
 test.serial('a root that was replaced meanwhile is the new one', async (t) => {
   const box = fresh()
-  const pid = await ahead(box)
+  const pid = await prewarm(box)
   const old = `${temporary()}/old`
   renameSync(box.rootfs, old)
   renameSync(busybox(), box.rootfs)
@@ -105,7 +105,7 @@ test.serial('a root that was replaced meanwhile is the new one', async (t) => {
   const { stdout, container } = await run('cat', ['/new'], box)
   t.is(stdout, 'new')
   t.not(container?.pid, pid)
-  t.true(await until(() => !spares().map(number).includes(pid)), 'the one of the old root has ended')
+  t.true(await until(() => !prewarmed().map(number).includes(pid)), 'the one of the old root has ended')
 })
 
 /** What may become of a root whose next container is made already, and what must be seen in it all the same. */
@@ -155,13 +155,13 @@ for (const [what, [change, command, seen]] of Object.entries(changes)) {
     writeFileSync(join(volume, 'file'), 'own')
     const options = { ...box, volumes: [`${volume}:/data:ro`, `${volume}:/opt/data:ro`] }
     await run('true', options)
-    await ahead(options)
+    await prewarm(options)
     change(box.rootfs)
     t.is((await run('sh', ['-c', command], options)).stdout, seen)
   })
 }
 
-test.serial('a target behind a link is looked up at the order', async (t) => {
+test.serial('a target behind a link is looked up at the request', async (t) => {
   const box = fresh()
   const volume = temporary()
   mkdirSync(join(box.rootfs, 'real'))
@@ -194,14 +194,14 @@ test.serial('signal 0 is none', async (t) => {
 
 test.serial('one that is killed is missed by nobody', async (t) => {
   const box = fresh()
-  const pid = await ahead(box)
+  const pid = await prewarm(box)
   process.kill(pid, 'SIGKILL')
-  t.true(await until(() => !spares().map(number).includes(pid)))
+  t.true(await until(() => !prewarmed().map(number).includes(pid)))
   t.is((await run('echo', ['here'], box)).stdout, 'here')
 })
 
 test.serial("it holds nothing of the supervisor's but what it needs", async (t) => {
-  const pid = await ahead(fresh())
+  const pid = await prewarm(fresh())
   const links = (of: number) => readdirSync(`/proc/${of}/fd`).map((fd) => readlinkSync(`/proc/${of}/fd/${fd}`))
   const parent = Number(readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ')[1])
   const shared = links(pid).filter(
@@ -212,38 +212,38 @@ test.serial("it holds nothing of the supervisor's but what it needs", async (t) 
 })
 
 test.serial('at most eight kinds are kept', async (t) => {
-  for (let kinds = 0; kinds < 10; kinds++) await ahead(fresh())
-  t.true(await until(() => spares().length === 8), spares().join())
+  for (let kinds = 0; kinds < 10; kinds++) await prewarm(fresh())
+  t.true(await until(() => prewarmed().length === 8), prewarmed().join())
 })
 
 test.serial('as many are kept as came at once, up to eight', async (t) => {
   const box = fresh()
-  const before = spares().length
-  const orders = Array.from({ length: 12 }, (_, n) => `${n}`)
-  const outputs = await Promise.all(orders.map((n) => run('echo', [n], box)))
+  const before = prewarmed().length
+  const requests = Array.from({ length: 12 }, (_, n) => `${n}`)
+  const outputs = await Promise.all(requests.map((n) => run('echo', [n], box)))
   t.deepEqual(
     outputs.map(({ stdout }) => stdout),
-    orders,
+    requests,
   )
-  t.true(await until(() => spares().length - before >= 8 || spares().length >= 8), spares().join())
+  t.true(await until(() => prewarmed().length - before >= 8 || prewarmed().length >= 8), prewarmed().join())
 })
 
 test.serial('of all kinds together some thirty are kept, and one of each', async (t) => {
   const boxes = Array.from({ length: 6 }, fresh)
   for (const box of boxes) {
     await Promise.all(Array.from({ length: 12 }, () => run('true', box)))
-    t.true(await until(() => spares().length > 0))
+    t.true(await until(() => prewarmed().length > 0))
   }
-  t.true(await until(() => spares().length >= 32), spares().join())
+  t.true(await until(() => prewarmed().length >= 32), prewarmed().join())
   for (const box of boxes) {
-    const standing = spares().map(number)
+    const standing = prewarmed().map(number)
     t.true(standing.length < 40, standing.join())
     const { container } = await run('true', box)
     t.true(standing.includes(container?.pid ?? 0), `${container?.pid} is none of ${standing.join()}`)
   }
 })
 
-test.serial('one that is still being made serves an order all the same', async (t) => {
+test.serial('one that is still being made serves a request all the same', async (t) => {
   const box = fresh()
   for (let n = 0; n < 40; n++) t.is((await run('sh', ['-c', `echo ${n} $$`], box)).stdout, `${n} 1`)
   const late = await run('sleep', ['5'], { ...box, timeout: 200, reject: false })

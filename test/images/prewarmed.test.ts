@@ -1,12 +1,12 @@
-// Containers on images, made ahead of their orders.
+// Prewarmed containers on images.
 
 import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { images, run } from '../../ts/index.ts'
-import { ahead, number } from '../helpers/ahead.ts'
-import { busybox, spares, temporary, until } from '../helpers/host.ts'
+import { busybox, prewarmed, temporary, until } from '../helpers/host.ts'
 import { layout } from '../helpers/layout.ts'
+import { number, prewarm } from '../helpers/prewarm.ts'
 
 const store = join(temporary('nsrs-images-'), 'images')
 process.env.NSRS_IMAGE_DIR = store
@@ -30,41 +30,41 @@ function each(title: string, body: (t: ExecutionContext) => Promise<unknown>): v
   })
 }
 
-each('a container on an image is made ahead, and what one has changed no other finds', async (t) => {
+each('a container on an image is prewarmed, and what one has changed no other finds', async (t) => {
   for (let times = 0; times < 3; times++) {
-    const pid = await ahead(box)
+    const pid = await prewarm(box)
     const { stdout, container } = await run('sh', ['-c', 'cat /text; echo changed > /text; touch /new'], box)
     t.deepEqual([stdout, container?.pid], ['first', pid])
     t.is((await run('sh', ['-c', 'cat /text; ls /'], box)).stdout.includes('new'), false)
   }
 })
 
-each('it starts where the order says, in a directory that is made where there is none', async (t) => {
-  const pid = await ahead({ ...box, workdir: '/made/here' })
+each('it starts where the request says, in a directory that is made where there is none', async (t) => {
+  const pid = await prewarm({ ...box, workdir: '/made/here' })
   const { stdout, container } = await run('pwd', [], { ...box, workdir: '/made/here' })
   t.deepEqual([stdout, container?.pid], ['/made/here', pid])
-  await ahead(box)
+  await prewarm(box)
   t.is((await run('pwd', [], { ...box, workdir: '/another' })).stdout, '/another')
 })
 
 each('read-only and in memory it is as it must be', async (t) => {
   const options = { ...box, readOnly: true, rootfsTmpfs: true, tmpfs: ['/data'] }
-  const pid = await ahead(options)
+  const pid = await prewarm(options)
   const { stdout, container } = await run('sh', ['-c', 'touch /new; touch /data/x && ls /data'], options)
   t.deepEqual([stdout, container?.pid], ['x', pid])
 })
 
 each('a name that leads to another image leads there at once', async (t) => {
-  await ahead(box)
+  await prewarm(box)
   await image('second')
   t.is((await run('cat', ['/text'], box)).stdout, 'second')
 })
 
 each('an image that is removed leaves nothing behind, though the next container on it was made', async (t) => {
-  const pid = await ahead(box)
+  const pid = await prewarm(box)
   await images.remove('app')
   t.deepEqual(readdirSync(join(store, 'layers')), [])
-  t.true(await until(() => !spares().map(number).includes(pid)))
+  t.true(await until(() => !prewarmed().map(number).includes(pid)))
   t.true(await until(() => readdirSync(join(store, 'containers')).length === 0))
   await t.throwsAsync(run('true', box), { code: 'ERR_NSRS_IMAGE_NOT_FOUND' })
 })
