@@ -23,7 +23,7 @@ use nsrs_base::options::{
 pub enum Upper {
     /// Into a directory of the store.
     Disk,
-    /// Into memory.
+    /// Into a tmpfs of the container's own.
     Memory,
 }
 
@@ -37,7 +37,7 @@ pub struct ImageRoot {
     pub digest: String,
     /// The digest of its configuration.
     pub id: String,
-    /// `linux/arm64/v8`.
+    /// The platform it is for, like `linux/arm64/v8`.
     pub platform: String,
     /// The directory of the store.
     pub store: String,
@@ -47,7 +47,7 @@ pub struct ImageRoot {
     pub user_xattrs: bool,
     /// Some whiteouts are files with an attribute: before Linux 6.7 the image is copied.
     pub xattr_whiteouts: bool,
-    /// Where changes go.
+    /// Where what the container writes to the tree goes.
     pub upper: Upper,
     /// Mounted read-only, but for the volumes.
     pub read_only: bool,

@@ -74,12 +74,12 @@ impl Problems {
         results.into_iter().filter_map(|result| self.take(result)).collect()
     }
 
-    /// Notes problems.
+    /// Notes several problems, which are told in this order.
     pub fn extend(&mut self, errors: impl IntoIterator<Item = Error>) {
         self.0.extend(errors);
     }
 
-    /// Notes a problem.
+    /// Notes a problem, behind those that are noted already.
     pub fn push(&mut self, error: Error) {
         self.0.push(error);
     }

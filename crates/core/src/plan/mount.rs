@@ -44,14 +44,14 @@ pub enum MountSource {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Propagation {
-    /// Not at all.
+    /// They don't: neither side sees a later mount of the other.
     #[default]
     Private,
     /// From the host to the container.
     Slave,
-    /// Both ways.
+    /// From the host to the container, and back.
     Shared,
-    /// Not at all, and the mount can't be bound again.
+    /// They don't, and the mount can't be bound again.
     Unbindable,
 }
 
@@ -63,9 +63,9 @@ pub struct Mount {
     pub target: String,
     /// What is mounted there.
     pub source: MountSource,
-    /// Restrictions.
+    /// What it restricts: `ro`, `nosuid`, `nodev`, `noexec`, `nosymfollow`.
     pub attributes: Attributes,
-    /// Propagation.
+    /// Whether later mounts on the host show below it, and the other way round.
     pub propagation: Propagation,
     /// The option as it was written, for errors.
     pub option: Written,
@@ -74,9 +74,9 @@ pub struct Mount {
 /// An option as it was written: its name, and its value or what tells it apart.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Written {
-    /// The option.
+    /// Which option it is.
     pub name: OptionName,
-    /// Its value, quoted.
+    /// Its value, quoted, or the part of it that tells it from others of that name.
     pub value: String,
 }
 

@@ -95,7 +95,7 @@ pub enum Use {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Namespaces {
-    /// Made new.
+    /// The kinds of which the container gets a new one.
     pub private: Vec<Kind>,
     /// Joined, user namespace first: it gives the right to join the others.
     pub joined: Vec<Join>,
@@ -115,9 +115,9 @@ pub struct Join {
 /// Offsets of a time namespace's clocks in seconds (time_namespaces(7)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClockOffsets {
-    /// Of `CLOCK_MONOTONIC`.
+    /// Seconds that are added to `CLOCK_MONOTONIC`.
     pub monotonic: i64,
-    /// Of `CLOCK_BOOTTIME`.
+    /// Seconds that are added to `CLOCK_BOOTTIME`.
     pub boottime: i64,
 }
 

@@ -16,7 +16,7 @@ use nsrs_store::image_facts::ImageDefaults;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Id {
-    /// A number.
+    /// A number in the container's user namespace.
     Number(u32),
     /// A name of the container's /etc/passwd or /etc/group.
     Name(String),
@@ -31,7 +31,7 @@ pub enum User {
     /// As this user, looked up in the container.
     #[serde(rename_all = "camelCase")]
     Given {
-        /// The user.
+        /// Who owns the process.
         user: Id,
         /// The group; `None` is the user's own.
         group: Option<Id>,
@@ -54,7 +54,7 @@ pub struct Rights {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Resources {
-    /// Resource limits (setrlimit(2)).
+    /// What setrlimit(2) is called with; a resource that isn't listed keeps the caller's limits.
     pub rlimits: Vec<Rlimit>,
     /// Out-of-memory score, -1000 to 1000; `None` keeps the caller's.
     pub oom_score_adj: Option<i32>,
@@ -64,13 +64,13 @@ pub struct Resources {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Process {
-    /// Program and arguments.
+    /// The program, looked up in `PATH` unless it holds a slash, and its arguments.
     pub args: Vec<String>,
-    /// The environment, `NAME=VALUE`.
+    /// The environment as `NAME=VALUE`; what tells of its user is added in the container.
     pub env: Vec<String>,
     /// Working directory in the container.
     pub workdir: String,
-    /// As whom.
+    /// As whom it runs.
     pub user: User,
     /// Supplementary groups beside those of the user.
     pub groups: Vec<Id>,
@@ -167,7 +167,7 @@ pub(super) fn parse_id(text: &str) -> Result<Id, &'static str> {
     Ok(Id::Name(text.to_owned()))
 }
 
-/// Reads `USER[:GROUP]`.
+/// Reads `USER[:GROUP]`, names or numbers.
 pub(super) fn parse_user(text: &str) -> Result<User, &'static str> {
     let (user, group) = match text.split_once(':') {
         Some((user, group)) => (user, Some(group)),

@@ -29,21 +29,21 @@ pub enum Sys {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Nodes {
-    /// By mknod(2).
+    /// Made by mknod(2) in a tmpfs.
     Made,
     /// Bound from the host, node by node: a user namespace can't make any.
     Bound,
 }
 
-/// /proc, /sys and /dev.
+/// The file systems of the kernel's own that a container gets: /proc, /sys and /dev.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Pseudo {
-    /// /proc.
+    /// Which /proc it gets.
     pub proc: Proc,
-    /// /sys.
+    /// Whether it gets a /sys.
     pub sys: Sys,
-    /// /dev.
+    /// Where the device nodes in its /dev come from.
     pub nodes: Nodes,
     /// Bytes that /dev/shm may hold.
     pub shm_size: u64,

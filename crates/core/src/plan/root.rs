@@ -25,15 +25,15 @@ pub enum Root {
     /// A directory of the host.
     #[serde(rename_all = "camelCase")]
     Directory {
-        /// Absolute path.
+        /// Absolute path on the host.
         path: String,
-        /// Mounted read-only.
+        /// The directory is mounted read-only, but not what the caller mounts in it.
         read_only: bool,
     },
     /// The host's own tree, copy-on-write.
     #[serde(rename_all = "camelCase")]
     Host(HostRoot),
-    /// An image, copy-on-write.
+    /// The layers of an image, copy-on-write.
     Image(ImageRoot),
 }
 
@@ -59,7 +59,7 @@ pub struct HostRoot {
     pub hidden_by_caller: Vec<String>,
     /// The caller's working directory, where something above would cover it.
     pub reveal: Option<String>,
-    /// Mounted read-only.
+    /// All of the tree is mounted read-only, the working directory too.
     pub read_only: bool,
 }
 
@@ -163,7 +163,7 @@ pub(super) fn clean(path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
-/// Resolves the root.
+/// Decides where `/` comes from, and what of it is hidden.
 pub fn resolve(
     spec: &Spec,
     namespaces: &Namespaces,

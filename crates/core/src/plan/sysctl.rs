@@ -13,7 +13,7 @@ use nsrs_base::options::{DOMAINNAME, HOSTNAME, SYSCTLS};
 /// A parameter and its value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sysctl {
-    /// Path below /proc/sys.
+    /// Its path below /proc/sys, like `net/ipv4/ip_forward`.
     pub path: String,
     /// What is written there.
     pub value: String,

@@ -63,7 +63,7 @@ pub enum FromEntrance {
     /// The number of the intermediate process, a child of the supervisor; with its pidfd and the supervisor's end of its
     /// channel.
     Made(i32),
-    /// There is none.
+    /// No intermediate process could be made.
     Failed(Error),
 }
 
@@ -120,7 +120,7 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
 pub struct Channel(OwnedFd);
 
 impl Channel {
-    /// Both ends.
+    /// A new channel: the supervisor's end and the process's.
     ///
     /// # Errors
     /// No descriptors are left.
@@ -205,7 +205,7 @@ impl Channel {
         self.0.try_clone().map(Channel).at("hold the channel of the container", "")
     }
 
-    /// The socket.
+    /// The socket, to be handed to another process.
     #[must_use]
     pub fn into_fd(self) -> OwnedFd {
         self.0

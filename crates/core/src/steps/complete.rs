@@ -22,7 +22,7 @@ use nsrs_base::sys::seccomp;
 /// a process that enters reads it in its memory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Surroundings {
-    /// Its user namespace.
+    /// Its user namespace, and how the ids in it are mapped.
     pub user_namespace: UserNamespace,
     /// What its file tree was made from.
     pub tree: Tree,
@@ -37,7 +37,7 @@ pub struct Surroundings {
 pub enum Tree {
     /// The host's own tree, in which a process is told its user's name.
     Host,
-    /// A directory.
+    /// A directory of the host, taken as it is.
     Directory,
     /// An image, in which a missing working directory is made.
     Image,

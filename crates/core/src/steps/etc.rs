@@ -19,11 +19,11 @@ use nsrs_base::error::{At, Code, Error, Result};
 /// What the files say; a file that is `None` stays the root's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Files {
-    /// /etc/hosts.
+    /// The text of /etc/hosts (hosts(5)).
     pub hosts: Option<String>,
-    /// /etc/hostname.
+    /// The text of /etc/hostname (hostname(5)).
     pub hostname: Option<String>,
-    /// /etc/resolv.conf.
+    /// The text of /etc/resolv.conf (resolv.conf(5)).
     pub resolv_conf: Option<String>,
 }
 

@@ -43,7 +43,7 @@ pub fn candidates(args: &[String], env: &[String]) -> Vec<String> {
 }
 
 impl Image {
-    /// Prepares the command.
+    /// Makes the C strings for execve(2), for every place in which `PATH` lets the program be.
     ///
     /// # Errors
     /// A text holds a NUL byte.

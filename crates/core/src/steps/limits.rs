@@ -70,7 +70,7 @@ pub struct OomScore(File);
 const OOM_SCORE: &str = "set the out-of-memory score";
 
 impl OomScore {
-    /// Opens it.
+    /// Opens the file in the /proc that is mounted now.
     ///
     /// # Errors
     /// /proc is not mounted.

@@ -14,7 +14,7 @@ use nsrs_base::error::{At, Error, Result};
 use nsrs_base::host::tree::Attributes;
 use nsrs_base::sys::mount::{AttributeChange, set_attributes};
 
-/// `nosuid`, `nodev`, `noexec`.
+/// `nosuid`, `nodev`, `noexec`: for what holds neither programs nor devices.
 pub const RESTRICTED: MountAttrFlags =
     MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV).union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
 

@@ -57,7 +57,7 @@ pub fn mount(plan: &Pseudo, sources: &mut Sources, root: &RootDir) -> Result<Mou
     Ok(Mounted { proc, sys, dev, pts, covered, null })
 }
 
-/// As in [`Mounted`].
+/// The parts of [`Mounted`] that belong to /dev.
 struct Dev {
     dev: OwnedFd,
     pts: OwnedFd,

@@ -27,7 +27,7 @@ pub struct Sources {
     pub mounts: Vec<Option<OwnedFd>>,
     /// The host's device nodes, in the order of [`NODES`], where they are bound.
     pub nodes: Vec<OwnedFd>,
-    /// The container's /proc.
+    /// The container's /proc, where it has one; taken when it is mounted.
     pub proc: Option<OwnedFd>,
     /// The container's /sys, where it has one.
     pub sys: Option<OwnedFd>,

@@ -16,7 +16,7 @@ pub struct Sheet<'a, 'f> {
 }
 
 impl<'a, 'f> Sheet<'a, 'f> {
-    /// An empty sheet.
+    /// A sheet without rows, which writes to `out`.
     pub fn new(out: &'a mut fmt::Formatter<'f>) -> Sheet<'a, 'f> {
         Sheet { out }
     }

@@ -23,9 +23,9 @@ const PREPARE: &str = "make the intermediate process";
 /// The process of an entrance that was just started.
 #[derive(Debug)]
 pub struct EntranceProcess {
-    /// Its number.
+    /// Its number, for wait(2).
     pub pid: Pid,
-    /// Its pidfd.
+    /// Its pidfd, readable when it has ended.
     pub pidfd: OwnedFd,
     /// The way to it: [`ToEntrance`] and [`FromEntrance`]. It ends with this.
     pub channel: Channel,
