@@ -35,13 +35,13 @@ impl Files {
     }
 }
 
-/// A root that can't be written to, or not by this user, and lacks the name.
-fn closed(errno: Errno) -> bool {
+/// Whether the root can't be written to, or not by this user.
+fn forbids_creation(errno: Errno) -> bool {
     matches!(errno, Errno::ROFS | Errno::ACCESS | Errno::PERM | Errno::OVERFLOW)
 }
 
 /// The directory /etc of the root, made if it's missing; `None` where it can't be.
-fn directory(root: &RootDir) -> Result<Option<OwnedFd>> {
+fn etc_directory(root: &RootDir) -> Result<Option<OwnedFd>> {
     let open = || root.open("/etc", OFlags::PATH | OFlags::DIRECTORY);
     match open() {
         Err(Errno::NOENT) => {}
@@ -49,7 +49,7 @@ fn directory(root: &RootDir) -> Result<Option<OwnedFd>> {
     }
     match mkdirat(root, "etc", Mode::from(0o755)) {
         Ok(()) => open().map(Some).at("open", "/etc"),
-        Err(errno) if closed(errno) => Ok(None),
+        Err(errno) if forbids_creation(errno) => Ok(None),
         // Another container of this root has made it meanwhile, or a link stands there that leads nowhere: nothing is made
         // through that.
         Err(Errno::EXIST) => match open() {
@@ -61,7 +61,7 @@ fn directory(root: &RootDir) -> Result<Option<OwnedFd>> {
 }
 
 /// The name itself, whatever stands there; an empty file is made where nothing does. `None` where it can't be.
-fn place(etc: &OwnedFd, name: &str) -> Result<Option<OwnedFd>> {
+fn file_in_etc(etc: &OwnedFd, name: &str) -> Result<Option<OwnedFd>> {
     let open = || openat(etc, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
     match open() {
         Err(Errno::NOENT) => {}
@@ -71,7 +71,7 @@ fn place(etc: &OwnedFd, name: &str) -> Result<Option<OwnedFd>> {
     match openat(etc, name, flags, Mode::from(0o644)) {
         // Or another container of this root has made it meanwhile.
         Ok(_) | Err(Errno::EXIST) => open().map(Some).at("open", format!("/etc/{name}")),
-        Err(errno) if closed(errno) => Ok(None),
+        Err(errno) if forbids_creation(errno) => Ok(None),
         Err(errno) => Err(Error::os("make", format!("/etc/{name}"), errno)),
     }
 }
@@ -99,9 +99,9 @@ pub fn prepare(files: &Files, root: &RootDir) -> Result<()> {
     if files.all().next().is_none() {
         return Ok(());
     }
-    if let Some(etc) = directory(root)? {
+    if let Some(etc) = etc_directory(root)? {
         for (name, _) in files.all() {
-            place(&etc, name)?;
+            file_in_etc(&etc, name)?;
         }
     }
     Ok(())
@@ -115,9 +115,9 @@ pub fn bind(files: &Files, root: &RootDir, mounted: &Mounted) -> Result<()> {
     if files.all().next().is_none() {
         return Ok(());
     }
-    let Some(etc) = directory(root)? else { return Ok(()) };
+    let Some(etc) = etc_directory(root)? else { return Ok(()) };
     for (name, text) in files.all() {
-        let Some(place) = place(&etc, name)? else { continue };
+        let Some(place) = file_in_etc(&etc, name)? else { continue };
         let path = format!("/etc/{name}");
         let step = "write";
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
@@ -143,7 +143,7 @@ mod tests {
         let results: Vec<_> = (0..100)
             .flat_map(|round| {
                 let _ = std::fs::remove_dir_all(path.join("etc"));
-                let all = || directory(&root)?.map(|etc| place(&etc, &format!("name-{round}"))).transpose();
+                let all = || etc_directory(&root)?.map(|etc| file_in_etc(&etc, &format!("name-{round}"))).transpose();
                 std::thread::scope(|scope| {
                     let threads: Vec<_> = (0..8).map(|_| scope.spawn(all)).collect();
                     threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()

@@ -63,11 +63,11 @@ impl Image {
                 Errno::ENOENT | Errno::ENOTDIR
                     if std::path::Path::new(&*candidate.to_string_lossy()).symlink_metadata().is_err() => {}
                 Errno::EACCES => denied = denied.or(Some(candidate)),
-                _ => return explain(&candidate.to_string_lossy(), errno),
+                _ => return refused(&candidate.to_string_lossy(), errno),
             }
         }
         match denied {
-            Some(candidate) => explain(&candidate.to_string_lossy(), Errno::EACCES),
+            Some(candidate) => refused(&candidate.to_string_lossy(), Errno::EACCES),
             None if name.contains('/') => Error::os("run the command", name, Errno::ENOENT)
                 .code(Code::CommandNotFound)
                 .because("it is not in the container"),
@@ -80,7 +80,7 @@ impl Image {
 }
 
 /// Why the kernel would not execute a file that exists.
-fn explain(path: &str, errno: Errno) -> Error {
+fn refused(path: &str, errno: Errno) -> Error {
     let error = Error::os("run the command", path, errno).code(Code::CommandNotExecutable);
     match errno {
         Errno::EACCES if std::path::Path::new(path).is_dir() => error.because("it is a directory"),
@@ -95,7 +95,7 @@ fn explain(path: &str, errno: Errno) -> Error {
         Errno::E2BIG => error
             .because("arguments and environment are too long")
             .hint("pass large data by a file or by standard input"),
-        Errno::EPERM => match withheld(path) {
+        Errno::EPERM => match withheld_capabilities(path) {
             names if names.is_empty() => error,
             names => error
                 .because(format!("it demands capabilities that the container lacks ({})", names.join(", ")))
@@ -107,10 +107,10 @@ fn explain(path: &str, errno: Errno) -> Error {
 
 /// The capabilities that a file insists on and the bounding set lacks: the kernel executes it with all or not at all
 /// (capabilities(7), "File capabilities").
-fn withheld(path: &str) -> Vec<&'static str> {
+fn withheld_capabilities(path: &str) -> Vec<&'static str> {
     let mut attribute = [0; 24];
     let Ok(length) = rustix::fs::getxattr(path, c"security.capability", &mut attribute[..]) else { return Vec::new() };
-    let demanded = demanded(&attribute[..length]);
+    let demanded = demanded_capabilities(&attribute[..length]);
     let lacks = |number: usize| {
         let set = rustix::thread::CapabilitySet::from_bits_retain(1 << number);
         rustix::thread::capability_is_in_bounding_set(set) == Ok(false)
@@ -120,7 +120,7 @@ fn withheld(path: &str) -> Vec<&'static str> {
 }
 
 /// The permitted set of a `vfs_cap_data` (linux/capability.h) whose effective bit is set: without it nothing is demanded.
-fn demanded(attribute: &[u8]) -> u64 {
+fn demanded_capabilities(attribute: &[u8]) -> u64 {
     let word = |index: usize| {
         attribute.get(4 * index..4 * index + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_le_bytes)
     };
@@ -262,14 +262,14 @@ pub fn exec_init(program: &OwnedFd, channel: &Channel, args: &[String], env: &[S
 
 #[cfg(test)]
 mod tests {
-    use super::demanded;
+    use super::demanded_capabilities;
 
     #[test]
     fn a_file_demands_its_permitted_capabilities_if_they_are_effective() {
         let attribute = |magic: u32, low: u32, high: u32| [magic, low, 0, high, 0].map(u32::to_le_bytes).concat();
-        assert_eq!(demanded(&attribute(0x0200_0001, 1 << 13, 1)), 1 << 13 | 1 << 32);
-        assert_eq!(demanded(&attribute(0x0200_0000, 1 << 13, 1)), 0);
-        assert_eq!(demanded(&attribute(0x0100_0001, 1 << 13, 0)[..12]), 1 << 13);
-        assert_eq!(demanded(&[]), 0);
+        assert_eq!(demanded_capabilities(&attribute(0x0200_0001, 1 << 13, 1)), 1 << 13 | 1 << 32);
+        assert_eq!(demanded_capabilities(&attribute(0x0200_0000, 1 << 13, 1)), 0);
+        assert_eq!(demanded_capabilities(&attribute(0x0100_0001, 1 << 13, 0)[..12]), 1 << 13);
+        assert_eq!(demanded_capabilities(&[]), 0);
     }
 }

@@ -53,7 +53,7 @@ pub fn fill(plan: &HostRoot, path: &str, root: &RootDir, scratch: &mut Scratch, 
                 Err(Errno::EXIST) if !is_new => Ok(()),
                 other => other.at(step, &whole),
             };
-            directory(plan, &whole, root, scratch, is_new, make)?;
+            split_directory(plan, &whole, root, scratch, is_new, make)?;
         } else if kind.is_file() && !plan.files.contains(&whole) {
             let flags = OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::RDONLY;
             match openat(&parent, name, flags, Mode::from(0o600)) {
@@ -68,7 +68,7 @@ pub fn fill(plan: &HostRoot, path: &str, root: &RootDir, scratch: &mut Scratch, 
     Ok(())
 }
 
-fn directory(
+fn split_directory(
     plan: &HostRoot,
     path: &str,
     root: &RootDir,

@@ -66,7 +66,7 @@ pub fn assemble(
             notes.push(format!("the image was copied, for the kernel can't overlay it where the store is: {error}"));
             copied
         }
-        (Err(error), _) => return Err(advised(error, image, changes)),
+        (Err(error), _) => return Err(with_advice(error, image, changes)),
     };
     let root = RootDir::new(tree.try_clone().at("hold the root", "/")?);
     make_directory(&root, workdir)?;
@@ -100,7 +100,7 @@ fn is_refusal(error: &Error) -> bool {
 }
 
 /// Who wants changes gets no copy, but there are places where the kernel takes them.
-fn advised(error: Error, image: &ImageRoot, changes: Option<&Changes>) -> Error {
+fn with_advice(error: Error, image: &ImageRoot, changes: Option<&Changes>) -> Error {
     let Some(changes) = changes.filter(|_| is_refusal(&error) && error.hint.is_empty()) else { return error };
     match (&changes.upper, image.upper) {
         (Some(_), _) => error.hint("keep the changes in a directory of another file system: an overlay takes none"),

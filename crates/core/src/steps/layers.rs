@@ -61,7 +61,13 @@ pub fn open(sandbox: &Sandbox, inputs: &Inputs) -> Result<Option<Kept>> {
 ///
 /// # Errors
 /// The kept ones are of another tree.
-pub fn tell(plan: &Plan, scratch: &Scratch, kept: Option<Kept>, proc: &OwnedFd, channel: &Channel) -> Result<()> {
+pub fn send_to_supervisor(
+    plan: &Plan,
+    scratch: &Scratch,
+    kept: Option<Kept>,
+    proc: &OwnedFd,
+    channel: &Channel,
+) -> Result<()> {
     if plan.sandbox.changes.is_none() {
         return Ok(());
     }
@@ -76,7 +82,7 @@ pub fn tell(plan: &Plan, scratch: &Scratch, kept: Option<Kept>, proc: &OwnedFd, 
         began,
         layers: layers.to_vec(),
         mount_points: mount_points(proc)?,
-        made: made(plan),
+        made: made_at_start(plan),
         baseline: Vec::new(),
         linked_files: Vec::new(),
     };
@@ -100,7 +106,7 @@ pub fn tell(plan: &Plan, scratch: &Scratch, kept: Option<Kept>, proc: &OwnedFd, 
 }
 
 /// What the container's start makes where it is missing; of the kernel's own, what is mounted there may be missing too.
-fn made(plan: &Plan) -> Vec<String> {
+fn made_at_start(plan: &Plan) -> Vec<String> {
     let own = ["/proc", "/sys", "/dev"].map(str::to_owned).into_iter();
     let Root::Image(image) = &plan.sandbox.root else { return own.collect() };
     let all = std::iter::once(&plan.process.workdir).chain(&image.volumes);

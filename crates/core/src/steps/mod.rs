@@ -231,7 +231,7 @@ fn prepare(plan: &Plan, inputs: &mut Inputs, writes: Writes) -> Result<PreparedS
         }
         mounts::make(sandbox, &mut sources, &root).during(Act::Mounts)?;
         if let (Some(scratch), Some(mounted)) = (&scratch, &mounted) {
-            layers::tell(plan, scratch, kept, &mounted.proc, &inputs.channel).during(Act::Changes)?;
+            layers::send_to_supervisor(plan, scratch, kept, &mounted.proc, &inputs.channel).during(Act::Changes)?;
         }
         if writes == Writes::Not {
             root::allow_writes(sandbox).during(Act::Root)?;

@@ -18,7 +18,7 @@ use nsrs_base::error::{At, Code, Error, Result};
 /// A target leads outside, can't be made, or the kernel refuses the mount; the error names the option.
 pub fn make(sandbox: &Sandbox, sources: &mut Sources, root: &RootDir) -> Result<()> {
     for (mount, source) in sandbox.mounts.iter().zip(&mut sources.mounts) {
-        one(mount, source.take(), root).map_err(|error| match error.reason.is_empty() {
+        make_one(mount, source.take(), root).map_err(|error| match error.reason.is_empty() {
             true => error.because(format!("wanted by {}", mount.option)).about(mount.option.name),
             false => Error { reason: format!("{} (wanted by {})", error.reason, mount.option), ..error }
                 .about(mount.option.name),
@@ -27,7 +27,7 @@ pub fn make(sandbox: &Sandbox, sources: &mut Sources, root: &RootDir) -> Result<
     Ok(())
 }
 
-fn one(mount: &Mount, source: Option<OwnedFd>, root: &RootDir) -> Result<()> {
+fn make_one(mount: &Mount, source: Option<OwnedFd>, root: &RootDir) -> Result<()> {
     let (tree, missing) = match &mount.source {
         MountSource::Bind { .. } => {
             let tree = source

@@ -55,8 +55,10 @@ pub fn enter(
     let tree = match &sandbox.root {
         Root::Shared => return current(),
         Root::Directory { path, read_only } => {
-            // Whatever else is done with a closed one fails too, and says less.
-            chdir(path.as_str()).at("open the root file system", path).map_err(|error| closed_root(error, path))?;
+            // Whatever else is done with one that may not be searched fails too, and says less.
+            chdir(path.as_str())
+                .at("open the root file system", path)
+                .map_err(|error| unsearchable_root(error, path))?;
             let tree = match scratch.filter(|_| sandbox.changes.is_some()) {
                 Some(scratch) => {
                     let tree = scratch.overlay("/", path, MountAttrFlags::empty())?;
@@ -160,8 +162,8 @@ fn directory(path: &str) -> Result<OwnedFd> {
     Ok(tree)
 }
 
-/// A root that this process may not enter is the caller's mistake.
-fn closed_root(error: Error, path: &str) -> Error {
+/// A root that this process may not search is the caller's mistake.
+fn unsearchable_root(error: Error, path: &str) -> Error {
     match error.errno {
         Some(errno @ libc::EACCES) => {
             with_unsearchable(Error { errno: Some(errno), ..Error::invalid(ROOTFS, path, "") }, Path::new(path))

@@ -92,7 +92,7 @@ impl Scratch {
         let place =
             open("/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).at("open", "/proc")?;
         attach(&tree, &place, "/proc")?;
-        make(tree.as_fd(), LAYERS)?;
+        make_directory(tree.as_fd(), LAYERS)?;
         if let Some(disk) = disk {
             let mount = clone_tree(disk, "", false).at(step, "")?;
             attach(&mount, openat(&tree, LAYERS, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at(step, "")?, LAYERS)?;
@@ -137,7 +137,7 @@ impl Scratch {
             // The root of the upper layer is what the merged directory's mode and owner are taken from.
             copy_owner(self.layers.as_fd(), &upper, top, &like)?;
         }
-        self.note(over, real, false)?;
+        self.record_layer(over, real, false)?;
         // The layers are named from the working directory, for the tmpfs has no path.
         fchdir(&self.tree).at("enter the writable layers", "")?;
         let options = self.options(over, &upper, &work);
@@ -197,7 +197,7 @@ impl Scratch {
         let options: Vec<String> = options.chain([format!("lowerdir={}", names.join(":"))]).collect();
         let options = CString::new(options.join(",")).at(step, "")?;
         let place = format!("{LOWERS}{layer}.at");
-        make(self.tree.as_fd(), &place)?;
+        make_directory(self.tree.as_fd(), &place)?;
         mount("overlay", &place, "overlay", MountFlags::empty(), Some(options.as_c_str())).at(step, "")?;
         let tree = clone_tree(CWD, &place, false).at(step, "")?;
         unmount(&place, UnmountFlags::DETACH).at(step, "")?;
@@ -228,7 +228,7 @@ impl Scratch {
             volatile: false,
             is_image: false,
         };
-        self.note(&over, real, true)?;
+        self.record_layer(&over, real, true)?;
         let place = openat(&self.tree, format!("{LAYERS}/{upper}"), OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
         let tree = clone_tree(place.at("make a writable layer", path)?, "", false).at("make a writable layer", path)?;
         Ok((tree, is_new))
@@ -237,7 +237,7 @@ impl Scratch {
     /// Makes directories among the layers; false if they are of an earlier container.
     fn directories(&self, names: &[&str]) -> Result<bool> {
         for name in names {
-            match make(self.layers.as_fd(), name) {
+            match make_directory(self.layers.as_fd(), name) {
                 Err(error) if error.errno == Some(libc::EEXIST) => return Ok(false),
                 other => other?,
             }
@@ -245,7 +245,7 @@ impl Scratch {
         Ok(true)
     }
 
-    fn note(&mut self, over: &Over<'_>, lowers: Vec<String>, plain: bool) -> Result<()> {
+    fn record_layer(&mut self, over: &Over<'_>, lowers: Vec<String>, plain: bool) -> Result<()> {
         let &Over { path, user_xattrs, is_image, .. } = over;
         let upper = format!("{}/upper", self.made.len());
         let stat = statat(&self.layers, upper, AtFlags::SYMLINK_NOFOLLOW).at("make a writable layer", path)?;
@@ -281,7 +281,7 @@ impl Scratch {
     fn short_names(&self, layer: usize, lowers: &[&str]) -> Result<Vec<String>> {
         let step = "name the lower layers";
         let directory = format!("{LOWERS}{layer}");
-        make(self.tree.as_fd(), &directory)?;
+        make_directory(self.tree.as_fd(), &directory)?;
         lowers
             .iter()
             .enumerate()
@@ -298,7 +298,7 @@ impl Scratch {
     /// # Errors
     /// The kernel refuses.
     pub fn hold(&self, tree: &OwnedFd) -> Result<()> {
-        make(self.tree.as_fd(), "root")?;
+        make_directory(self.tree.as_fd(), "root")?;
         let place =
             openat(&self.tree, "root", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at("hold the root", "/")?;
         attach(tree, &place, "/")
@@ -333,7 +333,7 @@ impl Scratch {
     }
 }
 
-fn make(directory: BorrowedFd<'_>, name: &str) -> Result<()> {
+fn make_directory(directory: BorrowedFd<'_>, name: &str) -> Result<()> {
     mkdirat(directory, name, Mode::from(0o755)).at("make a writable layer", name)
 }
 

@@ -37,7 +37,7 @@ fn host(step: &str, path: &str, result: rustix::io::Result<OwnedFd>) -> Result<O
     result.map_err(|errno| Error::os(step, path, errno))
 }
 
-fn copy(mount: &Mount) -> Result<Option<OwnedFd>> {
+fn open_source(mount: &Mount) -> Result<Option<OwnedFd>> {
     let missing = |path: &str, errno: Errno| {
         let error = Error::os("open the mount source", path, errno)
             .because(format!("wanted by {}", mount.option))
@@ -94,7 +94,7 @@ impl Sources {
 /// # Errors
 /// A source is missing or may not be used.
 pub fn collect(sandbox: &Sandbox) -> Result<Sources> {
-    let mounts = sandbox.mounts.iter().map(copy).collect::<Result<_>>().during(Act::Mounts)?;
+    let mounts = sandbox.mounts.iter().map(open_source).collect::<Result<_>>().during(Act::Mounts)?;
     let mut sources = Sources { mounts, ..Sources::default() };
     if let Some(pseudo) = &sandbox.pseudo {
         sources.collect_pseudo(pseudo).during(Act::Pseudo)?;

@@ -29,13 +29,14 @@ pub fn resize(master: impl AsFd, size: TerminalSize) -> Result<()> {
 /// # Errors
 /// The kernel refuses; the supervisor is gone.
 pub fn open(size: TerminalSize, mounted: &Mounted, channel: &Channel) -> Result<()> {
-    let slave = make(size, mounted.pts.as_fd(), channel)?;
-    console(&slave, mounted)?;
-    take(&slave)?;
-    control()
+    let slave = make_pair(size, mounted.pts.as_fd(), channel)?;
+    bind_console(&slave, mounted)?;
+    become_stdio(&slave)?;
+    make_controlling()
 }
 
-/// Makes a terminal for a process that enters, in the devpts that the container has by now. The process is to [`control`] it.
+/// Makes a terminal for a process that enters, in the devpts that the container has by now. The process itself has to make it
+/// control its session ([`make_controlling`]).
 ///
 /// # Errors
 /// The container has no devpts; as [`open`].
@@ -46,7 +47,7 @@ pub fn open_inside(size: TerminalSize, root: &RootDir, channel: &Channel) -> Res
     if fstatfs(&pts).at(STEP, path)?.f_type != DEVPTS_SUPER_MAGIC {
         return Err(Error::new(Code::SetupFailed, STEP, "the container has no devpts there").on(path));
     }
-    take(&make(size, pts.as_fd(), channel)?)
+    become_stdio(&make_pair(size, pts.as_fd(), channel)?)
 }
 
 const STEP: &str = "make the terminal";
@@ -56,7 +57,7 @@ const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
 
 /// Makes a terminal and hands its master to the supervisor. Of a devpts nothing is opened but its own file: it lets nobody
 /// make others, and what is mounted onto it is refused.
-fn make(size: TerminalSize, pts: BorrowedFd<'_>, channel: &Channel) -> Result<OwnedFd> {
+fn make_pair(size: TerminalSize, pts: BorrowedFd<'_>, channel: &Channel) -> Result<OwnedFd> {
     let master = openat2(
         pts,
         "ptmx",
@@ -75,7 +76,7 @@ fn make(size: TerminalSize, pts: BorrowedFd<'_>, channel: &Channel) -> Result<Ow
 }
 
 /// The terminal becomes standard input, output and error.
-fn take(slave: &OwnedFd) -> Result<()> {
+fn become_stdio(slave: &OwnedFd) -> Result<()> {
     for number in 0..=2 {
         replace_stdio(slave.try_clone().at(STEP, "")?, number).at(STEP, number)?;
     }
@@ -86,12 +87,12 @@ fn take(slave: &OwnedFd) -> Result<()> {
 ///
 /// # Errors
 /// It controls another session.
-pub fn control() -> Result<()> {
+pub fn make_controlling() -> Result<()> {
     ioctl_tiocsctty(stdio()[0]).at("make it the controlling terminal", "")
 }
 
 /// /dev/console is the terminal, as a container's programs expect.
-fn console(slave: &OwnedFd, mounted: &Mounted) -> Result<()> {
+fn bind_console(slave: &OwnedFd, mounted: &Mounted) -> Result<()> {
     let step = "make the console";
     let file = openat(
         &mounted.dev,

@@ -215,7 +215,7 @@ fn be_born(process: &Process) -> Result<()> {
     // It must lead its session to get a controlling terminal.
     setsid().at("start a session", "")?;
     if process.tty.is_some() {
-        terminal::control()?;
+        terminal::make_controlling()?;
     }
     // In a PID namespace of the container's own the kernel ends this process with the first one, which has the same signal
     // from the supervisor; elsewhere an init of ours is executed now, which waits for the supervisor's word. So nothing
