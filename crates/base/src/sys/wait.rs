@@ -54,6 +54,27 @@ pub fn is_child(pid: Pid) -> bool {
     waitid(WaitId::Pid(pid), options).is_ok()
 }
 
+/// What there is of the children in a process group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupEnd {
+    /// One has ended, and is reaped.
+    Ended,
+    /// None has ended.
+    Running,
+    /// There is none.
+    NoChild,
+}
+
+/// Reaps a child in the process group of this leader, if one has ended (waitid(2), `P_PGID`).
+#[must_use]
+pub fn reap_group(leader: Pid) -> GroupEnd {
+    match waitid(WaitId::Pgid(Some(leader)), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
+        Ok(Some(_)) => GroupEnd::Ended,
+        Ok(None) => GroupEnd::Running,
+        Err(_) => GroupEnd::NoChild,
+    }
+}
+
 /// Takes the status of a child that has ended; `None` while it has not.
 ///
 /// # Errors

@@ -53,18 +53,28 @@ pub enum FromChild {
 /// From the supervisor to the entrance ([`super::enter`]).
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToEntrance {
-    /// Make an intermediate process.
-    Prepare,
+    /// Make an intermediate process. The number is the supervisor's for the answer.
+    Prepare(u64),
 }
 
-/// From the entrance to the supervisor: one answer to each [`ToEntrance::Prepare`], in their order.
+/// From the entrance to the supervisor: at least one answer to each [`ToEntrance::Prepare`]. Of two the first counts: an
+/// intermediate process can be ended before the entrance hears that it has answered.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum FromEntrance {
-    /// The number of the intermediate process, a child of the supervisor; with its pidfd and the supervisor's end of its
-    /// channel.
-    Made(i32),
-    /// No intermediate process could be made.
-    Failed(Error),
+    /// There is one; with its pidfd and the supervisor's end of its channel.
+    Made {
+        /// Of the request.
+        request: u64,
+        /// The number of the intermediate process, a child of the supervisor's.
+        pid: i32,
+    },
+    /// There is none.
+    Failed {
+        /// Of the request; without it there is no entrance.
+        request: Option<u64>,
+        /// Why.
+        error: Error,
+    },
 }
 
 /// From the supervisor to the container.

@@ -100,6 +100,9 @@ impl PreparedCommand {
     /// The last act, which does not come back: if it fails, the supervisor is told. With a program, our own, that one is
     /// executed, and the command will be its child.
     pub fn exec(self, process: &Process, fds: &Arranged) -> ! {
+        if let Err(error) = limits::set_open_files(&process.resources) {
+            report(&fds.channel, error.during(Act::Limits))
+        }
         let error = match &fds.program {
             // What an init is sent before it waits for signals stays pending until it does.
             Some(program) => exec::exec_init(program, &fds.channel, &process.args, &self.env),

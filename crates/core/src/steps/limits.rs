@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 
-use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 
 use crate::plan::limits::Rlimit;
 use crate::plan::process::Resources;
@@ -31,7 +31,8 @@ fn resource(limit: &Rlimit) -> Option<Resource> {
     })
 }
 
-/// Sets the resource limits, while the process still has the right to raise them.
+/// Sets the resource limits, while the process still has the right to raise them. That of open files is only raised here:
+/// the acts that follow open some.
 ///
 /// # Errors
 /// `EPERM`: a hard limit above the caller's own.
@@ -39,18 +40,45 @@ pub fn set(resources: &Resources) -> Result<()> {
     for limit in &resources.rlimits {
         let resource = resource(limit)
             .ok_or_else(|| Error::new(Code::InvalidArgument, "set the limit", "no such resource").on(&limit.name))?;
-        let number = |value: Option<u64>| value.unwrap_or(RLIM_INFINITY);
-        setrlimit(resource, number(limit.soft), number(limit.hard)).map_err(|errno| {
-            let error = Error::os("set the limit", &limit.name, errno);
-            match errno {
-                nix::errno::Errno::EPERM => {
-                    error.hint("only root may raise a hard limit; ask for at most the caller's (ulimit -H)")
-                }
-                _ => error,
+        match resource {
+            Resource::RLIMIT_NOFILE => {
+                let (soft, hard) =
+                    getrlimit(resource).map_err(|errno| Error::os("set the limit", &limit.name, errno))?;
+                set_one(resource, limit, (soft, number(limit.hard).max(hard)))?;
             }
-        })?;
+            _ => set_one(resource, limit, (number(limit.soft), number(limit.hard)))?,
+        }
     }
     Ok(())
+}
+
+/// Sets the limit of open files, as the last act before the command is executed.
+///
+/// # Errors
+/// None in practice: [`set`] has raised what had to be.
+pub fn set_open_files(resources: &Resources) -> Result<()> {
+    let is_meant = |limit: &&Rlimit| resource(limit) == Some(Resource::RLIMIT_NOFILE);
+    resources
+        .rlimits
+        .iter()
+        .filter(is_meant)
+        .try_for_each(|limit| set_one(Resource::RLIMIT_NOFILE, limit, (number(limit.soft), number(limit.hard))))
+}
+
+fn number(value: Option<u64>) -> u64 {
+    value.unwrap_or(RLIM_INFINITY)
+}
+
+fn set_one(resource: Resource, limit: &Rlimit, (soft, hard): (u64, u64)) -> Result<()> {
+    setrlimit(resource, soft, hard).map_err(|errno| {
+        let error = Error::os("set the limit", &limit.name, errno);
+        match errno {
+            nix::errno::Errno::EPERM => {
+                error.hint("only root may raise a hard limit; ask for at most the caller's (ulimit -H)")
+            }
+            _ => error,
+        }
+    })
 }
 
 /// Sets the out-of-memory score through the host's /proc, before it is left.

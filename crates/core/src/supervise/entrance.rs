@@ -1,7 +1,7 @@
 //! The entrance, as the supervisor holds it: the process that makes those which enter containers. What it does and why it
 //! is a process of its own stands in [`crate::steps::enter`].
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nsrs_base::error::{Code, Error, Result};
@@ -18,6 +18,8 @@ pub enum EntranceAnswer {
     Made(Key, Child, Channel),
     /// It could not be made.
     Failed(Key, Error),
+    /// An answer that nobody waits for.
+    Late,
     /// The entrance is gone.
     Gone,
 }
@@ -27,8 +29,10 @@ pub enum EntranceAnswer {
 pub struct Entrance {
     child: Child,
     channel: Channel,
-    /// For whom it was asked and has not answered, oldest first: it answers in turn.
-    pending: VecDeque<Key>,
+    /// For whom it was asked and has not answered, by the numbers of the requests.
+    pending: BTreeMap<u64, Key>,
+    /// The next of these numbers.
+    next: u64,
 }
 
 impl Entrance {
@@ -38,7 +42,7 @@ impl Entrance {
     /// No process can be made.
     pub fn start(program: &OwnedFd) -> Result<Entrance> {
         let enter::EntranceProcess { pid, pidfd, channel } = enter::start(program)?;
-        Ok(Entrance { child: Child::new(pid, pidfd), channel, pending: VecDeque::new() })
+        Ok(Entrance { child: Child::new(pid, pidfd), channel, pending: BTreeMap::new(), next: 1 })
     }
 
     /// Readable when it answers.
@@ -58,8 +62,9 @@ impl Entrance {
     /// # Errors
     /// The entrance is gone.
     pub fn ask(&mut self, key: Key) -> Result<()> {
-        self.channel.send(&ToEntrance::Prepare, &[])?;
-        self.pending.push_back(key);
+        self.channel.send(&ToEntrance::Prepare(self.next), &[])?;
+        self.pending.insert(self.next, key);
+        self.next += 1;
         Ok(())
     }
 
@@ -69,24 +74,30 @@ impl Entrance {
             Ok(Some(received)) => received,
             Ok(None) | Err(_) => return EntranceAnswer::Gone,
         };
-        let Some(key) = self.pending.pop_front() else { return EntranceAnswer::Gone };
+        let request = match &message {
+            FromEntrance::Made { request, .. } => Some(*request),
+            FromEntrance::Failed { request, .. } => *request,
+        };
+        let Some(request) = request.or_else(|| self.pending.keys().next().copied()) else {
+            return EntranceAnswer::Gone;
+        };
+        let Some(key) = self.pending.remove(&request) else { return EntranceAnswer::Late };
         let mut fds = fds.into_iter();
         match message {
-            FromEntrance::Made(pid) => match (Pid::from_raw(pid), fds.next(), fds.next()) {
+            FromEntrance::Made { pid, .. } => match (Pid::from_raw(pid), fds.next(), fds.next()) {
                 (Some(pid), Some(pidfd), Some(channel)) => {
                     EntranceAnswer::Made(key, Child::new(pid, pidfd), Channel::from_fd(channel))
                 }
                 _ => EntranceAnswer::Failed(key, lost()),
             },
-            FromEntrance::Failed(error) => EntranceAnswer::Failed(key, error),
+            FromEntrance::Failed { error, .. } => EntranceAnswer::Failed(key, error),
         }
     }
 
     /// Ends it, and returns those for whom it will make none.
-    #[must_use]
-    pub fn end(self) -> VecDeque<Key> {
+    pub fn end(self) -> impl Iterator<Item = Key> {
         self.child.end_now();
-        self.pending
+        self.pending.into_values()
     }
 }
 

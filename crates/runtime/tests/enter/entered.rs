@@ -49,9 +49,9 @@ impl Door {
 
     /// Has an intermediate process made, which is told of no container yet.
     pub fn prepare(&self) -> Newcomer {
-        self.entrance.channel.send(&ToEntrance::Prepare, &[]).unwrap();
+        self.entrance.channel.send(&ToEntrance::Prepare(1), &[]).unwrap();
         let (answer, fds) = self.entrance.channel.receive().unwrap().expect("the entrance is there");
-        let FromEntrance::Made(pid) = answer else { panic!("{answer:?}") };
+        let FromEntrance::Made { pid, .. } = answer else { panic!("{answer:?}") };
         let [_pidfd, channel] = <[OwnedFd; 2]>::try_from(fds).unwrap();
         Newcomer { intermediate: Pid::from_raw(pid), channel: Channel::from_fd(channel) }
     }

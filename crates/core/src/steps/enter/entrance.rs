@@ -40,7 +40,7 @@ pub fn start(program: &OwnedFd) -> Result<EntranceProcess> {
     let child = spawn(0, || {
         leave_caller();
         let error = execute(program, &theirs);
-        let _ = theirs.send(&FromEntrance::Failed(error), &[]);
+        let _ = theirs.send(&FromEntrance::Failed { request: None, error }, &[]);
         125
     });
     let ChildProcess { pid, pidfd } = child.at(START, "")?;
@@ -71,18 +71,18 @@ pub fn serve(channel: &Channel, program: &OwnedFd) -> Result<()> {
     // For whoever looks at the host's processes and wonders.
     rustix::thread::set_name(c"nsrs-entrance").at("name the process", "")?;
     let supervisor = getppid();
-    while let Some((ToEntrance::Prepare, _)) = channel.receive()? {
-        if let Err(error) = prepare(channel, program, supervisor) {
-            channel.send(&FromEntrance::Failed(error), &[])?;
+    while let Some((ToEntrance::Prepare(request), _)) = channel.receive()? {
+        if let Err(error) = prepare(channel, request, program, supervisor) {
+            channel.send(&FromEntrance::Failed { request: Some(request), error }, &[])?;
         }
     }
     Ok(())
 }
 
 /// Makes an intermediate process, as a child of the supervisor, and waits until it has answered.
-fn prepare(channel: &Channel, program: &OwnedFd, supervisor: Option<Pid>) -> Result<()> {
+fn prepare(channel: &Channel, request: u64, program: &OwnedFd, supervisor: Option<Pid>) -> Result<()> {
     let (answered, answer) = pipe_with(PipeFlags::CLOEXEC).at(PREPARE, "")?;
-    let body = || intermediate::run(Origin { entrance: channel, answer: &answer, supervisor, program });
+    let body = || intermediate::run(Origin { entrance: channel, request, answer: &answer, supervisor, program });
     spawn(libc::CLONE_PARENT as u64, body).at(PREPARE, "")?;
     drop(answer);
     match File::from(answered).read(&mut [0]).at(PREPARE, "")? {

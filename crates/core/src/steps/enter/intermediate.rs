@@ -31,6 +31,8 @@ use nsrs_base::sys::process::exit_now;
 pub struct Origin<'a> {
     /// The entrance's channel, for one message.
     pub entrance: &'a Channel,
+    /// The supervisor's number for the answer.
+    pub request: u64,
     /// Where the entrance hears that this message was sent.
     pub answer: &'a OwnedFd,
     /// The parent of both.
@@ -51,7 +53,7 @@ pub fn hide() -> Result<()> {
 /// The life of an intermediate process. Does not come back: what fails is reported on its channel.
 pub fn run(origin: Origin<'_>) -> ! {
     let (channel, program) = introduce(&origin).unwrap_or_else(|error| {
-        let _ = origin.entrance.send(&FromEntrance::Failed(error), &[]);
+        let _ = origin.entrance.send(&FromEntrance::Failed { request: Some(origin.request), error }, &[]);
         let _ = rustix::io::write(origin.answer, b"a");
         exit_now(125)
     });
@@ -71,7 +73,7 @@ fn introduce(origin: &Origin<'_>) -> Result<(Channel, OwnedFd)> {
     let (ours, theirs) = Channel::pair()?;
     let own = pidfd_open(getpid(), PidfdFlags::empty()).at("hold the intermediate process", "")?;
     let program = origin.program.try_clone().at("hold the executable", "")?;
-    let made = FromEntrance::Made(getpid().as_raw_nonzero().get());
+    let made = FromEntrance::Made { request: origin.request, pid: getpid().as_raw_nonzero().get() };
     origin.entrance.send(&made, &[own.as_fd(), theirs.as_fd()])?;
     let _ = rustix::io::write(origin.answer, b"a");
     drop((own, theirs));

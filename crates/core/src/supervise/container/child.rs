@@ -32,6 +32,16 @@ impl Child {
         send_signal(&self.pidfd, libc::SIGKILL);
     }
 
+    /// It has ended, or is about to: the first process of a PID namespace stays until all others in it are gone
+    /// (`PF_EXITING` among the flags, proc_pid_stat(5)).
+    #[must_use]
+    pub fn is_exiting(&self) -> bool {
+        const PF_EXITING: u64 = 0x4;
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid.as_raw_nonzero())).unwrap_or_default();
+        let flags = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_ascii_whitespace().nth(6)?.parse().ok());
+        flags.is_none_or(|flags: u64| flags & PF_EXITING != 0)
+    }
+
     /// Ends a process that nobody watches, and waits for that.
     pub fn end_now(&self) {
         self.kill();

@@ -126,6 +126,7 @@ impl Engine {
         match entrance.answer() {
             EntranceAnswer::Made(key, child, channel) => self.intermediate_is_there(key, child, channel),
             EntranceAnswer::Failed(key, error) => self.is_unmade(key, error),
+            EntranceAnswer::Late => {}
             EntranceAnswer::Gone => self.entrance_ended(),
         }
     }

@@ -9,6 +9,7 @@ mod event_loop;
 mod prewarm;
 mod progress;
 mod start;
+mod strays;
 pub mod token;
 
 use std::collections::HashMap;
@@ -25,6 +26,7 @@ use rustix::event::epoll::EventFlags;
 use rustix::process::Pid;
 
 use self::event_loop::EventLoop;
+use self::strays::Strays;
 use self::token::{EventSource, Key, Token};
 use super::container::Container;
 use super::container::member::Member;
@@ -77,6 +79,7 @@ pub struct Engine {
     network: SharedNetwork,
     images: ImageCache,
     janitor: Janitor,
+    strays: Strays,
     /// None where one request is all there is.
     pool: Option<Pool>,
     /// Who makes processes that enter, once one was asked for.
@@ -107,6 +110,7 @@ impl Engine {
             network: SharedNetwork::default(),
             images: ImageCache::empty(),
             janitor: Janitor::default(),
+            strays: Strays::default(),
             pool: None,
             entrance: None,
             containers: HashMap::new(),
@@ -143,10 +147,11 @@ impl Engine {
     /// Those of epoll_wait(2).
     pub fn wait(&mut self) -> Result<Vec<u32>> {
         self.janitor.reap();
+        self.strays.reap();
         let quiet = self.pool.as_ref().map_or_else(Instant::now, Pool::quiet);
         let pool_due = self.pool_due();
         let deadlines = self.containers.values().filter_map(Container::deadline);
-        let until = deadlines.chain(pool_due).chain(self.janitor.due(quiet)).min();
+        let until = deadlines.chain(pool_due).chain(self.janitor.due(quiet)).chain(self.strays.due()).min();
         let ready = self.events.wait(until)?;
         self.enforce_deadlines();
         self.janitor.work(ready.is_empty(), quiet);

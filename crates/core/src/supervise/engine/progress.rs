@@ -15,6 +15,7 @@ use crate::diff::collect::{Collected, Collector, ContainerLayers};
 use crate::state::journal::EntryId;
 use crate::steps::channel::{Channel, FromChild, ToChild};
 use crate::steps::enter::has_ended;
+use crate::supervise::container::child::Child;
 use crate::supervise::container::launch;
 use crate::supervise::container::member::Member;
 use crate::supervise::container::phase::{Cause, Next, Outcome, Phase};
@@ -158,7 +159,8 @@ impl Engine {
                 _ => {}
             },
             FromChild::Born(pid) if matches!(member.phase, Phase::Staging { .. } | Phase::Ending { .. }) => {
-                let born = Pid::from_raw(pid).filter(|pid| is_child(*pid) && !self.knows(*pid));
+                // Whoever may trace the process that tells of another can speak for it.
+                let born = Pid::from_raw(pid).filter(|pid| is_child(*pid) && !self.has_child(*pid));
                 match born.map(|pid| (pid, pidfd_open(pid, PidfdFlags::empty()))) {
                     Some((pid, Ok(pidfd))) => self.born(key, pid, pidfd),
                     _ => return Err(out_of_place("a new process")),
@@ -178,12 +180,14 @@ impl Engine {
         Ok(())
     }
 
-    /// A process of this number is one of a container already. Whoever may trace the process that tells of another can speak
-    /// for it.
-    fn knows(&self, pid: Pid) -> bool {
-        let children =
-            |member: &Member| member.phase.child().into_iter().chain(&member.intermediate).any(|it| it.pid == pid);
-        self.containers.iter().any(|(number, container)| container.members(*number).any(|(_, member)| children(member)))
+    /// A process of this number is one of a container already.
+    fn has_child(&self, pid: Pid) -> bool {
+        let is_member = |member: &Member| {
+            member.phase.child().into_iter().chain(&member.intermediate).any(|child| child.pid == pid)
+        };
+        self.containers
+            .iter()
+            .any(|(number, container)| container.members(*number).any(|(_, member)| is_member(member)))
     }
 
     /// The command runs; `keep` where its init goes on to report.
@@ -237,6 +241,8 @@ impl Engine {
         self.is_gone(&ended.pidfd, ended.slot);
         if key.member == 0 {
             self.first_is_gone(key.container);
+        } else if status == Status::Signaled(libc::SIGKILL) {
+            self.strays.look_for(pid);
         }
     }
 
@@ -335,8 +341,9 @@ impl Engine {
         }
         let Some(member) = container.entered.remove(&key.member) else { return };
         container.go_on_stopping();
-        let container_ended =
-            !container.takes_processes() || container.first.phase.child().is_none_or(|child| is_readable(&child.pidfd));
+        let has_ended_meanwhile = |container: &Container| {
+            !container.takes_processes() || container.first.phase.child().is_none_or(Child::is_exiting)
+        };
         let report = container.report.clone();
         let Member { request, phase, .. } = member;
         let Phase::Ended(outcome) = phase else { return };
@@ -346,7 +353,7 @@ impl Engine {
                 self.tell(Event::Exited { address: request.address, exit, report }, None);
             }
             // Whatever step met it first.
-            (Some(request), Outcome::Failed(_) | Outcome::Unfit(..)) if container_ended => {
+            (Some(request), Outcome::Failed(_) | Outcome::Unfit(..)) if has_ended_meanwhile(container) => {
                 self.fail(request.address, has_ended());
             }
             (Some(request), Outcome::Failed(error)) => self.fail(request.address, error),
