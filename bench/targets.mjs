@@ -19,6 +19,8 @@ export const targets = [
   { suite: 'starts', of: 'nsrs (image)', over: 'nsrs (directory)', most: 1.15 },
   { suite: 'starts', of: 'nsrs (image in memory)', over: 'nsrs (directory)' },
   { suite: 'starts', of: 'nsrs (first, image)', over: 'nsrs (first, directory)' },
+  { suite: 'starts', of: 'nsrs exec', over: 'spawn', most: 1.0 },
+  { suite: 'starts', of: 'nsrs exec (paced)', over: 'spawn (paced)', most: 1.0 },
   { suite: 'starts', of: 'nsrs', over: 'unshare' },
   { suite: 'starts', of: 'nsrs (none)', over: 'unshare (net)' },
   { suite: 'starts', of: 'nsrs', over: 'runc' },

@@ -24,7 +24,7 @@ const BWRAP = ['--unshare-pid', '--unshare-uts', '--unshare-ipc', '--unshare-cgr
  * Every way to start the same program, each until its end. Those of one name but for what stands in brackets are the same
  * but for that.
  */
-export function makeWays({ root, program, runc, layered }, run) {
+export function makeWays({ root, program, runc, layered }, { run, Container }) {
   const bare = `${root}${program}`
   const ignore = { stdout: 'ignore', stderr: 'ignore' }
   const nsrs = (options) => () => run(program, [], { rootfs: root, ...ignore, ...options })
@@ -42,9 +42,19 @@ export function makeWays({ root, program, runc, layered }, run) {
       const args = ['--root', runc.state, 'run', '--bundle', runc.bundles[network], `bench-${process.pid}-${number++}`]
       return finished(runc.program, args, 'ignore')
     })
+  let box
+  const exec =
+    Container &&
+    (async () => {
+      box ??= Container.create({ rootfs: { dir: root }, network: 'none' })
+      await (await box).exec(program, [], ignore)
+    })
+  // Between two of these nothing happens for a while, as between the commands of somebody who thinks.
+  const paced = (way) => way && Object.assign(() => way(), { pauseMs: 5 })
   const inRoot = ['--bind', root, '/', '--proc', '/proc', '--dev', '/dev', program]
   return {
     spawn: () => finished(bare, [], 'ignore'),
+    'spawn (paced)': paced(() => finished(bare, [], 'ignore')),
     'spawn (pipes)': () => finished(bare, [], PIPES),
     'spawn /bin/true': () => finished('/bin/true', [], 'ignore'),
     nsrs: nsrs({ network: 'host' }),
@@ -58,6 +68,8 @@ export function makeWays({ root, program, runc, layered }, run) {
     'nsrs (image in memory)': image && nsrs({ network: 'host', rootfs: image, rootfsTmpfs: true }),
     'nsrs (first, directory)': first(root),
     'nsrs (first, image)': image && first(image),
+    'nsrs exec': exec,
+    'nsrs exec (paced)': paced(exec),
     unshare: tool('unshare', [...UNSHARE, `--root=${root}`, program]),
     'unshare (net)': tool('unshare', [...UNSHARE, '--net', `--root=${root}`, program]),
     bwrap: tool('bwrap', [...BWRAP, ...inRoot]),

@@ -2,12 +2,14 @@
 // and tells the times to the process that asked.
 
 import { readdirSync, readFileSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'
 import { makeWays } from './ways.mjs'
 
 const settings = JSON.parse(process.argv[2])
-const { run } = await import(pathToFileURL(`${settings.package}/dist/index.js`).href)
-const ways = makeWays(settings, run)
+const library = await import(pathToFileURL(`${settings.package}/dist/index.js`).href)
+const { run } = library
+const ways = makeWays(settings, library)
 
 /** Memory that is really there: half in buffers, half in objects. */
 function fill(megabytes) {
@@ -25,6 +27,7 @@ async function turn({ way, count, warm }) {
   const start = ways[way]
   const samples = []
   for (let index = -warm; index < count; index++) {
+    if (start.pauseMs !== undefined) await sleep(start.pauseMs)
     const from = process.hrtime.bigint()
     await start()
     const took = Number(process.hrtime.bigint() - from) / 1e6

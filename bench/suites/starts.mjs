@@ -13,14 +13,14 @@ const HEAP_MB = 500
  * In processes of their own: a process remembers eight kinds of containers, and these are to be compared with each other
  * as they are where there is nothing else.
  */
-const APART = [/^nsrs \((directory|image)/, /^nsrs \(first/]
+const APART = [/^nsrs \((directory|image)/, /^nsrs \(first/, /^nsrs exec/]
 const isApart = (name) => APART.some((pattern) => pattern.test(name))
 
 /** One start at a time, from the call to the end of the program. */
 export async function starts({ options, setup, wanted, calm, progress }) {
   const settings = { ...setup, package: options.package }
   if (wanted('nsrs (image)')) settings.layered = await makeLayered(setup, options)
-  const names = Object.entries(makeWays(settings, () => {}))
+  const names = Object.entries(makeWays(settings, { run() {}, Container: {} }))
     .filter(([, way]) => way !== undefined)
     .map(([name]) => name)
   const processes = []
