@@ -46,7 +46,8 @@ export function makeWays({ root, program, runc, layered }, { run, Container }) {
   const exec =
     Container &&
     (async () => {
-      box ??= Container.create({ rootfs: { dir: root }, network: 'none' })
+      // It ends with the process that measures, and does not keep that.
+      box ??= Container.create({ rootfs: { dir: root }, network: 'none' }).then((it) => it.unref())
       await (await box).exec(program, [], ignore)
     })
   // Between two of these nothing happens for a while, as between the commands of somebody who thinks.
