@@ -147,7 +147,7 @@ test('in a joined PID namespace an init ends what comes of a command', async (t)
 
 test('an entrypoint is a command', async (t) => {
   const error = await t.throwsAsync<NsrsError>(Container.create({ ...options, entrypoint: ['sleep', '60'] }))
-  // Without an image there is none to replace.
+  // Without an image there is no entrypoint to replace.
   t.is(error?.option, 'entrypoint')
 })
 

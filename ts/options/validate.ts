@@ -216,7 +216,7 @@ export function wrongType(name: string, expected: string, value: unknown): Optio
   return new OptionTypeError(`${name} must be ${expected}, got ${quote(value)}`)
 }
 
-/** Checks one value that is no option of a call. */
+/** Checks a value that is not an option of a call. */
 export function checkValue(name: string, kind: Kind, value: unknown): void {
   const [expected, test] = kinds[kind]
   if (!test(value)) throw wrongType(name, expected, value)
