@@ -21,8 +21,6 @@ export declare class Supervisor {
   enter(container: number, spec: string, stdio: Array<number>, pass: Array<number>, announce: boolean): StartedContainer
   /** Takes an end of a pipe that [`Supervisor::start`] has made: it is the caller's to close from here on. */
   take(fd: number): void
-  /** Resolves the plan of the JSON of a `Spec` and touches nothing; the answer is an event with the returned number. */
-  explain(spec: string): number
   /** Finds out what the host can do; the answer is an event with the returned number. */
   examine(): number
   /**
@@ -103,12 +101,17 @@ export interface ExitReport {
   usage: ResourceUsage
 }
 
-/** A plan that was resolved and not carried out. */
+/** Resolves the plan of the JSON of a `Spec` and touches nothing. */
+export declare function explain(spec: string): Promise<Explanation>
+
+/** A plan that was resolved and not carried out, or every reason why there is none. */
 export interface Explanation {
-  /** For people. */
+  /** The plan for people. */
   text: string
   /** The whole plan as JSON. */
   json: string
+  /** Every problem of the call; then there is no plan. */
+  failed?: Array<ErrorRecord>
 }
 
 /** One verdict about the host. */
@@ -151,8 +154,6 @@ export interface NativeEvent {
   changes?: string
   /** There is no container, and nothing of it is left. */
   failed?: Array<ErrorRecord>
-  /** The answer to an `explain`. */
-  explained?: Explanation
   /** The answer to an `examine`. */
   examined?: Array<HostFinding>
 }

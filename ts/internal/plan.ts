@@ -1,7 +1,8 @@
+import { fromRecords } from '../errors/nsrs-error.ts'
+import { native } from '../native/load.ts'
 import { commandWords } from '../options/arguments.ts'
 import type { ContainerOptions } from '../options/types.ts'
 import { checkCommand, checkOptions } from '../options/validate.ts'
-import { ask } from './ask.ts'
 import { toSpec } from './request.ts'
 
 /** What a call would do. */
@@ -24,9 +25,7 @@ export async function resolvePlan(
 ): Promise<Explanation> {
   checkCommand(command, args, options)
   checkOptions(options)
-  const { text, json } = await ask(
-    (supervisor) => supervisor.explain(toSpec(commandWords(command, args), options, {})),
-    (event) => event.explained,
-  )
+  const { text, json, failed } = await native().binding.explain(toSpec(commandWords(command, args), options, {}))
+  if (failed !== undefined) throw fromRecords(failed)
   return { text, plan: JSON.parse(json) }
 }

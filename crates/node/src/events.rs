@@ -201,16 +201,6 @@ impl From<doctor::Finding> for HostFinding {
     }
 }
 
-/// A plan that was resolved and not carried out.
-#[napi(object)]
-#[derive(Clone, Debug)]
-pub struct Explanation {
-    /// For people.
-    pub text: String,
-    /// The whole plan as JSON.
-    pub json: String,
-}
-
 /// Something happened to a container, or a question was answered.
 #[napi(object)]
 #[derive(Debug, Default)]
@@ -227,8 +217,6 @@ pub struct NativeEvent {
     pub changes: Option<String>,
     /// There is no container, and nothing of it is left.
     pub failed: Option<Vec<ErrorRecord>>,
-    /// The answer to an `explain`.
-    pub explained: Option<Explanation>,
     /// The answer to an `examine`.
     pub examined: Option<Vec<HostFinding>>,
 }
@@ -251,7 +239,7 @@ impl Delivery {
             | Event::Terminal { address }
             | Event::Exited { address, .. }
             | Event::Failed { address, .. } => Some(address.process),
-            Event::Explained { id, .. } | Event::Examined { id, .. } => Some(*id),
+            Event::Examined { id, .. } => Some(*id),
         }
     }
 
@@ -284,10 +272,6 @@ impl From<Delivery> for NativeEvent {
             }
             Event::Failed { errors, .. } => {
                 NativeEvent { failed: Some(errors.into_iter().map(Into::into).collect()), ..event }
-            }
-            Event::Explained { plan, .. } => {
-                let json = serde_json::to_string_pretty(&plan).unwrap_or_default();
-                NativeEvent { explained: Some(Explanation { text: plan.to_string(), json }), ..event }
             }
             Event::Examined { findings, .. } => {
                 NativeEvent { examined: Some(findings.into_iter().map(Into::into).collect()), ..event }

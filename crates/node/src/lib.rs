@@ -11,6 +11,7 @@ mod connection;
 mod event_loop;
 mod events;
 mod executable;
+mod explain;
 mod foreground;
 mod images;
 mod supervisor;

@@ -256,17 +256,6 @@ impl Supervisor {
         Ok(stdio.ours)
     }
 
-    /// Resolves the plan of the JSON of a `Spec` and touches nothing; the answer is an event with the returned number.
-    #[napi]
-    pub fn explain(&self, env: Env, spec: String) -> f64 {
-        let id = connection::next_id();
-        let asked = as_json(spec).and_then(|spec| self.ask(&env, id, &Request::Explain { id, spec }, &[]));
-        if let Err(error) = asked {
-            self.fail(id, error);
-        }
-        id as f64
-    }
-
     /// Finds out what the host can do; the answer is an event with the returned number.
     #[napi]
     pub fn examine(&self, env: Env) -> f64 {

@@ -14,5 +14,6 @@ mod name_files;
 mod pool;
 mod preflight;
 pub mod protocol;
+pub mod resolve;
 mod run_directory;
 mod user_network;

@@ -8,7 +8,6 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::plan::Plan;
 use nsrs_base::error::{At, Code, Error, Result};
 use nsrs_base::sys::message;
 use nsrs_base::sys::wait::{Status, Usage};
@@ -58,13 +57,6 @@ pub enum Request {
         address: ProcessAddress,
         /// The signal's number; none is the one that ends the command, by default `SIGTERM`.
         signal: Option<i32>,
-    },
-    /// Resolve a plan and touch nothing.
-    Explain {
-        /// The caller's number for the answer.
-        id: u64,
-        /// What is wanted, as that of [`Request::Run`].
-        spec: Box<RawValue>,
     },
     /// Find out what this host can do, by doing it.
     Examine {
@@ -142,13 +134,6 @@ pub enum Event {
         address: ProcessAddress,
         /// Every reason.
         errors: Vec<Error>,
-    },
-    /// A resolved plan.
-    Explained {
-        /// Which question.
-        id: u64,
-        /// The plan.
-        plan: Box<Plan>,
     },
     /// What the host can do.
     Examined {

@@ -156,7 +156,7 @@ impl Engine {
         };
         let Some(container) = self.containers.get_mut(&key.container) else { return child.end_now() };
         let first = container.first.phase.own_child().map(|child| child.pidfd.try_clone());
-        let destination = Destination::of(&container.plan, self.host.privileged);
+        let destination = Destination::of(&container.plan, self.resolver.host().privileged);
         let Some(member) = container.entered.get_mut(&key.member) else { return child.end_now() };
         match member.phase.made(child, channel) {
             Ok(Next::End) => return member.kill(),

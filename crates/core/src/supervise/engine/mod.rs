@@ -15,12 +15,9 @@ pub mod token;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::rc::Rc;
 use std::time::Instant;
 
 use nsrs_base::error::{Act, At, During, Error, Result};
-use nsrs_base::host::Host;
-use nsrs_base::host::tree::HostTree;
 use nsrs_base::sys::seccomp;
 use rustix::event::epoll::EventFlags;
 use rustix::process::Pid;
@@ -32,17 +29,13 @@ use super::container::Container;
 use super::container::member::Member;
 use super::container::phase::Cause;
 use super::entrance::Entrance;
-use super::images::{ImageCache, Leases};
 use super::janitor::Janitor;
 use super::pool::Pool;
-use super::preflight;
 use super::protocol::{Event, ProcessAddress};
+use super::resolve::Resolver;
 use super::run_directory::RunDirectory;
 use crate::doctor;
 use crate::net::kinds::SharedNetwork;
-use crate::net::link;
-use crate::net::transport::Netlink;
-use crate::plan::{self, Plan};
 use crate::spec::Spec;
 
 /// A container that is asked for, with its first process.
@@ -59,25 +52,15 @@ pub struct RunRequest<'a> {
     pub announce: bool,
 }
 
-/// A request, resolved, with what must be held for it.
-#[derive(Debug)]
-pub struct Resolved {
-    /// The plan.
-    pub plan: Rc<Plan>,
-    /// The layers of its image.
-    pub leases: Leases,
-}
-
 /// The containers of one supervisor.
 pub struct Engine {
     events: EventLoop,
-    host: Host,
+    resolver: Resolver,
     /// Our own executable in sealed memory.
     program: OwnedFd,
     /// The state directory and the journal, opened with the first container.
     run: Option<RunDirectory>,
     network: SharedNetwork,
-    images: ImageCache,
     janitor: Janitor,
     strays: Strays,
     /// None where one request is all there is.
@@ -96,19 +79,18 @@ impl Engine {
     /// # Errors
     /// No descriptors are left.
     pub fn new(program: OwnedFd) -> Result<Engine> {
-        let host = Host::probe();
-        if host.privileged {
+        let resolver = Resolver::probe();
+        if resolver.host().privileged {
             // Once, for all containers: a filter is inherited, and nothing here needs what it refuses. Without the right
             // to, each container installs its own: no_new_privs on the supervisor would disarm newuidmap.
             seccomp::install().at("install the system call filter", "")?;
         }
         Ok(Engine {
             events: EventLoop::new()?,
-            host,
+            resolver,
             program,
             run: None,
             network: SharedNetwork::default(),
-            images: ImageCache::empty(),
             janitor: Janitor::default(),
             strays: Strays::default(),
             pool: None,
@@ -189,45 +171,17 @@ impl Engine {
         self.containers.is_empty()
     }
 
-    /// Resolves a request against this host.
-    ///
-    /// # Errors
-    /// Every problem of the call.
-    fn resolve(&mut self, spec: &Spec) -> Result<Resolved, Vec<Error>> {
-        let tree = if spec.is_on_host_tree() { HostTree::read()? } else { HostTree::default() };
-        let (image, missing) = match self.images.find(spec, &self.host) {
-            Ok(image) => (image, None),
-            Err(error) => (None, Some(error)),
-        };
-        let facts = image.as_ref().map(|(facts, _)| facts);
-        self.look_for_a_route(spec);
-        let (plan, mut problems) = plan::resolve(spec, &self.host, &tree, facts);
-        problems.extend(missing.map(|error| error.during(Act::Image)));
-        problems.extend(preflight::check(&plan.sandbox));
-        problems.extend(plan.sandbox.network.kind().check(&RunDirectory::path(&self.host)));
-        let plan = Rc::new(problems.finish(plan).during(Act::Resolve)?);
-        Ok(Resolved { plan, leases: image.map(|(_, leases)| leases).unwrap_or_default() })
-    }
-
-    /// Looks again whether a default route leads out: the one fact of the host that may well change while a process lives.
-    /// Where the kernel doesn't tell, pasta shall.
-    fn look_for_a_route(&mut self, spec: &Spec) {
-        if self.host.pasta.is_ok() && spec.network.kind.is_none() {
-            let found = Netlink::route().and_then(|mut netlink| link::leads_outside(&mut netlink));
-            self.host.leads_outside = found.unwrap_or(true);
-        }
-    }
-
     /// Starts a container. Whatever comes of it is told in events.
     pub fn start(&mut self, request: RunRequest<'_>) {
         let (address, since) = (request.address, Instant::now());
-        let launched = self.resolve(request.spec).and_then(|resolved| match self.find_prewarmed(&request, &resolved) {
-            Some(key) => {
-                self.adopt(key, request, resolved.plan, since);
-                Ok(())
-            }
-            None => self.launch(request, resolved, since).during(Act::Supervisor).map_err(Vec::from),
-        });
+        let launched =
+            self.resolver.resolve(request.spec).and_then(|resolved| match self.find_prewarmed(&request, &resolved) {
+                Some(key) => {
+                    self.adopt(key, request, resolved.plan, since);
+                    Ok(())
+                }
+                None => self.launch(request, resolved, since).during(Act::Supervisor).map_err(Vec::from),
+            });
         if let Err(errors) = launched {
             self.tell(Event::Failed { address, errors }, None);
         }
@@ -242,25 +196,16 @@ impl Engine {
         self.told.push((event, fd));
     }
 
-    /// Resolves a plan and tells it.
-    pub fn explain(&mut self, id: u64, spec: &Spec) {
-        let event = match self.resolve(spec) {
-            Ok(Resolved { plan, .. }) => Event::Explained { id, plan: Box::new(Rc::unwrap_or_clone(plan)) },
-            Err(errors) => Event::Failed { address: ProcessAddress::of_container(id), errors },
-        };
-        self.tell(event, None);
-    }
-
     /// Examines the host and tells the findings.
     pub fn examine(&mut self, id: u64) {
         // What a killed one left is no finding. Where it can't be collected, the next start says why.
         if self.run.is_none()
-            && RunDirectory::path(&self.host).exists()
-            && let Ok(path) = RunDirectory::make(&self.host)
+            && RunDirectory::path(self.resolver.host()).exists()
+            && let Ok(path) = RunDirectory::make(self.resolver.host())
         {
             let _ = self.collect(&path);
         }
-        let findings = doctor::examine(&self.host);
+        let findings = doctor::examine(self.resolver.host());
         self.tell(Event::Examined { id, findings }, None);
     }
 
@@ -362,7 +307,7 @@ impl Engine {
     /// The state directory and the journal; what dead supervisors left is collected on the way.
     fn run_directory(&mut self) -> Result<&mut RunDirectory> {
         if self.run.is_none() {
-            let path = RunDirectory::make(&self.host).during(Act::State)?;
+            let path = RunDirectory::make(self.resolver.host()).during(Act::State)?;
             self.collect(&path).during(Act::State)?;
             self.run = Some(RunDirectory::open(path).during(Act::State)?);
         }
@@ -371,8 +316,8 @@ impl Engine {
 
     /// Ends and removes what dead supervisors left. Not beside a journal of our own, whose lock would tell us nothing.
     fn collect(&mut self, path: &Path) -> Result<()> {
-        RunDirectory::collect(path, &self.host)?;
-        self.janitor.collect(&self.host)
+        RunDirectory::collect(path, self.resolver.host())?;
+        self.janitor.collect(self.resolver.host())
     }
 
     /// Has what containers have left be removed.

@@ -9,7 +9,7 @@ use rustix::event::epoll::EventFlags;
 
 use super::start::Handed;
 use super::token::{Key, Token};
-use super::{Engine, Resolved, RunRequest};
+use super::{Engine, RunRequest};
 use crate::net::kinds::Attachment;
 use crate::plan::Plan;
 use crate::plan::root::Root;
@@ -21,6 +21,7 @@ use crate::supervise::images::Leases;
 use crate::supervise::name_files;
 use crate::supervise::pool::footing::{self, Footing, are_mounted, mount_table_of, places};
 use crate::supervise::pool::{self, ImageNames, Pool, Prewarmed};
+use crate::supervise::resolve::Resolved;
 use nsrs_base::error::Result;
 use nsrs_base::host::mountinfo;
 

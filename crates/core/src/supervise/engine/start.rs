@@ -11,7 +11,7 @@ use rustix::event::epoll::EventFlags;
 use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 
 use super::token::{EventSource, Key, Token};
-use super::{Engine, Resolved, RunRequest};
+use super::{Engine, RunRequest};
 use crate::diff::changes_directory::ChangesDirectory;
 use crate::net::kinds::{Attachment, ProgramTarget};
 use crate::plan::Plan;
@@ -29,6 +29,7 @@ use crate::supervise::container::phase::{Cause, InitRole, Next, Phase, Then};
 use crate::supervise::container::{Container, Holdings};
 use crate::supervise::name_files;
 use crate::supervise::protocol::Report;
+use crate::supervise::resolve::Resolved;
 use crate::supervise::user_network::UserNetwork;
 
 /// What the first process of a container is given.
@@ -72,13 +73,14 @@ impl Engine {
         let is_asked = request.is_some();
         let waiting = if is_asked { Waiting::Never } else { Waiting::ForProcess };
         let inputs = self.inputs(handed, (&attachment, &name_files), writable.as_ref(), kept.as_ref(), theirs)?;
-        let launched = launch::start(&plan, &self.host, inputs, ours, waiting).and_then(|(launched, ours)| {
-            let watched = launched.try_map(|is_intermediate, child| {
-                let source = if is_intermediate { EventSource::IntermediateEnd } else { EventSource::End };
-                self.watch_end(Key::first(number), source, child)
+        let launched =
+            launch::start(&plan, self.resolver.host(), inputs, ours, waiting).and_then(|(launched, ours)| {
+                let watched = launched.try_map(|is_intermediate, child| {
+                    let source = if is_intermediate { EventSource::IntermediateEnd } else { EventSource::End };
+                    self.watch_end(Key::first(number), source, child)
+                });
+                watched.map(|launched| (launched, ours))
             });
-            watched.map(|launched| (launched, ours))
-        });
         let (launched, ours) = match launched {
             Ok(launched) => launched,
             Err(error) => {
@@ -129,7 +131,7 @@ impl Engine {
             supervisor: pidfd_open(getpid(), PidfdFlags::empty()).at("hold the supervisor", "")?,
             addresses: attachment.addresses.clone(),
             files: name_files.clone(),
-            filtered: self.host.privileged,
+            filtered: self.resolver.host().privileged,
             mapped: false,
             disk: writable.map(|writable| writable.path.clone()),
             kept: kept.map(hold).transpose().during(Act::Changes)?,

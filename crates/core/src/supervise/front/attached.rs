@@ -132,10 +132,6 @@ fn serve_request(engine: &mut Engine, request: Request, fds: Vec<OwnedFd>) {
         }
         Request::Kill { address, signal: Some(signal) } => engine.kill(address, signal),
         Request::Kill { address, signal: None } => engine.stop(address),
-        Request::Explain { id, spec } => match spec::parse(spec.get()) {
-            Ok(spec) => engine.explain(id, &spec),
-            Err(error) => engine.fail(ProcessAddress::of_container(id), error),
-        },
         Request::Examine { id } => engine.examine(id),
     }
 }

@@ -23,7 +23,7 @@ use self::footing::Footing;
 pub use self::image_names::ImageNames;
 use self::kind::PoolKind;
 pub use self::kind::Prewarmed;
-use super::engine::Resolved;
+use super::resolve::Resolved;
 use crate::plan::Plan;
 use crate::plan::mount::MountSource;
 use crate::plan::namespace::Kind;
