@@ -1,13 +1,13 @@
 import type { ContainerReport } from './binding.d.ts'
 import { CollectedRun, type Start } from './collected-run.ts'
-import { localError } from './errors/nsrs-error.ts'
+import { setUpError } from './errors/nsrs-error.ts'
 import { imagePreparation } from './images/prepare.ts'
 import { later } from './internal/canceler.ts'
 import { type Launched, launch, launchIn } from './internal/launch.ts'
 import { LazyPromise } from './internal/lazy-promise.ts'
 import { type Ended, Task } from './internal/task.ts'
 import { Terminal } from './io/terminal.ts'
-import { splitArguments } from './options/arguments.ts'
+import { ownOptions, splitArguments } from './options/arguments.ts'
 import { signalNumber } from './options/signals.ts'
 import type { CreateOptions, EnterSpawnOptions, ExecOptions, StopOptions } from './options/types.ts'
 import {
@@ -198,7 +198,7 @@ function enterArguments<Options extends ExecOptions | EnterSpawnOptions>(
 ): [string, readonly string[], Options] {
   const isOptions = third === undefined && second !== undefined && !Array.isArray(second)
   const args = isOptions ? [] : ((second as readonly string[] | undefined) ?? [])
-  const options = isOptions ? (second as Options) : (third ?? ({} as Options))
+  const options = ownOptions(isOptions ? (second as Options) : (third ?? ({} as Options)))
   checkCommand(first, args, options)
   check(options)
   return [first, args, options]
@@ -212,7 +212,7 @@ function createArguments(
 ): [string | undefined, readonly string[], CreateOptions] {
   const isAlone = typeof first === 'object' && first !== null && second === undefined && third === undefined
   if (isAlone || (first === undefined && second === undefined && third === undefined)) {
-    const options = first ?? {}
+    const options = ownOptions(first ?? {})
     checkCreateOptions(options)
     return [undefined, [], options as CreateOptions]
   }
@@ -227,15 +227,16 @@ function createArguments(
 function endedEarly({ isCanceled, exit }: Ended, { signal, timeout }: CreateOptions): unknown {
   if (isCanceled) return signal?.reason
   if (exit.timedOut)
-    return localError(
-      'ERR_NSRS_SETUP_FAILED',
+    return setUpError(
+      'watch',
       'create the container',
-      `its time limit of ${timeout} ms was over before`,
-      {
-        hint: 'set a longer timeout: it counts from the call of create()',
-      },
+      `its time limit of ${timeout} ms expired before it was ready`,
+      'set a longer timeout: it counts from the call of create()',
     )
-  return localError('ERR_NSRS_SETUP_FAILED', 'create the container', 'its command ended before it could be entered', {
-    hint: 'give a command that stays, or none',
-  })
+  return setUpError(
+    'watch',
+    'create the container',
+    'its command ended before it could be entered',
+    'give a command that stays, or none',
+  )
 }

@@ -1,7 +1,7 @@
 import { EventEmitter } from 'node:events'
 import type { Readable, Writable } from 'node:stream'
 import type { ContainerReport } from './binding.d.ts'
-import { localError } from './errors/nsrs-error.ts'
+import { setUpError } from './errors/nsrs-error.ts'
 import { DeferredPipe, input, output } from './internal/deferred-pipe.ts'
 import type { Launched } from './internal/launch.ts'
 import { LazyPromise } from './internal/lazy-promise.ts'
@@ -178,9 +178,9 @@ export class Process extends EventEmitter<ProcessEvents> implements AsyncDisposa
     }
     const exit = toExit(outcome)
     if (outcome.kind === 'killed')
-      this.#ready.reject(localError('ERR_NSRS_SETUP_FAILED', 'pull the image', `interrupted by ${exit.signal}`))
+      this.#ready.reject(setUpError('image', 'pull the image', `interrupted by ${exit.signal}`))
     else if (this.#report === undefined)
-      this.#ready.reject(localError('ERR_NSRS_SETUP_FAILED', 'start the command', 'it ended before it was seen to run'))
+      this.#ready.reject(setUpError('watch', 'start the command', 'it ended before it was seen to run'))
     this.#exit.resolve(exit)
     this.emit('exit', exit)
   }

@@ -31,9 +31,9 @@ test('where the addon is missing, only calls throw, and say what to do', (t) => 
   const program = `
     import { isSupported, run } from ${JSON.stringify(library)}
     console.log(isSupported())
-    await run('true').catch((error) => console.log(error.code, error.message))
+    await run('true').catch((error) => console.log(error.id, error.code, error.message))
   `
   const env = { ...process.env, NSRS_NATIVE_DIR: temporary() }
   const { stdout } = spawnSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8', env })
-  t.regex(stdout, /^false\nERR_NSRS_UNSUPPORTED_PLATFORM load nsrs: no nsrs.node in NSRS_NATIVE_DIR \(.*\)\n$/)
+  t.regex(stdout, /^false\nload ERR_NSRS_UNSUPPORTED_PLATFORM load nsrs: no nsrs.node in NSRS_NATIVE_DIR \(.*\)\n$/)
 })

@@ -215,6 +215,33 @@ test('with a terminal, what the command writes is its output', async (t) => {
   t.deepEqual(stdout.split('\r\n'), ['/dev/pts/0', '31 97'])
 })
 
+test("with a terminal and a user, the terminal is the user's", async (t) => {
+  const script = 'stat -c %u "$(tty)" && echo by name > "$(tty)"'
+  // For an ordinary user there may be no id but one.
+  for (const user of process.getuid?.() === 0 ? ['0', '1000'] : ['0']) {
+    const { stdout } = await run('sh', ['-c', script], { ...box, tty: { cols: 80, rows: 24 }, user })
+    t.deepEqual(String(stdout).split(/\r?\n/), [user, 'by name'])
+  }
+})
+
+test.serial('what somebody put into Object.prototype is no option and no variable', async (t) => {
+  const polluted = Object.prototype as Record<string, unknown>
+  polluted.user = 'nobody'
+  polluted.timeout = 1
+  polluted.POLLUTED = 'yes'
+  let running: ReturnType<typeof run>
+  try {
+    running = run('env', [], { ...box, env: { OWN: 'own' } })
+  } finally {
+    delete polluted.user
+    delete polluted.timeout
+    delete polluted.POLLUTED
+  }
+  const { stdout } = await running
+  t.regex(stdout, /^OWN=own$/m)
+  t.notRegex(stdout, /POLLUTED/)
+})
+
 test('a directory that is named host is a directory', async (t) => {
   const error = await t.throwsAsync(run('true', { network: 'none', rootfs: { dir: 'host' } }), {
     instanceOf: NsrsError,

@@ -51,9 +51,24 @@ export function fromRecords(records: readonly ErrorRecord[]): NsrsError {
   return new NsrsError(records as [ErrorRecord, ...ErrorRecord[]])
 }
 
+/** What is known of an error that arises in JavaScript, not in the addon. */
+interface LocalError {
+  id: string
+  code: string
+  step: string
+  reason: string
+  hint?: string
+  cause?: unknown
+}
+
 /** An error that arises in JavaScript, not in the addon. */
-export function localError(code: string, step: string, reason: string, more: { hint?: string; cause?: unknown } = {}) {
-  const record: ErrorRecord = { code, step, reason, message: `${step}: ${reason}`, exitCode: 125 }
-  if (more.hint !== undefined) record.hint = more.hint
-  return new NsrsError([record], more.cause === undefined ? {} : { cause: more.cause })
+export function localError({ cause, hint, ...rest }: LocalError): NsrsError {
+  const record: ErrorRecord = { ...rest, message: `${rest.step}: ${rest.reason}`, exitCode: 125 }
+  if (hint !== undefined) record.hint = hint
+  return new NsrsError([record], cause === undefined ? {} : { cause })
+}
+
+/** What was asked for could not be set up. `id`: the act that failed, as in {@link NsrsError.id}. */
+export function setUpError(id: string, step: string, reason: string, hint?: string): NsrsError {
+  return localError({ id, code: 'ERR_NSRS_SETUP_FAILED', step, reason, ...(hint === undefined ? {} : { hint }) })
 }

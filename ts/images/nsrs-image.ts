@@ -4,7 +4,7 @@ import type { Readable, Writable } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { pipeline } from 'node:stream/promises'
 import type { ErrorRecord } from '../binding.d.ts'
-import { fromRecords, localError, type NsrsError } from '../errors/nsrs-error.ts'
+import { fromRecords, localError, type NsrsError, setUpError } from '../errors/nsrs-error.ts'
 import { lines } from '../io/lines.ts'
 import { native } from '../native/load.ts'
 import { version } from '../native/version.ts'
@@ -98,7 +98,14 @@ function exitCode(child: ChildProcess): Promise<number> {
   return new Promise((resolve, reject) => {
     child.on('error', (cause) => {
       reject(
-        localError('ERR_NSRS_SUPERVISOR_LOST', 'start nsrs-image', cause.message, { cause, hint: 'reinstall nsrs' }),
+        localError({
+          id: 'image',
+          code: 'ERR_NSRS_SUPERVISOR_LOST',
+          step: 'start nsrs-image',
+          reason: cause.message,
+          hint: 'reinstall nsrs',
+          cause,
+        }),
       )
     })
     child.on('close', (code, signal) => resolve(code ?? 128 + (signal === null ? 0 : constants.signals[signal])))
@@ -180,5 +187,5 @@ function toRecord(event: ErrorEvent): ErrorRecord {
 
 function failure(records: readonly ErrorRecord[], verb: Verb, code: number): NsrsError {
   if (records.length > 0) return fromRecords(records)
-  return localError('ERR_NSRS_SETUP_FAILED', `${verb} images`, `nsrs-image exited with code ${code} and no error`)
+  return setUpError('image', `${verb} images`, `nsrs-image exited with code ${code} and no error`)
 }

@@ -19,7 +19,7 @@ export function callerInfo(options: Pick<ContainerOptions, 'rootfs' | 'env' | 'e
   }
   names[index].forEach(take)
   if (options.env !== undefined) {
-    for (const name in options.env) if (options.env[name] === undefined) take(name)
+    for (const [name, value] of Object.entries(options.env)) if (value === undefined) take(name)
   }
   return { cwd, env }
 }

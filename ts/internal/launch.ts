@@ -39,9 +39,9 @@ function streams({ fds, tty }: Pick<AnyOptions, 'fds' | 'tty'>, stdio: readonly 
   const pass: number[] = []
   const preserveFds: number[] = []
   if (fds !== undefined) {
-    for (const number in fds) {
+    for (const [number, fd] of Object.entries(fds)) {
       preserveFds.push(Number(number))
-      pass.push(fds[number] as number)
+      pass.push(fd)
     }
   }
   const numbers = tty

@@ -39,8 +39,8 @@ export function toEnterSpec(args: string[], options: AnyEnterOptions, preserveFd
 /** The options that the core takes, as it takes them. */
 function core(options: AnyOptions | AnyEnterOptions): Record<string, unknown> {
   const core: Record<string, unknown> = {}
-  for (const key in options) {
-    if (!Object.hasOwn(OWN_OPTIONS, key)) core[key] = options[key as keyof typeof options]
+  for (const [key, value] of Object.entries(options)) {
+    if (!Object.hasOwn(OWN_OPTIONS, key)) core[key] = value
   }
   const { timeout, env } = options
   // As in child_process, 0 means no limit.
@@ -51,7 +51,8 @@ function core(options: AnyOptions | AnyEnterOptions): Record<string, unknown> {
 
 /** JSON has no `undefined`: `null` stands for no value of its own. */
 function withNulls(env: Record<string, string | undefined>): Record<string, string | null> {
-  const whole: Record<string, string | null> = {}
-  for (const name in env) whole[name] = env[name] ?? null
+  // Without a prototype `__proto__` is a name like any other.
+  const whole: Record<string, string | null> = Object.create(null)
+  for (const [name, value] of Object.entries(env)) whole[name] = value ?? null
   return whole
 }

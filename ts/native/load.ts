@@ -99,6 +99,6 @@ function missing(cause: unknown): Error {
   })
 }
 
-function unsupported(detail: string, more: { hint?: string; cause?: unknown }): Error {
-  return localError('ERR_NSRS_UNSUPPORTED_PLATFORM', 'load nsrs', detail, more)
+function unsupported(reason: string, more: { hint?: string; cause?: unknown }): Error {
+  return localError({ id: 'load', code: 'ERR_NSRS_UNSUPPORTED_PLATFORM', step: 'load nsrs', reason, ...more })
 }

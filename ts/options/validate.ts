@@ -267,8 +267,7 @@ export function checkCreateOptions(options: unknown): void {
 export function checkAgainst(table: Readonly<Record<string, Kind>>, options: unknown): void {
   if (!isRecord(options)) throw wrongType('options', 'an object', options)
   let problems: string[] | undefined
-  for (const key in options) {
-    const value = options[key]
+  for (const [key, value] of Object.entries(options)) {
     const kind = Object.hasOwn(table, key) ? table[key] : undefined
     if (kind === undefined) {
       problems ??= []
