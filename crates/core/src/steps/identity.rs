@@ -22,7 +22,8 @@ use nsrs_base::options::{CAP_ADD, CAP_DROP, GID_MAPS, GROUPS, OptionName, UID_MA
 /// Who the command will be.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Identity {
-    uid: u32,
+    /// The user id.
+    pub uid: u32,
     gid: u32,
     /// `None` keeps the caller's.
     groups: Option<Vec<u32>>,
@@ -104,6 +105,21 @@ fn unknown(option: OptionName, what: &str, name: impl Display, file: &str) -> Er
         .hint(format!("{option} takes a number too"))
 }
 
+/// The user's entry has no group that is a number. To go on as the group of root would give away rights.
+fn no_group(user: &Id) -> Error {
+    Error::new(
+        Code::InvalidArgument,
+        "find the group of the user",
+        format!("its entry in {PASSWD} of the container has no valid group id"),
+    )
+    .on(match user {
+        Id::Number(number) => number.to_string(),
+        Id::Name(name) => format!("{name:?}"),
+    })
+    .about(USER)
+    .hint(format!("mend the entry, or give {USER} a group too: USER:GROUP"))
+}
+
 fn group_id(root: &RootDir, option: OptionName, group: &Id) -> Result<u32> {
     let name = match group {
         Id::Number(number) => return Ok(*number),
@@ -146,11 +162,15 @@ pub fn resolve(process: &Process, root: &RootDir) -> Result<Identity> {
         hit
     })?;
     let (uid, own_group, home) = match (entry, user) {
-        (Some((uid, gid, home)), _) => (uid, gid.unwrap_or(0), Some(home).filter(|home| home.starts_with('/'))),
-        (None, Id::Number(number)) => (*number, 0, None),
+        (Some((uid, gid, home)), _) => (uid, gid, Some(home).filter(|home| home.starts_with('/'))),
+        (None, Id::Number(number)) => (*number, Some(0), None),
         (None, Id::Name(name)) => return Err(unknown(USER, "user", name, PASSWD)),
     };
-    let gid = group.as_ref().map_or(Ok(own_group), |group| group_id(root, USER, group))?;
+    let gid = match (group, own_group) {
+        (Some(group), _) => group_id(root, USER, group)?,
+        (None, Some(gid)) => gid,
+        (None, None) => return Err(no_group(user)),
+    };
     // A group given with the user stands for itself; else the user is in the groups that name them.
     let mut groups = if group.is_none() { member_of(root, name.as_deref())? } else { Vec::new() };
     groups.extend(extra);

@@ -104,6 +104,19 @@ fn no_entry_is_read_as_more_than_it_is() {
 }
 
 #[test]
+fn an_entry_without_a_valid_group_id_needs_a_group_given_with_the_user() {
+    for (name, gid) in [("words", "staff"), ("nothing", ""), ("minus", "-1"), ("large", "4294967296")] {
+        let scratch = Scratch::with(&format!("group-{name}"), format!("app:x:1000:{gid}::/home/app:/bin/sh\n"), "");
+        for user in ["app", "1000"] {
+            let error = scratch.identity(user, &[]).unwrap_err();
+            assert!(error.code == Code::InvalidArgument && error.reason.contains("group id"), "{error}");
+            let given = scratch.identity(&format!("{user}:50"), &[]).unwrap();
+            assert_eq!((given.uid, given.gid), (1000, 50), "{gid}");
+        }
+    }
+}
+
+#[test]
 fn the_first_entry_counts_and_a_home_is_an_absolute_path() {
     let scratch = Scratch::with("first", format!("app:x:7:8::home:\n{APP}"), "");
     assert_eq!(scratch.identity("app", &[]).unwrap(), given(7, 8, &[8], None, Some("app")));
