@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::channel::{Channel, FromChild};
 use super::exec::Arranged;
 use super::root_dir::RootDir;
-use super::{exec, identity, image_root, limits, root};
+use super::{exec, identity, image_root, limits, root, terminal};
 use crate::plan::process::{Process, Rights};
 use crate::plan::root::Root;
 use crate::plan::sandbox::Sandbox;
@@ -139,6 +139,9 @@ pub fn assume(around: &Surroundings, process: &Process) -> Result<PreparedComman
         // While the process has the right to: without no_new_privs a filter takes CAP_SYS_ADMIN. It forbids nothing that
         // the acts below need.
         seccomp::install().at("install the system call filter", "").during(Act::Rights)?;
+    }
+    if process.tty.is_some() {
+        terminal::give_to(command.identity.uid).during(Act::Terminal)?;
     }
     identity::drop_bounding(around.most.capabilities, &process.rights).during(Act::Rights)?;
     identity::assume(&around.user_namespace, process, &command.identity).during(Act::User)?;

@@ -2,7 +2,8 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, fstatfs, openat, openat2};
+use rustix::fs::{Mode, OFlags, ResolveFlags, Uid, fchown, fstat, fstatfs, openat, openat2};
+use rustix::io::Errno;
 use rustix::process::ioctl_tiocsctty;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
@@ -73,6 +74,22 @@ fn make_pair(size: TerminalSize, pts: BorrowedFd<'_>, channel: &Channel) -> Resu
     resize(&master, size)?;
     channel.send(&FromChild::Terminal, &[master.as_fd()])?;
     Ok(slave)
+}
+
+/// The terminal, which is this process's standard input, becomes its user's, who may then open it by its name too.
+///
+/// # Errors
+/// Those of fchown(2).
+pub fn give_to(uid: u32) -> Result<()> {
+    let terminal = stdio()[0];
+    if fstat(terminal).at(STEP, "")?.st_uid == uid {
+        return Ok(());
+    }
+    match fchown(terminal, Some(Uid::from_raw(uid)), None) {
+        // An id that isn't mapped is told when the process becomes that user. Without CAP_CHOWN only the name is closed.
+        Ok(()) | Err(Errno::INVAL | Errno::PERM) => Ok(()),
+        Err(errno) => Err(Error::os("give the terminal to the user", uid.to_string(), errno)),
+    }
 }
 
 /// The terminal becomes standard input, output and error.
