@@ -14,9 +14,10 @@ import { imageMemory, images } from './suites/images.mjs'
 import { memory } from './suites/memory.mjs'
 import { starts } from './suites/starts.mjs'
 import { throughput } from './suites/throughput.mjs'
+import { versions } from './suites/versions.mjs'
 import { namesOf, targets } from './targets.mjs'
 
-const suites = { starts, throughput, cli, memory, images, 'image-memory': imageMemory }
+const suites = { starts, throughput, versions, cli, memory, images, 'image-memory': imageMemory }
 const options = parse()
 delete process.env.NODE_EXTRA_CA_CERTS
 
@@ -58,7 +59,7 @@ const setup = prepare()
 const before = loadavg()
 const results = {}
 for (const [suite, measure] of Object.entries(suites)) {
-  if (!selected(suite)) continue
+  if (!selected(suite) || (suite === 'versions' && options.against === undefined)) continue
   const calm = new Calm(options.wait)
   results[suite] = await measure({ options, setup, wanted: asked(suite), calm, progress: progress(suite) })
   if (calm.turns > 0) results[suite].facts.busyTurns = calm.busy / calm.turns

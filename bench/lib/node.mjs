@@ -37,9 +37,9 @@ export class NodeProcess {
     return result
   }
 
-  /** Milliseconds of each start of a turn. */
-  async turn(way, count = 4, warm = 1) {
-    return (await this.ask({ act: 'turn', way, count, warm })).samples
+  /** Milliseconds of each start of a turn, with a pause before each if the way has one or it is given. */
+  async turn(way, count = 4, warm = 1, pauseMs = undefined) {
+    return (await this.ask({ act: 'turn', way, count, warm, pauseMs })).samples
   }
 
   async stop() {

@@ -6,14 +6,14 @@ const here = fileURLToPath(new URL('../..', import.meta.url))
 
 const help = `npm run bench -- [OPTIONS]
 
-  --only NAME     only this suite (starts, throughput, cli, memory, images, image-memory), or only the
+  --only NAME     only this suite (starts, throughput, versions, cli, memory, images, image-memory), or only the
                   series whose names begin so, with the ones they are compared to; may be repeated
   --rounds N      rounds of the starts (default 80); the other suites take a share of it
   --wait SECONDS  wait for so long, all in all and in each suite, for moments in which nobody else
                   uses the machine (default 60, quick 5)
   --quick         12 rounds, and less of the rest: a first impression
   --package DIR   the checkout whose build is measured (default: this one)
-  --against DIR   a second checkout, measured in the same rounds as 'other nsrs'
+  --against DIR   a second checkout, which is compared with the first by the suite 'versions'
 `
 
 /** What the command line says. */

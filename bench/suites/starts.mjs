@@ -54,11 +54,6 @@ export async function starts({ options, setup, wanted, calm, progress }) {
     large = await open({ heapMb: HEAP_MB })
     for (const name of LARGE) add(`${name}, 500 MB`, () => large.turn(name))
   }
-  if (options.against !== undefined) {
-    const other = await open({ heapMb: 0, package: options.against })
-    for (const name of names.filter((name) => name.startsWith('nsrs') && !isApart(name)))
-      add(`other ${name}`, () => other.turn(name))
-  }
   if (setup.limit !== undefined) {
     for (const network of ['host', 'none', 'bridge']) {
       const name = network === 'host' ? 'limit' : `limit (${network})`

@@ -9,21 +9,17 @@ export async function throughput({ options, setup, wanted, calm, progress }) {
   const count = options.quick ? 60 : 160
   const processes = []
   const series = []
-  const addNode = async (prefix, directory) => {
-    const node = await NodeProcess.start({ ...setup, package: directory, heapMb: 0 })
-    processes.push(node)
-    for (const way of ['spawn', 'nsrs', 'nsrs (none)', 'nsrs (bridge)']) {
-      const name = `${prefix}${way} x4`
-      if (!wanted(name) || (prefix !== '' && way === 'spawn')) continue
-      await node.turn(way, 1, 0)
-      series.push({
-        name,
-        turn: async () => [(await node.ask({ act: 'throughput', way, count, atOnce: AT_ONCE })).perSecond],
-      })
-    }
+  const node = await NodeProcess.start({ ...setup, package: options.package, heapMb: 0 })
+  processes.push(node)
+  for (const way of ['spawn', 'nsrs', 'nsrs (none)', 'nsrs (bridge)']) {
+    const name = `${way} x4`
+    if (!wanted(name)) continue
+    await node.turn(way, 1, 0)
+    series.push({
+      name,
+      turn: async () => [(await node.ask({ act: 'throughput', way, count, atOnce: AT_ONCE })).perSecond],
+    })
   }
-  await addNode('', options.package)
-  if (options.against !== undefined) await addNode('other ', options.against)
   for (const network of setup.limit === undefined ? [] : ['host', 'none', 'bridge']) {
     const name = network === 'host' ? 'limit x4' : `limit (${network}) x4`
     if (!wanted(name)) continue
