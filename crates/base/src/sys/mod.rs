@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 pub mod child;
+pub mod child_ends;
 mod clone;
 pub mod fds;
 pub mod file;

@@ -54,25 +54,18 @@ pub fn is_child(pid: Pid) -> bool {
     waitid(WaitId::Pid(pid), options).is_ok()
 }
 
-/// What there is of the children in a process group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GroupEnd {
-    /// One has ended, and is reaped.
-    Ended,
-    /// None has ended.
-    Running,
-    /// There is none.
-    NoChild,
+/// Has this process a child in the process group of this leader that has not ended (waitid(2), `P_PGID`)?
+#[must_use]
+pub fn has_child_in_group(leader: Pid) -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    matches!(waitid(WaitId::Pgid(Some(leader)), options), Ok(None))
 }
 
-/// Reaps a child in the process group of this leader, if one has ended (waitid(2), `P_PGID`).
+/// The status of a child that has ended and can't be reaped yet, as somebody else traces it (proc_pid_stat(5), `exit_code`).
 #[must_use]
-pub fn reap_group(leader: Pid) -> GroupEnd {
-    match waitid(WaitId::Pgid(Some(leader)), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
-        Ok(Some(_)) => GroupEnd::Ended,
-        Ok(None) => GroupEnd::Running,
-        Err(_) => GroupEnd::NoChild,
-    }
+pub fn hidden_status(pid: Pid) -> Option<Status> {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+    stat.trim_end().rsplit(' ').next()?.parse().ok().map(Status::from_raw)
 }
 
 /// Takes the status of a child that has ended; `None` while it has not.

@@ -57,6 +57,12 @@ impl Entrance {
         self.child.pidfd.as_fd()
     }
 
+    /// Its number.
+    #[must_use]
+    pub fn pid(&self) -> Pid {
+        self.child.pid
+    }
+
     /// Asks for an intermediate process.
     ///
     /// # Errors

@@ -51,6 +51,12 @@ impl Janitor {
         self.sweepers.retain(|child| matches!(reap(*child), Ok(None)));
     }
 
+    /// The process of this number is one of its children.
+    #[must_use]
+    pub fn has_child(&self, pid: Pid) -> bool {
+        self.sweepers.contains(&pid)
+    }
+
     /// Does what is due; `idle`: nothing else is to be done at this moment.
     pub fn work(&mut self, idle: bool, quiet: Instant) {
         if idle || self.mounts.len() > MOST_WAITING {

@@ -66,7 +66,8 @@ impl Member {
     pub fn deadline(&self) -> Option<Instant> {
         let RequestOrigin { since, timeout_ms, .. } = self.request?;
         match &self.phase {
-            Phase::Ending { cause: Cause::TimeLimit, .. } | Phase::Ended(_) => None,
+            // Nothing more can be done about one that is being killed for another cause.
+            Phase::Ending { cause: Cause::TimeLimit | Cause::Failed(_), .. } | Phase::Ended(_) => None,
             _ => since.checked_add(Duration::from_millis(timeout_ms?)),
         }
     }
@@ -89,7 +90,7 @@ impl Member {
             return;
         }
         // One that entered leads a process group. What it has started there would go on without it.
-        if let (SignalRole::Plain, Some(child)) = (self.signals, self.phase.own_child()) {
+        if let (SignalRole::Plain, Some(child)) = (self.signals, self.phase.child()) {
             send_to_group(child.pid, libc::SIGKILL);
         }
         for child in self.phase.child().into_iter().chain(&self.intermediate) {
@@ -181,6 +182,10 @@ impl Member {
         let instead_of_kernel =
             (self.is_unarmed_pid_one() && signal != libc::SIGKILL) || (group && signal == libc::SIGTSTP);
         let delivery = if instead_of_kernel { self.delivery_to(child.pid, signal) } else { Delivery::AsIs };
+        if signal == libc::SIGKILL && self.signals == SignalRole::Plain {
+            // What it has started would go on without it.
+            send_to_group(child.pid, signal);
+        }
         if group {
             // The kernel lets no stop by a key of the terminal act on a group without a shell, as the container's is.
             send_to_group(child.pid, if delivery == Delivery::Stop { libc::SIGSTOP } else { signal });

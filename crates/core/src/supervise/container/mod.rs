@@ -114,10 +114,10 @@ impl Container {
     /// Asks it to end: its command, by the signal meant for that. Where it only waits, the commands that entered are asked
     /// first, and the init when they are gone ([`Container::go_on_stopping`]): with its end the kernel kills the rest.
     pub fn stop(&mut self) {
+        self.is_stopping = true;
         if !self.only_waits() {
             return self.first.signal(self.plan.sandbox.root.stop_signal());
         }
-        self.is_stopping = true;
         for member in self.entered.values_mut() {
             match member.request {
                 Some(_) => member.signal(libc::SIGTERM),
@@ -127,9 +127,9 @@ impl Container {
         self.go_on_stopping();
     }
 
-    /// One of its processes is gone: where all are, the init is asked.
+    /// One of its processes is gone: where all are, the init that only waits is asked.
     pub fn go_on_stopping(&mut self) {
-        if self.is_stopping && self.entered.is_empty() {
+        if self.is_stopping && self.only_waits() && self.entered.is_empty() {
             self.first.signal(libc::SIGTERM);
         }
     }

@@ -44,6 +44,38 @@ pub enum Cause {
     Failed(Error),
 }
 
+/// What is left of a process that is being ended.
+#[derive(Debug)]
+pub enum Remains {
+    /// Nothing was made yet.
+    Nothing,
+    /// The intermediate process, which may have made it in this moment and not told of it yet.
+    Intermediate(Child),
+    /// The process itself.
+    Process(Child),
+}
+
+impl Remains {
+    /// What is left of one that stood, or of the intermediate process that stood for it.
+    fn standing(child: Child, is_intermediate: bool) -> Remains {
+        if is_intermediate { Remains::Intermediate(child) } else { Remains::Process(child) }
+    }
+
+    fn child(&self) -> Option<&Child> {
+        match self {
+            Remains::Nothing => None,
+            Remains::Intermediate(child) | Remains::Process(child) => Some(child),
+        }
+    }
+
+    fn child_mut(&mut self) -> Option<&mut Child> {
+        match self {
+            Remains::Nothing => None,
+            Remains::Intermediate(child) | Remains::Process(child) => Some(child),
+        }
+    }
+}
+
 /// How far the init of a process is, where it has one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum InitRole {
@@ -118,7 +150,7 @@ pub enum Phase {
     /// It was killed, or asked to end, and its end is waited for.
     Ending {
         /// What is left of it.
-        child: Option<Child>,
+        remains: Remains,
         /// The channel to it, if it is open still.
         channel: Option<Channel>,
         /// Why.
@@ -187,7 +219,7 @@ impl Phase {
             | Phase::Preparing { child, .. }
             | Phase::Standing { child, .. }
             | Phase::Running { child, .. } => Some(child),
-            Phase::Ending { child, .. } => child.as_ref(),
+            Phase::Ending { remains, .. } => remains.child(),
             Phase::Summoned { .. } | Phase::Ended(_) => None,
         }
     }
@@ -199,7 +231,7 @@ impl Phase {
             | Phase::Preparing { child, .. }
             | Phase::Standing { child, .. }
             | Phase::Running { child, .. } => Some(child),
-            Phase::Ending { child, .. } => child.as_mut(),
+            Phase::Ending { remains, .. } => remains.child_mut(),
             Phase::Summoned { .. } | Phase::Ended(_) => None,
         }
     }
@@ -208,9 +240,17 @@ impl Phase {
     #[must_use]
     pub fn own_child(&self) -> Option<&Child> {
         match self {
-            Phase::Staging { .. } | Phase::Standing { is_intermediate: true, .. } => None,
+            Phase::Staging { .. }
+            | Phase::Standing { is_intermediate: true, .. }
+            | Phase::Ending { remains: Remains::Intermediate(_), .. } => None,
             other => other.child(),
         }
+    }
+
+    /// Its intermediate process may tell that it has made it.
+    #[must_use]
+    pub fn expects_birth(&self) -> bool {
+        matches!(self, Phase::Staging { .. } | Phase::Ending { remains: Remains::Intermediate(_), .. })
     }
 
     /// The command runs.
@@ -261,8 +301,9 @@ impl Phase {
                 *self = Phase::Staging { child: made, channel, then };
                 Ok(Next::Wait)
             }
-            Phase::Ending { child: None, channel: None, cause, init, reported, unserved } => {
-                *self = Phase::Ending { child: Some(made), channel: Some(channel), cause, init, reported, unserved };
+            Phase::Ending { remains: Remains::Nothing, channel: None, cause, init, reported, unserved } => {
+                let remains = Remains::Intermediate(made);
+                *self = Phase::Ending { remains, channel: Some(channel), cause, init, reported, unserved };
                 Ok(Next::End)
             }
             other => Err(self.out_of_place(other, "an intermediate process")),
@@ -302,8 +343,8 @@ impl Phase {
     /// It can't take the command that was to be its own: another process is made for that, when this one has ended.
     pub fn refuse(&mut self, command: Box<Command>) {
         *self = match std::mem::replace(self, TAKEN) {
-            Phase::Standing { child, channel, .. } => Phase::Ending {
-                child: Some(child),
+            Phase::Standing { child, channel, is_intermediate } => Phase::Ending {
+                remains: Remains::standing(child, is_intermediate),
                 channel: Some(channel),
                 cause: Cause::Wanted,
                 init: InitRole::Plain,
@@ -342,9 +383,10 @@ impl Phase {
                 *self = Phase::Preparing { child: born, channel, then, init: InitRole::Plain };
                 Ok((Next::SetUp, Some(child)))
             }
-            Phase::Ending { child, channel, cause, init, reported, unserved } => {
-                *self = Phase::Ending { child: Some(born), channel, cause, init, reported, unserved };
-                Ok((Next::End, child))
+            Phase::Ending { remains: Remains::Intermediate(child), channel, cause, init, reported, unserved } => {
+                let remains = Remains::Process(born);
+                *self = Phase::Ending { remains, channel, cause, init, reported, unserved };
+                Ok((Next::End, Some(child)))
             }
             other => {
                 born.end_now();
@@ -422,7 +464,7 @@ impl Phase {
         };
         *self = match std::mem::replace(self, TAKEN) {
             Phase::Summoned { then } => Phase::Ending {
-                child: None,
+                remains: Remains::Nothing,
                 channel: None,
                 unserved: keeps(&cause, then),
                 cause,
@@ -430,7 +472,7 @@ impl Phase {
                 reported: None,
             },
             Phase::Staging { child, channel, then } => Phase::Ending {
-                child: Some(child),
+                remains: Remains::Intermediate(child),
                 channel: Some(channel),
                 unserved: keeps(&cause, then),
                 cause,
@@ -438,15 +480,15 @@ impl Phase {
                 reported: None,
             },
             Phase::Preparing { child, channel, then, init } => Phase::Ending {
-                child: Some(child),
+                remains: Remains::Process(child),
                 channel: Some(channel),
                 unserved: keeps(&cause, then),
                 cause,
                 init,
                 reported: None,
             },
-            Phase::Standing { child, channel, .. } => Phase::Ending {
-                child: Some(child),
+            Phase::Standing { child, channel, is_intermediate } => Phase::Ending {
+                remains: Remains::standing(child, is_intermediate),
                 channel: Some(channel),
                 cause,
                 init: InitRole::Plain,
@@ -454,13 +496,13 @@ impl Phase {
                 unserved: None,
             },
             Phase::Running { child, channel, init, reported } => {
-                Phase::Ending { child: Some(child), channel, cause, init, reported, unserved: None }
+                Phase::Ending { remains: Remains::Process(child), channel, cause, init, reported, unserved: None }
             }
-            Phase::Ending { child, channel, cause: first, init, reported, unserved } => {
+            Phase::Ending { remains, channel, cause: first, init, reported, unserved } => {
                 // Whoever wants it gone wants nothing in its place either.
                 let unserved = if matches!(cause, Cause::Failed(_)) { unserved } else { None };
                 let first = if matches!(first, Cause::Wanted) { cause } else { first };
-                Phase::Ending { child, channel, cause: first, init, reported, unserved }
+                Phase::Ending { remains, channel, cause: first, init, reported, unserved }
             }
             ended @ Phase::Ended(_) => ended,
         };
@@ -482,20 +524,22 @@ impl Phase {
     pub fn close_channel(&mut self) {
         *self = match std::mem::replace(self, TAKEN) {
             Phase::Running { child, init, reported, .. } => Phase::Running { child, channel: None, init, reported },
-            Phase::Ending { child, cause, init, reported, unserved, .. } => {
-                Phase::Ending { child, channel: None, cause, init, reported, unserved }
+            Phase::Ending { remains, cause, init, reported, unserved, .. } => {
+                Phase::Ending { remains, channel: None, cause, init, reported, unserved }
             }
-            Phase::Staging { child, then, .. } => Phase::silent(child, then, InitRole::Plain),
-            Phase::Preparing { child, then, init, .. } => Phase::silent(child, then, init),
-            Phase::Standing { child, .. } => Phase::silent(child, Then::Stand, InitRole::Plain),
+            Phase::Staging { child, then, .. } => Phase::silent(Remains::Intermediate(child), then, InitRole::Plain),
+            Phase::Preparing { child, then, init, .. } => Phase::silent(Remains::Process(child), then, init),
+            Phase::Standing { child, is_intermediate, .. } => {
+                Phase::silent(Remains::standing(child, is_intermediate), Then::Stand, InitRole::Plain)
+            }
             other => other,
         };
     }
 
     /// A process that is not heard of any more before its command has run; one that waits for it is served by another.
-    fn silent(child: Child, then: Then, init: InitRole) -> Phase {
+    fn silent(remains: Remains, then: Then, init: InitRole) -> Phase {
         let unserved = if let Then::Take(command) = then { Some(command) } else { None };
-        Phase::Ending { child: Some(child), channel: None, cause: Cause::Wanted, init, reported: None, unserved }
+        Phase::Ending { remains, channel: None, cause: Cause::Wanted, init, reported: None, unserved }
     }
 
     /// Its process has ended: takes it out, and says what became of it. `exit` tells of a status how the command ended.
@@ -525,11 +569,18 @@ impl Phase {
             }
             Phase::Preparing { child, .. } => (child, Outcome::Exited(exit(status, false))),
             Phase::Running { child, reported, .. } => (child, Outcome::Exited(exit(reported.unwrap_or(status), false))),
-            Phase::Ending { child: Some(child), unserved: Some(command), cause, .. } => {
+            Phase::Ending {
+                remains: Remains::Intermediate(child) | Remains::Process(child),
+                unserved: Some(command),
+                cause,
+                ..
+            } => {
                 let reason = if let Cause::Failed(error) = cause { Some(error) } else { None };
                 (child, Outcome::Unfit(command, reason))
             }
-            Phase::Ending { child: Some(child), cause, reported, .. } => {
+            Phase::Ending {
+                remains: Remains::Intermediate(child) | Remains::Process(child), cause, reported, ..
+            } => {
                 let outcome = match cause {
                     Cause::Failed(error) => Outcome::Failed(error),
                     Cause::TimeLimit => Outcome::Exited(exit(reported.unwrap_or(status), true)),
@@ -551,8 +602,10 @@ impl Phase {
         *self = match std::mem::replace(self, TAKEN) {
             Phase::Summoned { then: Then::Take(command) } => Phase::Ended(Outcome::Unfit(command, Some(error))),
             Phase::Summoned { .. } => Phase::Ended(Outcome::Failed(error)),
-            Phase::Ending { child: None, cause: Cause::Failed(first), .. } => Phase::Ended(Outcome::Failed(first)),
-            Phase::Ending { child: None, .. } => Phase::Ended(Outcome::Failed(error)),
+            Phase::Ending { remains: Remains::Nothing, cause: Cause::Failed(first), .. } => {
+                Phase::Ended(Outcome::Failed(first))
+            }
+            Phase::Ending { remains: Remains::Nothing, .. } => Phase::Ended(Outcome::Failed(error)),
             other => other,
         };
     }

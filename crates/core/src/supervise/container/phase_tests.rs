@@ -113,7 +113,7 @@ fn an_event_in_a_state_that_cannot_have_it_is_an_error_that_names_both() {
     assert_eq!(refused(Phase::commanded), ["summoned", "staging", "preparing", "running", "ending", "ended"]);
     assert_eq!(
         refused(|phase| phase.born(child()).map(drop)),
-        ["summoned", "preparing", "standing", "running", "ended"],
+        ["summoned", "preparing", "standing", "running", "ending", "ended"],
         "nobody is taken for a container's process twice"
     );
     assert_eq!(refused(Phase::in_charge), ["summoned", "staging", "standing", "running", "ended"]);

@@ -102,6 +102,7 @@ impl Engine {
     /// Asks the entrance for a process that enters this container.
     fn summon(&mut self, number: u32) -> Result<Key> {
         if self.entrance.is_none() {
+            self.watch_for_strays()?;
             let entrance = Entrance::start(&self.program)?;
             self.events.watch(entrance.channel(), Token::Entrance, EventFlags::IN)?;
             self.events.watch(entrance.pidfd(), Token::EntranceEnd, EventFlags::IN)?;

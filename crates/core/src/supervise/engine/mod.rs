@@ -129,7 +129,6 @@ impl Engine {
     /// Those of epoll_wait(2).
     pub fn wait(&mut self) -> Result<Vec<u32>> {
         self.janitor.reap();
-        self.strays.reap();
         let quiet = self.pool.as_ref().map_or_else(Instant::now, Pool::quiet);
         let pool_due = self.pool_due();
         let deadlines = self.containers.values().filter_map(Container::deadline);
@@ -148,14 +147,19 @@ impl Engine {
             self.images_changed();
         }
         let mut fronts = Vec::new();
+        let mut children_ended = self.strays.due().is_some();
         for token in ready {
             match token {
                 Token::Front(number) => fronts.push(number),
                 Token::Mounts | Token::Images => {}
                 Token::Entrance => self.entrance_says(),
                 Token::EntranceEnd => self.entrance_ended(),
+                Token::Children => children_ended = true,
                 Token::Container(key, source) => self.handle(key, source),
             }
+        }
+        if children_ended {
+            self.reap_strays();
         }
         Ok(fronts)
     }

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use nsrs_base::error::{Act, Code, During, Error, Result};
 use nsrs_base::sys::poll::is_readable;
-use nsrs_base::sys::wait::{Status, Usage, is_child, reap};
+use nsrs_base::sys::wait::{Status, Usage, hidden_status, is_child, reap};
 use rustix::event::epoll::EventFlags;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -22,10 +22,16 @@ use crate::supervise::container::phase::{Cause, Next, Outcome, Phase};
 use crate::supervise::container::{Container, ListingState};
 use crate::supervise::protocol::Event;
 
+/// More than a process has to say from its birth to its end.
+const MOST_MESSAGES: usize = 64;
+
 impl Engine {
-    /// Reads what a process has said.
+    /// Reads what a process has said. Of one that never stops talking, the rest is heard when the others had their turn.
     pub(super) fn drain(&mut self, key: Key) {
-        while self.member(key).is_some_and(|member| member.phase.channel().is_some_and(is_readable)) {
+        for _ in 0..MOST_MESSAGES {
+            if !self.member(key).is_some_and(|member| member.phase.channel().is_some_and(is_readable)) {
+                return;
+            }
             self.hear(key);
         }
     }
@@ -58,8 +64,13 @@ impl Engine {
     /// A message came that its sender can't have sent in this state. From the start of its command on it may be the command
     /// that speaks, where it has the right to trace its init: then nothing comes of it. Before that the set-up went wrong.
     fn doubt(&mut self, key: Key, error: Error) {
-        if self.member(key).is_some_and(|member| !member.phase.is_running()) {
-            self.give_up(key, error);
+        let error = error.during(Act::Supervisor);
+        let Some(container) = self.containers.get_mut(&key.container) else { return };
+        // What else it has said counts no more. To hear it first would be to come here again for each message.
+        match container.entered.get_mut(&key.member) {
+            Some(member) if !member.phase.is_running() => member.end(Cause::Failed(error)),
+            None if !container.first.phase.is_running() => container.end(Cause::Failed(error)),
+            _ => {}
         }
     }
 
@@ -130,10 +141,11 @@ impl Engine {
                 }
             }
             FromChild::Ready => {
+                let next = member.phase.ready()?;
                 if is_first {
                     holdings.mounts = fds.pop();
                 }
-                match member.phase.ready()? {
+                match next {
                     Next::Stands => self.stands(key),
                     Next::Command(command) => self.hand_over_if_sound(key, command),
                     Next::Wait | Next::SetUp | Next::End => {}
@@ -158,7 +170,7 @@ impl Engine {
                 // It is being ended.
                 _ => {}
             },
-            FromChild::Born(pid) if matches!(member.phase, Phase::Staging { .. } | Phase::Ending { .. }) => {
+            FromChild::Born(pid) if member.phase.expects_birth() => {
                 // Whoever may trace the process that tells of another can speak for it.
                 let born = Pid::from_raw(pid).filter(|pid| is_child(*pid) && !self.has_child(*pid));
                 match born.map(|pid| (pid, pidfd_open(pid, PidfdFlags::empty()))) {
@@ -178,16 +190,6 @@ impl Engine {
             | FromChild::NeedNetwork => return Err(out_of_place("a message of the set-up")),
         }
         Ok(())
-    }
-
-    /// A process of this number is one of a container already.
-    fn has_child(&self, pid: Pid) -> bool {
-        let is_member = |member: &Member| {
-            member.phase.child().into_iter().chain(&member.intermediate).any(|child| child.pid == pid)
-        };
-        self.containers
-            .iter()
-            .any(|(number, container)| container.members(*number).any(|(_, member)| is_member(member)))
     }
 
     /// The command runs; `keep` where its init goes on to report.
@@ -216,7 +218,7 @@ impl Engine {
         let Some(member) = self.member_mut(key) else { return };
         match member.intermediate.take() {
             Some(intermediate) => match reap(intermediate.pid) {
-                Ok(None) => member.intermediate = Some(intermediate),
+                Ok(None) if !is_readable(&intermediate.pidfd) => member.intermediate = Some(intermediate),
                 _ => self.is_gone(&intermediate.pidfd, intermediate.slot),
             },
             // It has made none: its end is the end of what it was for.
@@ -231,6 +233,11 @@ impl Engine {
         let Some(pid) = member.phase.child().map(|child| child.pid) else { return };
         let (status, usage) = match reap(pid) {
             Ok(Some(end)) => end,
+            // Somebody else traces it. What it used can't be known, and it is reaped as a stray when that one lets go of it.
+            Ok(None) if self.has_ended(key) => match hidden_status(pid) {
+                Some(status) => (status, Usage::default()),
+                None => return,
+            },
             Ok(None) => return,
             Err(_) => (Status::Signaled(libc::SIGKILL), Usage::default()),
         };
@@ -242,8 +249,13 @@ impl Engine {
         if key.member == 0 {
             self.first_is_gone(key.container);
         } else if status == Status::Signaled(libc::SIGKILL) {
-            self.strays.look_for(pid);
+            self.end_stray_of(pid);
         }
+    }
+
+    /// The process of a member has ended, whether it can be reaped or not.
+    fn has_ended(&self, key: Key) -> bool {
+        self.member(key).and_then(|member| member.phase.child()).is_some_and(|child| is_readable(&child.pidfd))
     }
 
     fn is_gone(&mut self, pidfd: &OwnedFd, slot: Option<EntryId>) {

@@ -21,6 +21,7 @@ use crate::plan::root::Root;
 use crate::state::journal::{JournalEntry, Termination};
 use crate::steps::channel::{Channel, ToChild};
 use crate::steps::etc::Files;
+use crate::steps::intermediate;
 use crate::steps::{Inputs, Waiting};
 use crate::supervise::container::child::Child;
 use crate::supervise::container::launch::{self, Launched};
@@ -71,6 +72,9 @@ impl Engine {
         let writable = if kept.is_some() { None } else { self.make_writable(&plan, number).during(Act::Changes)? };
         let (ours, theirs) = Channel::pair()?;
         let is_asked = request.is_some();
+        if !plan.sandbox.namespaces.makes(Kind::Pid) || intermediate::is_needed(&plan.sandbox) {
+            self.watch_for_strays()?;
+        }
         let waiting = if is_asked { Waiting::Never } else { Waiting::ForProcess };
         let inputs = self.inputs(handed, (&attachment, &name_files), writable.as_ref(), kept.as_ref(), theirs)?;
         let launched =

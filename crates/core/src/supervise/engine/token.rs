@@ -58,6 +58,8 @@ pub enum Token {
     Entrance,
     /// The entrance has ended.
     EntranceEnd,
+    /// A child has ended.
+    Children,
     /// A descriptor of a container.
     Container(Key, EventSource),
 }
@@ -81,6 +83,7 @@ impl Token {
             Token::Images => of(2, 0),
             Token::Entrance => of(3, 0),
             Token::EntranceEnd => of(4, 0),
+            Token::Children => of(5, 0),
             Token::Container(key, source) => {
                 let kind = FIRST_SOURCE + SOURCES.iter().position(|other| *other == source).unwrap_or(0) as u64;
                 of(kind, u64::from(key.member % MOST_MEMBERS) << MEMBER_SHIFT | u64::from(key.container))
@@ -100,6 +103,7 @@ impl Token {
             2 => Token::Images,
             3 => Token::Entrance,
             4 => Token::EntranceEnd,
+            5 => Token::Children,
             kind => {
                 let source = kind.checked_sub(FIRST_SOURCE).and_then(|index| SOURCES.get(index as usize))?;
                 Token::Container(Key { container, member }, *source)
@@ -121,7 +125,7 @@ mod tests {
                 .into_iter()
                 .flat_map(move |member| SOURCES.map(|source| Token::Container(Key { container, member }, source)))
         });
-        let others = [Token::Mounts, Token::Images, Token::Entrance, Token::EntranceEnd];
+        let others = [Token::Mounts, Token::Images, Token::Entrance, Token::EntranceEnd, Token::Children];
         let all: Vec<Token> = fronts.into_iter().chain(others).chain(containers).collect();
         for token in &all {
             assert_eq!(Token::from_data(token.data()), Some(*token));
@@ -132,7 +136,7 @@ mod tests {
 
     #[test]
     fn what_no_token_is_is_none() {
-        for bits in [5 << KIND_SHIFT, (FIRST_SOURCE + SOURCES.len() as u64) << KIND_SHIFT, u64::MAX] {
+        for bits in [6 << KIND_SHIFT, (FIRST_SOURCE + SOURCES.len() as u64) << KIND_SHIFT, u64::MAX] {
             assert_eq!(Token::from_data(epoll::EventData::new_u64(bits)), None);
         }
     }
