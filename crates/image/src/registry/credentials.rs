@@ -49,7 +49,7 @@ impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Secret::Password { user, .. } => write!(f, "Password of {user:?}"),
-            Secret::Identity(_) => f.write_str("StoreAccess"),
+            Secret::Identity(_) => f.write_str("Identity"),
             Secret::Bearer(_) => f.write_str("Bearer"),
         }
     }
