@@ -24,11 +24,11 @@ export type Form = "text" | "json";
  */
 export type TerminalSize = {
   /**
-   * Columns, 1 to 65535.
+   * Width in columns, 1 to 65535.
    */
   cols: number,
   /**
-   * Rows, 1 to 65535.
+   * Height in rows, 1 to 65535.
    */
   rows: number,
 };
@@ -38,7 +38,7 @@ export type TerminalSize = {
  */
 export type MountOptions = {
   /**
-   * `bind`, `tmpfs` or `overlay`.
+   * Type of the mount: `bind`, `tmpfs` or `overlay`.
    */
   type: 'bind' | 'tmpfs' | 'overlay',
   /**
@@ -79,7 +79,7 @@ export type Spec = {
    */
   args: Array<string>,
   /**
-   * The calling process.
+   * What relative paths, `~/` and the environment refer to.
    */
   caller: Caller,
   /**
@@ -92,7 +92,7 @@ export type Spec = {
    */
   init: boolean,
   /**
-   * The container stays until it is ended: without a command an init of ours is its first process.
+   * The container stays until it is ended: without a command nsrs's own init is its first process.
    */
   stays: boolean,
   /**
@@ -131,7 +131,7 @@ export type Spec = {
    */
   hide: Array<string>,
   /**
-   * Bind mounts, `SOURCE:TARGET[:OPTIONS]`.
+   * Bind mounts, `SOURCE:TARGET[:OPTIONS]`, as docker's `--volume`.
    */
   volumes: Array<string>,
   /**
@@ -139,7 +139,7 @@ export type Spec = {
    */
   mounts: Array<MountSpec>,
   /**
-   * Temporary file systems, `TARGET[:OPTIONS]`.
+   * Temporary file systems in memory, `TARGET[:OPTIONS]`, as docker's `--tmpfs`.
    */
   tmpfs: Array<string>,
   /**
@@ -172,15 +172,15 @@ export type Spec = {
    */
   ip6?: string,
   /**
-   * Hardware address.
+   * Hardware (MAC) address on the bridge. Default: one made from the IPv4 address.
    */
   mac?: string,
   /**
-   * Published ports, `[IP:][HOST:]CONTAINER[/udp]`.
+   * Published ports, `[IP:][HOST:]CONTAINER[/udp]`; without `HOST` on a free port.
    */
   publish: Array<string>,
   /**
-   * Name servers.
+   * Addresses of name servers. Default: those of the host that the container can reach.
    */
   dns: Array<string>,
   /**
@@ -188,7 +188,7 @@ export type Spec = {
    */
   dnsSearch: Array<string>,
   /**
-   * Options of the resolver.
+   * Options of the resolver, see resolv.conf(5). Default: the host's.
    */
   dnsOptions: Array<string>,
   /**
@@ -200,7 +200,8 @@ export type Spec = {
    */
   userns?: string,
   /**
-   * User ids, `INSIDE:OUTSIDE:COUNT`.
+   * User ids of a user namespace of its own, `INSIDE:OUTSIDE:COUNT`. Default: root keeps all ids. Everybody else
+   * keeps their id on the host's tree, and elsewhere becomes root, with their subordinate ids beside it.
    */
   uidMaps: Array<string>,
   /**
@@ -240,11 +241,11 @@ export type Spec = {
    */
   boottime: number,
   /**
-   * Host name.
+   * Host name. Default: the caller's on the host's tree, else `nsrs`.
    */
   hostname?: string,
   /**
-   * NIS domain name.
+   * NIS domain name. Default: the caller's.
    */
   domainname?: string,
   /**
@@ -294,7 +295,7 @@ export type Spec = {
    */
   allowNewPrivileges: boolean,
   /**
-   * Resource limits, `NAME=SOFT[:HARD]`.
+   * Resource limits (setrlimit(2)), `NAME=SOFT[:HARD]`, such as `nofile=1024`. Default: the caller's.
    */
   ulimits: Array<string>,
   /**

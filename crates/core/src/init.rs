@@ -2,7 +2,7 @@
 //! command, it holds the container open until it is asked to end.
 //!
 //! As PID 1 it takes the rest of the container along: the kernel sees to that. Elsewhere, in the host's or a joined PID
-//! namespace, it is the one to whom the kernel gives the orphans of its descendants, and ends them itself.
+//! namespace, it is the subreaper of its descendants (prctl(2)), and ends them itself.
 
 use std::os::fd::OwnedFd;
 
@@ -45,7 +45,7 @@ fn supervise(channel: &Channel, args: &[String]) -> Result<u8> {
         return Err(error);
     }
     loop {
-        // In our own PID namespace a signal is either for the command or tells of a child.
+        // In our own PID namespace a signal is either for the command or SIGCHLD.
         match (signal::wait(&all), command) {
             (Ok((Signal::SIGCHLD, _)), _) => {
                 if let Some(code) = reap(channel, command) {
@@ -107,10 +107,10 @@ fn take_charge(channel: &Channel) -> Result<Reaper> {
     let supervisor = Pid::parent();
     nix::sys::prctl::set_child_subreaper(true).at("become the parent of orphans", "")?;
     let told = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::HUP));
-    told.at("hear of the supervisor's death", "")?;
+    told.at("watch for the supervisor's death", "")?;
     channel.send(&FromChild::InCharge, &[])?;
-    // The supervisor kills an init that it doesn't know to be in charge, and whom that one had started by then would be
-    // left to nobody.
+    // The supervisor kills an init that it doesn't know to be in charge, and what such an init had started by then would
+    // be left behind.
     match channel.receive::<ToChild>()? {
         Some((ToChild::Start, _)) => Ok(Reaper::InCharge { supervisor }),
         _ => Err(Error::new(Code::SupervisorLost, "wait for the supervisor", "it is gone")),
@@ -128,7 +128,7 @@ fn start(args: &[String]) -> Result<Pid> {
     let ChildProcess { pid, pidfd } = command.child;
     // The command finds nothing open here that this process doesn't need.
     drop(pidfd);
-    // The pipe is closed by the exec, or by the end of a child that somebody killed: that is told like the command's.
+    // The pipe is closed by the exec, or by the end of a child that somebody killed, which is reported like the command's.
     command.answer.read()?;
     Ok(Pid::from_raw(pid.as_raw_nonzero().get()))
 }

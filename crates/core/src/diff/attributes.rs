@@ -20,7 +20,7 @@ const ACCESS_LIST: &[u8] = b"system.posix_acl_access";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DirectoryAttributes {
-    /// Permission bits.
+    /// Permission bits, with set-user-ID, set-group-ID and sticky bit, without the file type.
     pub mode: u32,
     /// User id on the host; `None`: the container's user namespace doesn't map it.
     pub uid: Option<u32>,

@@ -14,7 +14,7 @@ use nsrs_base::text::escaped;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BaselineEntry {
-    /// Index of the layer.
+    /// Index of the layer in [`ChangesRecord::layers`].
     pub layer: usize,
     /// Path in the layer, [`escaped`].
     pub inner: String,

@@ -25,11 +25,11 @@ pub enum Difference {
     Type,
     /// The content of a file, the target of a link, the number of a device.
     Content,
-    /// The permission bits.
+    /// The permission bits, set-user-ID, set-group-ID and the sticky bit included.
     Mode,
-    /// The user or group.
+    /// The id of the user or of the group.
     Owner,
-    /// The extended attributes.
+    /// The extended attributes (xattr(7)), access lists included.
     Xattrs,
     /// The path became another name of a file that is otherwise the same.
     Links,
@@ -60,7 +60,7 @@ pub struct ExistingLink {
 /// What a command did to one path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// What happened.
+    /// Whether the path is new, modified or gone.
     pub kind: ChangeKind,
     /// Path in the container, absolute.
     pub path: Vec<u8>,

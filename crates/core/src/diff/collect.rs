@@ -39,7 +39,7 @@ pub struct ContainerLayers {
 /// A process that lists changes.
 #[derive(Debug)]
 pub struct Collector {
-    /// Its process id.
+    /// Its process id, for the supervisor, which reaps it.
     pub pid: Pid,
     /// Readable once it has ended.
     pub pidfd: OwnedFd,

@@ -3,7 +3,7 @@
 use rustix::fs::Stat;
 use serde::{Deserialize, Serialize};
 
-/// File system and inode.
+/// A file as it is known on a running host: device number of the file system, and inode number.
 pub(super) type FileId = (u64, u64);
 
 pub(super) fn file_id(stat: &Stat) -> FileId {
@@ -27,13 +27,13 @@ pub(super) fn write_time(stat: &Stat) -> i64 {
 pub struct FileStamp {
     /// Device number of the file system.
     pub dev: u64,
-    /// Inode number.
+    /// Inode number in that file system.
     pub ino: u64,
-    /// In bytes.
+    /// Size of the content in bytes (`st_size`).
     pub size: i64,
     /// When the content was last written, in nanoseconds since 1970.
     pub written: i64,
-    /// Type and permission bits.
+    /// `st_mode`: file type and permission bits.
     pub mode: u32,
     /// User id on the host.
     pub uid: u32,

@@ -28,7 +28,7 @@ struct LowerFile {
 /// The files with several names that a walk through one layer has met.
 #[derive(Default)]
 pub(super) struct HardLinks {
-    /// By inode number.
+    /// Files of the layer itself, by inode number: a layer is one file system.
     upper: BTreeMap<u64, UpperFile>,
     lower: HashMap<FileId, LowerFile>,
 }

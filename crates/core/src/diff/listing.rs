@@ -6,7 +6,7 @@ use super::baseline::BaselineEntry;
 /// The changes of a container, and what belongs to them.
 #[derive(Debug, Default)]
 pub struct Listing {
-    /// Sorted by path.
+    /// What the command changed, sorted by path.
     pub changes: Vec<Change>,
     /// Directories of the real tree in which an interrupted apply left its temporary file, by layer and path in it.
     pub(super) leftovers: Vec<(usize, Vec<u8>)>,

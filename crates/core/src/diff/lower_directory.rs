@@ -39,7 +39,8 @@ impl LowerDirectory {
         paths.iter().map(|path| open_lower(path).map(Rc::new)).collect::<rustix::io::Result<_>>().map(LowerDirectory)
     }
 
-    /// The uppermost directory.
+    /// The uppermost of the merged directories, whose attributes overlayfs shows; `None` if there is no directory
+    /// below.
     pub(super) fn top(&self) -> Option<&AccessGuard> {
         self.0.first().map(|top| &**top)
     }

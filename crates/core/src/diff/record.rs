@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::baseline::BaselineEntry;
 use super::file_stamp::FileStamp;
 
-/// The format of [`ChangesRecord`].
+/// The version of the format of `changes.json`, which a reader compares before anything else.
 pub const FORMAT: u32 = 2;
 
 /// A writable layer of a container.
@@ -32,7 +32,7 @@ pub struct UpperLayer {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ChangesRecord {
-    /// See [`FORMAT`].
+    /// The version of the format that wrote the record: [`FORMAT`].
     pub format: u32,
     /// When the layers were new, in nanoseconds since 1970: the command has not seen what changed below since then.
     pub since: i64,

@@ -4,7 +4,7 @@ use rustix::fs::FsWord;
 
 use super::{Finding, Verdict};
 
-/// `CGROUP2_SUPER_MAGIC`, statfs(2).
+/// `CGROUP2_SUPER_MAGIC`: the type of a cgroup v2 file system in statfs(2).
 const CGROUP2: FsWord = 0x6367_7270;
 
 /// Information: today nothing that nsrs does by default needs a cgroup of its own.

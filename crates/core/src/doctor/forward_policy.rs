@@ -1,4 +1,4 @@
-//! Other firewalls that drop what is forwarded: nothing of ours can overrule them, so they are named.
+//! Other firewalls that drop what is forwarded: nsrs can't overrule them, so they are named.
 
 use netlink_bindings::nftables::{Nfgenmsg, OpGetchainDump};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};

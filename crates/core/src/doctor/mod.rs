@@ -20,15 +20,15 @@ use self::around::Around;
 use nsrs_base::error::{Error, Result};
 use nsrs_base::host::Host;
 
-/// How a check went.
+/// What a check means for containers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// It works.
+    /// Containers can use what was checked.
     Ok,
-    /// Something optional is missing.
+    /// Something optional is missing: some options of containers fail, or work less well.
     Warning,
-    /// Containers can't run.
+    /// Containers of this caller can't run with the defaults.
     Failure,
 }
 
@@ -36,11 +36,11 @@ pub enum Verdict {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Finding {
-    /// What was tried.
+    /// Short name of the check: `veth`, `cgroups`.
     pub name: String,
-    /// How it went.
+    /// Whether what was checked can be used.
     pub verdict: Verdict,
-    /// What was seen.
+    /// What the check found, or the error of what was tried.
     pub detail: String,
     /// What to do about it, if anything is to be done.
     pub fix: String,

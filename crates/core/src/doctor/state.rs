@@ -1,4 +1,4 @@
-//! The state directory.
+//! Whether the state directory can be used.
 
 use super::{Finding, Host, Verdict};
 use nsrs_base::error::{At, Result};

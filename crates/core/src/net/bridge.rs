@@ -44,7 +44,7 @@ struct BridgeRecord {
 pub struct Bridge {
     /// Its number in this network namespace.
     pub index: u32,
-    /// Its name.
+    /// Its name, by default [`crate::net::kinds::BRIDGE`].
     pub name: String,
     /// The largest packet it takes, in bytes.
     pub mtu: u32,
@@ -91,7 +91,7 @@ impl Bridge {
         Ok(Bridge { index: link.index, name: link.name, mtu: link.mtu, v4, v6, changed, folder, user })
     }
 
-    /// Its subnets, for [`crate::net::nft::Nat::open`].
+    /// The subnets of its addresses, from which packets are masqueraded ([`crate::net::nft::Nat::open`]).
     #[must_use]
     pub fn subnets(&self) -> Vec<IpNet> {
         let v4 = IpNet::V4(self.v4.trunc());

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use nsrs_base::error::{At, Result};
 
-/// Where the settings are.
+/// The directory of network settings (proc_sys_net(5)).
 const SYS_NET: &str = "/proc/sys/net";
 
 /// A setting that was changed.
@@ -19,9 +19,9 @@ const SYS_NET: &str = "/proc/sys/net";
 pub struct SettingChange {
     /// The file below `/proc/sys/net`: `ipv4/ip_forward`.
     pub setting: String,
-    /// What it was.
+    /// The value that is restored when no bridge needs the setting any more.
     pub before: String,
-    /// What it is now.
+    /// The value that nsrs wrote.
     pub after: String,
 }
 
@@ -74,7 +74,7 @@ pub fn needed(bridge: &str, outside_v6: &[String], with_v6: bool) -> Result<Vec<
     Ok(changes)
 }
 
-/// Settings of one's own bridge, which go with it: no router advertisements. Nothing is recorded.
+/// Settings of nsrs's own bridge, which go away with it: no router advertisements. Nothing is recorded.
 ///
 /// # Errors
 /// The kernel's refusal.

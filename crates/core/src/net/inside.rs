@@ -20,7 +20,7 @@ const LOOPBACK_INDEX: u32 = 1;
 /// An address of an interface in the container, and the way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InterfaceAddress {
-    /// The container's own address.
+    /// The address that the container's interface has.
     pub address: IpAddr,
     /// The count of fixed bits of its network.
     pub length: u8,
@@ -33,7 +33,7 @@ pub struct InterfaceAddress {
 pub struct Inside<'a> {
     /// The name of the interface, which exists already.
     pub interface: &'a str,
-    /// Its IPv4 address.
+    /// Its IPv4 address; without one it gets none.
     pub v4: Option<InterfaceAddress>,
     /// Its IPv6 address; without one IPv6 is switched off on the interface.
     pub v6: Option<InterfaceAddress>,

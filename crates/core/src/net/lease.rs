@@ -21,7 +21,7 @@ use nsrs_base::options::{IP, IP6, OptionName};
 /// The addresses of one container, held until this is dropped or the process ends.
 #[derive(Debug)]
 pub struct Lease {
-    /// The IPv4 address.
+    /// The leased address of the bridge's IPv4 subnet.
     pub v4: Ipv4Addr,
     /// The IPv6 address; `None` where the bridge has no IPv6.
     pub v6: Option<Ipv6Addr>,
@@ -67,7 +67,7 @@ impl Lease {
     }
 }
 
-/// What can be said of wanted addresses before anything is leased.
+/// Problems of the wanted addresses that show before anything is leased.
 pub fn check((v4, v6): BridgeAddresses, wanted_v4: Option<Ipv4Addr>, wanted_v6: Option<Ipv6Addr>) -> Vec<Error> {
     let v4 = wanted_v4.and_then(|wanted| check_v4(v4, wanted).err());
     let v6 = wanted_v6.and_then(|wanted| check_v6(v6, wanted).err());

@@ -23,7 +23,7 @@ pub const NAME_MAX: usize = 15;
 pub struct Link {
     /// Its number in this network namespace.
     pub index: u32,
-    /// Its name.
+    /// Its name, at most [`NAME_MAX`] bytes.
     pub name: String,
     /// Whether it is a bridge.
     pub is_bridge: bool,

@@ -12,7 +12,7 @@ const HOST_GATEWAY: &str = "host-gateway";
 /// How many name servers the C library's resolver reads, see resolv.conf(5).
 const NAME_SERVERS_MAX: usize = 3;
 
-/// What `/etc/hosts` says.
+/// What the container's `/etc/hosts` is made of.
 #[derive(Clone, Debug, Default)]
 pub struct Hosts<'a> {
     /// The container's host name; empty for none.
@@ -77,7 +77,7 @@ pub struct Dns<'a> {
 /// Where the host's resolver settings come from.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HostResolver<'a> {
-    /// The text of `/etc/resolv.conf`.
+    /// The text of the host's `/etc/resolv.conf`.
     pub resolv_conf: &'a str,
     /// The text of `/run/systemd/resolve/resolv.conf`, which lists the servers behind systemd-resolved's 127.0.0.53.
     pub systemd: Option<&'a str>,

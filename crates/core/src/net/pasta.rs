@@ -28,7 +28,7 @@ const NEEDED: [&str; 5] = ["--config-net", "--no-map-gw", "--userns", "--netns",
 /// A pasta that is known to do what nsrs needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pasta {
-    /// Where the executable is.
+    /// Path of the executable, absolute.
     pub path: PathBuf,
     /// Whether it takes `--map-host-loopback` (2024-08 and later), which maps the gateway by default.
     pub maps_host_loopback: bool,
@@ -82,10 +82,10 @@ impl Pasta {
     }
 }
 
-/// What pasta shall do for one container.
+/// What pasta is started with for one container.
 #[derive(Clone, Copy, Debug)]
 pub struct PastaPlan<'a> {
-    /// The pasta to start.
+    /// The executable, and what it can do.
     pub pasta: &'a Pasta,
     /// A process in the container's user and network namespaces, as the caller's procfs numbers it.
     pub pid: u32,

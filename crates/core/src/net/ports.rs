@@ -19,7 +19,7 @@ use nsrs_base::error::{At, Code, Errno, Result};
 pub struct Reserved {
     /// What was reserved, with the port that the kernel chose where none was asked for.
     pub publish: Publish,
-    /// The port.
+    /// The number of the reserved port, never 0.
     pub port: u16,
     _socket: OwnedFd,
 }
@@ -40,9 +40,9 @@ impl Reserved {
     }
 }
 
-/// The same ports, those that the kernel is to choose chosen, for a program that takes them itself in a moment. One says
-/// little of why it could not, and is content with one of two families: so all are free now, and whoever takes one before the
-/// program does has it.
+/// The same ports, with a free one in place of each that the kernel is to choose, for a program that binds them itself.
+/// Such a program reports little when it fails, and may be content with one of two address families. So all ports are
+/// checked to be free now; another program may still take one before.
 ///
 /// # Errors
 /// As [`Reserved::take`].

@@ -13,10 +13,10 @@ use nsrs_base::options::PUBLISH;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Proto {
-    /// TCP, see tcp(7).
+    /// tcp(7), the default.
     #[default]
     Tcp,
-    /// UDP, see udp(7).
+    /// udp(7).
     Udp,
 }
 
@@ -49,7 +49,7 @@ pub struct Publish {
     pub host_port: Option<u16>,
     /// The port in the container.
     pub container_port: u16,
-    /// The protocol.
+    /// The transport protocol of both ports; TCP if none was named.
     pub proto: Proto,
 }
 
@@ -127,7 +127,7 @@ fn host_ip(text: &str) -> std::result::Result<IpAddr, String> {
     }
 }
 
-/// Reads `port` or `first-last`.
+/// Reads `port` or `first-last`; `whose` port it is goes into the error.
 fn ports(text: &str, whose: &str) -> std::result::Result<RangeInclusive<u16>, String> {
     let port = |text: &str| match text.parse::<u16>() {
         // A leading plus is valid for the parser, and a typing error here.

@@ -79,14 +79,13 @@ pub fn enter<T: Send>(netns: &File, body: impl FnOnce() -> T + Send) -> T {
 pub struct StateDir(std::path::PathBuf);
 
 impl StateDir {
-    /// A new, empty directory.
+    /// Makes a directory that has the name of the test and of this process.
     pub fn new(test: &str) -> StateDir {
         let path = std::env::temp_dir().join(format!("nsrs-net-{}-{test}", std::process::id()));
         std::fs::create_dir_all(&path).expect("a directory below the temporary one");
         StateDir(path)
     }
 
-    /// Where it is.
     pub fn path(&self) -> &std::path::Path {
         &self.0
     }

@@ -51,7 +51,7 @@ struct BatchRequest {
 }
 
 impl Batch {
-    /// No requests yet.
+    /// A batch without requests.
     #[must_use]
     pub fn new() -> Batch {
         Batch::default()
@@ -215,7 +215,7 @@ impl Netlink {
         Err(Error::os(step, "", Errno::EAGAIN).because("the table changed each time it was read"))
     }
 
-    /// One pass; `None` when the kernel says that the table changed meanwhile.
+    /// One pass; `None` when the kernel says that the table changed in the meantime.
     fn dump_once(
         &mut self,
         request: &RouteNetlinkMessage,

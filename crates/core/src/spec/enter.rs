@@ -11,7 +11,7 @@ use super::ProcessSpec;
 pub struct EnterSpec {
     /// The command and its arguments; the command is looked up in the container's `PATH`.
     pub args: Vec<String>,
-    /// How it is started.
+    /// Environment, user, working directory and terminal.
     #[serde(flatten)]
     pub process: ProcessSpec,
     /// Numbers of passed file descriptors in the command, in the order in which they are passed, after 0, 1, 2.

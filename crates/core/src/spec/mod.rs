@@ -47,9 +47,9 @@ pub struct Caller {
 #[cfg_attr(test, derive(ts_rs::TS))]
 #[serde(rename_all = "camelCase")]
 pub enum Form {
-    /// For people.
+    /// Lines for people, as `nsrs run --diff` prints them.
     Text,
-    /// As a JSON document.
+    /// A JSON document, which the library parses.
     #[default]
     Json,
 }
@@ -61,7 +61,7 @@ pub enum Form {
 pub struct Spec {
     /// The command and its arguments; the command is looked up in the container's `PATH`.
     pub args: Vec<String>,
-    /// The calling process.
+    /// What relative paths, `~/` and the environment refer to.
     pub caller: Caller,
     /// The root file system, and what is mounted in it.
     #[serde(flatten)]
@@ -69,7 +69,7 @@ pub struct Spec {
     /// What is meant for an image as the root.
     #[serde(flatten)]
     pub image: ImageSpec,
-    /// The network.
+    /// How it is connected, and how names are resolved.
     #[serde(flatten)]
     pub network: NetworkSpec,
     /// Namespaces other than the network.
@@ -89,7 +89,7 @@ pub struct Spec {
     /// What its processes may use.
     #[serde(flatten)]
     pub resources: ResourcesSpec,
-    /// The container stays until it is ended: without a command an init of ours is its first process.
+    /// The container stays until it is ended: without a command nsrs's own init is its first process.
     pub stays: bool,
     /// Numbers of passed file descriptors in the command, in the order in which they are passed, after 0, 1, 2.
     pub preserve_fds: Vec<i32>,

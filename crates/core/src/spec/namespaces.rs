@@ -13,7 +13,8 @@ pub struct NamespacesSpec {
     /// User namespace: `private`, `host`, a path, or `ns:PID`. Default `host` for root, `private` for everybody else.
     #[serde(rename = "userns")]
     pub user: Option<String>,
-    /// User ids, `INSIDE:OUTSIDE:COUNT`.
+    /// User ids of a user namespace of its own, `INSIDE:OUTSIDE:COUNT`. Default: root keeps all ids. Everybody else
+    /// keeps their id on the host's tree, and elsewhere becomes root, with their subordinate ids beside it.
     pub uid_maps: Vec<String>,
     /// Group ids, `INSIDE:OUTSIDE:COUNT`. Default: as the user ids.
     pub gid_maps: Vec<String>,
@@ -40,9 +41,9 @@ pub struct NamespacesSpec {
     #[serde(rename = "boottime")]
     #[cfg_attr(test, ts(type = "number"))]
     pub boottime_offset: Option<i64>,
-    /// Host name.
+    /// Host name. Default: the caller's on the host's tree, else `nsrs`.
     pub hostname: Option<String>,
-    /// NIS domain name.
+    /// NIS domain name. Default: the caller's.
     pub domainname: Option<String>,
     /// Kernel parameters of the container's own namespaces.
     #[cfg_attr(test, ts(type = "Record<string, string>"))]

@@ -15,15 +15,15 @@ pub struct NetworkSpec {
     pub ip: Option<String>,
     /// IPv6 address on the bridge.
     pub ip6: Option<String>,
-    /// Hardware address.
+    /// Hardware (MAC) address on the bridge. Default: one made from the IPv4 address.
     pub mac: Option<String>,
-    /// Published ports, `[IP:][HOST:]CONTAINER[/udp]`.
+    /// Published ports, `[IP:][HOST:]CONTAINER[/udp]`; without `HOST` on a free port.
     pub publish: Vec<String>,
-    /// Name servers.
+    /// Addresses of name servers. Default: those of the host that the container can reach.
     pub dns: Vec<String>,
     /// Search domains of the resolver.
     pub dns_search: Vec<String>,
-    /// Options of the resolver.
+    /// Options of the resolver, see resolv.conf(5). Default: the host's.
     pub dns_options: Vec<String>,
     /// Lines for /etc/hosts, `NAME:IP`; the address `host-gateway` is the host.
     pub add_hosts: Vec<String>,

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(ts_rs::TS))]
 pub struct TerminalSize {
-    /// Columns, 1 to 65535.
+    /// Width in columns, 1 to 65535.
     pub cols: u16,
-    /// Rows, 1 to 65535.
+    /// Height in rows, 1 to 65535.
     pub rows: u16,
 }
 

@@ -7,7 +7,7 @@ use serde::Deserialize;
 #[cfg_attr(test, derive(ts_rs::TS), ts(optional_fields))]
 #[serde(default, rename_all = "camelCase")]
 pub struct ResourcesSpec {
-    /// Resource limits, `NAME=SOFT[:HARD]`.
+    /// Resource limits (setrlimit(2)), `NAME=SOFT[:HARD]`, such as `nofile=1024`. Default: the caller's.
     pub ulimits: Vec<String>,
     /// Out-of-memory score, -1000 to 1000.
     #[cfg_attr(test, ts(type = "number"))]

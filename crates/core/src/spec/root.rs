@@ -20,7 +20,7 @@ pub enum Rootfs {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[cfg_attr(test, derive(ts_rs::TS))]
 pub struct MountOptions {
-    /// `bind`, `tmpfs` or `overlay`.
+    /// Type of the mount: `bind`, `tmpfs` or `overlay`.
     #[serde(rename = "type")]
     #[cfg_attr(test, ts(type = "'bind' | 'tmpfs' | 'overlay'"))]
     pub kind: String,
@@ -43,7 +43,7 @@ pub struct MountOptions {
 pub enum MountSpec {
     /// `type=bind,source=/src,target=/dst,readonly` (docker's `--mount`).
     Text(String),
-    /// The same, taken apart.
+    /// The fields one by one, for paths that hold colons or commas.
     Typed(MountOptions),
 }
 
@@ -67,11 +67,11 @@ pub struct RootSpec {
     pub upper: Option<String>,
     /// Further paths of the host's tree to hide (`~/` is the home directory), beside the well-known secret places.
     pub hide: Vec<String>,
-    /// Bind mounts, `SOURCE:TARGET[:OPTIONS]`.
+    /// Bind mounts, `SOURCE:TARGET[:OPTIONS]`, as docker's `--volume`.
     pub volumes: Vec<String>,
     /// Mounts as `type=bind,source=…,target=…[,readonly]`, or taken apart.
     pub mounts: Vec<MountSpec>,
-    /// Temporary file systems, `TARGET[:OPTIONS]`.
+    /// Temporary file systems in memory, `TARGET[:OPTIONS]`, as docker's `--tmpfs`.
     pub tmpfs: Vec<String>,
     /// Size of /dev/shm, such as `64m`. Default `64m`.
     pub shm_size: Option<String>,

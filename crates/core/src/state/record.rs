@@ -38,7 +38,7 @@ const LOCK: &str = "lock";
 pub struct ContainerRecord {
     /// Its name among the containers of this user.
     pub id: String,
-    /// How far it is.
+    /// How far it is, as its supervisor last wrote it.
     pub state: ContainerState,
     /// When it was created, in milliseconds since 1970.
     pub created_ms: u64,
@@ -53,17 +53,17 @@ pub struct ContainerRecord {
 pub enum ContainerState {
     /// It is prepared, and its command not yet started.
     Created {
-        /// Its first process.
+        /// The process that waits to execute the command.
         first: FirstProcess,
     },
-    /// Its command runs.
+    /// Its command has started and hasn't ended.
     Running {
-        /// Its first process.
+        /// The process that the command, or its init, is.
         first: FirstProcess,
     },
-    /// Its processes are frozen.
+    /// Its processes are frozen, and go on when they are thawed.
     Paused {
-        /// Its first process.
+        /// The process that the command, or its init, is.
         first: FirstProcess,
     },
     /// Its first process has ended. So has that of any container of another boot.
@@ -119,9 +119,9 @@ pub struct ContainerOwner {
 /// A record as somebody else than its owner finds it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct FoundContainer {
-    /// What it says.
+    /// The container as its owner last wrote it.
     pub record: ContainerRecord,
-    /// Its supervisor lives.
+    /// Whether its supervisor lives, and holds the lock.
     pub is_owned: bool,
 }
 

@@ -49,7 +49,7 @@ pub struct Apply<'a> {
     applied_files: HashMap<(usize, u64), ExistingLink>,
     /// The name under which new files are made.
     temporary: String,
-    /// See [`Listing::leftovers`].
+    /// Directories with a temporary file of an interrupted apply, see [`Listing::leftovers`].
     leftovers: Vec<(usize, Vec<u8>)>,
     applied: Vec<AppliedChange>,
 }
@@ -58,7 +58,7 @@ pub struct Apply<'a> {
 #[derive(Debug)]
 pub struct AppliedChange {
     pub(super) layer: usize,
-    /// Path in the layer.
+    /// Path relative to the layer's root, without a slash at its ends.
     pub(super) inner: Vec<u8>,
     /// Everything that was below the path is gone, too.
     pub(super) whole: bool,
@@ -158,8 +158,8 @@ impl Apply<'_> {
                 Err(error) => errors.push(error),
             }
         }
-        // Last: the attributes may open a directory to others, whom its entries must not serve before they are complete; and
-        // its times change with its entries.
+        // Last: the attributes may open a directory to others, who must not find incomplete entries; and its times change
+        // with its entries.
         for (change, id, is_new) in directories.into_iter().rev() {
             match self.apply_attributes(change, id, is_new) {
                 Ok(()) => self.applied.push(AppliedChange::of(change)),
@@ -196,7 +196,7 @@ impl Apply<'_> {
         &self.applied
     }
 
-    /// Applies one change, but for the attributes of a directory.
+    /// Applies one change, except for the attributes of a directory.
     fn one(&mut self, change: &Change, consent: Consent) -> Result<Progress> {
         refuse_without_consent(change, consent)?;
         let subject = escaped(&change.path);

@@ -108,7 +108,7 @@ fn a_directory_that_somebody_else_has_given_other_attributes_is_left_alone_and_t
         std::os::unix::fs::chown(merged.join("again"), Some(7), Some(8)).unwrap();
     });
     let record = fixture.noted();
-    // New entries are no new attributes.
+    // New entries don't change the attributes.
     fs::write(fixture.lower().join("kept/mine"), "").unwrap();
     set_mode(&fixture.lower().join("src"), 0o750);
     std::os::unix::fs::chown(fixture.lower().join("again"), Some(9), None).unwrap();

@@ -1,4 +1,4 @@
-//! What is told of a layer.
+//! What is listed of a layer.
 
 use super::*;
 

@@ -43,7 +43,7 @@ impl Walker<'_> {
         says_opaque(directory, opaque(self.layer.user_xattrs))
     }
 
-    /// Everything in a directory.
+    /// Lists the changes in a directory and everything below it.
     pub fn directory(&mut self, level: Level<'_>) -> Result<()> {
         if level.depth > MAX_DEPTH {
             return Err(self.too_deep());

@@ -19,7 +19,7 @@ use walker::Walker;
 
 const STEP: &str = "list the changes";
 
-/// How thoroughly to look.
+/// How much of the layers is read, and what happens where reading is refused.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum WalkMode<'a> {
     /// List everything; fail at what can't be read.
@@ -32,8 +32,8 @@ enum WalkMode<'a> {
 
 /// Lists the changes that the layers in this directory show, sorted by path.
 ///
-/// A file that was only opened for writing, or was given back its content, has not changed; times alone are no change
-/// either.
+/// A file that was only opened for writing, or was given back its content, has not changed. A change of nothing but
+/// times is not listed either.
 ///
 /// # Errors
 /// A directory can't be read, or is nested too deep.

@@ -20,7 +20,7 @@ pub(super) struct Walker<'a> {
     pub baseline: &'a Baseline<'a>,
     pub mode: WalkMode<'a>,
     pub listing: &'a mut Listing,
-    /// Path in the layer.
+    /// Where the walk is: the path relative to the layer's root, without a slash at its ends.
     pub path: Vec<u8>,
     hard_links: HardLinks,
 }
@@ -132,7 +132,7 @@ impl<'a> Walker<'a> {
         last.is_some_and(|change| change.layer == self.number && change.inner == self.path)
     }
 
-    /// Marks the last change.
+    /// Marks the change that was listed last as one that couldn't be read in full.
     pub fn mark_unreadable(&mut self) {
         if let Some(change) = self.listing.changes.last_mut() {
             change.unreadable = true;

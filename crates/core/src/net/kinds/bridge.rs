@@ -30,7 +30,7 @@ pub const BRIDGE: &str = "nsrs0";
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BridgeNetwork {
-    /// Name of the bridge.
+    /// Name of the bridge, [`BRIDGE`].
     pub name: String,
     /// The wanted IPv4 address; `None` takes a free one.
     pub ip: Option<Ipv4Addr>,
@@ -38,7 +38,7 @@ pub struct BridgeNetwork {
     pub ip6: Option<Ipv6Addr>,
     /// The wanted hardware address; `None` takes the one that belongs to the IPv4 address.
     pub mac: Option<[u8; 6]>,
-    /// Published ports.
+    /// Ports of the host that lead to the container.
     pub publish: Vec<Publish>,
 }
 

@@ -1,4 +1,4 @@
-//! The caller's own network.
+//! The caller's own network: nothing is made, and nothing is kept apart.
 
 use std::fmt;
 

@@ -31,13 +31,13 @@ pub const INTERFACE: &str = "eth0";
 pub enum Network {
     /// A network namespace with nothing but a loopback interface.
     None,
-    /// The caller's network.
+    /// No network of its own: the caller's network namespace, with all that is in it.
     Host,
     /// A joined network namespace, left as it is.
     Joined,
     /// An interface on the bridge, with a way out by masquerade.
     Bridge(BridgeNetwork),
-    /// User-mode network by pasta.
+    /// An interface that pasta(1) connects to the caller's network, without rights on the host.
     Pasta(PastaNetwork),
 }
 
@@ -70,11 +70,11 @@ pub fn resolve(word: &str, request: &NetworkRequest<'_>, host: &Host) -> Option<
 /// What the caller wants of the network.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NetworkRequest<'a> {
-    /// An IPv4 address.
+    /// The IPv4 address that the container asks for.
     pub ip: Option<&'a str>,
-    /// An IPv6 address.
+    /// The IPv6 address that the container asks for.
     pub ip6: Option<&'a str>,
-    /// A hardware address.
+    /// The hardware (MAC) address that the container asks for.
     pub mac: Option<&'a str>,
     /// Ports to publish, in docker's form.
     pub publish: &'a [String],
@@ -102,7 +102,7 @@ impl NetworkRequest<'_> {
 pub enum NamespaceOwner {
     /// The container's own, made with it.
     Container,
-    /// The caller's.
+    /// That of the calling process.
     Caller,
     /// That of whoever made it; it is joined.
     Other,
@@ -128,7 +128,7 @@ pub trait NetworkKind {
         false
     }
 
-    /// It publishes ports.
+    /// Whether ports of the host can lead to the container.
     fn publishes(&self) -> bool {
         false
     }
@@ -166,7 +166,7 @@ pub trait NetworkKind {
         Ok(Attachment::default())
     }
 
-    /// Connects the container, whose first process exists by now. Returns whether that process waits to be told.
+    /// Connects the container, whose first process exists by now. Returns whether that process waits for it.
     ///
     /// # Errors
     /// The kernel refuses a link or a rule.
@@ -275,7 +275,7 @@ impl SharedNetwork {
 /// The container beside which a program runs.
 #[derive(Clone, Copy, Debug)]
 pub struct ProgramTarget<'a> {
-    /// Its first process.
+    /// Its first process, by the number that the supervisor sees.
     pub pid: i32,
     /// It has a user namespace of its own.
     pub has_user_namespace: bool,
@@ -310,7 +310,7 @@ pub trait ContainerSide {
     /// The supervisor is gone.
     fn ask_for_program(&self) -> Result<()>;
 
-    /// The container's addresses.
+    /// The addresses that its interface gets, as they were reserved.
     fn addresses(&self) -> &[InterfaceAddress];
 
     /// The root of a procfs of this network namespace, which no file of the container covers.
@@ -323,7 +323,7 @@ pub trait ContainerSide {
 /// The root of a procfs.
 #[derive(Debug)]
 pub enum ProcRoot<'a> {
-    /// The container's own.
+    /// The one that the container has mounted.
     Mounted(BorrowedFd<'a>),
     /// One that was opened for this.
     Opened(OwnedFd),

@@ -21,9 +21,9 @@ use nsrs_base::options::NETWORK;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PastaNetwork {
-    /// Where pasta is.
+    /// Path of the executable.
     pub program: String,
-    /// Published ports.
+    /// Ports of the host that lead to the container.
     pub publish: Vec<Publish>,
 }
 
@@ -79,7 +79,7 @@ impl NetworkKind for PastaNetwork {
             Some(pasta) => pasta,
             none => none.insert(probe(&self.program)?),
         };
-        // pasta goes on with one address family where the port of the other is taken, and names no reason where both are.
+        // If a port is taken, pasta continues with the other address family, and gives no reason where both are taken.
         let publish = ports::choose(&self.publish)?;
         let args = argv(&PastaPlan {
             pasta,

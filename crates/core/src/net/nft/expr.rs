@@ -13,7 +13,7 @@ const FIRST_REGISTER: u32 = 8;
 /// `NFT_FIB_RESULT_ADDRTYPE`. (The enum of netlink-bindings counts from 0, the kernel from 1.)
 const FIB_RESULT_ADDRTYPE: u32 = 3;
 
-/// `NFT_NAT_DNAT`.
+/// `NFT_NAT_DNAT`: rewrite the destination.
 const NAT_DNAT: u32 = 1;
 
 /// One expression of a rule.
@@ -41,7 +41,7 @@ pub enum Expr<'a> {
     Dnat { family: i32, port_register: u32 },
     /// Rewrites the source to the address of the interface that the packet leaves by.
     Masquerade,
-    /// Ends with this verdict.
+    /// Drops the packet.
     Drop,
     /// Goes on in this chain.
     Jump(&'a [u8]),

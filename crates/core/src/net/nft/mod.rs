@@ -25,13 +25,13 @@ use nsrs_base::error::{Code, Error, Result};
 pub struct Published {
     /// The host's address; all of the target's family for `None` or the unspecified one.
     pub host_ip: Option<IpAddr>,
-    /// The host's port.
+    /// The port of the host that answers.
     pub host_port: u16,
     /// The container's address. A container with both families has one `Published` for each.
     pub target: IpAddr,
-    /// The container's port.
+    /// The port of the container that the traffic is redirected to.
     pub target_port: u16,
-    /// The protocol.
+    /// The transport protocol of both ports.
     pub proto: Proto,
 }
 

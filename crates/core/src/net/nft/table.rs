@@ -8,7 +8,7 @@
 //!   chain guard       { type filter hook prerouting priority raw;   iif != lo, ip daddr 127.0.0.0/8 drop }
 //!   chain prerouting  { type nat hook prerouting priority dstnat;   fib daddr type local jump published }
 //!   chain output      { type nat hook output priority dstnat;       fib daddr type local jump published }
-//!   chain published   { dnat to the value in host4, any4, host6, and, but for ::1, any6 }
+//!   chain published   { dnat to the value in host4, any4, host6, and, except for ::1, any6 }
 //!   chain postrouting { type nat hook postrouting priority srcnat;  masquerade:
 //!                       from the bridge's subnet, leaving by another interface;
 //!                       from the subnet to the subnet, after dnat (a container that uses the host's address);
@@ -34,7 +34,7 @@ use crate::net::transport::Batch;
 
 /// `NFNL_SUBSYS_NFTABLES`, the upper byte of every request's type.
 const SUBSYSTEM: u16 = 10;
-/// The lower bytes.
+/// `NFT_MSG_*`, the lower byte.
 pub const NEW_TABLE: u16 = SUBSYSTEM << 8;
 const DELETE_TABLE: u16 = SUBSYSTEM << 8 | 2;
 const NEW_CHAIN: u16 = SUBSYSTEM << 8 | 3;
@@ -42,11 +42,11 @@ const NEW_RULE: u16 = SUBSYSTEM << 8 | 6;
 const NEW_SET: u16 = SUBSYSTEM << 8 | 9;
 pub const NEW_ELEMENT: u16 = SUBSYSTEM << 8 | 12;
 pub const DELETE_ELEMENT: u16 = SUBSYSTEM << 8 | 14;
-/// `NFNL_MSG_BATCH_BEGIN` and `_END`.
+/// `NFNL_MSG_BATCH_BEGIN` and `NFNL_MSG_BATCH_END`, which bracket a transaction.
 const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
 
-/// `NFPROTO_*`.
+/// `NFPROTO_*`: the families of a table and of a packet.
 const NFPROTO_INET: u8 = 1;
 const NFPROTO_IPV4: u8 = 2;
 const NFPROTO_IPV6: u8 = 10;
@@ -80,7 +80,7 @@ pub struct Family {
     destination: u32,
 }
 
-/// IPv4.
+/// IPv4. Offsets and lengths are those of its header, in bytes.
 pub const V4: Family = Family {
     host: b"host4",
     any: b"any4",
@@ -92,7 +92,7 @@ pub const V4: Family = Family {
     destination: 16,
 };
 
-/// IPv6.
+/// IPv6. Offsets and lengths are those of its header, in bytes.
 pub const V6: Family = Family {
     host: b"host6",
     any: b"any6",
@@ -114,8 +114,9 @@ impl Family {
         [Expr::Meta(MetaKeys::Nfproto, 0), Expr::Is(vec![self.nfproto])]
     }
 
-    /// The destination is not one that would be rewritten in vain: IPv6 has no `route_localnet`, so what a container answers
-    /// to ::1 is never delivered. Left alone such a connection is refused at once, and `localhost` goes on to 127.0.0.1.
+    /// The destination is not one whose rewriting would do no good: IPv6 has no `route_localnet`, so what a container
+    /// answers to ::1 is never delivered. Left alone, such a connection is refused at once, and `localhost` falls back to
+    /// 127.0.0.1.
     fn not_stranded(&self) -> Vec<Expr<'static>> {
         if self.nfproto == NFPROTO_IPV4 {
             return Vec::new();
@@ -147,9 +148,9 @@ pub fn inet() -> Nfgenmsg {
 
 /// A netfilter batch, which the kernel does whole or not at all.
 pub struct Transaction<'a> {
-    /// The table's name.
+    /// The name of the table that the requests are about.
     pub table: &'a [u8],
-    /// The requests so far.
+    /// The requests so far, in the order in which they are sent.
     pub batch: Batch,
 }
 
@@ -161,7 +162,7 @@ impl<'a> Transaction<'a> {
         transaction
     }
 
-    /// Ends it.
+    /// Closes the batch. Sending it commits the transaction.
     pub fn end(mut self) -> Batch {
         self.bracket(BATCH_END);
         self.batch

@@ -130,7 +130,7 @@ fn find(pid: i32, noted_ns: u64) -> Option<OwnedFd> {
     })
 }
 
-/// Ends processes as [`Termination::Ask`] says: those that are told and don't end in time are killed.
+/// Ends processes as [`Termination::Ask`] says: those that don't end in time after the signal are killed.
 fn end_by_asking(processes: &[OwnedFd]) {
     for process in processes {
         // One that was stopped could not act upon it.

@@ -46,7 +46,7 @@ const CGROUP: u8 = 4;
 const DIRECTORY: u8 = 5;
 const TABLE: u8 = 6;
 
-/// What a journal says.
+/// What is left when all records of a journal have been read.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct JournalContents {
     /// The boot it is of; `None` where that record is lost.

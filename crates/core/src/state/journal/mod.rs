@@ -42,7 +42,7 @@ const REWRITTEN_AT: u64 = 64 << 10;
 pub struct Journal {
     path: PathBuf,
     file: File,
-    /// In bytes.
+    /// Size of the file in bytes.
     size: u64,
     rewritten_at: u64,
     open: BTreeMap<u32, JournalEntry>,
@@ -56,31 +56,31 @@ pub struct Journal {
 /// noted while it can do nothing yet, and a directory while nothing is in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JournalEntry {
-    /// A process.
+    /// A process that its supervisor made.
     Process {
-        /// Its number.
+        /// Its process id, in the PID namespace of its supervisor.
         pid: i32,
         /// A moment after its start, by at most five seconds, in nanoseconds since boot. Its start itself would have to be
         /// read from /proc.
         noted_ns: u64,
-        /// How it is ended.
+        /// How it is ended if it outlives its supervisor.
         termination: Termination,
     },
     /// An object of a network namespace.
     Network {
         /// The inode of the namespace, see [`current_netns`].
         netns: u64,
-        /// Which object.
+        /// Its kind, and its name in that namespace.
         object: NetworkObject,
     },
     /// A cgroup. It is removed with what runs in it.
     Cgroup {
-        /// Its directory.
+        /// Its directory below the mounted cgroup file system.
         path: PathBuf,
     },
     /// A directory. It is removed with all that is in it.
     Directory {
-        /// Where it is.
+        /// Its path, absolute.
         path: PathBuf,
         /// Its inode number. Not its device, which may have another number after a reboot.
         inode: u64,
@@ -99,10 +99,10 @@ pub enum NetworkObject {
 /// How a process is ended that outlived its supervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Termination {
-    /// It is killed.
+    /// It is killed (`SIGKILL`).
     Kill,
-    /// It is the init of a container in a shared PID namespace, and ends its descendants when it hears of the supervisor's
-    /// end: killed in the midst of that, it would leave them to nobody. It is told once more and waited for.
+    /// It is the init of a container in a shared PID namespace, and ends its descendants when it notices the supervisor's
+    /// end: killed while it does so, it would leave them behind. It is signalled once more and waited for.
     Ask,
 }
 
@@ -136,7 +136,7 @@ pub fn current_netns() -> Result<u64> {
     fs::metadata(path).map(|meta| meta.ino()).at("look at the network namespace", path)
 }
 
-/// Nanoseconds since boot.
+/// Now, in nanoseconds since boot (`CLOCK_BOOTTIME`).
 fn now() -> u64 {
     let time = clock_gettime(ClockId::Boottime);
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
