@@ -1,4 +1,4 @@
-//! How layers and archives are packed, told by their first bytes.
+//! How layers and archives are packed, recognized by their first bytes.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::sync::Arc;
@@ -10,12 +10,12 @@ use super::limits::Limits;
 use super::zstd_window;
 use nsrs_base::error::{Code, Error, Result};
 
-/// A way of packing.
+/// How an archive is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
-    /// Not at all.
+    /// Uncompressed.
     None,
-    /// gzip(1).
+    /// gzip(1), which may consist of several members.
     Gzip,
     /// zstd(1).
     Zstd,
@@ -141,7 +141,7 @@ fn decoder<'a>(
 
 /// The members of a gzip file, one after the other. Zeroes behind the last are padding, as tapes and dd(1) leave it.
 struct Gzip<R> {
-    /// `None` behind the last.
+    /// The member that is read; `None` after the last.
     member: Option<GzDecoder<R>>,
 }
 

@@ -23,7 +23,7 @@ impl ImageConfig {
     /// Reads a configuration.
     ///
     /// # Errors
-    /// It's none (`ImageInvalid`).
+    /// It is not an image configuration (`ImageInvalid`).
     pub fn parse(bytes: &[u8]) -> Result<ImageConfig> {
         let step = "read the configuration of the image";
         let bad = |why: String| Error::new(Code::ImageInvalid, step, why);
@@ -48,7 +48,7 @@ impl ImageConfig {
         self.spec.config().as_ref()
     }
 
-    /// The environment, `NAME=value` each.
+    /// The environment variables that the image sets, `NAME=value` each, in the image's order.
     #[must_use]
     pub fn env(&self) -> &[String] {
         self.config().and_then(|config| config.env().as_deref()).unwrap_or_default()
@@ -96,7 +96,7 @@ impl ImageConfig {
         sorted(self.config().and_then(|config| config.exposed_ports().as_deref()))
     }
 
-    /// Labels, sorted by name.
+    /// Labels as name and value, sorted by name.
     #[must_use]
     pub fn labels(&self) -> Vec<(&str, &str)> {
         let labels = self.config().and_then(|config| config.labels().as_ref());

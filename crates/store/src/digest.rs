@@ -23,7 +23,7 @@ impl Digest {
     /// The same digest in the type of the specification's descriptors.
     #[must_use]
     pub fn to_oci(&self) -> oci_spec::image::Sha256Digest {
-        // What fails to be read here is no 64 digits, and we have them.
+        // It fails for anything but 64 digits, and a digest has these.
         self.hex().parse().unwrap_or_else(|_| unreachable!("a digest is 64 digits"))
     }
 
@@ -113,7 +113,7 @@ impl From<Digest> for String {
 pub struct Hasher(Sha256);
 
 impl Hasher {
-    /// Takes more.
+    /// Adds the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }

@@ -6,23 +6,23 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ImageDefaults {
-    /// Environment variables, `NAME=value`.
+    /// Environment variables, `NAME=value`, in the image's order.
     pub env: Vec<String>,
     /// The program with its first arguments.
     pub entrypoint: Vec<String>,
     /// The arguments of the entrypoint, or the command.
     pub cmd: Vec<String>,
-    /// `USER[:GROUP]`; empty: root.
+    /// Who runs the command, `USER[:GROUP]`, names or numbers; empty: root.
     pub user: String,
     /// Where the command starts; empty: `/`.
     pub workdir: String,
-    /// Directories that hold data.
+    /// Directories that hold data of a container (`VOLUME`).
     pub volumes: Vec<String>,
     /// Ports that the command listens on, `80/tcp`.
     pub ports: Vec<String>,
     /// The signal that ends the command; empty: `SIGTERM`.
     pub stop_signal: String,
-    /// Labels: name and value.
+    /// Labels as name and value, sorted by name.
     pub labels: Vec<(String, String)>,
 }
 
@@ -36,7 +36,7 @@ pub struct ImageFacts {
     pub digest: String,
     /// The digest of its configuration.
     pub id: String,
-    /// `linux/arm64/v8`.
+    /// What it is for, `OS/ARCH[/VARIANT]`: `linux/arm64/v8`.
     pub platform: String,
     /// The directory of the store.
     pub store: String,

@@ -53,7 +53,7 @@ fn state(path: &Path) -> Option<FileState> {
 pub struct ImageLookups<T>(Vec<(ImageQuery, T)>);
 
 impl<T> ImageLookups<T> {
-    /// A cache without entries.
+    /// A cache that knows no image yet.
     #[must_use]
     pub const fn empty() -> ImageLookups<T> {
         ImageLookups(Vec::new())

@@ -10,7 +10,7 @@ pub struct Limits {
     pub floor: u64,
     /// Beyond that, how many times the size of the packed archive.
     pub ratio: u64,
-    /// The number of entries.
+    /// The most entries that an archive may have.
     pub entries: u64,
 }
 

@@ -11,7 +11,7 @@ use nsrs_base::text::printable;
 /// A platform as images name it (image-index.md): `linux/amd64`, `linux/arm/v7`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Platform {
-    /// The operating system.
+    /// The operating system, by Go's names: `linux`.
     #[serde(default)]
     pub os: String,
     /// The processor, by Go's names.

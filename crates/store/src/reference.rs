@@ -18,7 +18,7 @@ const OFFICIAL: &str = "library";
 const DEFAULT_TAG: &str = "latest";
 /// The longest path of a repository, `library/` included.
 const MAX_REPOSITORY: usize = 255;
-/// The longest tag.
+/// The longest tag, in characters, by the distribution specification.
 const MAX_TAG: usize = 128;
 
 /// A reference to an image: registry, repository, and a tag or a digest.
@@ -39,7 +39,7 @@ impl Reference {
     /// The part before the first `/` is a registry if it has a `.`, a `:` or an upper case letter, or is `localhost`.
     ///
     /// # Errors
-    /// It's no reference: the error quotes it and says what is wrong.
+    /// It is not a valid reference: the error quotes it and says what is wrong.
     pub fn parse(text: &str) -> Result<Reference> {
         read(text).map_err(|why| Error::invalid_value("image reference", shortened(text), why))
     }
@@ -157,7 +157,7 @@ impl From<Reference> for String {
 /// What people paste is taken: a scheme in front, docker's `https://index.docker.io/v1/`, a `/` at the end.
 ///
 /// # Errors
-/// It's no host with an optional port.
+/// It is not a host with an optional port.
 pub fn parse_registry(text: &str) -> Result<String> {
     let invalid = |why: String| Error::invalid_value("registry", shortened(text), why);
     let bare = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or(text);
@@ -249,7 +249,7 @@ fn read(text: &str) -> Result<Reference, String> {
 }
 
 fn read_digest(text: &str) -> Result<Digest, String> {
-    text.parse::<Digest>().map_err(|error| format!("after the @ stands no digest: {}", error.reason))
+    text.parse::<Digest>().map_err(|error| format!("expected a digest after the @: {}", error.reason))
 }
 
 /// A host name, an IPv4 address or an IPv6 address in brackets, and an optional port.

@@ -39,7 +39,7 @@ impl LayerStack {
         self.layers.iter().map(|layer| layer.path.as_path()).collect()
     }
 
-    /// The mount needs `userxattr`.
+    /// Whether the marks of overlayfs are user attributes, so that the mount needs `userxattr`.
     #[must_use]
     pub fn user_xattrs(&self) -> bool {
         self.layers.iter().any(|layer| layer.record.unpacked.user_xattrs)
@@ -58,12 +58,12 @@ impl LayerStack {
 }
 
 impl Store {
-    /// Unpacks the layers of an image that aren't yet, each once, two at a time, and holds those that are against the blobs
-    /// that the image names for them, where that wasn't done before. `told` hears of each of these (by its
-    /// blob) how many bytes of it were read, and at its end `None`.
+    /// Unpacks the layers of an image that aren't unpacked yet, each once, two at a time. Layers that are unpacked are
+    /// compared with the blobs that the image names for them, unless they were before. `told` is called for each of these
+    /// with its blob and how many bytes of it were read; at its end with `None`.
     ///
     /// # Errors
-    /// Those of [`Store::unpack_blob`]; the first is told.
+    /// Those of [`Store::unpack_blob`]; the first one is returned.
     pub fn unpack_image(
         &self,
         image: &StoredImage,
@@ -84,7 +84,7 @@ impl Store {
                     let result = self
                         .open_blob(blob)
                         .and_then(|file| self.unpack_blob(blob, diff_id, file, &options))
-                        // Whether the image is to blame, or its blob is damaged, only its digest tells.
+                        // Only the digest shows whether the image is to blame, or its blob is damaged.
                         .map_err(|error| match error.code {
                             Code::ImageInvalid => {
                                 self.check(blob).map_or_else(|damaged| image.lacks(damaged), |()| error)
@@ -113,7 +113,7 @@ impl Store {
         })
     }
 
-    /// The layers of an image, lowest first, as overlayfs shall see them.
+    /// The layers of an image, lowest first, as they are given to overlayfs.
     ///
     /// A layer may have directories without an entry of their own: they say nothing of the same directory below, whose
     /// owner and mode hold. overlayfs would take the upper one's; so such a layer is given a sibling for this image, of the
@@ -200,7 +200,7 @@ fn sibling_key(chain_id: &Digest) -> String {
 struct DirectoryFix {
     path: String,
     stat: Stat,
-    /// Where it is below.
+    /// The same directory in the layer below, whose attributes it gets.
     below: PathBuf,
 }
 

@@ -14,7 +14,7 @@ use nsrs_base::ids::enter::{self, Owner};
 pub struct StoreAccess {
     /// The directory of the store.
     pub directory: PathBuf,
-    /// How layers are unpacked.
+    /// How this process unpacks layers: with which owners, devices and attributes.
     pub options: UnpackOptions,
     /// What the user should know, if files can't have the owners that they should.
     pub warning: Option<String>,

@@ -22,9 +22,9 @@ pub struct StoredImage {
     pub digest: Digest,
     /// The digest of its configuration: its id.
     pub id: Digest,
-    /// Its manifest.
+    /// The manifest of its platform.
     pub manifest: ImageManifest,
-    /// Its configuration.
+    /// Its configuration, which `id` is the digest of.
     pub config: ImageConfig,
 }
 
@@ -80,7 +80,7 @@ impl Store {
     /// the beginning of one.
     ///
     /// # Errors
-    /// There is none (`ImageNotFound`, with the nearest names), there are several, or there can be none of that name.
+    /// There is no such image (`ImageNotFound`, with the nearest names), there are several, or the name is invalid.
     pub fn find(&self, text: &str) -> Result<IndexEntry> {
         let images = self.images()?;
         let parsed = Reference::parse(text);
@@ -128,7 +128,7 @@ impl Store {
     /// Reads an image. Of several platforms it's that of this machine, or the one that is there.
     ///
     /// # Errors
-    /// A part isn't there (`ImageNotFound`) or is no part of an image (`ImageInvalid`).
+    /// A part is missing (`ImageNotFound`) or is not part of an image (`ImageInvalid`).
     pub fn image(&self, named: &IndexEntry) -> Result<StoredImage> {
         self.image_for(named, None)
     }
@@ -136,11 +136,11 @@ impl Store {
     /// Reads the image for a platform; `None`: as [`Store::image`].
     ///
     /// # Errors
-    /// Those of [`Store::image`]; there is none for this platform (`ImageNotFound`, with those there are).
+    /// Those of [`Store::image`]; there is no image for this platform (`ImageNotFound`, with the platforms there are).
     pub fn image_for(&self, named: &IndexEntry, platform: Option<&Platform>) -> Result<StoredImage> {
         let step = "read the image";
         let mut digest = named.digest()?;
-        // What an index says of an image goes before what the image's configuration says.
+        // What an index says of an image takes precedence over the image's configuration.
         let mut said =
             named.descriptor.platform().as_ref().map(|own| Platform::of(own.os(), own.architecture(), own.variant()));
         for _nested in 0..4 {

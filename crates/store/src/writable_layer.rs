@@ -29,7 +29,7 @@ use nsrs_base::tree::remove::remove;
 /// The directory of one container, locked as long as this lives.
 #[derive(Debug)]
 pub struct WritableLayer {
-    /// Path of the directory.
+    /// Path of the directory, below the store's `containers`.
     pub path: PathBuf,
     lock: File,
     /// The container's user namespace, if it has one of its own: it maps the owners of the files.

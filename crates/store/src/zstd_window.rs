@@ -22,7 +22,7 @@ const HEADER: u64 = 18;
 static LARGE: Mutex<bool> = Mutex::new(false);
 static FREE: Condvar = Condvar::new();
 
-/// The right to a large window, given back when it's dropped.
+/// The right to a large window, released when it's dropped.
 struct Turn;
 
 impl Turn {

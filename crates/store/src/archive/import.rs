@@ -19,10 +19,10 @@ use crate::unpack::UnpackOptions;
 use nsrs_base::error::{Code, Error, Result};
 use nsrs_base::tree::merge::walk;
 
-/// What is said of the new image.
+/// Name and metadata of the new image, as the caller gives them.
 #[derive(Clone, Debug, Default)]
 pub struct About {
-    /// Its name.
+    /// The name that it gets in the store, completed by docker's rules; `None`: it is listed without a name.
     pub name: Option<String>,
     /// A remark, for its history.
     pub message: String,

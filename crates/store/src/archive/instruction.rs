@@ -6,11 +6,11 @@ use crate::config_values::{below_root, cleaned, ports, signal};
 use nsrs_base::error::{Error, Result};
 use nsrs_base::options::CHANGES;
 
-/// WritableLayer the `config` of a new image by an instruction of a Dockerfile: `CMD`, `ENTRYPOINT`, `ENV`, `EXPOSE`, `LABEL`,
+/// Changes the `config` of a new image by an instruction of a Dockerfile: `CMD`, `ENTRYPOINT`, `ENV`, `EXPOSE`, `LABEL`,
 /// `STOPSIGNAL`, `USER`, `VOLUME`, `WORKDIR`.
 ///
 /// # Errors
-/// It's none of them, says nothing, or something that no container could follow.
+/// It is not one of these, has no value, or has one that no container could follow.
 pub fn change(config: &mut Value, instruction: &str) -> Result<()> {
     changed(config, instruction).map_err(|why| Error::invalid(CHANGES, instruction, why))
 }

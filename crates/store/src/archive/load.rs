@@ -61,7 +61,7 @@ fn bad(why: impl Into<String>) -> Error {
 /// archive has one image (and none for it).
 ///
 /// # Errors
-/// It's no archive of an image; a part is missing or altered: then nothing is listed. What came in with it stays
+/// It is not an archive of an image; a part is missing or altered: then nothing is listed. What came in with it stays
 /// until the next [`Store::prune`].
 pub fn load(store: &Store, input: impl Read + Send, name: Option<&str>, limits: Limits) -> Result<Loaded> {
     whole(store, || {
@@ -266,7 +266,7 @@ fn finish(store: &Store, contents: Contents, name: Option<&str>) -> Result<Loade
             if !store.has(blob) {
                 return Err(bad("a layer isn't in the archive").on(blob.to_string()));
             }
-            // A layer that isn't packed tells its diff id at once; of others it's found out when they are unpacked.
+            // The diff id of a layer that isn't packed is its digest; that of others is known when they are unpacked.
             if blob != diff_id && packing(store, blob)? == Compression::None {
                 return Err(bad(format!("a layer has the diff id {blob} and not that of the configuration"))
                     .on(diff_id.to_string()));
@@ -294,7 +294,7 @@ fn from_index(
     for entry in index["manifests"].as_array().into_iter().flatten() {
         let mut entry = entry.clone();
         let annotation = |name: &str| entry["annotations"][name].as_str().map(str::to_owned);
-        // A bare word may be a name or, as docker writes it, a tag of nothing: it is no name.
+        // A bare word may be a name or, as docker writes it, a tag of nothing: it doesn't count as one.
         let name = annotation("io.containerd.image.name")
             .or_else(|| annotation("org.opencontainers.image.ref.name").filter(|name| name.contains([':', '/'])));
         let mut names: Vec<String> = name.iter().filter_map(|name| full(name, refused)).collect();
@@ -320,7 +320,7 @@ fn from_index(
     Ok(found)
 }
 
-/// The full form of a name. One that is none is refused, once.
+/// The full form of a name. An invalid one is refused, once.
 fn full(name: &str, refused: &mut Vec<Error>) -> Option<String> {
     match Reference::parse(name) {
         Ok(name) => Some(name.to_string()),

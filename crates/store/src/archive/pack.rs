@@ -25,7 +25,7 @@ pub struct Packer<W> {
     buffer: Vec<u8>,
     /// Sockets, which no archive holds.
     pub sockets: u64,
-    /// Entries.
+    /// Entries written so far.
     pub entries: u64,
     /// Entries whose owner or group is nobody: in a user namespace that is everybody who isn't mapped there.
     pub nobodys: u64,
@@ -33,7 +33,7 @@ pub struct Packer<W> {
 }
 
 impl<W: Write> Packer<W> {
-    /// Writes there.
+    /// A packer that writes the archive to this output.
     pub fn new(output: W) -> Packer<W> {
         Packer {
             writer: Writer::new(output),

@@ -84,7 +84,7 @@ fn docker(images: &[StoredImage]) -> Result<Value> {
             }
         };
         let name = image.name.as_deref().and_then(|name| Reference::parse(name).ok());
-        // Docker's names are tags; a digest is no name of an image there.
+        // Docker's names are tags; a digest doesn't name an image there.
         if let (Some(name), Some(tags)) =
             (name.filter(|name| name.digest().is_none()), list[at]["RepoTags"].as_array_mut())
         {

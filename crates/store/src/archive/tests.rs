@@ -323,7 +323,7 @@ fn what_is_no_archive_of_an_image_is_refused_and_leaves_nothing() {
     let right = config.replace(&Digest::of(b"other").to_string(), &Digest::of(&layer).to_string());
     let loaded = load::load(&scratch.store("right"), &old(item, &right)[..], None, Limits::default()).unwrap();
     assert_eq!(loaded.images[0].name.as_deref(), Some("docker.io/library/x:1"));
-    // Names that are none are told, and the others stay.
+    // Invalid names are reported, and the others stay.
     let item = item.replace(r#""x:1""#, r#""../../x","x:1","UPPER:1","hos/typeV:1""#);
     let loaded = load::load(&scratch.store("names"), &old(&item, &right)[..], None, Limits::default()).unwrap();
     let names: Vec<_> = loaded.images.iter().map(|image| image.name.as_deref().unwrap()).collect();

@@ -88,7 +88,7 @@ impl Store {
             .collect())
     }
 
-    /// WritableLayer the index under its lock.
+    /// Changes the index under its lock.
     fn change(&self, change: impl FnOnce(&mut Vec<Value>) -> Result<()>) -> Result<()> {
         let file = self.lock_file(INDEX_LOCK)?;
         lock(&file, FlockOperation::LockExclusive).at("lock the index of images", self.root.display())?;
@@ -108,7 +108,7 @@ impl Store {
     /// Gives a manifest (or index of manifests) a name. One that had the name before loses it.
     ///
     /// # Errors
-    /// The manifest isn't in the store, the name is none, or the index can't be written.
+    /// The manifest isn't in the store, the name is invalid, or the index can't be written.
     pub fn tag(&self, name: &str, descriptor: &Descriptor) -> Result<()> {
         if name.is_empty() || name.len() > 1024 || name.chars().any(|c| c.is_control() || c.is_whitespace()) {
             return Err(Error::new(Code::InvalidArgument, "name the image", "invalid name").on(format!("{name:?}")));
@@ -161,7 +161,7 @@ impl Store {
     /// The manifest (or index of manifests) of this name.
     ///
     /// # Errors
-    /// There is none (`ImageNotFound`); the hint has the nearest names.
+    /// There is no such image (`ImageNotFound`); the hint has the nearest names.
     pub fn resolve(&self, name: &str) -> Result<Descriptor> {
         let images = self.images()?;
         let found = images.iter().find(|image| image.name.as_deref() == Some(name));

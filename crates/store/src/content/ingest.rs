@@ -28,7 +28,7 @@ pub enum IngestStart {
     Busy,
 }
 
-/// How many bytes are written before the kernel is told to begin to bring them to the disk.
+/// How many bytes are written before the kernel is asked to start writing them to the disk.
 const WRITEBACK: u64 = 8 << 20;
 
 /// A blob on its way into the store. Dropped without [`Ingest::commit`], what was written stays for the next one to
@@ -199,15 +199,15 @@ impl Ingest {
         Ok(())
     }
 
-    /// Appends.
+    /// Appends bytes to the blob.
     ///
     /// # Errors
     /// More than the expected size (`ImageInvalid`; what is there is removed); the disk is full (what is there is removed,
-    /// so that the room is given back) or refuses.
+    /// which frees its space) or refuses.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let end = self.offset + bytes.len() as u64;
         if let Some(size) = self.size.filter(|size| end > *size) {
-            let error = Error::new(Code::ImageInvalid, "write the blob", format!("more comes than its {size} bytes"))
+            let error = Error::new(Code::ImageInvalid, "write the blob", format!("larger than its {size} bytes"))
                 .on(self.subject());
             self.remove();
             return Err(error);
@@ -267,7 +267,7 @@ impl Ingest {
         self.shared.set(|state| state.end = Some(false));
     }
 
-    /// Gives up: nothing stays.
+    /// Gives up: what was written is removed, and nobody can resume it.
     pub fn discard(mut self) {
         self.remove();
     }

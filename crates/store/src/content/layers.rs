@@ -27,9 +27,9 @@ pub struct LayerRecord {
     /// The boot of the host in which it was unpacked. Its files may not all have reached the disk before the host went
     /// down: one of another boot counts only if [`Store::settle`] was there.
     pub boot: String,
-    /// Its own number, of which there is no other: the note that it has reached the disk names it.
+    /// A random number of its own: the note that it has reached the disk names it.
     pub unique: String,
-    /// What the unpacker found.
+    /// What the unpacker found: the diff id, the size, and what overlayfs must know.
     #[serde(flatten)]
     pub unpacked: Unpacked,
 }
@@ -52,7 +52,7 @@ impl UnpackedLayer {
     }
 }
 
-/// A number of which there is no other.
+/// A random number that nothing else has, as 32 hexadecimal digits.
 fn unique() -> Result<String> {
     let mut random = [0; 16];
     rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty()).at("get a random number", "")?;
@@ -103,7 +103,7 @@ impl Store {
         }
         let mut text = String::new();
         lease.read_to_string(&mut text).at(step, path.display())?;
-        // A record that was cut short by a crash of the host is none.
+        // A record that was cut short by a crash of the host doesn't count.
         let Ok(record) = serde_json::from_str::<LayerRecord>(&text) else { return Ok(None) };
         if record.boot != boot_id() && !self.has_settled(key, &record) {
             return Ok(None);
@@ -205,8 +205,8 @@ impl Store {
         fs::read_to_string(self.root.join(SETTLED).join(key)).is_ok_and(|unique| unique == record.unique)
     }
 
-    /// The layers that may not have reached the disk yet: their names and numbers. Read without a lock: one that goes
-    /// meanwhile is noted for nothing.
+    /// The layers that may not have reached the disk yet: their names and numbers. Read without a lock: the note
+    /// of one that is removed in the meantime does no harm.
     fn unsettled(&self) -> Vec<(String, String)> {
         let entries = fs::read_dir(self.root.join(LAYERS)).into_iter().flatten().flatten();
         let here = boot_id();
@@ -226,13 +226,13 @@ impl Store {
         self.unsettled().is_empty()
     }
 
-    /// Brings all unpacked layers to the disk (syncfs(2)) and notes that they are there, so that they survive a crash of
+    /// Writes all unpacked layers to the disk (syncfs(2)) and notes that they are there, so that they survive a crash of
     /// the host. Takes as long as the disk does; no layer waits for it, and none is held.
     ///
     /// # Errors
     /// The disk refuses.
     pub fn settle(&self) -> Result<()> {
-        let step = "bring the layers to the disk";
+        let step = "write the layers to the disk";
         let open = self.unsettled();
         if open.is_empty() {
             return Ok(());
@@ -244,13 +244,13 @@ impl Store {
             }
             _ => {}
         }
-        // Held from before the wait on: whoever removes the store meanwhile must not find it made again behind his back.
+        // Held since before the wait: whoever removes the store in the meantime must not find it made again.
         let held = File::open(&notes).at(step, notes.display())?;
         let folder = self.root.join(LAYERS);
         let root = File::open(&folder).at(step, folder.display())?;
         rustix::fs::syncfs(&root).at(step, folder.display())?;
         for (key, unique) in &open {
-            // One that a crash cuts short is no note, and one that nobody needs is removed by the next prune.
+            // One that a crash cuts short doesn't count, and one that nobody needs is removed by the next prune.
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let note = openat(&held, key.as_str(), flags, Mode::from(0o600)).at(step, notes.join(key).display())?;
             File::from(note).write_all(unique.as_bytes()).at(step, notes.join(key).display())?;

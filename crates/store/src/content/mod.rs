@@ -100,7 +100,7 @@ impl Store {
         for folder in ["blobs/sha256", "ingest", LAYERS] {
             make(&path.join(folder))?;
         }
-        // Files of images may be set-user-ID: no other user of the host shall reach them.
+        // Files of images may be set-user-ID: no other user of the host may reach them.
         let layers = path.join(LAYERS);
         if fs::metadata(&layers).at(step, layers.display())?.mode() & 0o7777 != 0o700 {
             fs::set_permissions(&layers, fs::Permissions::from_mode(0o700)).at(step, layers.display())?;
@@ -126,7 +126,7 @@ impl Store {
         Ok(store)
     }
 
-    /// Opens the store in this directory to look into it. Where there is none, none is made: it has no images.
+    /// Opens the store in this directory to read it. A missing store is not made, and has no images.
     ///
     /// # Errors
     /// Those of [`Store::open`].
@@ -306,7 +306,7 @@ fn lock(file: &File, how: FlockOperation) -> rustix::io::Result<()> {
     }
 }
 
-/// Is it that there is no room: on the disk, or for this user?
+/// Whether it failed because the disk, or this user's quota, is full.
 #[must_use]
 pub fn is_full(error: &Error) -> bool {
     [Errno::NOSPC, Errno::DQUOT].iter().any(|full| error.errno == Some(full.raw_os_error()))

@@ -24,20 +24,20 @@ pub enum PruneWait {
     No,
 }
 
-/// Who holds layers only for containers that nobody has asked for yet lets go of them when their image loses its name. That
-/// takes a moment; whoever still holds them then needs them.
+/// A supervisor that holds layers only for prewarmed containers lets go of them soon after their image loses its name. A
+/// layer that is still held after this time is in use.
 const PATIENCE: Duration = Duration::from_millis(300);
 
 /// A process that is just being made has a copy of the lock of whoever makes it, until its exec.
 const MOMENT: Duration = Duration::from_millis(50);
 
-/// What was removed.
+/// What a prune has removed and what it has left, as `nsrs prune` reports it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Pruned {
     /// Manifests, configurations and packed layers.
     pub blobs: u64,
-    /// Unpacked layers.
+    /// Unpacked layers that were removed.
     pub layers: u64,
     /// Unpacked layers that no image needs and a container still uses.
     pub in_use: u64,
@@ -53,7 +53,7 @@ pub struct Pruned {
 pub struct DamagedImage {
     /// Its name, or its digest.
     pub name: String,
-    /// Why.
+    /// Why it can't be read.
     pub error: Error,
 }
 
@@ -121,7 +121,7 @@ impl Store {
         let mut next = vec![(listed, 0)];
         let mut damaged = Ok(());
         while let Some((digest, depth)) = next.pop() {
-            // Seen before; of a damaged one it's told again, for it has another name.
+            // Seen before. A damaged one is reported again, for it has another name.
             if depth > 8 || !needed.blobs.insert(digest.clone()) && depth > 0 {
                 continue;
             }

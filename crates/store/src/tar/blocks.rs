@@ -13,7 +13,7 @@ pub(super) struct BlockReader<R> {
     left: u64,
     /// Bytes that fill its last block.
     padding: u64,
-    /// Nothing more is read.
+    /// The end marker or the end of the input was read: there are no more entries.
     pub ended: bool,
 }
 

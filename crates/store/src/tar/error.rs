@@ -4,7 +4,7 @@ use std::io;
 
 use nsrs_base::error::{Code, Error};
 
-/// The archive is malformed.
+/// The error of an archive that is malformed (`ImageInvalid`).
 pub(super) fn malformed(why: impl Into<String>) -> Error {
     Error::new(Code::ImageInvalid, "read the archive", why)
 }

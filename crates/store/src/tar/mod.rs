@@ -20,11 +20,11 @@ pub const BLOCK: u64 = 512;
 /// The type of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EntryKind {
-    /// A regular file.
+    /// A regular file, sparse ones included.
     File,
     /// Another name of a file, by its path in the archive.
     HardLink,
-    /// A symbolic link.
+    /// A symbolic link, with its target in [`TarEntry::link`].
     Symlink,
     /// A character device; see [`TarEntry::device`].
     CharDevice,
@@ -59,6 +59,6 @@ pub struct TarEntry {
     pub size: u64,
     /// The parts of a sparse file that are in the archive, in order: offset and length. `None`: all of it.
     pub sparse: Option<Vec<(u64, u64)>>,
-    /// ExtendedHeader attributes.
+    /// Extended attributes (xattr(7)): name and value.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }

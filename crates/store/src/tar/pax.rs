@@ -1,4 +1,4 @@
-//! ExtendedHeader headers of PAX archives (pax(1), POSIX.1-2001): `LENGTH KEY=VALUE\n`, where the length counts all of it.
+//! Extended headers of PAX archives (pax(1), POSIX.1-2001): `LENGTH KEY=VALUE\n`, where the length counts all of it.
 
 use nsrs_base::error::{Code, Error, Result};
 
@@ -57,7 +57,7 @@ pub fn time(text: &[u8]) -> Option<(i64, u32)> {
     })
 }
 
-/// Writes a record.
+/// Appends a record, `LENGTH KEY=VALUE\n`.
 pub fn push(to: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     let rest = key.len() + value.len() + 3;
     let mut length = rest + 1;

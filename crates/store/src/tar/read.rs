@@ -19,7 +19,7 @@ use nsrs_base::error::{Error, Result};
 /// The largest extended header or long name that is read into memory, in bytes.
 const MAX_EXTENDED: u64 = 1 << 20;
 
-/// Reads an archive.
+/// Reads the entries of an uncompressed archive one by one.
 #[derive(Debug)]
 pub struct TarReader<R> {
     blocks: BlockReader<R>,

@@ -6,7 +6,7 @@ use tar::{EntryType, Header};
 
 use super::{BLOCK, EntryKind, TarEntry, pax};
 
-/// Writes an archive.
+/// Writes an uncompressed archive entry by entry.
 #[derive(Debug)]
 pub struct Writer<W> {
     output: W,
@@ -15,7 +15,7 @@ pub struct Writer<W> {
 }
 
 impl<W: Write> Writer<W> {
-    /// Writes there.
+    /// A writer that writes the archive to this output.
     pub fn new(output: W) -> Writer<W> {
         Writer { output, left: 0, padding: 0 }
     }
@@ -135,7 +135,7 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// Puts a text into a field; one that is too long or not ASCII is cut, and told.
+/// Puts a text into a field. Returns false for one that doesn't fit (it is cut) or is not ASCII.
 fn put(field: &mut [u8; 100], text: &[u8]) -> bool {
     let count = text.len().min(field.len());
     field[..count].copy_from_slice(&text[..count]);

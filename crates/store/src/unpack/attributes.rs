@@ -25,7 +25,7 @@ impl Unpacker<'_> {
     /// Sets owner, mode, extended attributes and time of a new file.
     pub(super) fn file_attributes(&mut self, file: &File, entry: &TarEntry) -> Result<()> {
         self.owner(entry, |uid, gid| fchown(file, Some(uid), Some(gid)))?;
-        // It was made with its mode, but for these bits.
+        // It was made with its mode, except for these bits.
         if entry.mode & (self.umask | 0o7000) != 0 {
             fchmod(file, Mode::from(entry.mode)).map_err(|errno| failed("set the mode", entry, errno))?;
         }

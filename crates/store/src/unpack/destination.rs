@@ -84,7 +84,7 @@ impl DestinationTree {
     /// Opens the directory of this clean path if it's there. Links lead where they lead in the image.
     ///
     /// # Errors
-    /// Something on the way is no directory.
+    /// Something on the way is not a directory.
     pub(super) fn existing(&mut self, path: &[u8]) -> rustix::io::Result<Rc<OwnedFd>> {
         if path.is_empty() {
             return Ok(self.root.clone());
@@ -120,7 +120,7 @@ impl DestinationTree {
     /// Opens the directory of this clean path, and makes what is missing of it.
     ///
     /// # Errors
-    /// Something on the way is no directory, or can't be made.
+    /// Something on the way is not a directory, or can't be made.
     pub(super) fn directory(&mut self, path: &[u8]) -> Result<Rc<OwnedFd>> {
         match self.existing(path) {
             // Missing; or a whiteout stands there, or a link whose destination is missing here.
@@ -133,7 +133,7 @@ impl DestinationTree {
     }
 
     /// Walks name by name. Links are read as text and start again from the root of the image or from their directory;
-    /// nobody changes the tree meanwhile, and the last word has the kernel: every directory is opened beneath the root
+    /// nobody changes the tree in the meantime, and the kernel has the last word: every directory is opened beneath the root
     /// and through no link.
     fn make(&mut self, path: &[u8]) -> Result<Rc<OwnedFd>> {
         let step = "unpack into the directory";

@@ -45,7 +45,7 @@ impl fmt::Debug for ProgressCallback {
 pub struct UnpackOptions {
     /// The diff id that it must have.
     pub diff_id: Option<Digest>,
-    /// What overlayfs is told in extended attributes is told in `user.overlay.*`, as in a user namespace, and not in
+    /// The marks for overlayfs are extended attributes `user.overlay.*`, as in a user namespace, and not
     /// `trusted.overlay.*`.
     pub user_xattrs: bool,
     /// Devices are made. Otherwise they are counted and left out.
@@ -54,7 +54,7 @@ pub struct UnpackOptions {
     pub squash: bool,
     /// How much may come out.
     pub limits: Limits,
-    /// Told of the progress.
+    /// Called with the bytes that were read of the packed archive so far, for progress reports.
     pub tell: Option<ProgressCallback>,
 }
 
@@ -72,20 +72,20 @@ impl UnpackOptions {
     }
 }
 
-/// What was unpacked.
+/// What an unpacked archive was and what could not be kept of it, recorded in `layer.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Unpacked {
     /// The digest of the uncompressed archive.
     pub diff_id: Digest,
-    /// Its size in bytes.
+    /// Its size in bytes, uncompressed.
     pub size: u64,
     /// How many entries it had.
     pub entries: u64,
     /// It hides everything below it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub opaque: bool,
-    /// overlayfs is told by `user.overlay.*`: the layer needs a mount with `userxattr`.
+    /// The marks for overlayfs are `user.overlay.*`: the layer needs a mount with `userxattr`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub user_xattrs: bool,
     /// Whiteouts are files with an attribute, for devices couldn't be made: overlayfs knows them since Linux 6.7.
@@ -97,14 +97,14 @@ pub struct Unpacked {
     /// Entries whose owner couldn't be had.
     #[serde(default)]
     pub squashed: u64,
-    /// ExtendedHeader attributes that were left out: the file system has none of the kind, or they are overlayfs' own.
+    /// Extended attributes that were left out: the file system doesn't support them, or they are overlayfs' own.
     #[serde(default)]
     pub dropped_xattrs: u64,
     /// Directories that have no entry of their own. They are root's, mode 0755, and say nothing of the same directory in
     /// a layer below.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub implicit: Vec<String>,
-    /// Directories, but for the root, that have whiteouts.
+    /// Directories, except the root, that have whiteouts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub whiteouts: Vec<String>,
 }

@@ -61,7 +61,7 @@ impl<R: Read> Read for Counted<'_, R> {
 /// The digest and the size of the whole stream, when it has ended.
 pub(super) type Sum<'scope> = std::thread::ScopedJoinHandle<'scope, (Digest, u64)>;
 
-/// Starts the threads.
+/// Starts a thread that decompresses the input and one that hashes what comes out.
 pub(super) fn start<'scope, 'env, R: Read + Send + 'env>(
     scope: &'scope Scope<'scope, 'env>,
     input: R,

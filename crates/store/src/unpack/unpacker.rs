@@ -37,13 +37,13 @@ pub(super) struct Unpacker<'a> {
     pub(super) links: BTreeMap<Vec<u8>, Vec<u8>>,
     pub(super) opaque: bool,
     pub(super) xattr_whiteouts: bool,
-    /// Directories that have whiteouts.
+    /// The directories that have whiteouts, by path.
     pub(super) whiteouts: BTreeSet<Vec<u8>>,
     /// Devices that were left out, by path.
     pub(super) skipped: HashSet<Vec<u8>>,
-    /// See [`Unpacked::squashed`].
+    /// Entries whose owner couldn't be had, see [`Unpacked::squashed`].
     pub(super) squashed: u64,
-    /// See [`Unpacked::dropped_xattrs`].
+    /// Extended attributes that were left out, see [`Unpacked::dropped_xattrs`].
     pub(super) dropped_xattrs: u64,
 }
 
@@ -76,7 +76,7 @@ impl<'a> Unpacker<'a> {
         })
     }
 
-    /// Makes one entry.
+    /// Makes what one entry of the archive says, with the file's data from `reader`, or refuses it.
     pub(super) fn put<R: BufRead>(&mut self, entry: &TarEntry, reader: &mut TarReader<R>) -> Result<()> {
         let path = clean(&entry.path)?;
         if path.is_empty() {

@@ -11,7 +11,7 @@ fn whiteouts_and_opaque_directories_take_the_form_of_overlayfs() {
         .file("etc/.wh.gone", "")
         .file("var/.wh..wh..opq", "")
         .file("var/new", "x")
-        // Gone below, and there again: a file hides it anyway, a directory must be told.
+        // Gone below, and there again: a file hides it anyway, a directory must be marked opaque.
         .file(".wh.file", "")
         .file("file", "x")
         .file(".wh.dir", "")
