@@ -131,7 +131,7 @@ fn mode(args: &mut Args) -> Result<Mode> {
     })
 }
 
-/// `--format json|table`.
+/// Whether `--format json|table` asks for JSON; default `table`.
 fn format(args: &mut Args) -> Result<bool> {
     match args.value("--format")?.as_deref() {
         None | Some("table") => Ok(false),

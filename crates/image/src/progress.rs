@@ -19,7 +19,7 @@ use text::{closing, retry, short};
 
 pub use text::size;
 
-/// How progress is reported.
+/// In which form progress is written to standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// A line for each layer, rewritten in place on a terminal.
@@ -28,7 +28,7 @@ pub enum Mode {
     Plain,
     /// A line with a JSON object for each event, including errors, whose texts are for this reader.
     Json(Front),
-    /// Warnings and errors only.
+    /// Nothing but warnings and errors.
     Quiet,
 }
 
@@ -52,13 +52,13 @@ struct State {
 }
 
 impl Progress {
-    /// Reports in this mode.
+    /// Reports to standard error in this form.
     #[must_use]
     pub fn new(mode: Mode) -> Progress {
         Progress { mode, state: Arc::default() }
     }
 
-    /// How it reports.
+    /// The form in which it reports.
     #[must_use]
     pub fn mode(&self) -> Mode {
         self.mode
@@ -116,7 +116,7 @@ impl Progress {
         state.will_catch_up = std::thread::Builder::new().name("progress".into()).spawn(later).is_ok();
     }
 
-    /// Reports a warning.
+    /// Reports a warning; where it names options, in the words of the reader.
     pub fn warn(&self, message: impl Into<String>) {
         let front = if let Mode::Json(front) = self.mode { front } else { Front::Shell };
         self.report(&ProgressEvent::Warning { message: in_words_of(front, &message.into()).into_owned() });

@@ -28,7 +28,7 @@ pub use options::{JOBS, PullOptions};
 pub const INDEX: &str = "dev.nsrs.index.digest";
 /// The annotation with the platform that was asked for.
 pub const PLATFORM: &str = "dev.nsrs.platform";
-/// What was pulled.
+/// What a finished pull has put into the store.
 #[derive(Clone, Debug)]
 pub struct Pulled {
     /// The digest that the registry has under the name: of an index, or of the image.

@@ -174,7 +174,7 @@ fn send<'a>(
             }
             None => (store.open_blob(&blob.digest)?, blob.clone(), mount(blob)),
         };
-        // It is told by the name that it has here.
+        // It is reported by the digest that it has here.
         let shown = Descriptor { size: sent.size, ..blob.clone() };
         let given = push
             .blob(&sent.digest, file, from, &|count| tell(&shown, Phase::Uploading, count))

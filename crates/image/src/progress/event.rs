@@ -10,15 +10,15 @@ pub enum Phase {
     Waiting,
     /// Being downloaded, and unpacked at the same time.
     Downloading,
-    /// Being uploaded.
+    /// Being sent to the registry.
     Uploading,
     /// Downloaded: being compared with digest and size of the manifest, and written to disk.
     Verifying,
     /// Downloaded, and still being unpacked.
     Unpacking,
-    /// Skipped: it existed already.
+    /// Skipped: the store, or the registry of a push, has it already.
     Present,
-    /// Fetched or sent completely.
+    /// In the store, or in the registry of a push.
     Done,
 }
 
@@ -30,7 +30,7 @@ impl Phase {
     }
 }
 
-/// What is reported.
+/// One event of a call. In JSON mode its serialized form is one line on standard error.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "event", rename_all = "camelCase")]
 pub enum ProgressEvent {
@@ -39,7 +39,7 @@ pub enum ProgressEvent {
         /// Full name of the image.
         reference: String,
     },
-    /// Progress of a layer.
+    /// A layer has entered a phase, or got on in it.
     Layer {
         /// Digest of the layer's blob.
         digest: String,
@@ -57,18 +57,18 @@ pub enum ProgressEvent {
     },
     /// A request is repeated after a failure.
     Retry {
-        /// What failed, and why.
+        /// What failed, and why, in one line.
         message: String,
-        /// Milliseconds until then.
+        /// How long until the next attempt, in milliseconds.
         wait: u64,
     },
-    /// The image is complete.
+    /// The image is complete in the store, or in the registry of a push.
     Done {
         /// Full name of the image.
         reference: String,
-        /// Digest of the manifest.
+        /// Digest of the image's manifest, or of the index that the name stands for.
         digest: String,
-        /// How long everything took.
+        /// The time from the call until now, in milliseconds.
         milliseconds: u64,
         /// Nothing was fetched: the image existed already.
         present: bool,

@@ -1,4 +1,4 @@
-//! Events as text.
+//! Events as lines of text, for people.
 
 /// The last line of a pull or push.
 pub fn closing(reference: &str, digest: &str, milliseconds: u64, present: bool) -> String {

@@ -32,7 +32,7 @@ pub(super) struct Fetcher<'a> {
 enum Broken {
     /// It was fetched completely, but has another digest.
     Altered(Error),
-    /// Anything else.
+    /// The download, the unpacking or the disk failed.
     Other(Error),
 }
 

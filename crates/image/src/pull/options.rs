@@ -13,9 +13,9 @@ pub struct PullOptions {
     pub platform: Option<Platform>,
     /// How many layers are fetched at the same time.
     pub jobs: usize,
-    /// Also unpack the layers.
+    /// Whether the layers are unpacked as they arrive. Default true.
     pub unpack: bool,
-    /// How they are unpacked.
+    /// How they are unpacked, if they are.
     pub unpacking: unpack::UnpackOptions,
 }
 

@@ -32,7 +32,7 @@ const MOST_ANSWER: usize = 1 << 20;
 pub struct Scope(pub String);
 
 impl Scope {
-    /// To read a repository.
+    /// Permission to read a repository.
     #[must_use]
     pub fn pull(repository: &str) -> Scope {
         Scope(format!("repository:{repository}:pull"))
@@ -61,11 +61,11 @@ impl Scope {
 /// What a registry wants to see, from its `WWW-Authenticate`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Challenge {
-    /// User and password.
+    /// A user and a password with each request (RFC 7617).
     Basic,
     /// A token of this service.
     Bearer {
-        /// Where the service is.
+        /// The address of the token service.
         realm: String,
         /// Under which name it knows the registry.
         service: Option<String>,

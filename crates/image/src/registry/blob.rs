@@ -23,25 +23,26 @@ const PIECES: usize = 8;
 /// be asked without end.
 const PROGRESS: u64 = 64 << 10;
 
-/// Which blob, and whose.
+/// A blob to download, and the image that it belongs to.
 #[derive(Clone, Debug)]
 pub struct Wanted {
     /// The image whose blob it is.
     pub reference: Reference,
-    /// The blob.
+    /// The digest that its content must have.
     pub digest: Digest,
     /// Its size by its descriptor.
     pub size: u64,
-    /// May mirrors be asked?
+    /// Whether mirrors may be asked, before the registry itself.
     pub mirrors: bool,
 }
 
 impl Client {
-    /// Brings the rest of a blob into the store's file; it is not committed yet. `told` hears how much is there,
-    /// and may end it.
+    /// Downloads the rest of a blob into the store's file; it is not committed yet. `told` is called with the number of
+    /// bytes that are there, and ends the download by an error.
     ///
     /// # Errors
-    /// It isn't there, can't be reached, is larger or smaller than it should be, or can't be written. What came stays, to be resumed.
+    /// It isn't there, can't be reached, is larger or smaller than it should be, or can't be written. What
+    /// was received stays, to be resumed.
     pub fn download(
         &self,
         wanted: &Wanted,
@@ -76,7 +77,7 @@ fn drain(
     Ok(())
 }
 
-/// Fetches from one server after the other until everything is there. Ends early when nobody listens.
+/// Fetches from one server after the other until everything is there. Ends early when the receiver is gone.
 struct Pump {
     client: Client,
     wanted: Wanted,
@@ -87,10 +88,10 @@ struct Pump {
     sender: Sender<Result<Bytes>>,
 }
 
-/// How an answer ended.
+/// How a response that was not a failure ended.
 enum End {
     Complete,
-    Unheard,
+    Abandoned,
 }
 
 impl Pump {
@@ -98,12 +99,12 @@ impl Pump {
         let mut sources = self.client.sources(&self.wanted.reference);
         sources.retain(|endpoint| self.wanted.mirrors || !endpoint.mirror);
         for endpoint in sources {
-            // Another layer may have found that out meanwhile.
+            // Another layer may have found that out in the meantime.
             if self.client.is_lost(&endpoint) {
                 continue;
             }
             match self.from(&endpoint).await {
-                Ok(End::Complete | End::Unheard) => return,
+                Ok(End::Complete | End::Abandoned) => return,
                 Err((error, is_out)) if endpoint.mirror => {
                     if !is_out || self.client.lose(&endpoint) {
                         let message = format!("mirror {} failed: {error}", endpoint.host());
@@ -211,7 +212,7 @@ impl Pump {
                 backoff.reset();
             }
             if self.sender.send(Ok(piece)).await.is_err() {
-                return Ok(End::Unheard);
+                return Ok(End::Abandoned);
             }
         }
     }
@@ -243,7 +244,7 @@ fn size_of(answer: &Response) -> Option<u64> {
     }
 }
 
-/// The size of the whole in `bytes 5-9/10`; `None` where it isn't told.
+/// The size of the whole in `bytes 5-9/10`; `None` where it isn't given.
 fn total_of(range: &str) -> Option<u64> {
     range.strip_prefix("bytes ")?.split_once('/')?.1.trim().parse().ok()
 }

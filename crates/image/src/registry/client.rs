@@ -1,4 +1,4 @@
-//! The client: what it knows of hosts, whom it believes, and the runtime that its requests run on.
+//! The client: what it knows of hosts, which authorities it trusts, and the runtime that its requests run on.
 
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
@@ -40,7 +40,7 @@ struct Shared {
     lost: Mutex<HashSet<String>>,
 }
 
-/// Clients differ in whom they believe, and in whether a proxy stands between.
+/// HTTP clients differ in the authorities that they trust, and in whether they use a proxy.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct ClientKey {
     https: bool,
@@ -90,7 +90,7 @@ impl Service for Client {
 }
 
 impl Client {
-    /// A client that reaches registries in this way, and tells there what it has to wait for.
+    /// A client with these options, which reports to `progress` what it has to wait for.
     ///
     /// # Errors
     /// Its threads can't be started.
@@ -113,12 +113,12 @@ impl Client {
         Ok(Client { shared: Arc::new(shared) })
     }
 
-    /// Waits for something asynchronous.
+    /// Runs a future on the client's threads, and blocks this one until it is ready.
     pub fn wait<T>(&self, what: impl Future<Output = T>) -> T {
         self.runtime().block_on(what)
     }
 
-    /// Starts something asynchronous.
+    /// Starts a future on the client's threads, and doesn't wait for it.
     pub fn spawn(&self, what: impl Future<Output = ()> + Send + 'static) {
         self.runtime().spawn(what);
     }
@@ -127,13 +127,13 @@ impl Client {
         self.shared.runtime.as_ref().expect("it lives as long as the client")
     }
 
-    /// How registries are reached.
+    /// The options that the client was made with.
     #[must_use]
     pub fn options(&self) -> &RegistryOptions {
         &self.shared.options
     }
 
-    /// Where it tells what happens.
+    /// Where it reports what happens.
     #[must_use]
     pub fn progress(&self) -> &Progress {
         &self.shared.progress
@@ -156,7 +156,7 @@ impl Client {
         Endpoint::new(host, "", false, self.state(host, false, scheme))
     }
 
-    /// Who may be asked for an image: mirrors first, but for those that were of no use, the registry itself last.
+    /// The servers to ask for an image: mirrors first, except those that have failed, the registry itself last.
     #[must_use]
     pub fn sources(&self, reference: &Reference) -> Vec<Endpoint> {
         let mirrors = self.shared.options.mirrors.iter().filter(|mirror| mirror.of == reference.registry());

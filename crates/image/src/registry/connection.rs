@@ -22,7 +22,7 @@ pub const MIRROR_PATIENCE: Duration = Duration::from_secs(15);
 pub enum Failure {
     /// The server sent nothing for too long.
     Slow,
-    /// The connection failed.
+    /// The connection could not be made, or broke.
     Broken(reqwest::Error),
 }
 

@@ -23,9 +23,9 @@ const DOCKER_KEY: &str = "https://index.docker.io/v1/";
 /// What is shown to a registry.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Secret {
-    /// A user's password.
+    /// A user name and a password, shown as HTTP basic authentication.
     Password {
-        /// The user.
+        /// The name of the user.
         user: String,
         /// The password, or what the registry takes in its place.
         password: String,
@@ -39,7 +39,7 @@ pub enum Secret {
 /// A secret, and where it was found.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credential {
-    /// What is shown.
+    /// What the registry, or its token service, is shown.
     pub secret: Secret,
     /// The file or helper that it came from, for error texts.
     pub origin: String,

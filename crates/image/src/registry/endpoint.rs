@@ -16,9 +16,9 @@ use super::connection::{IDLE, MIRROR_PATIENCE};
 pub enum Scheme {
     /// Not known yet: a server on this machine may speak either, see [`super::http`].
     Unknown,
-    /// Without encryption.
+    /// HTTP in the clear.
     Http,
-    /// With encryption.
+    /// HTTP over TLS.
     Https,
 }
 
@@ -37,7 +37,7 @@ pub struct Endpoint {
 #[derive(Debug)]
 pub struct HostState {
     scheme: AtomicU8,
-    /// It has answered once.
+    /// Whether it has answered at least once: then we are more patient with it.
     pub reached: AtomicBool,
     /// How to show who we are.
     pub auth: tokio::sync::Mutex<HostAuth>,

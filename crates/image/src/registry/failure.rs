@@ -15,9 +15,9 @@ pub const MOST_TEXT: usize = 64 << 10;
 /// What a request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// `pull`
+    /// Reading from a repository, for `nsrs pull`.
     Pull,
-    /// `push`
+    /// Writing to a repository, for `nsrs push`.
     Push,
 }
 
@@ -39,7 +39,7 @@ pub struct Asked<'a> {
     pub image: &'a str,
     /// The repository, with its registry.
     pub repository: &'a str,
-    /// The host that answered.
+    /// The host that answered, which may be a mirror.
     pub host: &'a str,
     /// The registry's name as `nsrs login` takes it.
     pub registry: &'a str,

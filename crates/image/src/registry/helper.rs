@@ -21,7 +21,7 @@ pub struct HelperCredential {
     pub server: String,
     /// The user, or `<token>` if the secret is an identity token.
     pub username: String,
-    /// The password or token.
+    /// The password, or the identity token.
     pub secret: String,
 }
 

@@ -33,22 +33,22 @@ pub type MakeBody<'a> = &'a (dyn Fn() -> Result<(Body, u64)> + Sync);
 /// What is asked of a server.
 #[derive(Clone)]
 pub struct Ask<'a> {
-    /// The method.
+    /// The HTTP method.
     pub method: Method,
-    /// Where.
+    /// The address, as a path of the registry or in full.
     pub target: Target<'a>,
-    /// What else is said.
+    /// Headers besides those of authentication.
     pub headers: HeaderMap,
-    /// What is sent.
+    /// The body, made anew for each attempt; `None`: an empty one.
     pub body: Option<MakeBody<'a>>,
     /// What a token must allow.
     pub scope: &'a Scope,
 }
 
-/// Where a request goes.
+/// The address of a request.
 #[derive(Clone)]
 pub enum Target<'a> {
-    /// A path below `/v2/`.
+    /// A path below `/v2/` of the server that is asked.
     Path(&'a str),
     /// An address that the server gave us.
     Url(&'a Url),
@@ -96,7 +96,7 @@ impl Client {
     /// Waits before the next attempt.
     ///
     /// # Errors
-    /// There is no next attempt.
+    /// It was the last attempt.
     pub async fn pause(&self, endpoint: &Endpoint, backoff: &mut Backoff, trouble: Trouble) -> Result<()> {
         let (why, asked, is_rate_limit) = match trouble {
             Trouble::Final(error) => return Err(error),
@@ -164,7 +164,7 @@ impl Client {
         }
     }
 
-    /// It has turned out how a server is spoken to; the answer that told so counts, if it is one to what was asked.
+    /// Notes the scheme that a server speaks. The response that showed it counts, if it answers what was asked.
     async fn known(
         &self,
         endpoint: &Endpoint,

@@ -29,15 +29,15 @@ const MOST_ENTRIES: usize = 10_000;
 const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
 
-/// What a document says of a blob or another document.
+/// How a document refers to a blob or another document (descriptor.md of the image specification).
 #[derive(Clone, Debug, Deserialize)]
 pub struct Descriptor {
     /// Media type of the blob.
     #[serde(rename = "mediaType", default)]
     pub media_type: String,
-    /// Digest of the blob.
+    /// Digest of the blob, by which it is fetched and verified.
     pub digest: Digest,
-    /// Size in bytes.
+    /// Size of the blob in bytes.
     pub size: u64,
     /// The platform of an image, in an index.
     #[serde(default)]
@@ -68,11 +68,11 @@ pub enum ManifestKind {
 pub struct Document {
     /// Its bytes, as its digest covers them.
     pub bytes: Vec<u8>,
-    /// Its digest.
+    /// The digest of `bytes`.
     pub digest: Digest,
-    /// Its type.
+    /// Its media type, as the registry or the document itself says.
     pub media_type: String,
-    /// What is in it.
+    /// What `bytes` say, parsed.
     pub kind: ManifestKind,
 }
 
@@ -97,7 +97,7 @@ impl ResolvedImage {
     /// The image.
     ///
     /// # Errors
-    /// There is none: an index in an index in an index.
+    /// The document is another index: an index in an index in an index.
     pub fn image(&self) -> Result<&ImageManifest> {
         match &self.document().kind {
             ManifestKind::Image(image) => Ok(image),
@@ -190,7 +190,7 @@ impl Client {
     /// or knows no such request.
     ///
     /// # Errors
-    /// Nobody can be reached.
+    /// No server can be reached.
     pub fn head(&self, reference: &Reference) -> Result<Option<Digest>> {
         self.wait(self.first_of(reference, async |client: &Client, endpoint: &Endpoint| {
             let answer = client.ask_manifest(endpoint, reference, Method::HEAD, &reference.selector()).await?;
@@ -221,7 +221,8 @@ impl Client {
         }))
     }
 
-    /// Asks mirrors first and the registry last. What a mirror fails at is told and not an error; it isn't asked again.
+    /// Asks mirrors first and the registry last. The failure of a mirror is reported and not an error; it isn't
+    /// asked again.
     pub async fn first_of<T>(
         &self,
         reference: &Reference,

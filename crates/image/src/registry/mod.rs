@@ -12,7 +12,7 @@
 //! - [`options`] says how registries are reached: mirrors, plain HTTP, authorities, the file of credentials;
 //! - [`endpoint`] is one server that may be asked, the registry or a mirror of it;
 //! - [`client`] knows hosts, authorities and the runtime; [`connection`] says why a connection failed,
-//!   and [`proxy`] through whom it was to go;
+//!   and [`proxy`] which proxy it was to use;
 //! - [`http`] sends one request: scheme, redirects, authorisation ([`auth`], [`credentials`]), repetition ([`retry`]);
 //! - [`manifest`], [`blob`] and [`upload`] are what is fetched from a registry and sent to it.
 

@@ -9,7 +9,7 @@ use reqwest::Url;
 /// Where mirrors stand, see [`mirrors`].
 pub const MIRRORS: &str = "NSRS_REGISTRY_MIRRORS";
 
-/// How registries are reached.
+/// How registries are reached: encryption, trust, credentials and mirrors.
 #[derive(Clone, Debug, Default)]
 pub struct RegistryOptions {
     /// Registries that aren't on this machine are spoken to without encryption too (`--plain-http`).

@@ -11,7 +11,7 @@ const VARIABLES: [[&str; 2]; 3] =
 /// Makes sure that every proxy can be read.
 ///
 /// # Errors
-/// One is no address.
+/// One is not a valid address.
 pub fn check() -> Result<()> {
     for (name, value) in VARIABLES.iter().filter_map(set) {
         readable(&value).map_err(|why| {
@@ -41,11 +41,11 @@ fn readable(value: &str) -> std::result::Result<(), String> {
     let whole = if value.contains("://") { value.to_owned() } else { format!("http://{value}") };
     let url = Url::parse(&whole).map_err(|error| format!("invalid proxy URL: {error}"))?;
     if !matches!(url.scheme(), "http" | "https" | "socks4" | "socks4a" | "socks5" | "socks5h") {
-        return Err(format!("no proxy is spoken to by {}", url.scheme()));
+        return Err(format!("unsupported proxy scheme {}", url.scheme()));
     }
     match url.host_str() {
         Some(host) if !host.is_empty() => Ok(()),
-        _ => Err("it names no host".into()),
+        _ => Err("the host is missing".into()),
     }
 }
 

@@ -13,14 +13,14 @@ const LONGEST: Duration = Duration::from_secs(20);
 /// The longest `Retry-After` to wait for. More is an error.
 pub const MAX_ASKED: Duration = Duration::from_secs(60);
 
-/// Why a request failed.
+/// Why a request failed, and whether another attempt makes sense.
 #[derive(Debug)]
 pub enum Trouble {
     /// Another attempt would fail the same way.
     Final(Error),
     /// Another attempt may succeed.
     Passing {
-        /// What happened, in words.
+        /// What happened, in words for the user.
         why: String,
         /// How long the registry asked us to wait.
         asked: Option<Duration>,
@@ -90,7 +90,7 @@ impl Backoff {
         self.done = 0;
     }
 
-    /// After a failed attempt: how long to wait before the next one; `None`: there is none.
+    /// After a failed attempt: how long to wait before the next one; `None` after the last.
     pub fn next(&mut self, asked: Option<Duration>) -> Option<Duration> {
         self.done += 1;
         if self.done >= self.most {

@@ -37,8 +37,8 @@ fn files_in(directories: &[&str], host: &str) -> Vec<PathBuf> {
 
 /// A TLS configuration that believes the system's authorities and those in these files.
 ///
-/// The system's are those of `SSL_CERT_FILE` and `SSL_CERT_DIR` where they are set. That there are none is not an
-/// error here: then the connection will fail and say so.
+/// The system's are those of `SSL_CERT_FILE` and `SSL_CERT_DIR` where they are set. A system without any is not an
+/// error here: the connection fails then and says so.
 ///
 /// # Errors
 /// One of the files can't be read or holds no certificate.

@@ -37,11 +37,11 @@ pub enum Uploaded {
     Existed,
     /// The registry took it from another of its repositories.
     Mounted,
-    /// It was sent completely.
+    /// We sent all of it.
     Sent,
 }
 
-/// Where to push.
+/// The repository that is pushed to, and the scope of the tokens that allow it.
 #[derive(Debug)]
 pub struct UploadTarget<'a> {
     reference: &'a Reference,
@@ -88,7 +88,7 @@ impl Push<'_> {
     }
 
     /// Makes sure that the registry has this blob: looks, lets it take it from the repository `from`, or sends it.
-    /// `told` hears how much was sent.
+    /// `told` is called with the number of bytes that were sent.
     ///
     /// # Errors
     /// The registry refuses, or can't be reached.

@@ -1,4 +1,4 @@
-//! Verifying credentials.
+//! Verifying credentials with a registry, for `nsrs login`.
 
 use nsrs_base::error::{Code, Error, Result};
 use reqwest::Method;

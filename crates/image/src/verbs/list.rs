@@ -112,7 +112,7 @@ fn broken(named: &IndexEntry, why: &str) -> (i64, Value, Vec<String>) {
 /// `tag IMAGE NAME…`: further names for an image.
 ///
 /// # Errors
-/// There is no such image; a name is none.
+/// There is no such image; a name is invalid.
 pub fn tag(call: Call) -> Result<()> {
     let store = open_store()?;
     let names = call.args.rest("an image and its new name", 2, usize::MAX)?;
@@ -148,7 +148,7 @@ fn open(store: &Store, text: &str) -> Result<StoredImage> {
 /// `inspect IMAGE…`: everything that is known, by docker's names, always as JSON.
 ///
 /// # Errors
-/// There is no such image, or a part of it is missing: all others are told.
+/// There is no such image, or a part of it is missing: all others are printed.
 pub fn inspect(call: Call) -> Result<()> {
     let store = open_store()?;
     let names = call.args.rest("the names of images", 1, usize::MAX)?;
@@ -244,7 +244,7 @@ pub fn history(mut call: Call) -> Result<()> {
     output::table(&["CREATED", "CREATED BY", "SIZE", "COMMENT"], &rows)
 }
 
-/// What an image says of itself, in one line.
+/// The summary of an image, in one line.
 fn one_line(text: &str, most: usize) -> String {
     let mut text: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if text.chars().count() > most {

@@ -1,4 +1,4 @@
-//! The verbs for images.
+//! The verbs of nsrs-image, one function each: they read their arguments and call the store or a registry.
 
 mod archive;
 mod list;
@@ -21,7 +21,7 @@ use crate::progress::Progress;
 pub struct Call {
     /// The arguments of the verb.
     pub args: Args,
-    /// Reports progress and warnings.
+    /// Where progress and warnings are reported.
     pub progress: Progress,
     /// Write the result as JSON.
     pub json: bool,
@@ -111,7 +111,7 @@ fn limits(call: &mut Call) -> Result<unpack::UnpackOptions> {
     Ok(options)
 }
 
-/// `--platform OS/ARCH[/VARIANT]`.
+/// The value of `--platform OS/ARCH[/VARIANT]`.
 fn platform(args: &mut Args) -> Result<Option<Platform>> {
     args.value("--platform")?.map(|text| Platform::parse(&text)).transpose()
 }

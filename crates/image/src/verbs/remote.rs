@@ -44,7 +44,7 @@ fn jobs(args: &mut Args) -> Result<usize> {
     }
 }
 
-/// Writes the result: JSON, the digest alone, or nothing where the closing line has told it.
+/// Writes the result: JSON, the digest alone, or nothing where the closing line has it already.
 fn result(call: &Call, value: &serde_json::Value) -> Result<()> {
     let line = match (call.json, call.progress.mode()) {
         (true, _) => value.to_string(),
@@ -187,11 +187,11 @@ fn ask(question: &str, echo: bool) -> Result<String> {
 
 /// How reading a secret ended.
 enum End {
-    /// The line is there.
+    /// The whole line was read.
     Line,
     /// The key that breaks it off: Ctrl-C.
     Key,
-    /// A signal waits.
+    /// A signal waits, which is delivered once the echo is restored.
     Signal,
 }
 
