@@ -7,7 +7,7 @@ import { type Ended, type Outcome, Task, type TaskObserver, type TaskSetup } fro
 import { Collector } from './io/collector.ts'
 import { readable, writable } from './io/pipe-streams.ts'
 import { Terminal } from './io/terminal.ts'
-import { writeSmallInput } from './io/write-input.ts'
+import { watchInput, writeSmallInput } from './io/write-input.ts'
 import type { CollectOptions, ContainerOptions, Stdio, StreamOptions } from './options/types.ts'
 import { commandLine, type Result, toExit } from './result.ts'
 
@@ -97,11 +97,15 @@ export class CollectedRun implements TaskObserver {
     // With a container of its own every process is gone that could hold a pipe. In one that goes on, its output ends with
     // the last of those that it has started.
     if (this.call.entered && this.#pending > 1) {
-      const isKilled = outcome.kind === 'failed' || outcome.exit.timedOut || outcome.isCanceled || this.#isFull
-      if (isKilled) this.#abandonOutput()
+      if (this.#isKilled(outcome)) this.#abandonOutput()
       else this.#watchOutput()
     }
     this.#settle()
+  }
+
+  #isKilled(outcome: Outcome): boolean {
+    if (outcome.kind === 'failed' || outcome.exit.timedOut || outcome.isCanceled) return true
+    return this.#isFull || this.#failure !== undefined
   }
 
   /** The command was killed, and nobody waits for others that hold its pipes: only what is in these is read. */
@@ -152,12 +156,16 @@ export class CollectedRun implements TaskObserver {
     }
     this.#input = input
     stream.on('error', () => input.unpipe(stream))
-    input.on('error', (error) => {
-      this.#failure ??= error
-      stream.destroy()
-      this.#task.kill(SIGKILL)
-    })
+    watchInput(input, stream, (error) => this.#fail(error))
     input.pipe(stream)
+  }
+
+  /** The input broke off: the command is killed, and nobody waits for those who hold its output any longer. */
+  #fail(error: unknown): void {
+    if (this.#pending <= 0) return
+    this.#failure ??= error
+    if (this.#ended === undefined) this.#task.kill(SIGKILL)
+    else this.#close()
   }
 
   #overflow(): void {

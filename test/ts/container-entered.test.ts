@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs'
+import { Readable } from 'node:stream'
 import test from 'ava'
 import { Container, type ExitError, type NsrsError, run } from '../../ts/index.ts'
 import { busybox, until } from '../helpers/host.ts'
@@ -63,6 +64,20 @@ test('a time limit and an abort hold for an output that others keep open', async
   t.true(((await t.throwsAsync(box.exec('sh', lingering, { signal }))) as ExitError).isCanceled)
   const killed = box.exec('sh', ['-c', 'setsid sleep 63 & yes'], { maxBuffer: 1000 })
   t.true(((await t.throwsAsync(killed)) as ExitError).isMaxBuffer)
+})
+
+test('an input that fails ends the command, whoever else holds its output', async (t) => {
+  t.timeout(20_000)
+  await using box = await Container.create(options)
+  const failing = (milliseconds: number) => {
+    const input = new Readable({ read() {} })
+    setTimeout(() => input.destroy(new Error('bad input')), milliseconds)
+    return input
+  }
+  const running = box.exec('sh', ['-c', 'setsid sleep 64 & sleep 65; true'], { input: failing(200) })
+  await t.throwsAsync(running, { message: 'bad input' })
+  const over = box.exec('sh', ['-c', 'setsid sleep 66 & true'], { input: failing(500) })
+  await t.throwsAsync(over, { message: 'bad input' })
 })
 
 test('stop() asks what has entered, and lets nothing more in', async (t) => {

@@ -68,6 +68,31 @@ test('an input that fails ends the container', async (t) => {
   await t.throwsAsync(run('cat', { ...box, input }), { message: 'no more' })
 })
 
+test('an input that is closed before its end ends the container', async (t) => {
+  const open = () => new Readable({ read() {} })
+  t.timeout(20_000)
+  const early = open()
+  early.destroy()
+  await t.throwsAsync(run('cat', { ...box, input: early }), { code: 'ERR_STREAM_PREMATURE_CLOSE' })
+  const broken = open()
+  broken.on('error', () => {}).destroy(new Error('no more'))
+  await t.throwsAsync(run('cat', { ...box, input: broken }), { message: 'no more' })
+  const late = open()
+  late.push('x')
+  setTimeout(() => late.destroy(), 100)
+  await t.throwsAsync(run('cat', { ...box, input: late }), { code: 'ERR_STREAM_PREMATURE_CLOSE' })
+})
+
+test('an input that is closed when the command takes no more is no failure', async (t) => {
+  const input = new Readable({ read() {} })
+  input.push('one\n')
+  const command = ['-c', 'head -n 1; exec <&-; exec sleep 600']
+  const running = run('sh', command, { ...box, input, timeout: 500, reject: false })
+  setTimeout(() => input.push('two\n'), 100)
+  setTimeout(() => input.destroy(), 200)
+  t.like(await running, { stdout: 'one', timedOut: true })
+})
+
 test('an exit code that is not 0 rejects with the whole result', async (t) => {
   const error = await t.throwsAsync(run('sh', ['-c', 'echo out; echo why >&2; exit 7'], box), { instanceOf: ExitError })
   t.like(error, { exitCode: 7, signal: undefined, stdout: 'out', stderr: 'why', failed: true, name: 'ExitError' })

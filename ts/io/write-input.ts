@@ -1,4 +1,5 @@
 import { closeSync, writeSync } from 'node:fs'
+import type { Readable, Writable } from 'node:stream'
 import { canUseDescriptors } from './pipe-streams.ts'
 
 /** This many bytes fit into any empty pipe, so writing them never blocks. */
@@ -14,4 +15,31 @@ export function writeSmallInput(fd: number, bytes: Uint8Array): boolean {
   }
   closeSync(fd)
   return true
+}
+
+/**
+ * Calls back if a stream that is piped into another fails or is closed before its end, once the other is destroyed. That the
+ * other takes no more is no failure.
+ */
+export function watchInput(input: Readable, stream: Writable, onFailure: (error: unknown) => void): void {
+  let isEnded = input.readableEnded === true
+  const fail = (error: unknown) => {
+    stream.destroy()
+    onFailure(error)
+  }
+  const onClose = () => {
+    if (!isEnded && !stream.destroyed) fail(input.errored ?? prematureClose())
+  }
+  input.on('error', fail)
+  input.once('end', () => {
+    isEnded = true
+  })
+  input.once('close', onClose)
+  // Its events may have come before anybody listened.
+  if (input.destroyed) queueMicrotask(onClose)
+}
+
+function prematureClose(): Error {
+  const error = new Error('the stream of option input was closed before its end')
+  return Object.assign(error, { code: 'ERR_STREAM_PREMATURE_CLOSE' })
 }
