@@ -274,6 +274,14 @@ test('a directory that is named host is a directory', async (t) => {
   t.regex(error.message, /\/host/)
 })
 
+test('a root is one directory or one image, and what is undefined is not given', async (t) => {
+  const of = (rootfs: object) => run('true', { network: 'none', pull: 'never', rootfs: rootfs as { dir: string } })
+  for (const wrong of [{}, { dir: '' }, { image: '' }, { image: 'x:1', dir: '' }, { image: 'x:1', dir: root }])
+    await t.throwsAsync(of(wrong), { instanceOf: TypeError, message: /^option rootfs must be .*one of/ })
+  t.is((await of({ dir: root, image: undefined })).exitCode, 0)
+  await t.throwsAsync(of({ image: 'nope.invalid/x:1', dir: undefined }), { code: 'ERR_NSRS_IMAGE_NOT_FOUND' })
+})
+
 test.serial('two hundred at once neither fail nor leak', async (t) => {
   await run('true', box)
   const before = openFiles()

@@ -27,7 +27,7 @@ type Rest = Partial<Pick<Spec, 'preserveFds' | 'stays' | 'changesForm'>>
 export function toSpec(args: string[], options: ContainerOptions, rest: Rest): string {
   const { rootfs } = options
   const spec: Partial<Record<keyof Spec, unknown>> = { ...core(options), args, caller: callerInfo(options), ...rest }
-  if (typeof rootfs === 'object' && 'dir' in rootfs) spec.rootfs = resolve(rootfs.dir)
+  if (typeof rootfs === 'object' && 'dir' in rootfs && rootfs.dir !== undefined) spec.rootfs = resolve(rootfs.dir)
   return JSON.stringify(spec)
 }
 

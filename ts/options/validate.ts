@@ -42,10 +42,7 @@ const kinds = {
     'an object of strings',
     (value: unknown) => isRecord(value) && isStrings(Object.values(value).filter((item) => item !== undefined)),
   ],
-  rootfs: [
-    "'host', a directory, { dir } or { image }",
-    (value: unknown) => typeof value === 'string' || (isRecord(value) && isName(value.dir) !== isName(value.image)),
-  ],
+  rootfs: ["'host', a directory, or one of { dir } and { image }, not empty", isRootfs],
   policy: [
     "'always', 'missing' or 'never'",
     (value: unknown) => ['always', 'missing', 'never'].includes(value as string),
@@ -75,6 +72,13 @@ const kinds = {
       typeof value === 'string' || value instanceof Uint8Array || (isRecord(value) && typeof value.pipe === 'function'),
   ],
 } as const satisfies Record<string, readonly [string, (value: unknown) => boolean]>
+
+function isRootfs(value: unknown): boolean {
+  if (typeof value === 'string') return true
+  if (!isRecord(value)) return false
+  const given = [value.dir, value.image].filter((name) => name !== undefined)
+  return given.length === 1 && isName(given[0])
+}
 
 function isMount(value: unknown): boolean {
   if (typeof value === 'string') return true
