@@ -19,7 +19,7 @@ use nsrs_base::sys::poll;
 use nsrs_base::version::VERSION;
 use nsrs_core::supervise::protocol::{self, Event, Filled, FrameReader, ProcessAddress, Request};
 use rustix::event::{PollFd, PollFlags};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
 
 use crate::event_loop;
 use crate::events::Delivery;
@@ -210,6 +210,8 @@ impl Connection {
 
     /// Tells everybody who still waits why the conversation ended; without a reason it was the supervisor's end.
     fn bury(&self, reason: Option<Error>) {
+        // It ends when nobody talks to it any more, and nothing can be asked from here on that nobody would answer.
+        let _ = shutdown(&self.socket, Shutdown::Both);
         let status = waitpid(self.pid, None);
         let reason = reason.unwrap_or_else(|| {
             let how = match status {

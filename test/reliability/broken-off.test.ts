@@ -1,0 +1,53 @@
+// Where descriptors run out, or the conversation with the supervisor breaks off, nobody waits forever, and only who needed
+// what is missing fails.
+
+import { copyFileSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { ExecutionContext } from 'ava'
+import { asEach, type Place, project, unless } from '../helpers/product.ts'
+import { busyboxRoot, noBusybox } from '../helpers/roots.ts'
+
+const library = JSON.stringify(new URL('../../dist/index.js', import.meta.url).href)
+
+/** Runs a program that uses the library, with at most so many open files, and returns what it calls `done` with. */
+async function program(t: ExecutionContext, at: Place, files: number, body: string, env = {}): Promise<unknown> {
+  t.timeout(60_000)
+  const text = `
+    import { openSync, closeSync } from 'node:fs'
+    import { run, spawn } from ${library}
+    const options = ${JSON.stringify({ rootfs: { dir: busyboxRoot(at) }, network: 'none' })}
+    const ignored = { stdin: 'ignore', stdout: 'ignore', stderr: 'ignore' }
+    const settled = async (promise) => {
+      const [{ status, value, reason }] = await Promise.allSettled([promise])
+      if (status === 'fulfilled') return value.stdout ?? value.signal ?? value.exitCode
+      return { code: reason.code, id: reason.id, message: reason.message.slice(0, 300), hint: reason.hint }
+    }
+    const done = (what) => {
+      process.stdout.write(JSON.stringify(what))
+      process.exit()
+    }
+    ${body}`
+  const node = [process.execPath, '--input-type=module', '-e', text]
+  const limited = ['-c', `ulimit -n ${files} && exec "$@"`, 'sh', ...node]
+  const { code, signal, stdout, stderr } = await at.exec('sh', limited, { timeout: 40_000, env })
+  t.is(code, 0, `${signal}: ${stdout} ${stderr}`)
+  return JSON.parse(stdout || 'null')
+}
+
+unless(noBusybox(), asEach, 'a supervisor that is not understood is ended, and who waits is told', async (t, place) => {
+  const source = readdirSync(join(project, 'npm'))
+    .map((name) => join(project, 'npm', name))
+    .find((path) => readdirSync(path).includes('nsrs.node'))
+  if (!source) return t.fail('the addon is not built')
+  const native = place.make('native')
+  for (const name of ['nsrs.node', 'nsrs-runtime', 'nsrs-image']) copyFileSync(join(source, name), join(native, name))
+  const runtime = readFileSync(join(source, 'nsrs-runtime'))
+  const said = runtime.indexOf('HelloversionStarted')
+  t.true(said > 0, 'the names of events in the executable')
+  runtime.write('Hullo', said)
+  writeFileSync(join(native, 'nsrs-runtime'), runtime)
+  const lost = await program(t, place, 1024, "done(await settled(run('sleep', ['600'], options)))", {
+    NSRS_NATIVE_DIR: native,
+  })
+  t.like(lost, { code: 'ERR_NSRS_SUPERVISOR_LOST', id: 'supervisor' })
+})
