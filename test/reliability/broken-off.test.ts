@@ -34,6 +34,22 @@ async function program(t: ExecutionContext, at: Place, files: number, body: stri
   return JSON.parse(stdout || 'null')
 }
 
+unless(noBusybox(), asEach, 'more problems than can be told are the first ones', async (t, place) => {
+  const { errors, last, other } = (await program(
+    t,
+    place,
+    1024,
+    `
+    const other = settled(run('sh', ['-c', 'sleep 1; echo other'], options))
+    const ulimits = Array.from({ length: 400_000 }, (_, index) => 'x'.repeat(40) + index)
+    const error = await run('true', { ...options, ulimits }).catch((error) => error)
+    done({ errors: error.errors.length, last: error.errors.at(-1).message, other: await other })`,
+  )) as { errors: number; last: string; other: string }
+  t.true(errors > 1000, `${errors}`)
+  t.is(last, `list every problem: there are ${400_000 - errors + 1} more`)
+  t.is(other, 'other')
+})
+
 unless(noBusybox(), asEach, 'a supervisor that is not understood is ended, and who waits is told', async (t, place) => {
   const source = readdirSync(join(project, 'npm'))
     .map((name) => join(project, 'npm', name))

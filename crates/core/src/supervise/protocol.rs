@@ -160,6 +160,76 @@ pub fn encode(message: &impl Serialize, fds: usize) -> Vec<u8> {
     bytes
 }
 
+/// An event as it goes over the wire, never larger than [`MOST`]: what it says in more words than anybody reads is shortened.
+#[must_use]
+pub fn encode_event(event: &Event, fds: usize) -> Vec<u8> {
+    let bytes = encode(event, fds);
+    match event {
+        Event::Failed { address, errors } if bytes.len() > MOST_OF_ERRORS => {
+            encode(&Event::Failed { address: *address, errors: first_of(errors) }, fds)
+        }
+        Event::Started { address, report } if bytes.len() > MOST => {
+            encode(&Event::Started { address: *address, report: report.shortened() }, fds)
+        }
+        Event::Exited { address, exit, report } if bytes.len() > MOST => {
+            let report = report.as_ref().map(Report::shortened);
+            encode(&Event::Exited { address: *address, exit: *exit, report }, fds)
+        }
+        _ => bytes,
+    }
+}
+
+/// Most bytes of a list of errors: some thousands of them.
+const MOST_OF_ERRORS: usize = 1 << 20;
+/// Most characters of a text, and most items of a list of texts, where there is too much of them.
+const MOST_OF_TEXT: usize = 4096;
+/// Most suggestions, there.
+const MOST_SUGGESTIONS: usize = 10;
+
+/// The first of too many errors, or of too long ones, and how many more there are.
+fn first_of(errors: &[Error]) -> Vec<Error> {
+    let mut left = MOST_OF_ERRORS;
+    let shortened = errors.iter().map(|error| {
+        let Error { code, id, step, subject, option, errno, reason, hint, suggestions } = error;
+        let [step, subject, reason, hint] = [step, subject, reason, hint].map(|text| beginning(text));
+        let suggestions = suggestions.iter().take(MOST_SUGGESTIONS).map(|text| beginning(text)).collect();
+        Error { code: *code, id: *id, step, subject, option: *option, errno: *errno, reason, hint, suggestions }
+    });
+    let fits = |error: &Error| {
+        let rest = left.checked_sub(encode(error, 0).len());
+        left = rest.unwrap_or(left);
+        rest.is_some()
+    };
+    let mut first: Vec<Error> = shortened.take_while(fits).collect();
+    if let Some(next) = errors.get(first.len()) {
+        let why = format!("there are {} more", errors.len() - first.len());
+        first.push(Error { id: next.id, ..Error::new(next.code, "list every problem", why) });
+    }
+    first
+}
+
+fn beginning(text: &str) -> String {
+    match text.char_indices().nth(MOST_OF_TEXT) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+impl Report {
+    /// The same without what is too long to be read.
+    fn shortened(&self) -> Report {
+        let Report { pid, network, addresses, ports, notes, fallbacks } = self;
+        let [addresses, ports, notes, fallbacks] = [addresses, ports, notes, fallbacks].map(|texts| {
+            let mut first: Vec<String> = texts.iter().take(MOST_OF_TEXT).map(|text| beginning(text)).collect();
+            if texts.len() > first.len() {
+                first.push(format!("… and {} more", texts.len() - first.len()));
+            }
+            first
+        });
+        Report { pid: *pid, network: network.clone(), addresses, ports, notes, fallbacks }
+    }
+}
+
 /// Sends a whole frame; `wait` is called where the socket takes no more for now, and returns when it does.
 ///
 /// # Errors
@@ -354,6 +424,42 @@ mod tests {
         reader.fill(&b).unwrap();
         let Some((Event::Failed { errors, .. }, _)) = reader.take::<Event>().unwrap() else { panic!() };
         assert_eq!(errors, [error]);
+    }
+
+    #[test]
+    fn too_many_errors_are_the_first_ones_and_a_count() {
+        let address = ProcessAddress::of_container(3);
+        let read = |bytes: &[u8]| match serde_json::from_slice(&bytes[HEAD..]).unwrap() {
+            Event::Failed { errors, .. } => errors,
+            other => panic!("{other:?}"),
+        };
+        let error = |number: usize| Error::new(Code::InvalidArgument, "invalid", number.to_string().repeat(9));
+        let errors: Vec<Error> = (0..50_000).map(error).collect();
+        let bytes = encode_event(&Event::Failed { address, errors: errors.clone() }, 0);
+        assert!(bytes.len() < 2 * MOST_OF_ERRORS, "{}", bytes.len());
+        let told = read(&bytes);
+        let (last, first) = told.split_last().unwrap();
+        assert!(first.len() > 1000 && *first == errors[..first.len()]);
+        assert_eq!(last.line(), format!("list every problem: there are {} more", errors.len() - first.len()));
+
+        let few = vec![error(1); 100];
+        assert_eq!(read(&encode_event(&Event::Failed { address, errors: few.clone() }, 0)), few);
+
+        let long = "\u{1}".repeat(64 << 10);
+        let one = Error::new(Code::SetupFailed, "mount", &*long).on(&*long).did_you_mean(vec![long.clone(); 20]);
+        let told = read(&encode_event(&Event::Failed { address, errors: vec![one.clone(), one] }, 0));
+        assert_eq!(told.len(), 2, "both fit, shortened");
+        assert_eq!(told[0].reason.chars().count(), MOST_OF_TEXT + 1);
+    }
+
+    #[test]
+    fn a_report_that_is_too_long_is_shortened() {
+        let port = "127.0.0.1:65535 -> 65535/tcp".to_owned();
+        let report = Report { pid: 7, ports: vec![port.clone(); 2_200_000], ..Report::default() };
+        let bytes = encode_event(&Event::Started { address: ProcessAddress::of_container(3), report }, 0);
+        let Ok(Event::Started { report, .. }) = serde_json::from_slice(&bytes[HEAD..]) else { panic!() };
+        assert_eq!((report.pid, &report.ports[0], report.ports.len()), (7, &port, MOST_OF_TEXT + 1));
+        assert!(report.ports[MOST_OF_TEXT].ends_with(" more"));
     }
 
     #[test]

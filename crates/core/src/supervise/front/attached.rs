@@ -28,7 +28,7 @@ struct Outbox {
 
 impl Outbox {
     fn push(&mut self, event: &Event, fd: Option<OwnedFd>) {
-        self.frames.push_back((protocol::encode(event, usize::from(fd.is_some())), 0, fd));
+        self.frames.push_back((protocol::encode_event(event, usize::from(fd.is_some())), 0, fd));
     }
 
     /// Sends what the socket takes; `false` when the other end is gone.
