@@ -34,6 +34,57 @@ async function program(t: ExecutionContext, at: Place, files: number, body: stri
   return JSON.parse(stdout || 'null')
 }
 
+unless(noBusybox(), asEach, 'what Node has no descriptor for fails its own call', async (t, place) => {
+  const [listed, terminal, other, next] = (await program(
+    t,
+    place,
+    256,
+    `
+    await run('true', options)
+    const script = 'sleep 1; echo x > /tmp/y'
+    const listed = settled(run('sh', ['-c', script], { ...options, stdout: 'ignore', stderr: 'ignore', diff: true }))
+    const other = settled(run('sh', ['-c', 'sleep 2; echo other'], options))
+    const typed = spawn('sleep', ['600'], { ...options, tty: { cols: 80, rows: 24 } })
+    const terminal = settled(typed.wait())
+    const held = []
+    try {
+      for (;;) held.push(openSync('/dev/null'))
+    } catch {}
+    const results = await Promise.all([listed, terminal, other])
+    held.forEach(closeSync)
+    done([...results, await settled(run('echo', ['next'], options))])`,
+  )) as { code: string; id: string; message: string; hint: string }[]
+  t.like(listed, { code: 'ERR_NSRS_SETUP_FAILED', id: 'changes' })
+  t.regex(listed?.message ?? '', /list of changes: .*no file descriptors left.*EMFILE/)
+  t.regex(listed?.hint ?? '', /ulimit -n/)
+  t.like(terminal, { code: 'ERR_NSRS_SETUP_FAILED', id: 'terminal' })
+  t.regex(terminal?.message ?? '', /terminal: .*no file descriptors left.*EMFILE/)
+  t.deepEqual([other, next] as unknown, ['other', 'next'])
+})
+
+unless(noBusybox(), asEach, 'what the supervisor has no descriptors for fails its own call', async (t, place) => {
+  const { call, others, next } = (await program(
+    t,
+    place,
+    256,
+    `
+    const others = Array.from({ length: 60 }, () => spawn('sleep', ['600'], { ...options, ...ignored }))
+    await Promise.all(others.map(({ ready }) => ready))
+    const ends = others.map((other) => settled(other.wait()))
+    const fd = openSync('/dev/null')
+    const fds = Object.fromEntries(Array.from({ length: 200 }, (_, index) => [index + 3, fd]))
+    const call = await settled(run('true', { ...options, ...ignored, fds }))
+    const next = await settled(run('echo', ['next'], options))
+    for (const other of others) other.kill('SIGKILL')
+    done({ call, next, others: await Promise.all(ends) })`,
+  )) as { call: { code: string; id: string; message: string; hint: string }; others: string[]; next: string }
+  t.like(call, { code: 'ERR_NSRS_SETUP_FAILED', id: 'descriptors' })
+  t.regex(call.message, /the supervisor has no file descriptors left.*EMFILE/)
+  t.regex(call.hint, /ulimit -n.* or pass fewer fds$/)
+  t.deepEqual(others, Array(60).fill('SIGKILL'))
+  t.is(next, 'next')
+})
+
 unless(noBusybox(), asEach, 'more problems than can be told are the first ones', async (t, place) => {
   const { errors, last, other } = (await program(
     t,

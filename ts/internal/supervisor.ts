@@ -56,8 +56,7 @@ function deliver(event: NativeEvent): void {
     if (event.terminal !== undefined) close(event.terminal)
     return
   }
-  const isAnnouncement = event.started !== undefined && event.exited === undefined
-  if (!isAnnouncement && event.terminal === undefined) {
+  if (event.exited !== undefined || event.failed !== undefined || event.examined !== undefined) {
     listeners.delete(event.id)
     release(event.id)
   }

@@ -17,7 +17,9 @@ use nix::unistd::Pid;
 use nsrs_base::error::{Act, At, Code, Error, Result};
 use nsrs_base::sys::poll;
 use nsrs_base::version::VERSION;
-use nsrs_core::supervise::protocol::{self, Event, Filled, FrameReader, ProcessAddress, Request};
+use nsrs_core::supervise::protocol::{
+    self, Event, Filled, FrameDescriptors, FrameReader, LostDescriptors, ProcessAddress, Request,
+};
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
 
@@ -239,7 +241,7 @@ impl Connection {
         if reader.fill(self.socket.as_fd())? == Filled::End {
             return Ok(false);
         }
-        while let Some((event, mut fds)) = reader.take::<Event>()? {
+        while let Some((event, fds)) = reader.take::<Event>()? {
             match event {
                 Event::Hello { version } if version != VERSION => {
                     return Err(Error::new(
@@ -249,10 +251,44 @@ impl Connection {
                     )
                     .hint("install nsrs again, so that both come from one package"));
                 }
-                event => self.deliver(Delivery { event, fd: fds.pop() }),
+                event => self.deliver_with(event, fds),
             }
         }
         Ok(true)
+    }
+
+    /// Hands out an event with its descriptor. If that was lost, what needed it has failed, and nothing else.
+    fn deliver_with(&self, event: Event, fds: FrameDescriptors) {
+        match (event, fds.map(|mut fds| fds.pop())) {
+            (Event::Terminal { address }, Ok(None) | Err(_)) => self.end_without_terminal(address),
+            (Event::Exited { address, .. }, Err(lost)) => {
+                let error = lost.error("take the list of changes", "this process").during(Act::Changes);
+                self.deliver(Delivery { event: Event::Failed { address, errors: vec![error] }, fd: None });
+            }
+            (event, fds) => self.deliver(Delivery { event, fd: fds.ok().flatten() }),
+        }
+    }
+
+    /// Ends a process whose terminal never came, and tells of that at its end.
+    fn end_without_terminal(&self, address: ProcessAddress) {
+        let mut listeners = lock(&self.listeners);
+        let Some(listener) = listeners.remove(&address.process) else { return };
+        let fail: Listener = Arc::new(move |delivery: Delivery| {
+            if delivery.is_last() {
+                let event = match delivery.event {
+                    Event::Failed { .. } => delivery.event,
+                    _ => {
+                        let lost = LostDescriptors.error("take the terminal", "this process or its supervisor");
+                        Event::Failed { address, errors: vec![lost.during(Act::Terminal)] }
+                    }
+                };
+                listener(Delivery { event, fd: None });
+            }
+        });
+        listeners.insert(address.process, fail);
+        drop(listeners);
+        // If it is gone, so is the process.
+        let _ = self.tell(&Request::Kill { address, signal: Some(9) }, &[]);
     }
 
     fn deliver(&self, delivery: Delivery) {

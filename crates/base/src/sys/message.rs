@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
 };
 
 /// Most descriptors in one message: the kernel's `SCM_MAX_FD`.
@@ -36,16 +36,39 @@ thread_local! {
     static RECEIVED: RefCell<Box<[u8]>> = RefCell::new(vec![0; MOST_BYTES].into());
 }
 
+/// What became of the descriptors of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Descriptors {
+    /// All of them have arrived.
+    Whole,
+    /// The kernel has dropped some, most likely as this process may have no more (`MSG_CTRUNC`, recvmsg(2)).
+    Truncated,
+}
+
 /// Receives bytes, for `act` to look at, and appends the descriptors that came with them, closed on exec; no bytes are the
-/// end.
+/// end. Descriptors that the kernel has dropped are just not there.
 ///
 /// # Errors
 /// Those of recvmsg(2).
 pub fn receive<T>(socket: impl AsFd, fds: &mut Vec<OwnedFd>, act: impl FnOnce(&[u8]) -> T) -> Result<T, Errno> {
-    RECEIVED.with_borrow_mut(|bytes| receive_into(socket, bytes, fds).map(|length| act(&bytes[..length])))
+    receive_telling(socket, fds, |bytes, _| act(bytes))
 }
 
-fn receive_into(socket: impl AsFd, bytes: &mut [u8], fds: &mut Vec<OwnedFd>) -> Result<usize, Errno> {
+/// As [`receive`], but `act` is told whether all descriptors have arrived.
+///
+/// # Errors
+/// Those of recvmsg(2).
+pub fn receive_telling<T>(
+    socket: impl AsFd,
+    fds: &mut Vec<OwnedFd>,
+    act: impl FnOnce(&[u8], Descriptors) -> T,
+) -> Result<T, Errno> {
+    RECEIVED.with_borrow_mut(|bytes| {
+        receive_into(socket, bytes, fds).map(|(length, descriptors)| act(&bytes[..length], descriptors))
+    })
+}
+
+fn receive_into(socket: impl AsFd, bytes: &mut [u8], fds: &mut Vec<OwnedFd>) -> Result<(usize, Descriptors), Errno> {
     let mut space = [MaybeUninit::<u8>::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = recvmsg(socket, &mut [IoSliceMut::new(bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
@@ -54,5 +77,6 @@ fn receive_into(socket: impl AsFd, bytes: &mut [u8], fds: &mut Vec<OwnedFd>) -> 
             fds.extend(new);
         }
     }
-    Ok(received.bytes)
+    let is_truncated = received.flags.contains(ReturnFlags::CTRUNC);
+    Ok((received.bytes, if is_truncated { Descriptors::Truncated } else { Descriptors::Whole }))
 }

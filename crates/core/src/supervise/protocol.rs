@@ -1,6 +1,7 @@
 //! What Node and the supervisor say to each other: length-bounded JSON frames over a socketpair, descriptors by
 //! `SCM_RIGHTS`.
 
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use nsrs_base::error::{At, Code, Error, Result};
-use nsrs_base::sys::message;
+use nsrs_base::sys::message::{self, Descriptors};
 use nsrs_base::sys::wait::{Status, Usage};
 
 /// Whom a request or an event is about, by numbers of the caller's: a container, and a process in it. The first process of
@@ -253,11 +254,27 @@ pub fn send(socket: impl AsFd, message: &impl Serialize, fds: &[BorrowedFd<'_>],
     Ok(())
 }
 
+/// The descriptors of a frame have not all arrived, and the others were closed: whoever reads it may have no more of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LostDescriptors;
+
+impl LostDescriptors {
+    /// The failure of what needed them.
+    #[must_use]
+    pub fn error(self, step: &str, reader: &str) -> Error {
+        Error::os(step, "", Errno::MFILE).because(format!("{reader} has no file descriptors left"))
+    }
+}
+
+/// The descriptors of a frame.
+pub type FrameDescriptors = Result<Vec<OwnedFd>, LostDescriptors>;
+
 /// Puts frames together from what arrives.
 #[derive(Debug, Default)]
 pub struct FrameReader {
     bytes: Vec<u8>,
-    fds: Vec<OwnedFd>,
+    /// Those of frames to come, one entry for each frame that has any.
+    fds: VecDeque<FrameDescriptors>,
 }
 
 /// What one [`FrameReader::fill`] met.
@@ -277,13 +294,22 @@ impl FrameReader {
     /// # Errors
     /// Those of recvmsg(2).
     pub fn fill(&mut self, socket: impl AsFd) -> Result<Filled> {
-        let FrameReader { bytes, fds } = self;
-        let received = message::receive(socket, fds, |chunk| {
+        let bytes = &mut self.bytes;
+        let mut fds = Vec::new();
+        let received = message::receive_telling(socket, &mut fds, |chunk, descriptors| {
             bytes.extend_from_slice(chunk);
-            if chunk.is_empty() { Filled::End } else { Filled::Some }
+            (if chunk.is_empty() { Filled::End } else { Filled::Some }, descriptors)
         });
         match received {
-            Ok(filled) => Ok(filled),
+            Ok((filled, descriptors)) => {
+                // A read ends with the first message that has any (unix(7)), so all of them are of one frame.
+                match descriptors {
+                    Descriptors::Truncated => self.fds.push_back(Err(LostDescriptors)),
+                    Descriptors::Whole if !fds.is_empty() => self.fds.push_back(Ok(fds)),
+                    Descriptors::Whole => {}
+                }
+                Ok(filled)
+            }
             // After a reset, which is told once, what the other end sent before can still be read.
             Err(Errno::AGAIN | Errno::INTR | Errno::CONNRESET) => Ok(Filled::Empty),
             Err(errno) => Err(errno).at("read a request", ""),
@@ -293,8 +319,8 @@ impl FrameReader {
     /// The next whole frame with its descriptors.
     ///
     /// # Errors
-    /// The frame is too long, is not one of this program's, or lacks its descriptors.
-    pub fn take<T: DeserializeOwned>(&mut self) -> Result<Option<(T, Vec<OwnedFd>)>> {
+    /// The frame is too long, is not one of this program's, or was sent without its descriptors.
+    pub fn take<T: DeserializeOwned>(&mut self) -> Result<Option<(T, FrameDescriptors)>> {
         let bad = |why: String| Error::new(Code::SupervisorLost, "read a frame", why);
         let Some(head) = self.bytes.get(..HEAD) else { return Ok(None) };
         let number = |bytes: &[u8]| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize;
@@ -303,16 +329,18 @@ impl FrameReader {
             return Err(bad(format!("{length} bytes with {count} descriptors are more than a frame may have")));
         }
         let Some(body) = self.bytes.get(HEAD..HEAD + length) else { return Ok(None) };
-        if count > self.fds.len() {
-            return Err(bad("its file descriptors did not arrive".into()));
-        }
         let message = serde_json::from_slice(body).map_err(|error| bad(error.to_string()))?;
+        let fds = if count == 0 { Some(Ok(Vec::new())) } else { self.fds.pop_front() };
+        let is_complete = |fds: &FrameDescriptors| fds.as_ref().map_or(true, |fds| fds.len() == count);
+        let Some(fds) = fds.filter(is_complete) else {
+            return Err(bad("its file descriptors did not arrive".into()));
+        };
         self.bytes.drain(..HEAD + length);
         // A large request must not stay in memory for good.
         if self.bytes.is_empty() && self.bytes.capacity() > 64 * 1024 {
             self.bytes = Vec::new();
         }
-        Ok(Some((message, self.fds.drain(..count).collect())))
+        Ok(Some((message, fds)))
     }
 }
 
@@ -344,7 +372,33 @@ mod tests {
         assert!(
             matches!(got[0].0, Request::Kill { address, signal: Some(15) } if address == ProcessAddress::of_container(7))
         );
-        assert_eq!((got[0].1.len(), got[1].1.len()), (1, 0));
+        let counts: Vec<_> = got.iter().map(|(_, fds)| fds.as_ref().unwrap().len()).collect();
+        assert_eq!(counts, [1, 0]);
+    }
+
+    #[test]
+    fn descriptors_that_find_no_room_are_lost_to_their_frame_alone() {
+        nsrs_testing::alone!();
+        let (a, b) = pair();
+        let file = std::fs::File::open("/dev/null").unwrap();
+        for (id, count) in [(1, 0), (2, 200), (3, 0), (4, 1), (5, 0), (6, 253), (7, 2)] {
+            send(&a, &Request::Examine { id }, &vec![file.as_fd(); count], || {}).unwrap();
+        }
+        let few = rustix::process::Rlimit { current: Some(32), maximum: Some(32) };
+        rustix::process::setrlimit(rustix::process::Resource::Nofile, few).unwrap();
+        let open_files = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+        let before = open_files();
+        let mut reader = FrameReader::default();
+        let mut got = Vec::new();
+        while got.len() < 7 {
+            assert_eq!(reader.fill(&b).unwrap(), Filled::Some);
+            while let Some((Request::Examine { id }, fds)) = reader.take::<Request>().unwrap() {
+                got.push((id, fds.map(|fds| fds.len())));
+            }
+        }
+        let lost = Err(LostDescriptors);
+        assert_eq!(got, [(1, Ok(0)), (2, lost), (3, Ok(0)), (4, Ok(1)), (5, Ok(0)), (6, lost), (7, Ok(2))]);
+        assert_eq!(open_files(), before, "those that did arrive are not kept");
     }
 
     #[test]
