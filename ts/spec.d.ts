@@ -100,6 +100,11 @@ export type Spec = {
    */
   preserveFds: Array<number>,
   /**
+   * Which of standard output (1) and error (2) are pipes that were made for the command: they are given to its user, who can
+   * then open them by name (/dev/stdout).
+   */
+  ownPipes: Array<number>,
+  /**
    * In which form the command's changes are listed, if they are. Default JSON.
    */
   changesForm: Form,
@@ -316,6 +321,11 @@ export type EnterSpec = {
    * Numbers of passed file descriptors in the command, in the order in which they are passed, after 0, 1, 2.
    */
   preserveFds: Array<number>,
+  /**
+   * Which of standard output (1) and error (2) are pipes that were made for the command: they are given to its user, who can
+   * then open them by name (/dev/stdout).
+   */
+  ownPipes: Array<number>,
   /**
    * Variables of the command. A name with the value `undefined` takes the caller's; where a process enters, that
    * variable of the container is taken away.

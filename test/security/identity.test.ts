@@ -1,9 +1,10 @@
 // As whom a command runs, read from the kernel (CVE-2016-3697, CVE-2018-10856, CVE-2022-29162, CVE-2023-25173,
 // CVE-2024-40635, CVE-2026-46680, CVE-2026-47262).
 
+import { execFileSync } from 'node:child_process'
 import { closeSync, openSync, writeFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
-import { asEach, asRoot, asUser, type Done, type Place, unless, user } from '../helpers/product.ts'
+import { asEach, asRoot, asUser, cli, type Done, type Place, unless, user } from '../helpers/product.ts'
 import { busyboxRoot, noBusybox } from '../helpers/roots.ts'
 
 /** What /proc/self/status says. */
@@ -228,4 +229,47 @@ asRoot("on the host's tree another user has a home and a name of their own", asy
   t.is(await told('-u', String(user.uid)), `${home} ${name} ${name} /bin/bash`)
   t.is(await told('-u', name, '-e', 'HOME=/else', '-e', 'USER'), `/else root ${name} /bin/bash`)
   t.is(await told('-u', '4242'), '/   /bin/bash')
+})
+
+/** Who owns the caller's standard output before, and after the library has run commands as another user. */
+const OWNERS = `
+  import { closeSync, constants, fstatSync, openSync } from 'node:fs'
+  import { Container, run } from ${JSON.stringify(new URL('../../dist/index.js', import.meta.url).href)}
+  const [dir, fifo] = process.argv.slice(1)
+  const options = { rootfs: { dir }, network: 'none' }
+  const named = openSync(fifo, constants.O_RDWR)
+  const owners = () => [1, named].map((fd) => fstatSync(fd).uid)
+  const before = owners()
+  const box = await Container.create(options)
+  for (const stdout of ['inherit', named]) {
+    await run('true', { ...options, user: '1000', stdout })
+    await box.exec('true', { user: '1000', stdout })
+  }
+  process.stderr.write(JSON.stringify([before, owners()]))
+  await box.stop({ timeout: 0 })`
+
+unless(noBusybox(), asRoot, "a pipe of the caller's stays whose it is", async (t, place) => {
+  const fifo = join(place.dir, 'fifo')
+  execFileSync('mkfifo', [fifo])
+  const node = [process.execPath, '--input-type=module', '-e', OWNERS, busyboxRoot(place), fifo]
+  const { stderr } = await place.exec('sh', ['-c', '"$@" | cat', 'sh', ...node])
+  t.deepEqual(JSON.parse(stderr), [
+    [0, 0],
+    [0, 0],
+  ])
+  const run = `"$node" "$cli" run --network none --init -w / -u 1000 -- true; stat -L -c %u /proc/self/fd/1 >&2`
+  const env = { node: process.execPath, cli }
+  t.is((await place.exec('sh', ['-c', `{ ${run}; } | cat`], { env })).stderr.trim(), '0')
+})
+
+unless(noBusybox(), asRoot, 'a user can open by name what was made for the command', async (t, place) => {
+  const rootfs = busyboxRoot(place)
+  const script = 'echo out > /dev/stdout; echo err > /dev/stderr'
+  const [made] = await place.batch([
+    { command: 'sh', args: ['-c', script], options: { rootfs: { dir: rootfs }, user: '1000' } },
+  ])
+  t.like(made, { stdout: 'out', stderr: 'err' })
+  const run = `"$node" "$cli" run --network none --rootfs "$root" -u 1000 -- sh -c '${script}' 2>&1 | cat`
+  const env = { node: process.execPath, cli, root: rootfs }
+  t.is((await place.exec('sh', ['-c', run], { env })).stdout, 'out\nerr\n')
 })

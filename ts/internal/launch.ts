@@ -33,6 +33,8 @@ interface Streams {
   stdio: number[]
   pass: number[]
   preserveFds: number[]
+  /** Which of the command's output streams are new pipes. */
+  ownPipes: number[]
 }
 
 function streams({ fds, tty }: Pick<AnyOptions, 'fds' | 'tty'>, stdio: readonly [Stdio, Stdio, Stdio]): Streams {
@@ -47,7 +49,8 @@ function streams({ fds, tty }: Pick<AnyOptions, 'fds' | 'tty'>, stdio: readonly 
   const numbers = tty
     ? [IGNORE, IGNORE, IGNORE]
     : [stdioNumber(stdio[0], 0), stdioNumber(stdio[1], 1), stdioNumber(stdio[2], 2)]
-  return { stdio: numbers, pass, preserveFds }
+  const ownPipes = [1, 2].filter((number) => numbers[number] === PIPE)
+  return { stdio: numbers, pass, preserveFds, ownPipes }
 }
 
 /** Passes a request's events to the listener; its ends of pipes are the result. */
@@ -70,8 +73,8 @@ export function launch(
   announce: boolean,
   stays = false,
 ): Launched {
-  const { stdio: numbers, pass, preserveFds } = streams(options, stdio)
-  const spec = toSpec(commandWords(command, args), options, { preserveFds, stays })
+  const { stdio: numbers, pass, preserveFds, ownPipes } = streams(options, stdio)
+  const spec = toSpec(commandWords(command, args), options, { preserveFds, ownPipes, stays })
   return launched(connect().start(spec, numbers, pass, announce), listener)
 }
 
@@ -85,7 +88,7 @@ export function launchIn(
   listener: Listener,
   announce: boolean,
 ): Launched {
-  const { stdio: numbers, pass, preserveFds } = streams(options, stdio)
-  const spec = toEnterSpec(commandWords(command, args), options, preserveFds)
+  const { stdio: numbers, pass, preserveFds, ownPipes } = streams(options, stdio)
+  const spec = toEnterSpec(commandWords(command, args), options, { preserveFds, ownPipes })
   return launched(connect().enter(container, spec, numbers, pass, announce), listener)
 }

@@ -21,7 +21,7 @@ const OWN_OPTIONS: Record<OwnOptions, true> = {
 }
 
 /** What a call says beside its command and its options. */
-type Rest = Partial<Pick<Spec, 'preserveFds' | 'stays' | 'changesForm'>>
+type Rest = Partial<Pick<Spec, 'preserveFds' | 'ownPipes' | 'stays' | 'changesForm'>>
 
 /** A call as the JSON of a spec. */
 export function toSpec(args: string[], options: ContainerOptions, rest: Rest): string {
@@ -32,8 +32,12 @@ export function toSpec(args: string[], options: ContainerOptions, rest: Rest): s
 }
 
 /** A process that enters a container as the JSON of its spec. */
-export function toEnterSpec(args: string[], options: AnyEnterOptions, preserveFds: number[]): string {
-  return JSON.stringify({ ...core(options), args, preserveFds } satisfies Partial<Record<keyof EnterSpec, unknown>>)
+export function toEnterSpec(
+  args: string[],
+  options: AnyEnterOptions,
+  rest: Pick<EnterSpec, 'preserveFds' | 'ownPipes'>,
+): string {
+  return JSON.stringify({ ...core(options), args, ...rest } satisfies Partial<Record<keyof EnterSpec, unknown>>)
 }
 
 /** The options that the core takes, as it takes them. */

@@ -8,7 +8,7 @@ export type PullPolicy = 'always' | 'missing' | 'never'
 type Loose<T> = { [Key in keyof T]?: T[Key] | undefined }
 
 /** What of a spec a call says elsewhere than in its options. */
-type Elsewhere = 'args' | 'caller' | 'stays' | 'preserveFds' | 'changesForm'
+type Elsewhere = 'args' | 'caller' | 'stays' | 'preserveFds' | 'ownPipes' | 'changesForm'
 
 /** The options of a container that the core takes. */
 export type CoreOptions = Loose<Omit<Spec, Elsewhere>>

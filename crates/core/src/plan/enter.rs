@@ -14,7 +14,7 @@ use crate::spec::{EnterSpec, ProcessSpec};
 /// Every problem of the request.
 pub fn resolve(plan: &Plan, spec: &EnterSpec) -> Result<Plan, Vec<Error>> {
     let mut problems = Problems::default();
-    let EnterSpec { args, process: asked, preserve_fds } = spec;
+    let EnterSpec { args, process: asked, preserve_fds, own_pipes } = spec;
     let ProcessSpec { env, workdir, user, groups, umask, tty, timeout_ms } = asked;
     let base = &plan.process;
     let is_other_user = user.is_some() && plan.sandbox.root.is_host_tree();
@@ -49,6 +49,7 @@ pub fn resolve(plan: &Plan, spec: &EnterSpec) -> Result<Plan, Vec<Error>> {
         },
         tty: *tty,
         preserve_fds: preserve_fds.clone(),
+        own_pipes: own_pipes.clone(),
         timeout_ms: *timeout_ms,
         rights: base.rights.clone(),
         resources: base.resources.clone(),

@@ -53,6 +53,7 @@ impl fmt::Display for Plan {
             umask,
             tty,
             preserve_fds,
+            own_pipes: _,
             timeout_ms,
             rights: own_rights,
             resources,

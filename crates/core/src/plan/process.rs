@@ -80,6 +80,8 @@ pub struct Process {
     pub tty: Option<TerminalSize>,
     /// Numbers of the passed file descriptors beyond 0, 1, 2.
     pub preserve_fds: Vec<i32>,
+    /// Which of standard output (1) and error (2) are pipes that were made for it, and are given to its user.
+    pub own_pipes: Vec<i32>,
     /// It is killed after this many milliseconds.
     pub timeout_ms: Option<u64>,
     /// What it may do.
@@ -100,6 +102,7 @@ impl Process {
             umask: _,
             tty,
             preserve_fds: _,
+            own_pipes: _,
             timeout_ms: _,
             rights: Rights { capabilities, ambient: _, no_new_privileges: _ },
             resources: Resources { rlimits: _, oom_score_adj },
@@ -288,6 +291,7 @@ pub fn resolve(
         },
         tty: resolve_terminal(spec, namespaces, problems),
         preserve_fds: spec.preserve_fds.clone(),
+        own_pipes: spec.own_pipes.clone(),
         timeout_ms: spec.process.timeout_ms,
         rights: resolve_rights(spec, problems),
         resources: resolve_resources(spec, problems),

@@ -16,4 +16,7 @@ pub struct EnterSpec {
     pub process: ProcessSpec,
     /// Numbers of passed file descriptors in the command, in the order in which they are passed, after 0, 1, 2.
     pub preserve_fds: Vec<i32>,
+    /// Which of standard output (1) and error (2) are pipes that were made for the command: they are given to its user, who can
+    /// then open them by name (/dev/stdout).
+    pub own_pipes: Vec<i32>,
 }

@@ -214,7 +214,7 @@ fn unmapped(what: &str, id: u32, errno: impl Into<nsrs_base::error::Errno>) -> E
 /// # Errors
 /// An id isn't mapped in the container's user namespace.
 pub fn assume(user_namespace: &UserNamespace, process: &Process, identity: &Identity) -> Result<()> {
-    own_stdio(identity);
+    own_pipes(process, identity);
     let deny_groups = match user_namespace {
         UserNamespace::Private { deny_setgroups, .. } => *deny_setgroups,
         // Its maps are not ours to know, but the kernel says what they allow (user_namespaces(7)).
@@ -246,14 +246,11 @@ pub fn assume(user_namespace: &UserNamespace, process: &Process, identity: &Iden
     set_keep_capabilities(false).at("drop capabilities", "")
 }
 
-/// Pipes made for this container are given to its user, so that it can open /dev/stdout; nothing else is touched.
-fn own_stdio(identity: &Identity) {
-    for fd in nsrs_base::sys::fds::stdio().into_iter().skip(1) {
-        let Ok(stat) = rustix::fs::fstat(fd) else { continue };
-        let fresh_pipe = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_fifo()
-            && stat.st_nlink == 1
-            && stat.st_uid == getuid().as_raw();
-        if fresh_pipe && identity.uid != stat.st_uid {
+/// Gives the pipes that were made for the process to its user, so that it can open /dev/stdout. What the caller passes on, a
+/// pipe too, stays whose it is.
+fn own_pipes(process: &Process, identity: &Identity) {
+    for (number, fd) in (0..).zip(nsrs_base::sys::fds::stdio()) {
+        if process.own_pipes.contains(&number) && identity.uid != getuid().as_raw() {
             // A courtesy: the command can write through the descriptor in any case.
             let _ = rustix::fs::fchown(fd, Some(rustix::fs::Uid::from_raw(identity.uid)), None);
         }

@@ -218,6 +218,7 @@ pub fn process(args: &[&str]) -> Process {
         umask: None,
         tty: None,
         preserve_fds: Vec::new(),
+        own_pipes: Vec::new(),
         timeout_ms: None,
         rights: Rights { no_new_privileges: true, ..all_rights() },
         resources: Resources { rlimits: Vec::new(), oom_score_adj: None },

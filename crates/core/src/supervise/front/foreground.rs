@@ -13,7 +13,7 @@ use crate::net::publish;
 use crate::spec::Spec;
 use crate::supervise::engine::token::Token;
 use crate::supervise::engine::{Engine, RunRequest};
-use crate::supervise::io::output_pump::{self, OutputPump, ReaderState};
+use crate::supervise::io::output_pump::{self, OutputPump, PumpedOutput, ReaderState};
 use crate::supervise::io::relay::{self, Relay};
 use crate::supervise::protocol::{Event, Exit, ProcessAddress, Report};
 use nsrs_base::error::{At, Error, Result, notice};
@@ -70,7 +70,9 @@ pub fn run(mut spec: Spec, fds: Vec<OwnedFd>, program: OwnedFd) -> Result<Contai
     // Only a command that is PID 1 is spared by SIGPIPE, and a terminal is relayed anyway.
     let is_pid_one = spec.process.tty.is_none() && !spec.init;
     let (stdio, pumps) = if is_pid_one {
-        output_pump::open(&engine).map(|(stdio, pumps)| (Some(stdio), pumps))?
+        let PumpedOutput { streams, own_pipes, pumps } = output_pump::open(&engine)?;
+        spec.own_pipes = own_pipes;
+        (Some(streams), pumps)
     } else {
         (None, Vec::new())
     };

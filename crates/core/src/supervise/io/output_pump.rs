@@ -58,15 +58,26 @@ pub enum ReaderState {
     Gone,
 }
 
-/// The command's three streams, and the output pumps behind them. Two streams into one pipe share a pump, so that their order
+/// The command's streams, and what is behind them.
+pub struct PumpedOutput {
+    /// Standard input, output and error.
+    pub streams: [OwnedFd; 3],
+    /// Which of them are pipes of ours.
+    pub own_pipes: Vec<i32>,
+    /// What moves on what is written into these.
+    pub pumps: Vec<OutputPump>,
+}
+
+/// Opens the command's three streams, and starts the output pumps behind them. Two streams into one pipe share a pump, so that their order
 /// stays.
 ///
 /// # Errors
 /// No descriptors are left.
-pub fn open(engine: &Engine) -> Result<([OwnedFd; 3], Vec<OutputPump>)> {
+pub fn open(engine: &Engine) -> Result<PumpedOutput> {
     let step = "pass standard output";
     let mut pumps: Vec<(OutputPump, OwnedFd, (u64, u64))> = Vec::new();
     let mut streams = Vec::new();
+    let mut own_pipes = Vec::new();
     for (number, fd) in stdio().into_iter().enumerate() {
         let stat = fstat(fd).at(step, number)?;
         let kind = FileType::from_raw_mode(stat.st_mode);
@@ -76,6 +87,7 @@ pub fn open(engine: &Engine) -> Result<([OwnedFd; 3], Vec<OutputPump>)> {
             streams.push(fd.try_clone_to_owned().at(step, number)?);
             continue;
         }
+        own_pipes.push(number as i32);
         if let Some((_, write, _)) = pumps.iter().find(|(.., other)| *other == identity) {
             streams.push(write.try_clone().at(step, number)?);
             continue;
@@ -89,7 +101,7 @@ pub fn open(engine: &Engine) -> Result<([OwnedFd; 3], Vec<OutputPump>)> {
         pumps.push((pump, write, identity));
     }
     let streams = <[OwnedFd; 3]>::try_from(streams).map_err(|_| Errno::BADF).at(step, "")?;
-    Ok((streams, pumps.into_iter().map(|(pump, ..)| pump).collect()))
+    Ok(PumpedOutput { streams, own_pipes, pumps: pumps.into_iter().map(|(pump, ..)| pump).collect() })
 }
 
 impl OutputPump {
