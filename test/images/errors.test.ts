@@ -1,11 +1,11 @@
 // Errors about images name options and calls as their caller knows them.
 
-import { mkdirSync } from 'node:fs'
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
 import { images, NsrsError } from '../../ts/index.ts'
 import { nsrs } from '../helpers/cli.ts'
-import { temporary } from '../helpers/host.ts'
+import { temporary, until } from '../helpers/host.ts'
 import { imageStore } from '../helpers/store.ts'
 
 test.serial('a wrong value of an option', async (t) => {
@@ -35,4 +35,18 @@ test('events of the command line are in its words', (t) => {
   const { stderr } = nsrs(['pull', '--progress', 'json', '--jobs', 'many', 'x'], { env: imageStore(t) })
   const message = 'invalid --jobs "many": give a number from 1 to 16'
   t.like(JSON.parse(stderr), { event: 'error', id: 'image', option: 'jobs', message })
+})
+
+test.serial('an abort does not wait for a credential helper that hangs', async (t) => {
+  t.timeout(20_000)
+  const dir = temporary()
+  Object.assign(process.env, imageStore(t), { PATH: `${dir}:${process.env.PATH}` })
+  const [helper, authFile, started] = ['docker-credential-slow', 'auth.json', 'started'].map((name) => join(dir, name))
+  writeFileSync(helper as string, `#!/bin/sh\necho $$ > ${started}; exec sleep 30`, { mode: 0o755 })
+  writeFileSync(authFile as string, '{"credsStore":"slow"}')
+  const controller = new AbortController()
+  const logout = images.logout({ registry: 'localhost:1', authFile, signal: controller.signal })
+  t.true(await until(() => existsSync(started as string)))
+  controller.abort(new Error('enough'))
+  await t.throwsAsync(Promise.resolve(logout), { message: 'enough' })
 })

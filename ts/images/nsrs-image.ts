@@ -54,7 +54,12 @@ export async function execute({ verb, args, input, output, signal, onEvent }: Ca
   signal?.throwIfAborted()
   const flags = ['--progress=json', '--for-javascript']
   const child = start([...flags, ...args], verb, [input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'])
-  const kill = () => child.kill('SIGKILL')
+  const kill = () => {
+    child.kill('SIGKILL')
+    // A credential helper may hold its output for longer than anybody waits.
+    if (child.exitCode === null && child.signalCode === null) child.once('exit', () => closeOutput(child))
+    else closeOutput(child)
+  }
   signal?.addEventListener('abort', kill, { once: true })
   const feeding = input === undefined ? undefined : feed(child, input)
   const records: ErrorRecord[] = []
@@ -91,6 +96,11 @@ export async function executeVisibly(verb: Verb, args: readonly string[]): Promi
 
 function start(args: readonly string[], verb: Verb, stdio: StdioOptions): ChildProcess {
   return spawn(native().image, [version, verb, ...args], { stdio })
+}
+
+function closeOutput(child: ChildProcess): void {
+  child.stdout?.destroy()
+  child.stderr?.destroy()
 }
 
 /** Resolves with the exit code once its output has been read; 128 plus the number for a signal. */
