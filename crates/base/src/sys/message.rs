@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -25,6 +25,36 @@ pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<u
         return Err(Errno::INVAL);
     }
     sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)
+}
+
+/// As [`send`], without waiting for a receiver that is behind.
+///
+/// # Errors
+/// `EAGAIN`: it is.
+pub fn send_at_once(socket: impl AsFd, bytes: &[u8]) -> Result<usize, Errno> {
+    rustix::net::send(socket, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
+}
+
+/// Has the kernel throw away whatever is sent to this socket of datagrams or packets. That happens in the sender's system
+/// call, and so does the closing of the descriptors that came along, which can take as long as whoever made them likes. The
+/// socket's end, and what is sent from it, stay as they are.
+///
+/// # Errors
+/// Those of setsockopt(2), `SO_ATTACH_FILTER` (socket(7)).
+pub fn refuse_all(socket: impl AsFd) -> Result<(), Errno> {
+    let mut keep_nothing = libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: 0 };
+    let program = libc::sock_fprog { len: 1, filter: &raw mut keep_nothing };
+    // SAFETY: the program and its one instruction live across the call, and the kernel copies them.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)) }
 }
 
 /// Most bytes that are received at once.
@@ -79,4 +109,33 @@ fn receive_into(socket: impl AsFd, bytes: &mut [u8], fds: &mut Vec<OwnedFd>) -> 
     }
     let is_truncated = received.flags.contains(ReturnFlags::CTRUNC);
     Ok((received.bytes, if is_truncated { Descriptors::Truncated } else { Descriptors::Whole }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, recv, socketpair};
+    use rustix::pipe::{PipeFlags, pipe_with};
+
+    use super::*;
+    use crate::sys::poll::{is_readable, readable_within};
+
+    #[test]
+    fn a_socket_that_refuses_all_gets_nothing_but_the_end() {
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        refuse_all(&ours).unwrap();
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        send(&theirs, b"bytes", &[write.as_fd()]).unwrap();
+        drop(write);
+        // The descriptor is closed already: nobody holds the pipe any more.
+        assert!(readable_within(&read, Some(Duration::from_secs(5))));
+        assert!(!is_readable(&ours));
+        send_at_once(&ours, b"other way").unwrap();
+        let mut bytes = [0; 16];
+        assert_eq!(recv(&theirs, &mut bytes, RecvFlags::DONTWAIT).unwrap().0, 9);
+        drop(theirs);
+        assert!(is_readable(&ours));
+    }
 }

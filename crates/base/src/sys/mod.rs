@@ -16,5 +16,6 @@ pub mod poll;
 pub mod process;
 pub mod sealed;
 pub mod seccomp;
+pub mod shared_memory;
 pub mod signal;
 pub mod wait;
