@@ -4,8 +4,6 @@
 //! As PID 1 it takes the rest of the container along: the kernel sees to that. Elsewhere, in the host's or a joined PID
 //! namespace, it is the subreaper of its descendants (prctl(2)), and ends them itself.
 
-use std::os::fd::OwnedFd;
-
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, killpg, sigprocmask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -15,17 +13,15 @@ use crate::steps::channel::{Channel, FromChild, ToChild};
 use crate::steps::exec::{Image, reset_signals};
 use nsrs_base::error::{Act, At, Code, Error, Result};
 use nsrs_base::sys::child::{self, ChildProcess, dies_with};
-use nsrs_base::sys::poll::is_readable;
 use nsrs_base::sys::signal;
 
 /// Runs the command and returns the exit code to end with. Without a command it reaps orphans until a signal or the
 /// supervisor ends it.
-pub fn run(channel: OwnedFd, args: &[String]) -> u8 {
-    let channel = Channel::from_fd(channel);
+pub fn run(channel: &Channel, args: &[String]) -> u8 {
     // The command can neither trace the init nor reach its executable or its channel through /proc, unless it was given
     // the right to trace (CAP_SYS_PTRACE). Lost again with the exec of the command.
     let hidden = nix::sys::prctl::set_dumpable(false).at("hide from other processes", "");
-    match hidden.and_then(|()| supervise(&channel, args)) {
+    match hidden.and_then(|()| supervise(channel, args)) {
         Ok(code) => code,
         Err(error) => {
             let code = error.code.exit_code();
@@ -92,11 +88,11 @@ impl Reaper {
         }
     }
 
-    /// Whether the supervisor is gone, or wants the container to end.
+    /// Whether the supervisor is gone, or wants the container to end: it says nothing more then.
     fn is_abandoned(self, channel: &Channel) -> bool {
         match self {
             Reaper::PidOne => false,
-            Reaper::InCharge { supervisor } => Pid::parent() != supervisor || is_closed(channel),
+            Reaper::InCharge { supervisor } => Pid::parent() != supervisor || channel.is_readable(),
         }
     }
 }
@@ -131,11 +127,6 @@ fn start(args: &[String]) -> Result<Pid> {
     // The pipe is closed by the exec, or by the end of a child that somebody killed, which is reported like the command's.
     command.answer.read()?;
     Ok(Pid::from_raw(pid.as_raw_nonzero().get()))
-}
-
-/// The supervisor says nothing more: the container is to end.
-fn is_closed(channel: &Channel) -> bool {
-    is_readable(channel)
 }
 
 /// In the child: a process group of its own, in the terminal's foreground if there is one, then the command.

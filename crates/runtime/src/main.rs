@@ -7,6 +7,7 @@ mod seal;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
@@ -42,12 +43,10 @@ fn main() -> ExitCode {
             finish(check(version).and_then(|()| apply::run(directory, flags)).map_err(Vec::from))
         }
         ["enter", channel] => finish(enter(channel).map(|()| 0).map_err(Vec::from)),
-        ["init", channel, ..] => {
-            match number(channel).and_then(|fd| fds::inherited(fd).at("take over the channel", fd)) {
-                Ok(channel) => ExitCode::from(init::run(channel, &args[3..])),
-                Err(error) => finish(Err(error.into())),
-            }
-        }
+        ["init", channel, ..] => match channel_of_init(channel) {
+            Ok(channel) => ExitCode::from(init::run(&channel, &args[3..])),
+            Err(error) => finish(Err(error.into())),
+        },
         ["--version"] => {
             println!("nsrs-runtime {VERSION}");
             ExitCode::SUCCESS
@@ -99,6 +98,15 @@ fn number(text: &str) -> Result<i32> {
         .map_err(|_| Error::new(Code::InvalidArgument, "start nsrs-runtime", "a file descriptor is a number").on(text))
 }
 
+fn inherited_channel(number_text: &str) -> Result<OwnedFd> {
+    number(number_text).and_then(|fd| fds::inherited(fd).at("take over the channel", fd))
+}
+
+/// The channel of an init, from the numbers of its descriptors.
+fn channel_of_init(numbers: &str) -> Result<Channel> {
+    Channel::of_process(numbers.split(',').map(inherited_channel).collect::<Result<_>>()?)
+}
+
 /// Addon and executable travel in one package; of two builds the one would misread the other.
 fn check(version: &str) -> Result<()> {
     if version == VERSION {
@@ -125,8 +133,7 @@ fn supervise() -> Result<()> {
 /// Serves a supervisor as the entrance to its containers.
 fn enter(channel: &str) -> Result<()> {
     let program = seal::program()?;
-    let channel = number(channel).and_then(|fd| fds::inherited(fd).at("take over the channel", fd))?;
-    enter::serve(&Channel::from_fd(channel), &program)
+    enter::serve(&Channel::from_fd(inherited_channel(channel)?), &program)
 }
 
 /// Runs the one container that the handed request asks for.

@@ -15,7 +15,7 @@ use super::root_dir::RootDir;
 use crate::plan::capability::NAMES;
 use nsrs_base::error::{At, Code, Error, Result};
 use nsrs_base::options::{CAP_ADD, WORKDIR};
-use nsrs_base::sys::fds::{close_others, duplicate_above, leave, place};
+use nsrs_base::sys::fds::{close_others, duplicate_above, keep_on_exec, place};
 use nsrs_base::sys::signal::set_default;
 
 /// The strings of an execve(2), made while the heap is ours.
@@ -211,11 +211,11 @@ pub fn arrange_fds(
     let above = numbers.iter().max().map_or(3, |most| most + 1);
     // First out of the way of each other, then each to its place.
     let aside = |fd: BorrowedFd<'_>| duplicate_above(fd, above).at(step, "");
-    let channel = Channel::from_fd(aside(channel.as_fd())?);
+    let channel = Channel::of_process(channel.fds().into_iter().map(aside).collect::<Result<_>>()?)?;
     let program = program.map(|program| aside(program.as_fd())).transpose()?;
     // The originals are closed here: one of them may have the number that another is to get.
     let moved = fds.into_iter().map(|fd| aside(fd.as_fd())).collect::<Result<Vec<_>>>()?;
-    let kept = moved.iter().map(AsFd::as_fd).chain(program.as_ref().map(AsFd::as_fd)).chain([channel.as_fd()]);
+    let kept = moved.iter().map(AsFd::as_fd).chain(program.as_ref().map(AsFd::as_fd)).chain(channel.fds());
     close_others(&kept.collect::<Vec<_>>()).at("close all other file descriptors", "")?;
     for (number, fd) in numbers.iter().zip(moved) {
         // The caller's channel is closed.
@@ -236,24 +236,21 @@ pub fn with_user(env: &[String], home: Option<&str>, name: Option<&str>) -> Vec<
 }
 
 /// Executes our own program as the container's init, from sealed memory: no path of the container is involved, and
-/// nothing inside can write to it. The init gets the channel and, behind its number, the command.
+/// nothing inside can write to it. The init gets the channel and, behind its numbers, the command.
 #[must_use]
 pub fn exec_init(program: &OwnedFd, channel: &Channel, args: &[String], env: &[String]) -> Error {
     let step = "hand the channel to the init";
-    // A copy of its own: the channel itself is still needed if the exec fails.
-    let channel = match channel.try_clone() {
-        Ok(channel) => channel.into_fd(),
-        Err(error) => return error,
-    };
-    let number = channel.as_raw_fd();
-    let mut own = vec!["nsrs-runtime".to_owned(), "init".to_owned(), number.to_string()];
+    let numbers: Vec<i32> = channel.fds().iter().map(AsRawFd::as_raw_fd).collect();
+    let words: Vec<String> = numbers.iter().map(i32::to_string).collect();
+    let mut own = vec!["nsrs-runtime".to_owned(), "init".to_owned(), words.join(",")];
     own.extend_from_slice(args);
     let all = |texts: &[String]| texts.iter().map(|text| c_string(text)).collect::<Result<Vec<_>>>();
     let (args, env) = match (all(&own), all(env)) {
         (Ok(args), Ok(env)) => (args, env),
         (Err(error), _) | (_, Err(error)) => return error,
     };
-    if let Err(errno) = leave(channel) {
+    // Itself, and no copies: the container's limit may allow no more of them.
+    if let Err(errno) = numbers.into_iter().try_for_each(keep_on_exec) {
         return Error::os(step, "", errno);
     }
     let Err(errno) = execveat(program, c"", &args, &env, AtFlags::AT_EMPTY_PATH);

@@ -167,7 +167,8 @@ fn finish_with(inputs: Inputs, waiting: Waiting, steps: impl FnOnce(Inputs) -> R
     let closed = match waiting {
         Waiting::Never => Ok(()),
         Waiting::ForProcess => {
-            close_others(&[inputs.program.as_fd(), inputs.channel.as_fd(), inputs.supervisor.as_fd()])
+            let channel = inputs.channel.fds();
+            close_others(&[channel, vec![inputs.program.as_fd(), inputs.supervisor.as_fd()]].concat())
         }
     };
     let reporter = inputs.channel.try_clone();
@@ -261,6 +262,10 @@ fn complete_first(
     prepared: PreparedSandbox,
     mut inputs: Inputs,
 ) -> Result<Infallible> {
+    // For an init, which keeps it while the command runs, when it is in reach of the container. Made here, and not by the
+    // supervisor: a socket leads whoever has it to the process that made its pair (`SO_PEERPIDFD`, Linux 6.5), and the right to
+    // trace leads from there to all descriptors of that one (pidfd_getfd(2)). And before any limit of the command's.
+    let own = if sandbox.init { Some(Channel::mailbox().during(Act::Descriptors)?) } else { None };
     complete::take_stdio(inputs.stdio.take()).during(Act::Descriptors)?;
     if let (Some(mounted), Some(size)) = (&prepared.mounted, process.tty) {
         terminal::open(size, mounted, &inputs.channel).during(Act::Terminal)?;
@@ -272,18 +277,15 @@ fn complete_first(
     // The signal at the supervisor's death is lost with every change of credentials, so it comes after the last one.
     die_with_supervisor(&inputs.supervisor)?;
     let program = sandbox.init.then_some(&inputs.program);
-    let channel = if sandbox.init { own_channel(&inputs.channel).during(Act::Descriptors)? } else { inputs.channel };
+    let channel = match own {
+        Some((theirs, own)) => {
+            inputs.channel.send(&FromChild::Channel, &theirs.fds()).during(Act::Descriptors)?;
+            own
+        }
+        None => inputs.channel,
+    };
     let fds = exec::arrange_fds(&process.preserve_fds, inputs.fds, &channel, program).during(Act::Descriptors)?;
     command.exec(process, &fds)
-}
-
-/// A channel for an init, which keeps it while the command runs: made here, and not by the supervisor. Whoever may trace the
-/// init holds its end too, and a socket leads to the process that made its pair (`SO_PEERPIDFD`, Linux 6.5), to whose
-/// descriptors the right to trace leads further (pidfd_getfd(2)).
-fn own_channel(channel: &Channel) -> Result<Channel> {
-    let (own, theirs) = Channel::pair()?;
-    channel.send(&FromChild::Channel, &[theirs.as_fd()])?;
-    Ok(own)
 }
 
 fn enter_user_namespace(sandbox: &Sandbox, inputs: &Inputs) -> Result<()> {

@@ -47,8 +47,8 @@ impl Entrance {
 
     /// Readable when it answers.
     #[must_use]
-    pub fn channel(&self) -> BorrowedFd<'_> {
-        self.channel.as_fd()
+    pub fn channel(&self) -> &Channel {
+        &self.channel
     }
 
     /// Readable when it has ended.

@@ -1,5 +1,6 @@
 //! The supervisor's side of entering, as far as a test needs it.
 
+use std::cell::OnceCell;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -25,6 +26,8 @@ pub struct Newcomer {
     /// The intermediate process.
     pub intermediate: Pid,
     channel: Channel,
+    /// That of the process which the intermediate one makes.
+    mailbox: OnceCell<Channel>,
 }
 
 /// What came of it.
@@ -53,7 +56,7 @@ impl Door {
         let (answer, fds) = self.entrance.channel.receive().unwrap().expect("the entrance is there");
         let FromEntrance::Made { pid, .. } = answer else { panic!("{answer:?}") };
         let [_pidfd, channel] = <[OwnedFd; 2]>::try_from(fds).unwrap();
-        Newcomer { intermediate: Pid::from_raw(pid), channel: Channel::from_fd(channel) }
+        Newcomer { intermediate: Pid::from_raw(pid), channel: Channel::from_fd(channel), mailbox: OnceCell::new() }
     }
 
     /// Enters and runs a command.
@@ -88,7 +91,10 @@ impl Newcomer {
     pub fn enter(&self, destination: &Destination, first: BorrowedFd<'_>) -> Result<(), Error> {
         self.channel.send_any_size(&ToChild::Enter(Box::new(destination.clone())), &[first]).unwrap();
         match self.channel.receive().unwrap() {
-            Some((FromChild::Ready, _)) => Ok(()),
+            Some((FromChild::Ready, fds)) => {
+                self.mailbox.set(Channel::of_supervisor(fds).unwrap()).unwrap();
+                Ok(())
+            }
             Some((FromChild::Failed(error), _)) => Err(error),
             other => panic!("{other:?}"),
         }
@@ -110,14 +116,15 @@ impl Newcomer {
         drop(write);
         let mut outcome = Outcome { code: None, stdout: String::new(), error: None, init: Vec::new() };
         let (mut born, mut master) = (None, None);
-        while let Some((message, fds)) = self.channel.receive::<FromChild>().unwrap() {
+        let mailbox = self.mailbox.get().expect("it has entered");
+        while let Some((message, fds)) = self.channel.receive().unwrap().or_else(|| mailbox.receive().unwrap()) {
             match message {
                 FromChild::Failed(error) => outcome.error = Some(error),
                 FromChild::Born(pid) => born = Some(Pid::from_raw(pid)),
                 FromChild::Terminal => master = fds.into_iter().next(),
                 FromChild::InCharge => {
                     outcome.init.push("InCharge".into());
-                    self.channel.send(&ToChild::Start, &[]).unwrap();
+                    mailbox.send(&ToChild::Start, &[]).unwrap();
                 }
                 other => outcome.init.push(format!("{other:?}")),
             }

@@ -1,5 +1,6 @@
 //! The init of a container without a command.
 
+use std::os::fd::BorrowedFd;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -17,14 +18,18 @@ pub const TESTS: &[Test] = &[
 
 /// An init without a command, as the first process of a PID namespace or in that of the test.
 fn start(unshare: &[&str]) -> (Child, Channel) {
-    let (ours, theirs) = Channel::pair().unwrap();
-    let number = nsrs_base::sys::fds::leave(theirs.into_fd()).unwrap();
+    let (ours, theirs) = Channel::mailbox().unwrap();
+    let leave = |fd: BorrowedFd<'_>| nsrs_base::sys::fds::leave(fd.try_clone_to_owned().unwrap()).unwrap();
+    let numbers: Vec<i32> = theirs.fds().into_iter().map(leave).collect();
+    drop(theirs);
     let mut words: Vec<&str> = unshare.to_vec();
-    let number_text = number.to_string();
-    words.extend([env!("CARGO_BIN_EXE_nsrs-runtime"), "init", &number_text]);
+    let numbers_text = numbers.iter().map(i32::to_string).collect::<Vec<_>>().join(",");
+    words.extend([env!("CARGO_BIN_EXE_nsrs-runtime"), "init", &numbers_text]);
     let child = Command::new(words[0]).args(&words[1..]).stdin(Stdio::null()).spawn().unwrap();
-    // Ours alone has the other end open.
-    drop(nsrs_base::sys::fds::inherited(number).unwrap());
+    // Its copies alone are open.
+    for number in numbers {
+        drop(nsrs_base::sys::fds::inherited(number).unwrap());
+    }
     (child, ours)
 }
 

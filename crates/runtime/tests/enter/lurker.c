@@ -1,12 +1,13 @@
 /* A container's first process that lies in wait for whoever enters: it stops each newcomer as soon as it is there, and takes
  * what it can of it: its root, directories, program, descriptors and those of the processes behind them, memory and
- * environment. What it finds of the host goes to /tmp/findings, and how many it met to /tmp/met.
+ * environment. And it looks for a way to send descriptors to whoever is at the other end of one. What it finds of the host goes to /tmp/findings, and how many it met to /tmp/met.
  *
  * lurker SECRET HOST_FILE: what to look for, and a file of the host's that holds it. */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -69,6 +70,25 @@ static void look_at_magic_link(int pid, const char *name) {
   close(fd);
 }
 
+/* Whether descriptors that are sent by a socket arrive, where to close them can take as long as the sender likes. */
+static int carries_descriptors(int socket) {
+  int ends[2];
+  if (pipe(ends)) return 0;
+  struct iovec data = {"\"Executed\"", 10};
+  char control[CMSG_SPACE(sizeof(int))] = {0};
+  struct msghdr header = {
+      .msg_iov = &data, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+  struct cmsghdr *rights = CMSG_FIRSTHDR(&header);
+  *rights = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
+  memcpy(CMSG_DATA(rights), &ends[1], sizeof(int));
+  sendmsg(socket, &header, MSG_DONTWAIT | MSG_NOSIGNAL);
+  close(ends[1]);
+  struct pollfd end = {.fd = ends[0]};
+  int arrives = poll(&end, 1, 0) == 0;
+  close(ends[0]);
+  return arrives;
+}
+
 static void look_behind_pidfd(int pid, int pidfd, int depth, const char *way);
 
 /* What a descriptor that was taken is good for. */
@@ -88,6 +108,7 @@ static void look_at_descriptor(int pid, int fd, int depth, const char *way) {
     snprintf(what, sizeof what, "the master of a terminal by %s", way);
     found(pid, what);
   }
+  if (depth == 0 && carries_descriptors(fd)) found(pid, "a socket that carries descriptors to the supervisor");
   if (depth == MOST_DEPTH) return;
   char next[200];
   int peer;

@@ -49,7 +49,8 @@ pub fn start(program: &OwnedFd) -> Result<EntranceProcess> {
 
 /// Executes our own program with an empty environment: that of the supervisor may hold secrets.
 fn execute(program: &OwnedFd, channel: &Channel) -> Error {
-    let handed = close_others(&[program.as_fd(), channel.as_fd()]).and_then(|()| duplicate_above(channel, 3));
+    let handed =
+        close_others(&[program.as_fd(), channel.socket().as_fd()]).and_then(|()| duplicate_above(channel.socket(), 3));
     let result = handed.and_then(|handed| {
         let number = leave(handed)?;
         let args = ["nsrs-runtime", "enter", &number.to_string()].map(CString::new);
@@ -67,7 +68,7 @@ fn execute(program: &OwnedFd, channel: &Channel) -> Error {
 pub fn serve(channel: &Channel, program: &OwnedFd) -> Result<()> {
     intermediate::hide()?;
     set_parent_process_death_signal(Some(Signal::KILL)).at("die with the supervisor", "")?;
-    close_leftovers(&[channel.as_fd(), program.as_fd()]).at("close all other file descriptors", "")?;
+    close_leftovers(&[channel.socket().as_fd(), program.as_fd()]).at("close all other file descriptors", "")?;
     // For whoever looks at the host's processes and wonders.
     rustix::thread::set_name(c"nsrs-entrance").at("name the process", "")?;
     let supervisor = getppid();

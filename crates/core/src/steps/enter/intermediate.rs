@@ -74,10 +74,10 @@ fn introduce(origin: &Origin<'_>) -> Result<(Channel, OwnedFd)> {
     let own = pidfd_open(getpid(), PidfdFlags::empty()).at("hold the intermediate process", "")?;
     let program = origin.program.try_clone().at("hold the executable", "")?;
     let made = FromEntrance::Made { request: origin.request, pid: getpid().as_raw_nonzero().get() };
-    origin.entrance.send(&made, &[own.as_fd(), theirs.as_fd()])?;
+    origin.entrance.send(&made, &[own.as_fd(), theirs.socket().as_fd()])?;
     let _ = rustix::io::write(origin.answer, b"a");
     drop((own, theirs));
-    close_others(&[ours.as_fd(), program.as_fd()]).at("close all other file descriptors", "")?;
+    close_others(&[ours.socket().as_fd(), program.as_fd()]).at("close all other file descriptors", "")?;
     Ok((ours, program))
 }
 
@@ -100,11 +100,23 @@ fn enter_and_become(channel: &Channel, program: &OwnedFd, supervisor: Option<Pid
     drop(first);
     // The death signal is lost with a change of credentials.
     die_with(supervisor)?;
-    channel.send(&FromChild::Ready, &[])?;
+    // Made before any limit of the container's, which may allow no descriptors on the way (`ETOOMANYREFS`, unix(7)).
+    let (theirs, mailbox) = Channel::mailbox()?;
+    channel.send(&FromChild::Ready, &theirs.fds())?;
+    drop(theirs);
+    let channels = Channels { own: channel, newborn: &mailbox };
     match channel.receive_any_size()? {
-        Some((ToChild::Process(process), fds)) => become_process(&destination, &process, fds, score, channel, program),
+        Some((ToChild::Process(process), fds)) => become_process(&destination, &process, fds, score, channels, program),
         _ => exit_now(0),
     }
+}
+
+/// The channels of an intermediate process.
+struct Channels<'a> {
+    /// Its own, whose end tells the supervisor that everything else comes over the other one.
+    own: &'a Channel,
+    /// That of the process which it makes, for its own last words too.
+    newborn: &'a Channel,
 }
 
 /// Opens this process's out-of-memory score. The files in /proc of a process that hides belong to root (proc(5)); in the
@@ -149,14 +161,14 @@ fn become_process(
     process: &Process,
     mut fds: Vec<OwnedFd>,
     mut score: OomScore,
-    channel: &Channel,
+    channels: Channels<'_>,
     program: &OwnedFd,
 ) -> Result<Infallible> {
     score.set(process.resources.oom_score_adj).during(Act::Limits)?;
     drop(score);
     // The terminal's master must be gone before the birth: who has it reads and types for the user.
     match process.tty {
-        Some(size) => terminal::open_inside(size, &root::current()?, channel).during(Act::Terminal)?,
+        Some(size) => terminal::open_inside(size, &root::current()?, channels.own).during(Act::Terminal)?,
         None => {
             let passed = fds.split_off(fds.len().min(3));
             complete::take_stdio(<[OwnedFd; 3]>::try_from(std::mem::replace(&mut fds, passed)).ok())
@@ -171,8 +183,9 @@ fn become_process(
     hide()?;
     let program = Some(program).filter(|_| destination.init);
     // What is born has a copy of every descriptor, and who traces it can keep it from the exec that would close them. So
-    // nothing is open from here on but what the command is to have, the channel, and the program for an init.
-    let fds = exec::arrange_fds(&process.preserve_fds, fds, channel, program).during(Act::Descriptors)?;
+    // nothing is open from here on but what the command is to have, its channel, and the program for an init. This process's
+    // own channel, over which it could send descriptors to the supervisor, is closed.
+    let fds = exec::arrange_fds(&process.preserve_fds, fds, channels.newborn, program).during(Act::Descriptors)?;
     let Err(error) = give_birth(process, command, &fds);
     complete::report(&fds.channel, error.during(Act::Namespaces))
 }
@@ -193,7 +206,6 @@ fn give_birth(process: &Process, command: PreparedCommand, fds: &Arranged) -> Re
     };
     let (new, tell) =
         spawn_apart(libc::CLONE_PARENT as u64, tell, body).map_err(|errno| no_process(Error::os(step, "", errno)))?;
-    // Without a descriptor, of which the limits of the container may allow none on the way (`ETOOMANYREFS`, unix(7)).
     fds.channel.send(&FromChild::Born(new.pid.as_raw_nonzero().get()), &[])?;
     File::from(tell).write_all(b"g").at(step, "")?;
     exit_now(0)

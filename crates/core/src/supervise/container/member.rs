@@ -106,7 +106,7 @@ impl Member {
         else {
             return false;
         };
-        if rustix::net::shutdown(channel, rustix::net::Shutdown::Write).is_err() {
+        if channel.shut_down().is_err() {
             return false;
         }
         for signal in [libc::SIGHUP, libc::SIGCONT] {

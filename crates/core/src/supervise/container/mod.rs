@@ -1,6 +1,7 @@
 //! One container, as its supervisor sees it: the sandbox with what it holds of the host, and the processes in it.
 
 pub mod child;
+pub mod connection;
 pub mod launch;
 pub mod member;
 pub mod phase;

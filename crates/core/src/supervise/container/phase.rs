@@ -7,6 +7,7 @@ use nsrs_base::error::{Act, Code, Error};
 use nsrs_base::sys::wait::Status;
 
 use super::child::Child;
+use super::connection::Connection;
 use crate::plan::Plan;
 use crate::steps::channel::Channel;
 use crate::supervise::protocol::Exit;
@@ -111,8 +112,8 @@ pub enum Phase {
     Staging {
         /// The intermediate process.
         child: Child,
-        /// The channel, which passes on to the process that it makes.
-        channel: Channel,
+        /// The channel, which passes on to the process that it makes, or is followed by that one's.
+        channel: Connection,
         /// What comes after its preparation.
         then: Then,
     },
@@ -121,7 +122,7 @@ pub enum Phase {
         /// The process.
         child: Child,
         /// The channel to it.
-        channel: Channel,
+        channel: Connection,
         /// What comes after its preparation.
         then: Then,
         /// What its init has said.
@@ -132,7 +133,7 @@ pub enum Phase {
         /// The process that waits.
         child: Child,
         /// The channel to it.
-        channel: Channel,
+        channel: Connection,
         /// It will make the command's process, and not become it.
         is_intermediate: bool,
     },
@@ -141,7 +142,7 @@ pub enum Phase {
         /// The command, or its init.
         child: Child,
         /// The channel to its init, where it has one.
-        channel: Option<Channel>,
+        channel: Option<Connection>,
         /// What its init has said.
         init: InitRole,
         /// How its command ended, as its init saw it.
@@ -152,7 +153,7 @@ pub enum Phase {
         /// What is left of it.
         remains: Remains,
         /// The channel to it, if it is open still.
-        channel: Option<Channel>,
+        channel: Option<Connection>,
         /// Why.
         cause: Cause,
         /// What its init has said.
@@ -204,9 +205,9 @@ impl Phase {
     pub fn channel(&self) -> Option<&Channel> {
         match self {
             Phase::Staging { channel, .. } | Phase::Preparing { channel, .. } | Phase::Standing { channel, .. } => {
-                Some(channel)
+                Some(channel.current())
             }
-            Phase::Running { channel, .. } | Phase::Ending { channel, .. } => channel.as_ref(),
+            Phase::Running { channel, .. } | Phase::Ending { channel, .. } => channel.as_ref().map(Connection::current),
             Phase::Summoned { .. } | Phase::Ended(_) => None,
         }
     }
@@ -298,29 +299,32 @@ impl Phase {
     pub fn made(&mut self, made: Child, channel: Channel) -> Result<Next, Error> {
         match std::mem::replace(self, TAKEN) {
             Phase::Summoned { then } => {
-                *self = Phase::Staging { child: made, channel, then };
+                *self = Phase::Staging { child: made, channel: channel.into(), then };
                 Ok(Next::Wait)
             }
             Phase::Ending { remains: Remains::Nothing, channel: None, cause, init, reported, unserved } => {
                 let remains = Remains::Intermediate(made);
-                *self = Phase::Ending { remains, channel: Some(channel), cause, init, reported, unserved };
+                *self = Phase::Ending { remains, channel: Some(channel.into()), cause, init, reported, unserved };
                 Ok(Next::End)
             }
             other => Err(self.out_of_place(other, "an intermediate process")),
         }
     }
 
-    /// It is prepared up to its command.
+    /// It is prepared up to its command. `successor`: the channel of the process that an intermediate one makes, for when
+    /// that one's own closes.
     ///
     /// # Errors
     /// It has its command already.
-    pub fn ready(&mut self) -> Result<Next, Error> {
+    pub fn ready(&mut self, successor: Option<Channel>) -> Result<Next, Error> {
         match std::mem::replace(self, TAKEN) {
             Phase::Staging { child, channel, then: Then::Stand } => {
+                let channel = channel.with_successor(successor);
                 *self = Phase::Standing { child, channel, is_intermediate: true };
                 Ok(Next::Stands)
             }
             Phase::Staging { child, channel, then: Then::Take(command) } => {
+                let channel = channel.with_successor(successor);
                 *self = Phase::Standing { child, channel, is_intermediate: true };
                 Ok(Next::Command(command))
             }
@@ -401,7 +405,7 @@ impl Phase {
     /// It isn't about to execute an init.
     pub fn renew_channel(&mut self, new: Channel) -> Result<Channel, Error> {
         match self {
-            Phase::Preparing { channel, then: Then::Run, .. } => Ok(std::mem::replace(channel, new)),
+            Phase::Preparing { channel, then: Then::Run, .. } => Ok(channel.replace(new)),
             _ => Err(self.unexpected("another channel")),
         }
     }
@@ -417,6 +421,15 @@ impl Phase {
                 Ok(())
             }
             _ => Err(self.unexpected("word of its init")),
+        }
+    }
+
+    /// Its channel has closed: the one that follows it, if there is one, takes its place. The old one comes back.
+    pub fn succeed_channel(&mut self) -> Option<Channel> {
+        match self {
+            Phase::Staging { channel, .. } | Phase::Standing { channel, .. } => channel.succeed(),
+            Phase::Ending { channel, .. } => channel.as_mut()?.succeed(),
+            Phase::Summoned { .. } | Phase::Preparing { .. } | Phase::Running { .. } | Phase::Ended(_) => None,
         }
     }
 

@@ -44,15 +44,15 @@ fn summoned(then: Then) -> Phase {
 }
 
 fn staging(then: Then) -> Phase {
-    Phase::Staging { child: child(), channel: channel(), then }
+    Phase::Staging { child: child(), channel: channel().into(), then }
 }
 
 fn preparing(then: Then) -> Phase {
-    Phase::Preparing { child: child(), channel: channel(), then, init: InitRole::Plain }
+    Phase::Preparing { child: child(), channel: channel().into(), then, init: InitRole::Plain }
 }
 
 fn standing(is_intermediate: bool) -> Phase {
-    Phase::Standing { child: child(), channel: channel(), is_intermediate }
+    Phase::Standing { child: child(), channel: channel().into(), is_intermediate }
 }
 
 fn running() -> Phase {
@@ -106,7 +106,7 @@ fn an_event_in_a_state_that_cannot_have_it_is_an_error_that_names_both() {
         "only a process that was asked of the entrance is made"
     );
     assert_eq!(
-        refused(|phase| phase.ready().map(drop)),
+        refused(|phase| phase.ready(None).map(drop)),
         ["summoned", "staging", "preparing", "standing", "running", "ended"],
         "what knows its command does not wait for one"
     );
@@ -153,7 +153,7 @@ fn an_intermediate_process_makes_the_process_and_is_still_to_be_reaped() {
 #[test]
 fn what_is_prepared_ahead_stands_until_its_command_comes() {
     for (mut phase, then) in [(preparing(Then::Stand), "preparing"), (staging(Then::Stand), "staging")] {
-        assert!(matches!(phase.ready().unwrap(), Next::Stands));
+        assert!(matches!(phase.ready(None).unwrap(), Next::Stands));
         let Ok(Next::Command(_)) = phase.take_command(command()) else { panic!("it takes the command at once") };
         phase.commanded().unwrap();
         assert_eq!(phase.name(), then);
@@ -169,7 +169,7 @@ fn a_command_that_comes_early_is_handed_over_when_it_stands() {
         if phase.name() == "summoned" {
             phase.made(child(), channel()).unwrap();
         }
-        let Next::Command(command) = phase.ready().unwrap() else { panic!("it stands") };
+        let Next::Command(command) = phase.ready(None).unwrap() else { panic!("it stands") };
         assert_eq!(phase.name(), "standing");
         phase.refuse(command);
         assert!(matches!(outcome(phase, Status::Signaled(9)), Outcome::Unfit(_, None)));
@@ -246,6 +246,29 @@ fn what_the_entrance_could_not_make_says_why() {
     let mut phase = summoned(Then::Stand);
     phase.unmade(error("no processes are left"));
     assert!(matches!(phase, Phase::Ended(Outcome::Failed(_))));
+}
+
+#[test]
+fn the_channel_of_an_intermediate_process_is_followed_by_that_of_its_process() {
+    let standing = || {
+        let mut phase = staging(Then::Stand);
+        let (successor, other_end) = Channel::mailbox().unwrap();
+        assert!(matches!(phase.ready(Some(successor)).unwrap(), Next::Stands));
+        (phase, other_end)
+    };
+    let mut commanded = standing();
+    commanded.0.commanded().unwrap();
+    let mut ending = standing();
+    ending.0.end(Cause::Wanted);
+    for (mut phase, other_end) in [standing(), commanded, ending] {
+        let name = phase.name();
+        assert!(phase.succeed_channel().is_some_and(|old| old.is_readable()), "{name}");
+        assert!(phase.channel().is_some_and(|channel| !channel.is_readable()) && phase.name() == name);
+        drop(other_end);
+        assert!(phase.channel().is_some_and(Channel::is_readable), "{name}");
+        assert!(phase.succeed_channel().is_none(), "it is followed once");
+    }
+    assert!(preparing(Then::Run).succeed_channel().is_none());
 }
 
 #[test]

@@ -104,7 +104,7 @@ impl Engine {
         if self.entrance.is_none() {
             self.watch_for_strays()?;
             let entrance = Entrance::start(&self.program)?;
-            self.events.watch(entrance.channel(), Token::Entrance, EventFlags::IN)?;
+            self.events.listen(entrance.channel(), Token::Entrance)?;
             self.events.watch(entrance.pidfd(), Token::EntranceEnd, EventFlags::IN)?;
             self.entrance = Some(entrance);
         }
@@ -135,7 +135,7 @@ impl Engine {
     /// The entrance has ended: whoever waits for a process of its is told, and the next request starts another.
     pub(super) fn entrance_ended(&mut self) {
         let Some(entrance) = self.entrance.take() else { return };
-        self.events.unwatch(entrance.channel());
+        self.events.stop_listening(entrance.channel());
         self.events.unwatch(entrance.pidfd());
         for key in entrance.end() {
             self.is_unmade(key, lost());
@@ -169,7 +169,7 @@ impl Engine {
         };
         let begun = channel
             .send_any_size(&ToChild::Enter(Box::new(destination)), &[first.as_fd()])
-            .and_then(|()| self.events.watch(channel, Token::Container(key, EventSource::Channel), EventFlags::IN));
+            .and_then(|()| self.events.listen(channel, Token::Container(key, EventSource::Channel)));
         if let Err(error) = begun {
             member.end(Cause::Failed(error));
         }

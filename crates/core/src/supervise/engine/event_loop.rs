@@ -8,6 +8,7 @@ use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 
 use super::token::Token;
+use crate::steps::channel::Channel;
 
 /// Most events that are taken at once.
 const MOST: usize = 64;
@@ -45,6 +46,19 @@ impl EventLoop {
     /// tells of what is watched until the last of them is closed.
     pub fn unwatch(&self, fd: impl AsFd) {
         let _ = epoll::delete(&self.0, fd);
+    }
+
+    /// Watches a channel for what can be received.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    pub fn listen(&self, channel: &Channel, token: Token) -> Result<()> {
+        channel.sources().into_iter().try_for_each(|source| self.watch(source, token, epoll::EventFlags::IN))
+    }
+
+    /// Stops watching a channel.
+    pub fn stop_listening(&self, channel: &Channel) {
+        channel.sources().into_iter().for_each(|source| self.unwatch(source));
     }
 
     /// Waits until something is ready or the time has come, and returns what is ready.

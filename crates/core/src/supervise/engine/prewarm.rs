@@ -122,6 +122,7 @@ impl Engine {
         let fds: Vec<_> = stdio.iter().chain(fds).map(AsFd::as_fd).collect();
         let message = ToChild::Process(Box::new(plan.process.clone()));
         // One that enters takes a command of any size; a container that can't take a large one is made anew.
+        let channel = channel.current();
         let sent = if key.member == 0 { channel.send(&message, &fds) } else { channel.send_any_size(&message, &fds) };
         if sent.is_err() {
             drop(fds);
@@ -132,7 +133,7 @@ impl Engine {
             return;
         }
         if let Some(channel) = container.first.phase.channel() {
-            self.events.unwatch(channel);
+            self.events.stop_listening(channel);
         }
     }
 

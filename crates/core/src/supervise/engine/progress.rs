@@ -13,7 +13,7 @@ use super::prewarm::Unserved;
 use super::token::{EventSource, Key, Token};
 use crate::diff::collect::{Collected, Collector, ContainerLayers};
 use crate::state::journal::EntryId;
-use crate::steps::channel::{Channel, FromChild, ToChild};
+use crate::steps::channel::{Channel, FromChild, Received, ToChild};
 use crate::steps::enter::has_ended;
 use crate::supervise::container::child::Child;
 use crate::supervise::container::launch;
@@ -28,11 +28,11 @@ const MOST_MESSAGES: usize = 64;
 impl Engine {
     /// Reads what a process has said. Of one that never stops talking, the rest is heard when the others had their turn.
     pub(super) fn drain(&mut self, key: Key) {
+        let is_readable = |member: &Member| member.phase.channel().is_some_and(Channel::is_readable);
         for _ in 0..MOST_MESSAGES {
-            if !self.member(key).is_some_and(|member| member.phase.channel().is_some_and(is_readable)) {
+            if !self.member(key).is_some_and(is_readable) || !self.hear(key) {
                 return;
             }
-            self.hear(key);
         }
     }
 
@@ -44,21 +44,23 @@ impl Engine {
         self.containers.get_mut(&key.container)?.member_mut(key.member)
     }
 
-    /// Reads one message of a process.
-    fn hear(&mut self, key: Key) {
-        let Some(channel) = self.member(key).and_then(|member| member.phase.channel()) else { return };
-        match channel.receive::<FromChild>() {
-            Ok(Some((message, fds))) => {
+    /// Reads one message of a process, or the end of its channel. `false`: there was none.
+    fn hear(&mut self, key: Key) -> bool {
+        let Some(channel) = self.member(key).and_then(|member| member.phase.channel()) else { return false };
+        match channel.next::<FromChild>() {
+            Ok(Received::Message((message, fds))) => {
                 if let Err(error) = self.heard(key, message, fds) {
                     self.doubt(key, error);
                 }
             }
-            Ok(None) => self.channel_closed(key),
+            Ok(Received::Nothing) => return false,
+            Ok(Received::End) => self.channel_closed(key),
             Err(error) => {
                 self.stop_listening(key);
                 self.give_up(key, error);
             }
         }
+        true
     }
 
     /// A message came that its sender can't have sent in this state. From the start of its command on it may be the command
@@ -74,12 +76,20 @@ impl Engine {
         }
     }
 
-    /// With an init the end of the channel is the init's own end; else it tells that the command runs, or, after a failure,
-    /// that it never will.
+    /// That of an intermediate process may be followed by the one of the process that it makes. With an init the end of the
+    /// channel is the init's own end; else it tells that the command runs, or, after a failure, that it never will.
     fn channel_closed(&mut self, key: Key) {
+        if let Some(old) = self.member_mut(key).and_then(|member| member.phase.succeed_channel()) {
+            self.events.stop_listening(&old);
+            let Some(new) = self.member(key).and_then(|member| member.phase.channel()) else { return };
+            if let Err(error) = self.events.listen(new, Token::Container(key, EventSource::Channel)) {
+                self.give_up(key, error);
+            }
+            return;
+        }
         let Some(member) = self.member(key) else { return };
         if let Some(channel) = member.phase.channel() {
-            self.events.unwatch(channel);
+            self.events.stop_listening(channel);
         }
         if member.phase.runs_at_end_of_channel() && !member.has_init() {
             self.executed(key, false);
@@ -93,7 +103,7 @@ impl Engine {
         let Some(container) = self.containers.get_mut(&key.container) else { return };
         let Some(member) = container.member_mut(key.member) else { return };
         if let Some(channel) = member.phase.channel() {
-            self.events.unwatch(channel);
+            self.events.stop_listening(channel);
         }
         member.phase.close_channel();
     }
@@ -128,22 +138,24 @@ impl Engine {
                 }
             }
             FromChild::Channel if is_before => {
-                let Some(new) = fds.pop() else { return Err(out_of_place("no channel")) };
-                self.events.watch(&new, Token::Container(key, EventSource::Channel), EventFlags::IN)?;
-                let old = member.phase.renew_channel(Channel::from_fd(new))?;
-                self.events.unwatch(&old);
+                let new = Channel::of_supervisor(fds)?;
+                self.events.listen(&new, Token::Container(key, EventSource::Channel))?;
+                let old = member.phase.renew_channel(new)?;
+                self.events.stop_listening(&old);
             }
             FromChild::Failed(error) if !member.phase.is_running() => member.phase.end(Cause::Failed(error)),
             FromChild::Note(note) if is_first && is_before => report.fallbacks.push(note),
-            FromChild::Terminal if is_before => {
+            FromChild::Terminal if is_before && !fds.is_empty() => {
                 if let Some(request) = member.request {
                     self.tell(Event::Terminal { address: request.address }, fds.pop());
                 }
             }
             FromChild::Ready => {
-                let next = member.phase.ready()?;
+                let (mounts, successor) =
+                    if is_first { (fds.pop(), None) } else { (None, Some(Channel::of_supervisor(fds)?)) };
+                let next = member.phase.ready(successor)?;
                 if is_first {
-                    holdings.mounts = fds.pop();
+                    holdings.mounts = mounts;
                 }
                 match next {
                     Next::Stands => self.stands(key),
@@ -165,7 +177,7 @@ impl Engine {
             }
             FromChild::NeedMaps => match &member.phase {
                 Phase::Staging { child, channel, .. } if is_first => {
-                    launch::map_ids(&plan.sandbox, child.pid, channel).during(Act::IdMaps)?;
+                    launch::map_ids(&plan.sandbox, child.pid, channel.current()).during(Act::IdMaps)?;
                 }
                 // It is being ended.
                 _ => {}
@@ -242,7 +254,7 @@ impl Engine {
             Err(_) => (Status::Signaled(libc::SIGKILL), Usage::default()),
         };
         if let Some(channel) = self.member(key).and_then(|member| member.phase.channel()) {
-            self.events.unwatch(channel);
+            self.events.stop_listening(channel);
         }
         let Some(ended) = self.member_mut(key).and_then(|member| member.reaped(status, usage)) else { return };
         self.is_gone(&ended.pidfd, ended.slot);

@@ -97,8 +97,8 @@ impl Engine {
         let then = if is_asked { Then::Run } else { Then::Stand };
         let (pid, is_intermediate) = (launched.child().pid, launched.is_intermediate());
         let phase = match launched {
-            Launched::Intermediate(child) => Phase::Staging { child, channel: ours, then },
-            Launched::First(child) => Phase::Preparing { child, channel: ours, then, init: InitRole::Plain },
+            Launched::Intermediate(child) => Phase::Staging { child, channel: ours.into(), then },
+            Launched::First(child) => Phase::Preparing { child, channel: ours.into(), then, init: InitRole::Plain },
         };
         let first = Member::new(request, phase, Container::signals_of_first(&plan));
         let plan = match &mut self.pool {
@@ -188,7 +188,7 @@ impl Engine {
         let is_heard = key.member != 0 || container.is_heard();
         // The channel of an intermediate process, which is watched already, goes on to the process that it makes.
         if let (Some(channel), true, None) = (member.phase.channel(), is_heard, &member.intermediate) {
-            self.events.watch(channel, Token::Container(key, EventSource::Channel), EventFlags::IN)?;
+            self.events.listen(channel, Token::Container(key, EventSource::Channel))?;
         }
         let is_shared = container.plan.sandbox.init && !container.plan.sandbox.namespaces.makes(Kind::Pid);
         let how = if is_shared && member.phase.own_child().is_some() { Termination::Ask } else { Termination::Kill };

@@ -1,7 +1,12 @@
 //! What a container's first process and the supervisor say to each other until the command is executed.
 //!
-//! The socket is closed on exec: its end tells the supervisor that the command runs, or, after a [`FromChild::Failed`],
-//! that it never will.
+//! The channel is closed on exec: its end tells the supervisor that the command runs, or, after a [`FromChild::Failed`],
+//! that it never will. An init keeps its own while the command runs.
+//!
+//! It is a socket, which carries descriptors, as long as nobody in the container can reach the process's end, and a
+//! [`mailbox`] from then on.
+
+mod mailbox;
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
@@ -9,14 +14,16 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use self::mailbox::{ProcessEnd, SupervisorEnd};
 use super::enter::Destination;
 use crate::plan::process::Process;
 use nsrs_base::error::{At, Code, Error, Result};
 use nsrs_base::sys::message;
+use nsrs_base::sys::poll::is_readable;
 
 /// From the container to the supervisor.
 #[derive(Debug, Serialize, Deserialize)]
@@ -34,7 +41,7 @@ pub enum FromChild {
     Note(String),
     /// The container's terminal, with its descriptor.
     Terminal,
-    /// With the supervisor's end of the channel that takes the place of this one: nothing more comes over this one.
+    /// With the supervisor's end of the mailbox that takes the place of this channel: nothing more comes over this one.
     Channel,
     /// The init of a container in a shared PID namespace ends what comes of the command, and waits for [`ToChild::Start`].
     InCharge,
@@ -46,7 +53,8 @@ pub enum FromChild {
     /// the user namespace, where there is one of its own.
     Layers,
     /// A prewarmed container stands and waits for [`ToChild::Process`]; with its mount namespace, unless something of the
-    /// caller's is mounted there. Or an intermediate process has entered its container, and waits for the same.
+    /// caller's is mounted there. Or an intermediate process has entered its container, and waits for the same; with the
+    /// supervisor's end of the mailbox that takes the place of its channel when that closes, shortly before the birth.
     Ready,
 }
 
@@ -125,28 +133,65 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     serde_json::from_slice(bytes).map_err(|error| Error::new(Code::SetupFailed, READ, error.to_string()))
 }
 
-/// One end of the conversation; messages keep their borders (`SOCK_SEQPACKET`).
+/// What the supervisor finds when it looks into a channel.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Received<T> {
+    /// A message.
+    Message(T),
+    /// Nothing, now: somebody else has taken what was there.
+    Nothing,
+    /// The other end is gone, and nothing more comes.
+    End,
+}
+
+/// One end of the conversation; messages keep their borders.
 #[derive(Debug)]
-pub struct Channel(OwnedFd);
+pub struct Channel(Medium);
+
+#[derive(Debug)]
+enum Medium {
+    /// Either end of a pair of sockets (`SOCK_SEQPACKET`).
+    Socket(OwnedFd),
+    SupervisorEnd(SupervisorEnd),
+    ProcessEnd(ProcessEnd),
+}
 
 impl Channel {
-    /// A new channel: the supervisor's end and the process's.
+    /// A new channel of sockets: the supervisor's end and the process's.
     ///
     /// # Errors
     /// No descriptors are left.
     pub fn pair() -> Result<(Channel, Channel)> {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .at("open the channel to the container", "")?;
-        Ok((Channel(ours), Channel(theirs)))
+        Ok((Channel::from_fd(ours), Channel::from_fd(theirs)))
+    }
+
+    /// A new channel whose process's end may get into anybody's hands: the supervisor's end and the process's. It carries no
+    /// descriptors.
+    ///
+    /// # Errors
+    /// No descriptors or no memory are left.
+    pub fn mailbox() -> Result<(Channel, Channel)> {
+        let (ours, theirs) = mailbox::pair()?;
+        Ok((Channel(Medium::SupervisorEnd(ours)), Channel(Medium::ProcessEnd(theirs))))
     }
 
     /// Sends a message with its descriptors.
     ///
     /// # Errors
-    /// The other end is gone, or the message is too large for it.
+    /// The other end is gone, the message is too large for it, or it takes no descriptors.
     pub fn send(&self, message: &impl Serialize, fds: &[BorrowedFd<'_>]) -> Result<()> {
-        message::send(&self.0, &encode(message)?, fds).at(TALK, "")?;
-        Ok(())
+        self.send_bytes(&encode(message)?, fds)
+    }
+
+    fn send_bytes(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
+        match &self.0 {
+            Medium::Socket(socket) => message::send(socket, bytes, fds).at(TALK, "").map(drop),
+            _ if !fds.is_empty() => Err(Error::new(Code::SetupFailed, TALK, "it carries no file descriptors")),
+            Medium::SupervisorEnd(end) => end.send(bytes),
+            Medium::ProcessEnd(end) => end.send(bytes),
+        }
     }
 
     /// Waits for a message; `None` when the other end is gone.
@@ -154,10 +199,37 @@ impl Channel {
     /// # Errors
     /// The message is not one of this program's.
     pub fn receive<T: DeserializeOwned>(&self) -> Result<Option<(T, Vec<OwnedFd>)>> {
+        loop {
+            if let Medium::SupervisorEnd(end) = &self.0 {
+                end.wait()?;
+            }
+            match self.next()? {
+                Received::Message(received) => return Ok(Some(received)),
+                Received::Nothing => {}
+                Received::End => return Ok(None),
+            }
+        }
+    }
+
+    /// As [`Channel::receive`], for the supervisor, which never waits for what may be in reach of a container.
+    ///
+    /// # Errors
+    /// The message is not one of this program's.
+    pub fn next<T: DeserializeOwned>(&self) -> Result<Received<(T, Vec<OwnedFd>)>> {
         let mut fds = Vec::new();
-        let read = |bytes: &[u8]| if bytes.is_empty() { Ok(None) } else { decode(bytes).map(Some) };
-        let message = self.receive_with(&mut fds, read)??;
-        Ok(message.map(|message| (message, fds)))
+        let message = match &self.0 {
+            Medium::SupervisorEnd(end) => match end.receive(decode)? {
+                Received::Message(message) => message?,
+                Received::Nothing => return Ok(Received::Nothing),
+                Received::End => return Ok(Received::End),
+            },
+            Medium::Socket(_) | Medium::ProcessEnd(_) => {
+                let read = |bytes: &[u8]| if bytes.is_empty() { Ok(None) } else { decode(bytes).map(Some) };
+                let Some(message) = self.receive_with(&mut fds, read)?? else { return Ok(Received::End) };
+                message
+            }
+        };
+        Ok(Received::Message((message, fds)))
     }
 
     /// As [`Channel::send`], but of any size, for a process of our own that takes it by [`Channel::receive_any_size`].
@@ -167,14 +239,12 @@ impl Channel {
     pub fn send_any_size(&self, message: &impl Serialize, fds: &[BorrowedFd<'_>]) -> Result<()> {
         let bytes = serialize(message);
         if bytes.len() <= MOST {
-            message::send(&self.0, &bytes, fds).at(TALK, "")?;
-            return Ok(());
+            return self.send_bytes(&bytes, fds);
         }
         let mut memory = File::from(memfd_create("nsrs-message", MemfdFlags::CLOEXEC).at(TALK, "")?);
         memory.write_all(&bytes).and_then(|()| memory.rewind()).at(TALK, "")?;
         let fds: Vec<_> = std::iter::once(memory.as_fd()).chain(fds.iter().copied()).collect();
-        message::send(&self.0, IN_MEMORY, &fds).at(TALK, "")?;
-        Ok(())
+        self.send_bytes(IN_MEMORY, &fds)
     }
 
     /// As [`Channel::receive`], for what was sent by [`Channel::send_any_size`]. It reads a descriptor that the other end
@@ -196,10 +266,10 @@ impl Channel {
         decode(&bytes).map(|message| Some((message, fds)))
     }
 
-    /// The next message's bytes, none at the end, as `act` makes of them.
+    /// The bytes of the socket's next message, none at the end, as `act` makes of them.
     fn receive_with<T>(&self, fds: &mut Vec<OwnedFd>, act: impl Fn(&[u8]) -> T) -> Result<T> {
         loop {
-            match message::receive(&self.0, fds, &act) {
+            match message::receive(self.socket(), fds, &act) {
                 // The other end closed without having read all of ours: reported once, and what it sent can still be read.
                 Err(Errno::INTR | Errno::CONNRESET) => {}
                 other => return other.at(READ, ""),
@@ -207,29 +277,90 @@ impl Channel {
         }
     }
 
-    /// The same end once more.
+    /// The socket, which is all that one of [`Channel::pair`] has.
+    #[must_use]
+    pub fn socket(&self) -> &OwnedFd {
+        match &self.0 {
+            Medium::Socket(socket) => socket,
+            Medium::SupervisorEnd(end) => end.socket(),
+            Medium::ProcessEnd(end) => end.socket(),
+        }
+    }
+
+    /// Whether something can be received, or the other end is gone or says nothing more.
+    #[must_use]
+    pub fn is_readable(&self) -> bool {
+        match &self.0 {
+            Medium::SupervisorEnd(end) => end.is_readable(),
+            Medium::Socket(socket) => is_readable(socket),
+            Medium::ProcessEnd(end) => is_readable(end.socket()),
+        }
+    }
+
+    /// What to watch: one of these is readable when the channel is.
+    #[must_use]
+    pub fn sources(&self) -> Vec<BorrowedFd<'_>> {
+        match &self.0 {
+            Medium::SupervisorEnd(end) => end.sources().into(),
+            Medium::Socket(_) | Medium::ProcessEnd(_) => vec![self.socket().as_fd()],
+        }
+    }
+
+    /// Says nothing more: for the other end that is the end.
+    ///
+    /// # Errors
+    /// The other end is gone.
+    pub fn shut_down(&self) -> Result<()> {
+        shutdown(self.socket(), Shutdown::Write).at(TALK, "")
+    }
+
+    /// The same end of a process once more.
     ///
     /// # Errors
     /// No descriptors are left.
     pub fn try_clone(&self) -> Result<Channel> {
-        self.0.try_clone().map(Channel).at("hold the channel of the container", "")
+        let copies = self.fds().into_iter().map(|fd| fd.try_clone_to_owned());
+        let copies: Vec<_> = copies.collect::<Result<_, _>>().at("hold the channel of the container", "")?;
+        Channel::of_process(copies)
     }
 
-    /// The socket, to be handed to another process.
+    /// Its descriptors.
     #[must_use]
-    pub fn into_fd(self) -> OwnedFd {
-        self.0
+    pub fn fds(&self) -> Vec<BorrowedFd<'_>> {
+        match &self.0 {
+            Medium::Socket(socket) => vec![socket.as_fd()],
+            Medium::SupervisorEnd(end) => end.fds().into(),
+            Medium::ProcessEnd(end) => end.fds().into(),
+        }
+    }
+
+    /// The end of a process, from copies of its [`Channel::fds`].
+    ///
+    /// # Errors
+    /// It has not so many.
+    pub fn of_process(fds: Vec<OwnedFd>) -> Result<Channel> {
+        match <[OwnedFd; 1]>::try_from(fds) {
+            Ok([socket]) => Ok(Channel::from_fd(socket)),
+            Err(fds) => three(fds).map(|fds| Channel(Medium::ProcessEnd(ProcessEnd::from_fds(fds)))),
+        }
+    }
+
+    /// The supervisor's end of a [`Channel::mailbox`], from its [`Channel::fds`].
+    ///
+    /// # Errors
+    /// It has not so many.
+    pub fn of_supervisor(fds: Vec<OwnedFd>) -> Result<Channel> {
+        three(fds).map(|fds| Channel(Medium::SupervisorEnd(SupervisorEnd::from_fds(fds))))
     }
 
     /// Wraps a socket that was handed over.
     #[must_use]
     pub fn from_fd(fd: OwnedFd) -> Channel {
-        Channel(fd)
+        Channel(Medium::Socket(fd))
     }
 }
 
-impl AsFd for Channel {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
+fn three(fds: Vec<OwnedFd>) -> Result<[OwnedFd; 3]> {
+    fds.try_into()
+        .map_err(|_| Error::new(Code::SetupFailed, "take over the channel", "these are not its file descriptors"))
 }
