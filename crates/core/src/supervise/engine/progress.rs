@@ -22,8 +22,8 @@ use crate::supervise::container::phase::{Cause, Next, Outcome, Phase};
 use crate::supervise::container::{Container, ListingState};
 use crate::supervise::protocol::Event;
 
-/// More than a process has to say from its birth to its end.
-const MOST_MESSAGES: usize = 64;
+/// More than a mailbox holds: what is left of one would not wake us again.
+const MOST_MESSAGES: usize = 4096;
 
 impl Engine {
     /// Reads what a process has said. Of one that never stops talking, the rest is heard when the others had their turn.
