@@ -47,7 +47,7 @@ function mistakes(place: Place, rootfs: string): Record<string, Mistake> {
       args: ['--rootfs', at('nowhere'), 'true'],
       says: [/--rootfs ".*nowhere"/, /no such directory/],
     },
-    'the rootfs is a file': { args: ['--rootfs', at('file'), 'true'], says: [/--rootfs ".*file"/, /no directory/] },
+    'the rootfs is a file': { args: ['--rootfs', at('file'), 'true'], says: [/--rootfs ".*file"/, /not a directory/] },
     'the rootfs is empty': {
       args: ['--rootfs', at('empty'), 'true'],
       says: [/--rootfs ".*empty"/, /is empty/, /hint:/],
@@ -89,7 +89,7 @@ function mistakes(place: Place, rootfs: string): Record<string, Mistake> {
     },
     'the command is of the wrong format': {
       args: [...inRoot, '/garbage'],
-      says: [/\/garbage/, /ENOEXEC/, /no program/],
+      says: [/\/garbage/, /ENOEXEC/, /not a program/],
       code: 126,
     },
     'the command is a directory': { args: [...inRoot, '/etc'], says: [/\/etc/, /directory/], code: 126 },
@@ -213,7 +213,7 @@ function mistakes(place: Place, rootfs: string): Record<string, Mistake> {
     },
     'a file that is no namespace': {
       args: [...inRoot, '--ipc', '/etc/passwd', 'true'],
-      says: [/\/etc\/passwd/, /no namespace/],
+      says: [/\/etc\/passwd/, /not a namespace/],
     },
     'a network that does not exist': {
       args: [...inRoot, '--network', 'wat', 'true'],

@@ -239,5 +239,5 @@ asRoot('a chroot whose root is no mount point is said to be one', async (t, plac
     exec chroot . "$0" "$1" run --network none -- true`
   const { code, stderr } = await place.exec('unshare', ['-m', 'sh', '-c', script, process.execPath, cli])
   t.is(code, 125, stderr)
-  t.regex(stderr, /no mount point, as in a chroot.*\nhint: .*mount --bind/)
+  t.regex(stderr, /not a mount point, as in a chroot.*\nhint: .*mount --bind/)
 })

@@ -33,15 +33,15 @@ impl fmt::Display for CallName {
     }
 }
 
-/// Fetches an image.
+/// Fetches an image from a registry into the store.
 pub const PULL: CallName = CallName::new("images.pull", "nsrs pull");
 /// Adds the images of an archive.
 pub const LOAD: CallName = CallName::new("images.load", "nsrs load");
 /// Lists the images of the store.
 pub const LIST: CallName = CallName::new("images.list", "nsrs images");
-/// Removes an image.
+/// Removes an image from the store.
 pub const REMOVE: CallName = CallName::new("images.remove", "nsrs rmi");
-/// Reclaims disk space.
+/// Removes images and layers that nobody uses.
 pub const PRUNE: CallName = CallName::new("images.prune", "nsrs image prune");
 /// Stores the credentials for a registry.
 pub const LOGIN: CallName = CallName { javascript: ("images.login", "{ registry: ", ", … }"), shell: "nsrs login" };

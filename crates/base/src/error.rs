@@ -30,7 +30,7 @@ pub enum Code {
     CommandNotExecutable,
     /// Something that was asked for is held by somebody else: a port, an address.
     InUse,
-    /// There is no such image, or no such part of one, in the store, the archive or the registry.
+    /// The image, or a part of it, is not in the store, the archive or the registry.
     ImageNotFound,
     /// The image is in the store, and its layers have to be unpacked or stacked before a container can run from it.
     ImageNotReady,
@@ -92,29 +92,29 @@ pub enum Act {
     IdMaps,
     /// Putting the root file system together.
     Root,
-    /// /proc, /sys and /dev.
+    /// Mounting /proc, /sys and /dev.
     Pseudo,
-    /// /etc/hosts, /etc/hostname and /etc/resolv.conf.
+    /// Writing /etc/hosts, /etc/hostname and /etc/resolv.conf.
     Files,
-    /// Mounts of the caller.
+    /// Making the mounts that the caller asked for.
     Mounts,
-    /// The writable layer, and the list of changes.
+    /// Making the writable layer, and listing the changes.
     Changes,
-    /// Connecting the container.
+    /// Connecting the container to its network.
     Network,
-    /// Host name and domain name.
+    /// Setting host name and domain name.
     Names,
-    /// Kernel parameters.
+    /// Setting kernel parameters.
     Sysctls,
-    /// The container's own terminal.
+    /// Opening the container's own terminal.
     Terminal,
-    /// Standard streams and passed file descriptors.
+    /// Taking standard streams and passed file descriptors.
     Descriptors,
     /// Finding the user, and becoming it.
     User,
-    /// Capabilities and the system call filter.
+    /// Dropping capabilities, and installing the system call filter.
     Rights,
-    /// Resource limits.
+    /// Setting resource limits.
     Limits,
     /// Entering the working directory.
     Workdir,
@@ -124,7 +124,7 @@ pub enum Act {
     Watch,
     /// Bringing kept changes into the real tree.
     Apply,
-    /// Looking at the host.
+    /// Trying out what the host can do.
     Doctor,
 }
 
@@ -178,7 +178,7 @@ pub struct Error {
     /// What it was done to: a path, an option with its value, an interface. Empty when the step says it all.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub subject: String,
-    /// The option to blame.
+    /// The option whose value caused the failure, if one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub option: Option<OptionName>,
     /// The kernel's error number, where the kernel refused.
@@ -205,7 +205,7 @@ impl From<Error> for Vec<Error> {
 }
 
 impl Error {
-    /// A failure in words.
+    /// An error whose reason is a text and not an error number.
     #[must_use]
     pub fn new(code: Code, step: impl Into<String>, reason: impl Into<String>) -> Error {
         Error {

@@ -50,12 +50,12 @@ impl<'de> Deserialize<'de> for OptionName {
     }
 }
 
-/// Who is shown a text.
+/// The interface whose names a text uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Front {
-    /// A program: `capAdd`.
+    /// The JavaScript interface: `capAdd`.
     JavaScript,
-    /// A user of the command line: `--cap-add`.
+    /// The command line: `--cap-add`.
     Shell,
 }
 

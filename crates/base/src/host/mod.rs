@@ -20,13 +20,13 @@ use crate::ids::subordinate::{passwd_entry, subordinate_ranges};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Host {
-    /// Effective user id.
+    /// Effective user id of the caller.
     pub uid: u32,
-    /// Effective group id.
+    /// Effective group id of the caller.
     pub gid: u32,
     /// Effective user id as the user namespace around this one has it; the same where there is none, or where it has none.
     pub outer_uid: u32,
-    /// Home directory by /etc/passwd.
+    /// The caller's home directory, from /etc/passwd.
     pub home: Option<String>,
     /// `CAP_SYS_ADMIN`, `CAP_SETUID` and `CAP_SETGID` are effective in the initial user namespace: containers need no user
     /// namespace.
@@ -37,15 +37,15 @@ pub struct Host {
     pub mknod: bool,
     /// Ranges of /etc/subuid for this user: first id, count.
     pub subuids: Vec<(u32, u32)>,
-    /// Ranges of /etc/subgid.
+    /// Ranges of /etc/subgid for this user: first id, count.
     pub subgids: Vec<(u32, u32)>,
     /// newuidmap and newgidmap are in `PATH`.
     pub id_helpers: bool,
     /// Limit of user namespaces (`user.max_user_namespaces`); 0 switches them off.
     pub max_user_namespaces: u64,
-    /// Debian's switch `kernel.unprivileged_userns_clone`.
+    /// Debian's sysctl `kernel.unprivileged_userns_clone` allows user namespaces, or is not there.
     pub unprivileged_user_namespaces: bool,
-    /// Ubuntu's switch `kernel.apparmor_restrict_unprivileged_userns`.
+    /// Ubuntu's sysctl `kernel.apparmor_restrict_unprivileged_userns` is set.
     pub apparmor_restricts_user_namespaces: bool,
     /// Where pasta is, for a network without rights, or why it can't work here.
     pub pasta: std::result::Result<String, PastaMissing>,
@@ -90,7 +90,7 @@ pub fn find_program(name: &str, path: &str) -> Option<PathBuf> {
         .find(|candidate| candidate.is_file() && rustix::fs::access(candidate, rustix::fs::Access::EXEC_OK).is_ok())
 }
 
-/// Why there is no pasta.
+/// Why pasta can't be used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PastaMissing {
     /// It was not looked for: root has the bridge.

@@ -14,13 +14,13 @@ use crate::options::ROOTFS;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Attributes {
-    /// No writing.
+    /// Nothing can be written (`MOUNT_ATTR_RDONLY`).
     pub read_only: bool,
     /// Set-user-ID bits and file capabilities are ignored.
     pub nosuid: bool,
-    /// Device nodes don't work.
+    /// Device nodes can't be opened.
     pub nodev: bool,
-    /// Nothing can be executed.
+    /// Programs on the mount can't be executed.
     pub noexec: bool,
     /// Symbolic links are not followed.
     pub nosymfollow: bool,

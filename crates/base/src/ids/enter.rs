@@ -13,13 +13,13 @@ use crate::sys::process::exit_now;
 /// An ordinary user, and the ids that they may map beside their own.
 #[derive(Clone, Copy, Debug)]
 pub struct Owner<'a> {
-    /// Effective user id.
+    /// Effective user id of the user.
     pub uid: u32,
-    /// Effective group id.
+    /// Effective group id of the user.
     pub gid: u32,
     /// Ranges of /etc/subuid: first id, count.
     pub subuids: &'a [(u32, u32)],
-    /// Ranges of /etc/subgid.
+    /// Ranges of /etc/subgid: first id, count.
     pub subgids: &'a [(u32, u32)],
     /// newuidmap(1) and newgidmap(1) are in `PATH`.
     pub has_helpers: bool,

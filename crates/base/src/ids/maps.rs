@@ -16,7 +16,7 @@ pub struct IdMap {
     pub inside: u32,
     /// First id on the host.
     pub outside: u32,
-    /// How many.
+    /// Number of ids in the range.
     pub count: u32,
 }
 
@@ -43,18 +43,18 @@ pub enum MapWriter {
 #[serde(rename_all = "lowercase")]
 #[derive(Default)]
 pub enum UserNamespace {
-    /// The caller's.
+    /// The caller's own: no new one is made.
     #[default]
     Host,
-    /// A joined one.
+    /// An existing one, which the container joins.
     Joined,
     /// A new one with these maps.
     Private {
-        /// User ids.
+        /// The map of user ids.
         uids: Vec<IdMap>,
-        /// Group ids.
+        /// The map of group ids.
         gids: Vec<IdMap>,
-        /// Who writes them.
+        /// Who has the right to write both maps.
         writer: MapWriter,
         /// setgroups(2) is refused in the namespace, as the kernel demands of callers without rights.
         deny_setgroups: bool,
@@ -62,7 +62,7 @@ pub enum UserNamespace {
 }
 
 impl UserNamespace {
-    /// Is it a new one?
+    /// Whether a new user namespace is made.
     #[must_use]
     pub fn is_private(&self) -> bool {
         matches!(self, UserNamespace::Private { .. })
@@ -114,7 +114,7 @@ pub fn write(process: &str, uids: &[IdMap], gids: &[IdMap], deny_setgroups: bool
 /// The new process's own part: writes the map of its own id, if that is how it is done.
 ///
 /// # Errors
-/// Those of [`write`].
+/// Fails as [`write`] does.
 pub fn write_own(user: &UserNamespace) -> Result<()> {
     match user {
         UserNamespace::Private { uids, gids, writer: MapWriter::Process, deny_setgroups } => {

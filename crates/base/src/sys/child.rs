@@ -30,7 +30,7 @@ const MOST: u64 = 1 << 20;
 /// A child of this process. It is not ended with this value.
 #[derive(Debug)]
 pub struct ChildProcess {
-    /// Its number, which is its own until it is reaped.
+    /// Its process id, which is not reused before it is reaped.
     pub pid: Pid,
     /// Readable when it has ended.
     pub pidfd: OwnedFd,
@@ -39,9 +39,9 @@ pub struct ChildProcess {
 /// A child that will answer.
 #[derive(Debug)]
 pub struct Asked<T> {
-    /// The process.
+    /// The child, which ends after its answer.
     pub child: ChildProcess,
-    /// Where its answer comes from.
+    /// The pipe that its answer comes through.
     pub answer: AnswerPipe<T>,
 }
 
@@ -64,7 +64,7 @@ impl Drop for NeverBack {
 /// Has a child, in new namespaces (`CLONE_NEW*` in `flags`), run `body` and end with the exit code it returns.
 ///
 /// # Errors
-/// Those of clone3(2).
+/// Fails as clone3(2) does.
 pub fn spawn(flags: u64, body: impl FnOnce() -> i32) -> Result<ChildProcess, Errno> {
     spawn_apart(flags, (), body).map(|(child, ())| child)
 }
@@ -72,7 +72,7 @@ pub fn spawn(flags: u64, body: impl FnOnce() -> i32) -> Result<ChildProcess, Err
 /// As [`spawn`]; what is `ours` alone, above all the other end of a pipe, is dropped in the child first.
 ///
 /// # Errors
-/// Those of clone3(2).
+/// Fails as clone3(2) does.
 pub fn spawn_apart<T>(flags: u64, ours: T, body: impl FnOnce() -> i32) -> Result<(ChildProcess, T), Errno> {
     match clone3(flags)? {
         Side::Child => {
@@ -117,7 +117,7 @@ impl ChildProcess {
         if poll::readable_within(&self.pidfd, limit) { self.reap() } else { None }
     }
 
-    /// Sends `SIGKILL`.
+    /// Kills the child (`SIGKILL`), without waiting for its end.
     pub fn kill(&self) {
         send_signal(&self.pidfd, libc::SIGKILL);
     }
@@ -131,7 +131,7 @@ impl<T: DeserializeOwned> Asked<T> {
     /// Waits for the child's end, and returns its answer.
     ///
     /// # Errors
-    /// Those of the child; it ended without an answer.
+    /// The error that the child's body returned; it ended without an answer.
     pub fn wait(self, step: &str) -> Result<T> {
         self.finish(step, None)
     }
@@ -186,7 +186,7 @@ impl<T: DeserializeOwned> AnswerPipe<T> {
     /// Waits until the child answers, or closes the pipe without an answer (`None`): it has executed a program, or ended.
     ///
     /// # Errors
-    /// Those of the child.
+    /// The error that the child's body returned.
     pub fn read(self) -> Result<Option<T>> {
         let mut bytes = Vec::new();
         let _ = self.pipe.take(MOST).read_to_end(&mut bytes);

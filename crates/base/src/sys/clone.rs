@@ -1,4 +1,4 @@
-//! clone3(2).
+//! Copies of this process: clone3(2).
 
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::errno::Errno;
 use rustix::process::Pid;
 
-/// Set in every child.
+/// True in every child that this module has made.
 static IS_COPY: AtomicBool = AtomicBool::new(false);
 
 /// Which side of the call we are on.
 pub enum Side {
-    /// In the new process.
+    /// This is the new process.
     Child,
-    /// In the caller: the new process's number and a descriptor that stays bound to it.
+    /// This is the caller: the new process's id and its pidfd.
     Parent(Pid, OwnedFd),
 }
 
@@ -21,7 +21,7 @@ pub enum Side {
 /// another, a lock that one of the missing threads held is held for ever.
 ///
 /// # Errors
-/// Those of clone3(2); `ENOSYS` before Linux 5.3. `EBUSY`: this process has several threads.
+/// Fails as clone3(2) does; `ENOSYS` before Linux 5.3. `EBUSY`: this process has several threads.
 pub fn clone3(flags: u64) -> Result<Side, Errno> {
     if !is_single_threaded() {
         return Err(Errno::EBUSY);

@@ -77,7 +77,7 @@ pub fn keep_on_exec(fd: RawFd) -> Result<(), Errno> {
 /// Makes a descriptor the standard input (0), output (1) or error (2), open across exec.
 ///
 /// # Errors
-/// Those of dup2(2). `EINVAL`: another number.
+/// Fails as dup2(2) does. `EINVAL`: another number.
 pub fn replace_stdio(fd: OwnedFd, number: RawFd) -> Result<(), Errno> {
     if !(0..=2).contains(&number) {
         return Err(Errno::EINVAL);
@@ -92,7 +92,7 @@ pub fn replace_stdio(fd: OwnedFd, number: RawFd) -> Result<(), Errno> {
 /// Puts a descriptor at exactly this number, which nothing else has, open across exec.
 ///
 /// # Errors
-/// Those of dup2(2). `EBUSY`: the number is another descriptor's.
+/// Fails as dup2(2) does. `EBUSY`: the number is another descriptor's.
 pub fn place(fd: OwnedFd, number: RawFd) -> Result<(), Errno> {
     if fd.as_raw_fd() == number {
         return leave(fd).map(drop);
@@ -107,7 +107,7 @@ pub fn place(fd: OwnedFd, number: RawFd) -> Result<(), Errno> {
 /// Marks every descriptor from `first` on to be closed on exec (close_range(2), Linux 5.11).
 ///
 /// # Errors
-/// Those of close_range(2).
+/// Fails as close_range(2) does.
 pub fn close_on_exec_from(first: u32) -> Result<(), Errno> {
     // SAFETY: changes flags of descriptors only.
     let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
@@ -118,7 +118,7 @@ pub fn close_on_exec_from(first: u32) -> Result<(), Errno> {
 /// The values that own the others are not to be used any more.
 ///
 /// # Errors
-/// Those of close_range(2). `EBUSY`: this process is no copy.
+/// Fails as close_range(2) does. `EBUSY`: this process is not a copy.
 pub fn close_others(kept: &[BorrowedFd<'_>]) -> Result<(), Errno> {
     if !is_copy() {
         return Err(Errno::EBUSY);
@@ -155,7 +155,7 @@ pub fn close_leftovers(kept: &[BorrowedFd<'_>]) -> Result<(), Errno> {
     Ok(())
 }
 
-/// The standard streams.
+/// Standard input, output and error of this process.
 #[must_use]
 pub fn stdio() -> [BorrowedFd<'static>; 3] {
     // SAFETY: 0 to 2 are open in every process of ours: the standard library opens /dev/null for those that are missing before

@@ -19,7 +19,7 @@ const MOST: u64 = 64 * 1024;
 /// What a helper wrote, and how it ended.
 #[derive(Debug)]
 pub struct HelperOutput {
-    /// It ended with 0.
+    /// It exited with code 0.
     pub success: bool,
     /// What it wrote to standard output and error.
     pub said: String,
@@ -27,7 +27,7 @@ pub struct HelperOutput {
 }
 
 impl HelperOutput {
-    /// Its last words, or else how it ended.
+    /// The last line that it wrote, or else how it ended.
     #[must_use]
     pub fn why(&self) -> String {
         let last = self.said.lines().rev().find(|line| !line.trim().is_empty());

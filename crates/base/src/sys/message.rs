@@ -17,7 +17,7 @@ pub const MOST_FDS: usize = 253;
 /// Sends bytes with descriptors; returns how many bytes went.
 ///
 /// # Errors
-/// Those of sendmsg(2); `EPIPE` without a signal when the other end is closed.
+/// Fails as sendmsg(2) does; `EPIPE` without a signal when the other end is closed.
 pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<usize, Errno> {
     let mut space = [MaybeUninit::<u8>::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
@@ -40,7 +40,7 @@ pub fn send_at_once(socket: impl AsFd, bytes: &[u8]) -> Result<usize, Errno> {
 /// socket's end, and what is sent from it, stay as they are.
 ///
 /// # Errors
-/// Those of setsockopt(2), `SO_ATTACH_FILTER` (socket(7)).
+/// Fails as setsockopt(2) does for `SO_ATTACH_FILTER` (socket(7)).
 pub fn refuse_all(socket: impl AsFd) -> Result<(), Errno> {
     let mut keep_nothing = libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: 0 };
     let program = libc::sock_fprog { len: 1, filter: &raw mut keep_nothing };
@@ -79,7 +79,7 @@ pub enum Descriptors {
 /// end. Descriptors that the kernel has dropped are just not there.
 ///
 /// # Errors
-/// Those of recvmsg(2).
+/// Fails as recvmsg(2) does.
 pub fn receive<T>(socket: impl AsFd, fds: &mut Vec<OwnedFd>, act: impl FnOnce(&[u8]) -> T) -> Result<T, Errno> {
     receive_telling(socket, fds, |bytes, _| act(bytes))
 }
@@ -87,7 +87,7 @@ pub fn receive<T>(socket: impl AsFd, fds: &mut Vec<OwnedFd>, act: impl FnOnce(&[
 /// As [`receive`], but `act` is told whether all descriptors have arrived.
 ///
 /// # Errors
-/// Those of recvmsg(2).
+/// Fails as recvmsg(2) does.
 pub fn receive_telling<T>(
     socket: impl AsFd,
     fds: &mut Vec<OwnedFd>,

@@ -1,4 +1,4 @@
-//! mount_setattr(2).
+//! Attributes of mounts: mount_setattr(2).
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd};
@@ -19,7 +19,7 @@ pub struct AttributeChange {
 /// Changes a mount, or with `recursive` its whole tree at once, all or nothing (Linux 5.12).
 ///
 /// # Errors
-/// Those of mount_setattr(2).
+/// Fails as mount_setattr(2) does.
 pub fn set_attributes(fd: impl AsFd, path: &CStr, recursive: bool, change: AttributeChange) -> Result<(), Errno> {
     let attr = libc::mount_attr {
         attr_set: change.set,

@@ -46,7 +46,7 @@ const fn pad<const LENGTH: usize>(text: &[u8]) -> [u8; LENGTH] {
     all
 }
 
-/// The version of nsrs that an executable is of; `None` for a file that is none of its executables. Reads a few hundred
+/// The version of nsrs that an executable is of; `None` if the file is not an executable of nsrs. Reads a few hundred
 /// bytes.
 #[must_use]
 pub fn version_of(file: &File) -> Option<String> {
@@ -71,7 +71,7 @@ pub fn version_of(file: &File) -> Option<String> {
         .find_map(|segment| find(&read(number(segment, 8)?, number(segment, 32)? as usize)?))
 }
 
-/// Our note among these.
+/// The version in the note of nsrs, among these notes.
 fn find(notes: &[u8]) -> Option<String> {
     let mut rest = notes;
     loop {

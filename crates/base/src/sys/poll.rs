@@ -9,7 +9,7 @@ use rustix::io::Errno;
 /// Waits until one of these is ready, for no longer than `limit`, through signals. `false`: none was ready in time.
 ///
 /// # Errors
-/// Those of poll(2) but `EINTR`.
+/// Fails as poll(2) does, but never with `EINTR`.
 pub fn wait(fds: &mut [PollFd<'_>], limit: Option<Duration>) -> Result<bool, Errno> {
     let deadline = limit.map(|limit| Instant::now() + limit);
     loop {

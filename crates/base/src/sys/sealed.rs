@@ -32,7 +32,7 @@ pub fn running() -> Result<Option<OwnedFd>, Errno> {
 /// A sealed copy of the running executable.
 ///
 /// # Errors
-/// As [`copy_of`].
+/// Fails as [`copy_of`] does.
 pub fn copy() -> Result<OwnedFd, Errno> {
     copy_of(Path::new("/proc/self/exe"))
 }

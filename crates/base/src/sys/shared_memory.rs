@@ -18,7 +18,7 @@ const SEALS: SealFlag = SealFlag::F_SEAL_SEAL.union(SealFlag::F_SEAL_SHRINK).uni
 /// Memory of a fixed size, full of zeroes.
 ///
 /// # Errors
-/// Those of memfd_create(2). `EFBIG`, after a `SIGXFSZ`: it is more than this process's limit (`RLIMIT_FSIZE`).
+/// Fails as memfd_create(2) does. `EFBIG`, after a `SIGXFSZ`: it is more than this process's limit (`RLIMIT_FSIZE`).
 pub fn create(name: &str, size: NonZeroUsize) -> Result<OwnedFd, Errno> {
     let memory = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     ftruncate(&memory, size.get() as u64)?;
@@ -30,7 +30,7 @@ pub fn create(name: &str, size: NonZeroUsize) -> Result<OwnedFd, Errno> {
 /// (`RLIMIT_FSIZE`) forbids it.
 ///
 /// # Errors
-/// `ERANGE`: they don't fit. Those of mmap(2).
+/// `ERANGE`: they don't fit. Otherwise fails as mmap(2) does.
 pub fn write(memory: impl AsFd, size: NonZeroUsize, offset: usize, bytes: &[u8]) -> Result<(), Errno> {
     if offset.checked_add(bytes.len()).is_none_or(|end| end > size.get()) {
         return Err(Errno::RANGE);

@@ -1,4 +1,4 @@
-//! Signal actions.
+//! Signal actions and masks (sigaction(2), sigprocmask(2)).
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
@@ -17,7 +17,7 @@ pub fn set_default(signal: Signal) -> Result<(), Errno> {
     unsafe { sigaction(signal, &action) }.map(drop)
 }
 
-/// Has a signal ignored.
+/// Ignores a signal, in this process and what it executes.
 ///
 /// # Errors
 /// `EINVAL` for signals whose action can't change.
@@ -27,7 +27,7 @@ pub fn ignore(signal: Signal) -> Result<(), Errno> {
     unsafe { sigaction(signal, &action) }.map(drop)
 }
 
-/// Has the signals of a mask ignored, the lowest bit for signal 1; but not `SIGCHLD`, without which no program can be waited
+/// Ignores the signals of a mask, the lowest bit for signal 1; but not `SIGCHLD`, without which no program can be waited
 /// for, nor `SIGPIPE`, of which we make an error.
 pub fn ignore_those_of(mask: u64) {
     let ours = [Signal::SIGCHLD, Signal::SIGPIPE];
@@ -48,7 +48,7 @@ pub struct Held {
 }
 
 impl Held {
-    /// Holds them back.
+    /// Blocks the signals until the value is dropped.
     ///
     /// # Errors
     /// No descriptor is left.

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Status {
-    /// By itself, with this code.
+    /// It exited with this code.
     Exited(i32),
-    /// By this signal.
+    /// A signal of this number killed it.
     Signaled(i32),
 }
 
@@ -71,7 +71,7 @@ pub fn hidden_status(pid: Pid) -> Option<Status> {
 /// Takes the status of a child that has ended; `None` while it has not.
 ///
 /// # Errors
-/// `ECHILD`: no such child.
+/// `ECHILD`: this process has no such child.
 pub fn reap(pid: Pid) -> Result<Option<(Status, Usage)>, Errno> {
     let mut status = 0;
     // SAFETY: rusage is plain numbers, for which all zeroes are a value.

@@ -18,7 +18,7 @@ use super::{Xattr, open_directory, xattrs};
 use crate::error::show;
 use crate::error::{At, Error, Result};
 
-/// How files are copied.
+/// Whether files are copied or linked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
     /// Sharing their blocks where the file system can (`FICLONE`), byte by byte elsewhere.
@@ -27,7 +27,7 @@ pub enum How {
     Link,
 }
 
-/// Copies what it is shown into a directory.
+/// A visitor that copies a tree into a directory.
 #[derive(Debug)]
 pub struct Copier {
     how: How,
@@ -35,14 +35,14 @@ pub struct Copier {
     into: Vec<OwnedFd>,
     /// The first names of files that have several.
     first: HashMap<(u64, u64), Vec<u8>>,
-    /// What blocks of files are shared, as long as it worked.
+    /// Copies share their blocks with the original (`FICLONE`); false once the file system has refused.
     pub reflinks: bool,
-    /// Things that couldn't be made without rights: devices.
+    /// How many device nodes were left out, which take rights to make.
     pub skipped: u64,
 }
 
 impl Copier {
-    /// Copies into this empty directory.
+    /// A copier whose copies go into this empty directory.
     ///
     /// # Errors
     /// It can't be opened.

@@ -25,7 +25,7 @@ pub struct Node<'a> {
     pub parent: &'a OwnedFd,
     /// Its name there; `.` for the root.
     pub name: &'a [u8],
-    /// What it is.
+    /// Its type, mode, owner, size and times (stat(2)).
     pub stat: Stat,
 }
 
@@ -37,31 +37,31 @@ impl Node<'_> {
     }
 }
 
-/// Who is shown a tree. Names of a directory come sorted.
+/// Sees each node of a tree in turn. The names in a directory come sorted.
 pub trait Visitor {
-    /// A directory begins.
+    /// Shows a directory, before what is in it.
     ///
     /// # Errors
-    /// End the walk.
+    /// An error ends the walk.
     fn enter(&mut self, node: &Node<'_>) -> Result<()>;
 
-    /// Everything in the directory was shown.
+    /// Ends a directory, after everything in it was shown.
     ///
     /// # Errors
-    /// End the walk.
+    /// An error ends the walk.
     fn leave(&mut self, node: &Node<'_>) -> Result<()>;
 
-    /// Anything but a directory.
+    /// Shows anything but a directory.
     ///
     /// # Errors
-    /// End the walk.
+    /// An error ends the walk.
     fn leaf(&mut self, node: &Node<'_>) -> Result<()>;
 }
 
-/// Shows the tree of these layers, lowest first. One directory that is no layer is shown as it is: `plain`.
+/// Shows the tree of these layers, lowest first. With `plain`, a single directory is not a layer, and is shown as it is.
 ///
 /// # Errors
-/// Those of the visitor; a directory can't be read, or is too deep.
+/// The visitor fails; a directory can't be read, or is too deep.
 pub fn walk(layers: &[&Path], plain: bool, visitor: &mut dyn Visitor) -> Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mut roots = Vec::new();

@@ -13,7 +13,7 @@ use rustix::io::{Errno, Result};
 /// descriptors and no long path.
 ///
 /// # Errors
-/// Those of unlinkat(2), openat(2) and renameat(2).
+/// Fails as unlinkat(2), openat(2) and renameat(2) do.
 pub fn remove(parent: impl AsFd, name: &CStr) -> Result<()> {
     remove_if(parent, name, |_| true)
 }
@@ -22,7 +22,7 @@ pub fn remove(parent: impl AsFd, name: &CStr) -> Result<()> {
 /// another one there.
 ///
 /// # Errors
-/// Those of [`remove`]; `ESTALE`: it isn't.
+/// Fails as [`remove`] does; `ESTALE`: it isn't.
 pub fn remove_if(parent: impl AsFd, name: &CStr, is: impl FnOnce(&Stat) -> bool) -> Result<()> {
     let parent = parent.as_fd();
     match unlinkat(parent, name, AtFlags::empty()) {

@@ -64,10 +64,10 @@ impl Surroundings {
     }
 }
 
-/// Takes standard input, output and error.
+/// Makes these the standard input, output and error of this process; `None` keeps those it has.
 ///
 /// # Errors
-/// Those of dup2(2).
+/// Fails as dup2(2) does.
 pub fn take_stdio(stdio: Option<[OwnedFd; 3]>) -> Result<()> {
     let Some(stdio) = stdio else { return Ok(()) };
     for (number, fd) in (0..).zip(stdio) {
@@ -87,7 +87,7 @@ impl PreparedCommand {
     /// Looks the user up in the container.
     ///
     /// # Errors
-    /// There is no such user or group; a text holds a NUL byte.
+    /// The user or group does not exist; a text holds a NUL byte.
     pub fn of(tree: Tree, process: &Process, root: &RootDir) -> Result<PreparedCommand> {
         let identity = identity::resolve(process, root).during(Act::User)?;
         // In another root a command is told of its user no more than docker tells.

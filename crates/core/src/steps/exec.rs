@@ -86,7 +86,7 @@ fn refused(path: &str, errno: Errno) -> Error {
         Errno::EACCES if std::path::Path::new(path).is_dir() => error.because("it is a directory"),
         Errno::EACCES => error.because("it is not executable for this user, or lies on a mount with noexec"),
         Errno::ENOEXEC => error
-            .because("it is no program for this machine")
+            .because("not a program for this machine")
             .hint("a script needs a first line such as #!/bin/sh; a program must be of this processor"),
         Errno::ENOENT => error.because(match interpreter(path) {
             Some(interpreter) => format!("the interpreter it names, {interpreter}, is missing in the container"),
@@ -140,7 +140,7 @@ fn interpreter(path: &str) -> Option<String> {
 /// lead elsewhere.
 ///
 /// # Errors
-/// It is missing, no directory, closed to the user, or outside.
+/// It is missing, not a directory, closed to the user, or outside.
 pub fn enter_workdir(path: &str, root: &RootDir) -> Result<()> {
     let step = "enter the working directory";
     let fd = root.open(path, OFlags::PATH | OFlags::DIRECTORY).map_err(|errno| {

@@ -22,10 +22,10 @@ use nsrs_base::options::{CAP_ADD, CAP_DROP, GID_MAPS, GROUPS, OptionName, UID_MA
 /// Who the command will be.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The user id.
+    /// The user id, as the container sees it.
     pub uid: u32,
     gid: u32,
-    /// `None` keeps the caller's.
+    /// Supplementary groups; `None` keeps the caller's.
     groups: Option<Vec<u32>>,
     /// The home directory, for `HOME`.
     pub home: Option<String>,

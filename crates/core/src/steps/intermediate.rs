@@ -43,12 +43,12 @@ fn open_namespace(join: &Join) -> Result<File> {
         })?;
     match namespace::kind(&fd) {
         Ok(flag) if flag == join.kind.flag() => Ok(File::from(fd)),
-        Ok(_) => Err(Error::new(Code::InvalidArgument, step, "it is a namespace of another kind").on(&join.path)),
-        Err(_) => Err(Error::new(Code::InvalidArgument, step, "it is no namespace").on(&join.path)),
+        Ok(_) => Err(Error::new(Code::InvalidArgument, step, "a namespace of another kind").on(&join.path)),
+        Err(_) => Err(Error::new(Code::InvalidArgument, step, "not a namespace").on(&join.path)),
     }
 }
 
-/// Joins, sets clocks, and leaves the `CLONE_NEW*` flags that remain for the container itself.
+/// Joins namespaces, sets clocks, and returns the `CLONE_NEW*` flags that remain for the container itself.
 ///
 /// # Errors
 /// A namespace can't be joined, or an offset is refused.

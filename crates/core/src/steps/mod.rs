@@ -61,13 +61,13 @@ pub struct Inputs {
     pub fds: Vec<OwnedFd>,
     /// Our own executable in sealed memory, for the init.
     pub program: OwnedFd,
-    /// The way back to the supervisor.
+    /// The process's end of the channel to the supervisor.
     pub channel: Channel,
-    /// The supervisor itself (pidfd_open(2)).
+    /// A pidfd of the supervisor, readable when that has ended.
     pub supervisor: OwnedFd,
     /// The container's addresses on its interface.
     pub addresses: Vec<InterfaceAddress>,
-    /// What its files in /etc say.
+    /// The contents of the container's /etc/hosts, /etc/hostname and /etc/resolv.conf.
     pub files: Files,
     /// The supervisor has installed the system call filter, for itself and all its children.
     pub filtered: bool,
@@ -94,7 +94,7 @@ pub fn run(plan: &Plan, inputs: Inputs, waiting: Waiting) -> ! {
 }
 
 /// As [`run`], in a process that an intermediate process made. It does nothing before the supervisor has taken it over: if
-/// the intermediate process ended without a word, nobody would ever end it.
+/// the intermediate process ended without a message, nobody would ever end it.
 pub fn run_taken_over(plan: &Plan, inputs: Inputs, waiting: Waiting) -> ! {
     finish_with(inputs, waiting, |inputs| {
         wait_for(&inputs.channel, "wait to be taken over", |message| matches!(message, ToChild::Known))?;
@@ -129,7 +129,7 @@ fn walk(plan: &Plan, mut inputs: Inputs, waiting: Waiting) -> Result<Infallible>
 fn wait_for_process(inputs: &mut Inputs) -> Result<Process> {
     let (process, mut stdio) = match inputs.channel.receive::<ToChild>()? {
         Some((ToChild::Process(process), fds)) => (*process, fds),
-        // Nobody will.
+        // The supervisor is gone, so nobody will.
         _ => exit_now(0),
     };
     inputs.fds = stdio.split_off(stdio.len().min(3));

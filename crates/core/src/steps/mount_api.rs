@@ -44,7 +44,7 @@ impl FsContext {
         FsContext { fd, kind }.set("source", kind)
     }
 
-    /// Sets an option.
+    /// Sets an option of the file system to a value.
     ///
     /// # Errors
     /// The file system knows no such option or value.
@@ -82,10 +82,10 @@ impl FsContext {
     }
 }
 
-/// A new tmpfs, detached.
+/// Makes a detached tmpfs with this mode and size in bytes; without a size the kernel takes half of the memory.
 ///
 /// # Errors
-/// Those of [`FsContext`].
+/// Fails as [`FsContext`] does.
 pub fn tmpfs(mode: u32, size: Option<u64>, attributes: MountAttrFlags) -> Result<OwnedFd> {
     let mut context = FsContext::new("tmpfs")?.set("mode", &format!("{mode:o}"))?;
     if let Some(size) = size {
@@ -97,7 +97,7 @@ pub fn tmpfs(mode: u32, size: Option<u64>, attributes: MountAttrFlags) -> Result
 /// A detached copy of the mount at a path, with those below it.
 ///
 /// # Errors
-/// Those of open_tree(2).
+/// Fails as open_tree(2) does.
 pub fn clone_tree(directory: impl AsFd, path: &str, recursive: bool) -> rustix::io::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     open_tree(directory, path, if recursive { flags | OpenTreeFlags::AT_RECURSIVE } else { flags })
@@ -106,7 +106,7 @@ pub fn clone_tree(directory: impl AsFd, path: &str, recursive: bool) -> rustix::
 /// Puts a detached mount onto what a descriptor is open on; nothing is looked up by name.
 ///
 /// # Errors
-/// Those of move_mount(2).
+/// Fails as move_mount(2) does.
 pub fn attach(mount: impl AsFd, target: impl AsFd, subject: &str) -> Result<()> {
     move_mount(mount, "", target, "", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH)
         .at("mount onto", subject)
@@ -115,7 +115,7 @@ pub fn attach(mount: impl AsFd, target: impl AsFd, subject: &str) -> Result<()> 
 /// Puts a detached mount onto a name beneath a mount of ours, which holds no links of others.
 ///
 /// # Errors
-/// Those of move_mount(2); `ENOENT`: there is no such name.
+/// Fails as move_mount(2) does; `ENOENT`: there is no such name.
 pub fn attach_at(mount: impl AsFd, directory: impl AsFd, name: &str) -> rustix::io::Result<()> {
     move_mount(mount, "", directory, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }
@@ -145,7 +145,7 @@ pub fn restrict(mount: impl AsFd, attributes: Attributes, propagation: Propagati
 /// Makes a tree of mounts read-only.
 ///
 /// # Errors
-/// Those of mount_setattr(2).
+/// Fails as mount_setattr(2) does.
 pub fn make_read_only(mount: impl AsFd, recursive: bool, subject: &str) -> Result<()> {
     let change = AttributeChange { set: libc::MOUNT_ATTR_RDONLY, ..AttributeChange::default() };
     set_attributes(mount, c"", recursive, change).at("make read-only", subject)

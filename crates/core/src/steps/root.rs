@@ -30,9 +30,9 @@ use nsrs_base::sys::mount::{AttributeChange, set_attributes};
 pub fn make_private() -> Result<()> {
     let change = AttributeChange { propagation: libc::MS_PRIVATE, ..AttributeChange::default() };
     set_attributes(CWD, c"/", true, change).at("make all mounts private", "/").map_err(|error| match error.errno {
-        // What the kernel says of a path that is no mount point.
+        // What the kernel says of a path that is not a mount point.
         Some(libc::EINVAL) => error
-            .because("the root directory is no mount point, as in a chroot")
+            .because("the root directory is not a mount point, as in a chroot")
             .hint("bind-mount the directory onto itself before chroot(1): mount --bind DIRECTORY DIRECTORY"),
         _ => error,
     })
@@ -42,7 +42,7 @@ pub fn make_private() -> Result<()> {
 /// directory of the writable layers, where they aren't in memory; `notes` takes what the caller should know.
 ///
 /// # Errors
-/// The root is missing, no directory or empty, or a mount is refused.
+/// The root is missing, not a directory or empty, or a mount is refused.
 pub fn enter(
     sandbox: &Sandbox,
     workdir: &str,
@@ -125,7 +125,7 @@ pub fn enter(
     current()
 }
 
-/// Takes back that nothing may be written, unless that was asked for.
+/// Makes the root writable again, unless the caller asked for a read-only one.
 ///
 /// # Errors
 /// The kernel refuses.
@@ -139,7 +139,7 @@ pub fn allow_writes(sandbox: &Sandbox) -> Result<()> {
     }
 }
 
-/// The root of this process, as a bound for paths.
+/// The root directory of this process; paths are resolved beneath it.
 ///
 /// # Errors
 /// It can't be opened.

@@ -19,9 +19,9 @@ use nsrs_base::error::{At, Code, Error, Result};
 pub enum Missing {
     /// Nothing: a missing path is an error.
     Refuse,
-    /// Directories all the way.
+    /// Every missing directory of the path, the last name included.
     Directory,
-    /// Directories, and an empty file at the end.
+    /// Every missing directory of the path, and an empty file as the last name.
     File,
 }
 
@@ -45,7 +45,7 @@ impl RootDir {
     /// Opens an existing path, following links inside the root only.
     ///
     /// # Errors
-    /// Those of openat2(2); `EXDEV` never, `ELOOP` for magic links such as those of /proc/PID/fd.
+    /// Fails as openat2(2) does; `EXDEV` never, `ELOOP` for magic links such as those of /proc/PID/fd.
     pub fn open(&self, path: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
         // EAGAIN: a name on the way was renamed while the kernel looked; somebody may do that on purpose, so not forever.
         for _ in 0..16 {
@@ -85,7 +85,7 @@ impl RootDir {
             let error = Error::os(step, path, errno);
             match errno {
                 Errno::LOOP | Errno::NOTDIR => error
-                    .because("it is no real directory in the root file system")
+                    .because("not a real directory in the root file system")
                     .hint("a link there could lead anywhere; make it a directory in the rootfs"),
                 _ => error,
             }
@@ -361,7 +361,7 @@ mod tests {
         std::fs::write(scratch.at("sys"), "").unwrap();
         for path in ["/dev", "/sys"] {
             let error = scratch.root().own_directory(path).unwrap_err();
-            assert!(error.to_string().contains("no real directory"), "{error}");
+            assert!(error.to_string().contains("not a real directory"), "{error}");
         }
     }
 

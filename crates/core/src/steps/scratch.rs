@@ -34,7 +34,7 @@ pub struct Over<'a> {
     pub path: &'a str,
     /// Directories of the host, the uppermost first.
     pub lowers: &'a [&'a str],
-    /// Restrictions of the mount.
+    /// Restrictions that the overlay is mounted with (`MOUNT_ATTR_*`).
     pub attributes: MountAttrFlags,
     /// Whiteouts and the like stand in attributes of users.
     pub user_xattrs: bool,
@@ -44,7 +44,7 @@ pub struct Over<'a> {
     pub is_image: bool,
 }
 
-/// A directory for writable layers.
+/// Opens a directory on the disk for writable layers.
 ///
 /// # Errors
 /// It can't be entered.
@@ -68,7 +68,7 @@ impl Scratch {
     /// The writable layers of this sandbox, if it has an overlay; in `disk`, or in memory.
     ///
     /// # Errors
-    /// Those of [`Scratch::new`].
+    /// Fails as [`Scratch::new`] does.
     pub fn for_sandbox(sandbox: &Sandbox, disk: Option<&OwnedFd>) -> Result<Option<Scratch>> {
         let mounts_one = sandbox.mounts.iter().any(|mount| matches!(mount.source, MountSource::Overlay { .. }));
         let root = matches!(sandbox.root, Root::Host(_) | Root::Image(_))

@@ -79,7 +79,7 @@ fn make_pair(size: TerminalSize, pts: BorrowedFd<'_>, channel: &Channel) -> Resu
 /// The terminal, which is this process's standard input, becomes its user's, who may then open it by its name too.
 ///
 /// # Errors
-/// Those of fchown(2).
+/// Fails as fchown(2) does.
 pub fn give_to(uid: u32) -> Result<()> {
     let terminal = stdio()[0];
     if fstat(terminal).at(STEP, "")?.st_uid == uid {

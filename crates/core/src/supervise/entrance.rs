@@ -12,31 +12,31 @@ use super::engine::token::Key;
 use crate::steps::channel::{Channel, FromEntrance, ToEntrance};
 use crate::steps::enter;
 
-/// What the entrance has answered.
+/// An answer of the entrance, or its end.
 pub enum EntranceAnswer {
-    /// An intermediate process is made; this is the channel to it.
+    /// An intermediate process was made for this member, with the channel to it.
     Made(Key, Child, Channel),
-    /// It could not be made.
+    /// The intermediate process for this member could not be made.
     Failed(Key, Error),
     /// An answer that nobody waits for.
     Late,
-    /// The entrance is gone.
+    /// The entrance has ended, or sent what is not an answer.
     Gone,
 }
 
-/// The entrance of one supervisor.
+/// The entrance of one supervisor: the process that makes those that enter containers.
 #[derive(Debug)]
 pub struct Entrance {
     child: Child,
     channel: Channel,
-    /// For whom it was asked and has not answered, by the numbers of the requests.
+    /// Members that wait for an answer, by the numbers of the requests.
     pending: BTreeMap<u64, Key>,
     /// The next of these numbers.
     next: u64,
 }
 
 impl Entrance {
-    /// Starts it.
+    /// Starts the entrance from our own executable in sealed memory.
     ///
     /// # Errors
     /// No process can be made.
@@ -45,25 +45,25 @@ impl Entrance {
         Ok(Entrance { child: Child::new(pid, pidfd), channel, pending: BTreeMap::new(), next: 1 })
     }
 
-    /// Readable when it answers.
+    /// The channel to the entrance, readable when it answers.
     #[must_use]
     pub fn channel(&self) -> &Channel {
         &self.channel
     }
 
-    /// Readable when it has ended.
+    /// The pidfd of the entrance, readable when it has ended.
     #[must_use]
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         self.child.pidfd.as_fd()
     }
 
-    /// Its number.
+    /// The process id of the entrance.
     #[must_use]
     pub fn pid(&self) -> Pid {
         self.child.pid
     }
 
-    /// Asks for an intermediate process.
+    /// Asks for an intermediate process that will make the process of this member.
     ///
     /// # Errors
     /// The entrance is gone.
@@ -74,7 +74,7 @@ impl Entrance {
         Ok(())
     }
 
-    /// Takes one answer.
+    /// Reads one answer from the channel.
     pub fn answer(&mut self) -> EntranceAnswer {
         let (message, fds) = match self.channel.receive::<FromEntrance>() {
             Ok(Some(received)) => received,
@@ -94,21 +94,21 @@ impl Entrance {
                 (Some(pid), Some(pidfd), Some(channel)) => {
                     EntranceAnswer::Made(key, Child::new(pid, pidfd), Channel::from_fd(channel))
                 }
-                _ => EntranceAnswer::Failed(key, lost()),
+                _ => EntranceAnswer::Failed(key, entrance_lost()),
             },
             FromEntrance::Failed { error, .. } => EntranceAnswer::Failed(key, error),
         }
     }
 
-    /// Ends it, and returns those for whom it will make none.
+    /// Ends the entrance, and returns the members whose intermediate process will not be made.
     pub fn end(self) -> impl Iterator<Item = Key> {
         self.child.end_now();
         self.pending.into_values()
     }
 }
 
-/// Why nobody can enter.
+/// The error of a request to enter whose entrance is gone.
 #[must_use]
-pub fn lost() -> Error {
+pub fn entrance_lost() -> Error {
     Error::new(Code::SetupFailed, "enter the container", "the process that makes those who enter is gone")
 }

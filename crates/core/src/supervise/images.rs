@@ -20,12 +20,12 @@ pub type Leases = Rc<Vec<File>>;
 pub struct ImageCache {
     /// The layers, by the digest of their image.
     leases: HashMap<String, Weak<Vec<File>>>,
-    /// Only of an image whose layers are still held it is certain that they are there.
+    /// An entry counts only while its layers are held: otherwise they may have been removed.
     found: ImageLookups<(ImageFacts, Weak<Vec<File>>)>,
 }
 
 impl ImageCache {
-    /// Nothing yet.
+    /// A cache that knows no image yet.
     #[must_use]
     pub fn empty() -> ImageCache {
         ImageCache { leases: HashMap::new(), found: ImageLookups::empty() }
@@ -34,7 +34,7 @@ impl ImageCache {
     /// Finds the image that a container is to run on, if it is to run on one, and holds its layers.
     ///
     /// # Errors
-    /// Those of [`find_image`].
+    /// Fails as [`find_image`] does.
     pub fn find(&mut self, spec: &Spec, host: &Host) -> Result<Option<(ImageFacts, Leases)>> {
         let Some(image) = spec.root.image() else { return Ok(None) };
         let platform = spec.image.platform.as_deref();
@@ -50,8 +50,8 @@ impl ImageCache {
         Ok(Some((facts, leases)))
     }
 
-    /// Of an image whose layers are held already, they are not held twice: there may be many containers, and descriptors
-    /// are few.
+    /// Returns the locks that are already held on the layers of this image, or keeps the new ones: each lock takes a
+    /// descriptor, and there may be many containers on one image.
     fn share(&mut self, facts: &ImageFacts, leases: Vec<File>) -> Leases {
         self.leases.retain(|_, leases| leases.strong_count() > 0);
         if let Some(held) = self.leases.get(&facts.digest).and_then(Weak::upgrade) {

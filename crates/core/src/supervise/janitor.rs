@@ -1,4 +1,4 @@
-//! What containers have left, let go of and removed when nobody waits.
+//! The janitor releases and removes what containers have left, when nobody waits for it.
 
 use std::os::fd::OwnedFd;
 use std::time::Instant;
@@ -12,33 +12,33 @@ use rustix::process::Pid;
 
 use crate::supervise::container::Container;
 
-/// Most of them that wait for a quiet moment.
+/// Most mounts, or writable layers, that wait for a quiet moment.
 const MOST_WAITING: usize = 8;
 
-/// Lets go of mounts and removes writable layers behind everybody's back.
+/// Releases mounts and removes writable layers in the background.
 #[derive(Debug, Default)]
 pub struct Janitor {
-    /// Mount namespaces of containers that have ended. To let go of one takes the kernel a moment, which nobody waits for.
+    /// Mount namespaces of containers that have ended. Closing one takes the kernel a moment, which nobody should wait for.
     mounts: Vec<OwnedFd>,
-    /// What containers on images have written that are over, still to be removed.
+    /// Writable layers of ended containers on images, still to be removed.
     writable: Vec<WritableLayer>,
-    /// Children that remove it.
+    /// Child processes that remove writable layers.
     sweepers: Vec<Pid>,
 }
 
 impl Janitor {
-    /// Takes over what a container has left.
+    /// Takes the mounts and the writable layer of a container that has ended.
     pub fn take_over(&mut self, container: &mut Container) {
         self.mounts.extend(container.holdings.mounts.take());
         self.writable.extend(container.holdings.writable.take());
     }
 
-    /// Takes over the writable layer of a container that came to nothing.
+    /// Takes the writable layer of a container that failed to start.
     pub fn take_writable(&mut self, writable: Option<WritableLayer>) {
         self.writable.extend(writable);
     }
 
-    /// When there is something to do: of mounts at once, of what is to be removed from `quiet` on.
+    /// When there is work: mounts are released at once, writable layers removed from `quiet` on.
     #[must_use]
     pub fn due(&self, quiet: Instant) -> Option<Instant> {
         let mounts = (!self.mounts.is_empty()).then(Instant::now);
@@ -51,13 +51,13 @@ impl Janitor {
         self.sweepers.retain(|child| matches!(reap(*child), Ok(None)));
     }
 
-    /// The process of this number is one of its children.
+    /// Whether this process is one of its children.
     #[must_use]
     pub fn has_child(&self, pid: Pid) -> bool {
         self.sweepers.contains(&pid)
     }
 
-    /// Does what is due; `idle`: nothing else is to be done at this moment.
+    /// Does what is due; `idle` says that the supervisor has nothing else to do now.
     pub fn work(&mut self, idle: bool, quiet: Instant) {
         if idle || self.mounts.len() > MOST_WAITING {
             self.let_go();
@@ -72,17 +72,17 @@ impl Janitor {
         self.mounts.clear();
     }
 
-    /// Has what containers have left be removed.
+    /// Starts to remove the writable layers that ended containers have left.
     pub fn sweep(&mut self) {
         self.sweepers.extend(remove_in_background(std::mem::take(&mut self.writable)));
     }
 
-    /// Has what dead supervisors left in the store be removed.
+    /// Starts to remove what dead supervisors have left in the store.
     ///
     /// # Errors
-    /// Those of [`writable::collect`].
+    /// Fails as [`remove_abandoned`] does.
     pub fn collect(&mut self, host: &Host) -> Result<()> {
-        // Where there is no store nothing is left in it.
+        // Without a store there is nothing to remove.
         if let Ok(store) = StoreAccess::of_caller(host) {
             self.sweepers.extend(remove_abandoned(&store.directory, host)?);
         }

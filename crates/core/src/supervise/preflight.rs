@@ -36,11 +36,11 @@ pub fn check(sandbox: &Sandbox) -> Vec<Error> {
 fn check_namespace(join: &Join) -> Option<Error> {
     let missing = fs::metadata(&join.path).is_err_and(|error| error.kind() == ErrorKind::NotFound);
     let (why, hint) = match &join.path {
-        path if path.starts_with("/proc/") => ("there is no such process", ""),
+        path if path.starts_with("/proc/") => ("no such process", ""),
         path if path.starts_with("/run/netns/") => {
-            ("there is no such namespace", "ip netns list shows those there are")
+            ("no such namespace", "ip netns list shows the namespaces that exist")
         }
-        _ => ("there is no such file", ""),
+        _ => ("no such file", ""),
     };
     missing.then(|| Error::invalid(join.kind.option(), &join.path, why).hint(hint))
 }
@@ -54,8 +54,8 @@ fn check_root(path: &str) -> Option<Error> {
                 .hint("unpack a root file system there, for example with mmdebstrap or busybox --install")
         }),
         Err(error) => match error.kind() {
-            ErrorKind::NotFound => Some(bad("there is no such directory")),
-            ErrorKind::NotADirectory => Some(bad("it is no directory")),
+            ErrorKind::NotFound => Some(bad("no such directory")),
+            ErrorKind::NotADirectory => Some(bad("not a directory")),
             // One that can be entered and not listed may still be a root.
             _ => None,
         },
@@ -80,7 +80,7 @@ fn check_copied(path: &str) -> Option<Error> {
 fn check_source(path: &str, option: &Written, directory: bool) -> Option<Error> {
     let bad = |why: String| option.invalid(why);
     match fs::metadata(path) {
-        Ok(meta) if directory && !meta.is_dir() => Some(bad(format!("{path} is no directory"))),
+        Ok(meta) if directory && !meta.is_dir() => Some(bad(format!("{path} is not a directory"))),
         Ok(_) => None,
         Err(error) => match error.kind() {
             ErrorKind::NotFound | ErrorKind::NotADirectory => {

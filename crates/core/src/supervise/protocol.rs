@@ -1,4 +1,4 @@
-//! What Node and the supervisor say to each other: length-bounded JSON frames over a socketpair, descriptors by
+//! The messages between Node and the supervisor: length-bounded JSON frames over a socketpair, descriptors by
 //! `SCM_RIGHTS`.
 
 use std::collections::VecDeque;
@@ -13,13 +13,13 @@ use nsrs_base::error::{At, Code, Error, Result};
 use nsrs_base::sys::message::{self, Descriptors};
 use nsrs_base::sys::wait::{Status, Usage};
 
-/// Whom a request or an event is about, by numbers of the caller's: a container, and a process in it. The first process of
+/// The container and process that a request or an event is about, by numbers that the caller chose. The first process of
 /// a container has the container's own number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ProcessAddress {
-    /// The container.
+    /// The caller's number for the container.
     pub container: u64,
-    /// The process.
+    /// The caller's number for the process.
     pub process: u64,
 }
 
@@ -38,25 +38,26 @@ pub enum Request {
     Run {
         /// The caller's number for it.
         id: u64,
-        /// What is wanted: a [`Spec`](crate::spec::Spec), as JavaScript wrote it.
+        /// The options: a [`Spec`](crate::spec::Spec), as JavaScript wrote it.
         spec: Box<RawValue>,
-        /// Tell when the command runs; else its report comes with its end, and the supervisor wakes once less.
+        /// Send [`Event::Started`] when the command starts. Otherwise the report comes with [`Event::Exited`], and the
+        /// supervisor wakes up once less.
         announce: bool,
     },
     /// Start a process in a container that runs. Its descriptors as those of [`Request::Run`].
     Enter {
         /// The container, and the caller's number for the process.
         address: ProcessAddress,
-        /// What is wanted: an [`EnterSpec`](crate::spec::EnterSpec).
+        /// The options: an [`EnterSpec`](crate::spec::EnterSpec).
         spec: Box<RawValue>,
-        /// As that of [`Request::Run`].
+        /// Send [`Event::Started`] when the command starts, as for [`Request::Run`].
         announce: bool,
     },
     /// Send a signal to a process.
     Kill {
-        /// Which one.
+        /// The process that gets the signal.
         address: ProcessAddress,
-        /// The signal's number; none is the one that ends the command, by default `SIGTERM`.
+        /// The signal's number; `None` is the stop signal of the command, by default `SIGTERM`.
         signal: Option<i32>,
     },
     /// Find out what this host can do, by doing it.
@@ -85,13 +86,13 @@ pub struct Report {
     pub fallbacks: Vec<String>,
 }
 
-/// How a container ended.
+/// The end of a command, as the caller sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Exit {
-    /// How the command ended.
+    /// Its exit code, or the signal that killed it.
     pub status: Status,
-    /// What it used.
+    /// CPU time and memory that it used (wait4(2)).
     pub usage: Usage,
     /// It was killed for its time limit.
     pub timed_out: bool,
@@ -102,45 +103,45 @@ pub struct Exit {
 /// From the supervisor to Node.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Event {
-    /// First of all: who speaks.
+    /// The first event on every connection: the version of the supervisor.
     Hello {
         /// [`nsrs_base::version::VERSION`] of the executable.
         version: String,
     },
-    /// The command runs.
+    /// The command has started.
     Started {
-        /// Whose.
+        /// The process that runs the command.
         address: ProcessAddress,
         /// What its container was given.
         report: Report,
     },
     /// The process's terminal; its descriptor comes with the frame.
     Terminal {
-        /// Whose.
+        /// The process that has the terminal.
         address: ProcessAddress,
     },
-    /// The command has ended. Of a container's first process: and nothing of the container is left. Where its changes are
-    /// listed, a file with the list comes with the frame.
+    /// The command has ended. If it was the container's first process, nothing of the container is left. If the caller
+    /// asked for a list of changes, a file with the list comes with the frame.
     Exited {
-        /// Whose.
+        /// The process that ran the command.
         address: ProcessAddress,
-        /// How.
+        /// How it ended, and what it used.
         exit: Exit,
-        /// What its container was given, where that was not announced.
+        /// What its container was given; `None` if [`Event::Started`] said so already.
         report: Option<Report>,
     },
-    /// There is no such process, and nothing of it is left.
+    /// The request failed, and nothing of its process is left.
     Failed {
-        /// Which process, or which question.
+        /// The process that was requested, or the number of an [`Request::Examine`].
         address: ProcessAddress,
-        /// Every reason.
+        /// Every problem that was found, at least one.
         errors: Vec<Error>,
     },
     /// What the host can do.
     Examined {
-        /// Which question.
+        /// The number of the [`Request::Examine`].
         id: u64,
-        /// The verdicts.
+        /// One verdict for each feature that was tried.
         findings: Vec<crate::doctor::Finding>,
     },
 }
@@ -150,7 +151,7 @@ pub const MOST: usize = 64 << 20;
 /// A frame's head: length of the body and number of descriptors, both little-endian.
 const HEAD: usize = 8;
 
-/// A frame as it goes over the wire.
+/// Encodes a message as a frame that `fds` descriptors go with.
 #[must_use]
 pub fn encode(message: &impl Serialize, fds: usize) -> Vec<u8> {
     let mut bytes = vec![0; HEAD];
@@ -161,7 +162,7 @@ pub fn encode(message: &impl Serialize, fds: usize) -> Vec<u8> {
     bytes
 }
 
-/// An event as it goes over the wire, never larger than [`MOST`]: what it says in more words than anybody reads is shortened.
+/// Encodes an event as a frame of at most [`MOST`] bytes: lists and texts that are too long are shortened.
 #[must_use]
 pub fn encode_event(event: &Event, fds: usize) -> Vec<u8> {
     let bytes = encode(event, fds);
@@ -184,7 +185,7 @@ pub fn encode_event(event: &Event, fds: usize) -> Vec<u8> {
 const MOST_OF_ERRORS: usize = 1 << 20;
 /// Most characters of a text, and most items of a list of texts, where there is too much of them.
 const MOST_OF_TEXT: usize = 4096;
-/// Most suggestions, there.
+/// Most suggestions of an error in such a list.
 const MOST_SUGGESTIONS: usize = 10;
 
 /// The first of too many errors, or of too long ones, and how many more there are.
@@ -217,7 +218,7 @@ fn beginning(text: &str) -> String {
 }
 
 impl Report {
-    /// The same without what is too long to be read.
+    /// The report with its lists and texts cut to [`MOST_OF_TEXT`].
     fn shortened(&self) -> Report {
         let Report { pid, network, addresses, ports, notes, fallbacks } = self;
         let [addresses, ports, notes, fallbacks] = [addresses, ports, notes, fallbacks].map(|texts| {
@@ -254,7 +255,7 @@ pub fn send(socket: impl AsFd, message: &impl Serialize, fds: &[BorrowedFd<'_>],
     Ok(())
 }
 
-/// The descriptors of a frame have not all arrived, and the others were closed: whoever reads it may have no more of them.
+/// Not all descriptors of a frame have arrived, because the reader may open no more; those that did are closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LostDescriptors;
 
@@ -266,10 +267,10 @@ impl LostDescriptors {
     }
 }
 
-/// The descriptors of a frame.
+/// The descriptors of a frame, or that some were lost.
 pub type FrameDescriptors = Result<Vec<OwnedFd>, LostDescriptors>;
 
-/// Puts frames together from what arrives.
+/// Assembles frames from the bytes and descriptors that arrive.
 #[derive(Debug, Default)]
 pub struct FrameReader {
     bytes: Vec<u8>,
@@ -277,14 +278,14 @@ pub struct FrameReader {
     fds: VecDeque<FrameDescriptors>,
 }
 
-/// What one [`FrameReader::fill`] met.
+/// The result of one [`FrameReader::fill`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Filled {
-    /// Something arrived.
+    /// Bytes arrived; there may be whole frames to take.
     Some,
-    /// Nothing to read now.
+    /// There is nothing to read now.
     Empty,
-    /// The other end is closed.
+    /// The other end is closed; nothing more will arrive.
     End,
 }
 
@@ -292,7 +293,7 @@ impl FrameReader {
     /// Reads once what the socket has.
     ///
     /// # Errors
-    /// Those of recvmsg(2).
+    /// Fails as recvmsg(2) does.
     pub fn fill(&mut self, socket: impl AsFd) -> Result<Filled> {
         let bytes = &mut self.bytes;
         let mut fds = Vec::new();

@@ -17,9 +17,9 @@ use crate::spec::{self, Spec};
 /// A request, resolved, with what must be held for it.
 #[derive(Debug)]
 pub struct Resolved {
-    /// The plan.
+    /// What the container is to be, with every default filled in.
     pub plan: Rc<Plan>,
-    /// The layers of its image.
+    /// Locks on the layers of its image; empty without an image.
     pub leases: Leases,
 }
 
@@ -43,7 +43,7 @@ impl Resolver {
         &self.host
     }
 
-    /// Resolves a request.
+    /// Turns the options of a call into a plan for this host, and finds the image.
     ///
     /// # Errors
     /// Every problem of the call.

@@ -14,14 +14,14 @@ use crate::state::journal::{self, EntryId, Journal, NetworkObject};
 /// The state directory with a journal of our own.
 #[derive(Debug)]
 pub struct RunDirectory {
-    /// The directory.
+    /// The path of the state directory.
     pub path: PathBuf,
-    /// What would outlive us.
+    /// Our journal: the processes and network objects that would outlive a supervisor that is killed.
     pub journal: Journal,
 }
 
 impl RunDirectory {
-    /// Where it is, or will be.
+    /// The path of the state directory, which need not exist yet.
     #[must_use]
     pub fn path(host: &Host) -> PathBuf {
         state::directory(host)
@@ -30,7 +30,7 @@ impl RunDirectory {
     /// Makes the directory, if it is missing, and makes sure that it is ours.
     ///
     /// # Errors
-    /// Those of [`state::open`].
+    /// Fails as [`state::open`] does.
     pub fn make(host: &Host) -> Result<PathBuf> {
         state::open(host)
     }
@@ -38,7 +38,7 @@ impl RunDirectory {
     /// Ends and removes what dead supervisors have left in the journals of this directory.
     ///
     /// # Errors
-    /// Those of [`journal::collect`]; the kernel refuses the removal of a bridge.
+    /// Fails as [`journal::collect`] does; the kernel refuses the removal of a bridge.
     pub fn collect(path: &Path, host: &Host) -> Result<()> {
         journal::collect(path, |object| match object {
             NetworkObject::Link(name) => unplug(&mut Netlink::route()?, name),
@@ -59,7 +59,7 @@ impl RunDirectory {
         Ok(RunDirectory { path, journal })
     }
 
-    /// Strikes a process that has ended.
+    /// Removes the entry of a process that has ended from the journal.
     pub fn strike(&mut self, slot: Option<EntryId>) {
         if let Some(slot) = slot {
             self.journal.strike(slot);

@@ -20,13 +20,13 @@ use nsrs_base::sys::fds::{replace_stdio, stdio};
 use nsrs_base::sys::process::send_signal;
 use nsrs_base::sys::wait::reap;
 
-/// Such a program.
+/// A running network program (pasta, for example) of one container.
 #[derive(Debug)]
 pub struct UserNetwork {
     /// Its process; the pidfd is readable when it has ended.
     pub process: Child,
-    /// What it has to say on standard error.
-    said: OwnedFd,
+    /// The reading end of its standard error, for the reason of a failure.
+    stderr: OwnedFd,
     fifo: PathBuf,
     /// Readable when the network is up.
     pub ready: OwnedFd,
@@ -36,8 +36,8 @@ pub struct UserNetwork {
 
 /// The program's ends of the pipes.
 struct ProgramInputs {
-    /// A byte comes when it stands in the journal.
-    told: OwnedFd,
+    /// A byte comes when the process is recorded in the journal.
+    recorded: OwnedFd,
     stdio: [OwnedFd; 3],
 }
 
@@ -62,18 +62,18 @@ impl UserNetwork {
         mknodat(CWD, &fifo, FileType::Fifo, Mode::from(0o600), 0).at("make the pipe", fifo.display())?;
         let ready = open(&fifo, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
             .at("open the pipe", fifo.display())?;
-        // What is not text is nothing that such a program looks for.
+        // Such a program looks for no variable that is not UTF-8.
         let env = std::env::vars_os()
             .filter_map(|(name, value)| Some(format!("{}={}", name.into_string().ok()?, value.into_string().ok()?)));
         let env: Vec<String> = env.collect();
         let image = Image::new(&args, &env)?;
-        let (told, tell) = pipe2(OFlag::O_CLOEXEC).at(&step, "")?;
-        let (said, say) = pipe2(OFlag::O_CLOEXEC).at(&step, "")?;
+        let (recorded, notify) = pipe2(OFlag::O_CLOEXEC).at(&step, "")?;
+        let (stderr, stderr_writer) = pipe2(OFlag::O_CLOEXEC).at(&step, "")?;
         let null = || open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).at("open", "/dev/null");
-        let inputs = ProgramInputs { told, stdio: [null()?, null()?, say] };
-        let (child, tell) = spawn_apart(0, tell, || become_program(inputs, &image)).at(&step, &args[0])?;
+        let inputs = ProgramInputs { recorded, stdio: [null()?, null()?, stderr_writer] };
+        let (child, notify) = spawn_apart(0, notify, || become_program(inputs, &image)).at(&step, &args[0])?;
         let mut process = Child::new(child.pid, child.pidfd);
-        // What is not in the journal must not run, for it takes its death signal off.
+        // A program that is not in the journal must not run: it clears its death signal, and would be left behind.
         match journal.note(JournalEntry::process(process.pid, Termination::Kill)) {
             Ok(slot) => process.slot = Some(slot),
             Err(error) => {
@@ -82,25 +82,25 @@ impl UserNetwork {
                 return Err(error);
             }
         }
-        // It waits for the word at the other end.
-        let _ = rustix::io::write(&tell, &[0]);
-        Ok(Some((UserNetwork { process, said, fifo, ready, name, hint }, ports)))
+        // The child waits for this byte before it executes the program.
+        let _ = rustix::io::write(&notify, &[0]);
+        Ok(Some((UserNetwork { process, stderr, fifo, ready, name, hint }, ports)))
     }
 
-    /// Ends it.
+    /// Kills the program. Its end comes as an event.
     pub fn end(&mut self) {
         send_signal(&self.process.pidfd, libc::SIGKILL);
     }
 
-    /// Takes its end, and why it came.
+    /// Reaps the program, and returns the last line that it wrote to standard error as an error.
     pub fn reap(self) -> Error {
         let _ = reap(self.process.pid);
-        // Whoever it left behind may hold the pipe open: only what is there.
-        let _ = rustix::io::ioctl_fionbio(self.said.as_fd(), true);
+        // A process that it left behind may hold the pipe open: read only what is there.
+        let _ = rustix::io::ioctl_fionbio(self.stderr.as_fd(), true);
         let mut text = [0; 4096];
-        let count = rustix::io::read(&self.said, &mut text).unwrap_or(0);
+        let count = rustix::io::read(&self.stderr, &mut text).unwrap_or(0);
         let said = String::from_utf8_lossy(&text[..count]).trim().to_owned();
-        let last = said.lines().last().unwrap_or("it ended without a word").to_owned();
+        let last = said.lines().last().unwrap_or("it ended without a message").to_owned();
         Error::new(Code::SetupFailed, format!("connect the container by {}", self.name), last).hint(&self.hint)
     }
 }
@@ -111,9 +111,9 @@ fn text(path: &Path) -> Result<&str> {
     })
 }
 
-/// In the new process. If the supervisor dies before it has told, the pipe ends and so does this process.
+/// Runs in the new process. If the supervisor dies before it has recorded the process, the pipe ends and so does this process.
 fn become_program(inputs: ProgramInputs, image: &Image) -> i32 {
-    if rustix::io::read(&inputs.told, &mut [0; 1]) != Ok(1) {
+    if rustix::io::read(&inputs.recorded, &mut [0; 1]) != Ok(1) {
         return 0;
     }
     let placed = (0..).zip(inputs.stdio).try_for_each(|(number, fd)| replace_stdio(fd, number));

@@ -120,7 +120,7 @@ impl Newcomer {
         while let Some((message, fds)) = self.channel.receive().unwrap().or_else(|| mailbox.receive().unwrap()) {
             match message {
                 FromChild::Failed(error) => outcome.error = Some(error),
-                FromChild::Born(pid) => born = Some(Pid::from_raw(pid)),
+                FromChild::ProcessMade(pid) => born = Some(Pid::from_raw(pid)),
                 FromChild::Terminal => master = fds.into_iter().next(),
                 FromChild::InCharge => {
                     outcome.init.push("InCharge".into());

@@ -85,12 +85,12 @@ pub struct SupervisorEnd {
 }
 
 impl SupervisorEnd {
-    /// From its descriptors.
+    /// Takes over the memory, the counter and the socket of this end.
     pub fn from_fds(fds: [OwnedFd; 3]) -> SupervisorEnd {
         SupervisorEnd { parts: Parts::of(fds), announced: Cell::new(0), next: Cell::new(NUMBER) }
     }
 
-    /// Its descriptors.
+    /// The memory, the counter and the socket of this end.
     pub fn fds(&self) -> [BorrowedFd<'_>; 3] {
         self.parts.fds()
     }
@@ -160,7 +160,7 @@ impl SupervisorEnd {
         }
     }
 
-    /// Sends bytes.
+    /// Sends one message over the socket, without waiting.
     ///
     /// # Errors
     /// The other end is gone, or takes nothing.
@@ -174,12 +174,12 @@ impl SupervisorEnd {
 pub struct ProcessEnd(Parts);
 
 impl ProcessEnd {
-    /// From its descriptors.
+    /// Takes over the memory, the counter and the socket of this end.
     pub fn from_fds(fds: [OwnedFd; 3]) -> ProcessEnd {
         ProcessEnd(Parts::of(fds))
     }
 
-    /// Its descriptors.
+    /// The memory, the counter and the socket of this end.
     pub fn fds(&self) -> [BorrowedFd<'_>; 3] {
         self.0.fds()
     }
@@ -189,7 +189,7 @@ impl ProcessEnd {
         &self.0.socket
     }
 
-    /// Sends bytes.
+    /// Appends one message to the shared memory, and announces it by the counter.
     ///
     /// # Errors
     /// The memory is full.

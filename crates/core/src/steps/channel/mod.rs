@@ -1,4 +1,4 @@
-//! What a container's first process and the supervisor say to each other until the command is executed.
+//! The messages between a container's process and the supervisor until the command is executed.
 //!
 //! The channel is closed on exec: its end tells the supervisor that the command runs, or, after a [`FromChild::Failed`],
 //! that it never will. An init keeps its own while the command runs.
@@ -32,7 +32,7 @@ pub enum FromChild {
     Failed(Error),
     /// The intermediate process has made the container's first process, or one that enters: the number of that process,
     /// which is a child of the supervisor's.
-    Born(i32),
+    ProcessMade(i32),
     /// The intermediate process is in a new user namespace and waits for [`ToChild::Mapped`].
     NeedMaps,
     /// Everything but the network stands; the process waits for [`ToChild::Connected`].
@@ -43,7 +43,8 @@ pub enum FromChild {
     Terminal,
     /// With the supervisor's end of the mailbox that takes the place of this channel: nothing more comes over this one.
     Channel,
-    /// The init of a container in a shared PID namespace ends what comes of the command, and waits for [`ToChild::Start`].
+    /// The init of a container in a shared PID namespace has taken charge of the command's descendants, and waits for
+    /// [`ToChild::Start`].
     InCharge,
     /// The init executed the command.
     Executed,
@@ -54,7 +55,7 @@ pub enum FromChild {
     Layers,
     /// A prewarmed container stands and waits for [`ToChild::Process`]; with its mount namespace, unless something of the
     /// caller's is mounted there. Or an intermediate process has entered its container, and waits for the same; with the
-    /// supervisor's end of the mailbox that takes the place of its channel when that closes, shortly before the birth.
+    /// supervisor's end of the mailbox that takes the place of its channel when that closes, shortly before it makes the process.
     Ready,
 }
 
@@ -69,18 +70,18 @@ pub enum ToEntrance {
 /// intermediate process can be ended before the entrance hears that it has answered.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum FromEntrance {
-    /// There is one; with its pidfd and the supervisor's end of its channel.
+    /// The intermediate process was made; with its pidfd and the supervisor's end of its channel.
     Made {
-        /// Of the request.
+        /// The number of the [`ToEntrance::Prepare`] that is answered.
         request: u64,
         /// The number of the intermediate process, a child of the supervisor's.
         pid: i32,
     },
-    /// There is none.
+    /// The intermediate process could not be made.
     Failed {
-        /// Of the request; without it there is no entrance.
+        /// The number of the [`ToEntrance::Prepare`] that is answered; `None` if the entrance itself failed to start.
         request: Option<u64>,
-        /// Why.
+        /// The reason, for whoever requested the process.
         error: Error,
     },
 }
@@ -88,13 +89,13 @@ pub enum FromEntrance {
 /// From the supervisor to the container.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToChild {
-    /// To a first process that an intermediate process made: the supervisor knows of it.
+    /// To a first process that an intermediate process made: the supervisor watches it, and it may go on.
     Known,
     /// The id maps are written.
     Mapped,
     /// The host's side of the network is there.
     Connected,
-    /// To an init that is in charge: from now on nobody kills it who could ask it to end.
+    /// To an init that is in charge: go on. From now on the supervisor asks it to end, and doesn't kill it.
     Start,
     /// To an intermediate process: the container to enter, with the pidfd of its first process.
     Enter(Box<Destination>),
@@ -116,7 +117,7 @@ fn serialize(message: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(message).expect("messages are plain data")
 }
 
-/// A message as it is sent.
+/// Encodes a message for the channel.
 ///
 /// # Errors
 /// It is too large.
@@ -125,7 +126,7 @@ pub fn encode(message: &impl Serialize) -> Result<Vec<u8>> {
     if bytes.len() > MOST { Err(Error::os(TALK, "", Errno::MSGSIZE)) } else { Ok(bytes) }
 }
 
-/// A message as it was received.
+/// Decodes a message from the channel.
 ///
 /// # Errors
 /// It is not one of this program's.
@@ -133,18 +134,18 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     serde_json::from_slice(bytes).map_err(|error| Error::new(Code::SetupFailed, READ, error.to_string()))
 }
 
-/// What the supervisor finds when it looks into a channel.
+/// The result of one attempt of the supervisor to receive a message.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Received<T> {
-    /// A message.
+    /// A message arrived.
     Message(T),
-    /// Nothing, now: somebody else has taken what was there.
+    /// Nothing is there now: another process has taken it.
     Nothing,
     /// The other end is gone, and nothing more comes.
     End,
 }
 
-/// One end of the conversation; messages keep their borders.
+/// One end of the channel between a process and the supervisor. It carries whole messages.
 #[derive(Debug)]
 pub struct Channel(Medium);
 
@@ -314,7 +315,7 @@ impl Channel {
         shutdown(self.socket(), Shutdown::Write).at(TALK, "")
     }
 
-    /// The same end of a process once more.
+    /// A copy of the process's end.
     ///
     /// # Errors
     /// No descriptors are left.
@@ -324,7 +325,7 @@ impl Channel {
         Channel::of_process(copies)
     }
 
-    /// Its descriptors.
+    /// The descriptors of this end: one for a socket, three for a mailbox.
     #[must_use]
     pub fn fds(&self) -> Vec<BorrowedFd<'_>> {
         match &self.0 {
@@ -337,7 +338,7 @@ impl Channel {
     /// The end of a process, from copies of its [`Channel::fds`].
     ///
     /// # Errors
-    /// It has not so many.
+    /// There are neither one nor three descriptors.
     pub fn of_process(fds: Vec<OwnedFd>) -> Result<Channel> {
         match <[OwnedFd; 1]>::try_from(fds) {
             Ok([socket]) => Ok(Channel::from_fd(socket)),
@@ -348,7 +349,7 @@ impl Channel {
     /// The supervisor's end of a [`Channel::mailbox`], from its [`Channel::fds`].
     ///
     /// # Errors
-    /// It has not so many.
+    /// There are neither one nor three descriptors.
     pub fn of_supervisor(fds: Vec<OwnedFd>) -> Result<Channel> {
         three(fds).map(|fds| Channel(Medium::SupervisorEnd(SupervisorEnd::from_fds(fds))))
     }

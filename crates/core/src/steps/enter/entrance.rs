@@ -23,11 +23,11 @@ const PREPARE: &str = "make the intermediate process";
 /// The process of an entrance that was just started.
 #[derive(Debug)]
 pub struct EntranceProcess {
-    /// Its number, for wait(2).
+    /// Its process id, for wait(2).
     pub pid: Pid,
     /// Its pidfd, readable when it has ended.
     pub pidfd: OwnedFd,
-    /// The way to it: [`ToEntrance`] and [`FromEntrance`]. It ends with this.
+    /// The channel to it: [`ToEntrance`] and [`FromEntrance`]. It ends when this is closed.
     pub channel: Channel,
 }
 
@@ -61,7 +61,7 @@ fn execute(program: &OwnedFd, channel: &Channel) -> Error {
     Error::os(START, "", errno)
 }
 
-/// Serves a supervisor, this process's parent, until that closes its end. `program` is our executable in sealed memory.
+/// Serves the supervisor, this process's parent, until it closes its end of the channel. `program` is our executable in sealed memory.
 ///
 /// # Errors
 /// The supervisor sends what is not a message of ours.
@@ -69,7 +69,7 @@ pub fn serve(channel: &Channel, program: &OwnedFd) -> Result<()> {
     intermediate::hide()?;
     set_parent_process_death_signal(Some(Signal::KILL)).at("die with the supervisor", "")?;
     close_leftovers(&[channel.socket().as_fd(), program.as_fd()]).at("close all other file descriptors", "")?;
-    // For whoever looks at the host's processes and wonders.
+    // For whoever finds it in a list of the host's processes.
     rustix::thread::set_name(c"nsrs-entrance").at("name the process", "")?;
     let supervisor = getppid();
     while let Some((ToEntrance::Prepare(request), _)) = channel.receive()? {

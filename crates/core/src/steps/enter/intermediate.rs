@@ -1,4 +1,4 @@
-//! The intermediate process of one that enters: in the container's namespaces, and seen by nobody there.
+//! The intermediate process, which makes one that enters: it is in the container's namespaces, and nobody there can see it.
 
 use std::convert::Infallible;
 use std::fs::File;
@@ -27,15 +27,15 @@ use nsrs_base::sys::child::spawn_apart;
 use nsrs_base::sys::fds::close_others;
 use nsrs_base::sys::process::exit_now;
 
-/// What the intermediate process gets from the entrance, whose copy it is.
+/// What the intermediate process gets from the entrance, which forked it.
 pub struct Origin<'a> {
     /// The entrance's channel, for one message.
     pub entrance: &'a Channel,
     /// The supervisor's number for the answer.
     pub request: u64,
-    /// Where the entrance hears that this message was sent.
+    /// A pipe to the entrance: a byte says that the message was sent.
     pub answer: &'a OwnedFd,
-    /// The parent of both.
+    /// The supervisor, the parent of the entrance and of this process.
     pub supervisor: Option<Pid>,
     /// Our executable in sealed memory.
     pub program: &'a OwnedFd,
@@ -50,23 +50,23 @@ pub fn hide() -> Result<()> {
     nix::sys::prctl::set_dumpable(false).at("hide from other processes", "")
 }
 
-/// The life of an intermediate process. Does not come back: what fails is reported on its channel.
+/// Runs the intermediate process. Never returns: a failure is reported on its channel.
 pub fn run(origin: Origin<'_>) -> ! {
-    let (channel, program) = introduce(&origin).unwrap_or_else(|error| {
+    let (channel, program) = open_channel(&origin).unwrap_or_else(|error| {
         let _ = origin.entrance.send(&FromEntrance::Failed { request: Some(origin.request), error }, &[]);
         let _ = rustix::io::write(origin.answer, b"a");
         exit_now(125)
     });
-    let Err(error) = enter_and_become(&channel, &program, origin.supervisor);
+    let Err(error) = enter_and_wait(&channel, &program, origin.supervisor);
     complete::report(&channel, error.during(Act::Supervisor))
 }
 
-/// Makes a channel and hands its other end to the supervisor, through the entrance's.
+/// Opens this process's channel, and sends its other end to the supervisor over that of the entrance.
 ///
 /// The channel is made here and by nobody else: a process that holds one end of a pair of sockets can get a pidfd of the
 /// process that made them (`SO_PEERPIDFD`, since Linux 6.5), and by that, if it may trace, all descriptors of that one.
 /// This end will be in reach of the container, and this process has nothing else.
-fn introduce(origin: &Origin<'_>) -> Result<(Channel, OwnedFd)> {
+fn open_channel(origin: &Origin<'_>) -> Result<(Channel, OwnedFd)> {
     // A session and a process group of its own: kill(2) of group 0 reaches the members of a group in every PID namespace.
     setsid().at("start a session", "")?;
     die_with(origin.supervisor)?;
@@ -90,13 +90,16 @@ fn die_with(supervisor: Option<Pid>) -> Result<()> {
     Ok(())
 }
 
-fn enter_and_become(channel: &Channel, program: &OwnedFd, supervisor: Option<Pid>) -> Result<Infallible> {
+/// Enters the container, waits for the command, and makes its process.
+fn enter_and_wait(channel: &Channel, program: &OwnedFd, supervisor: Option<Pid>) -> Result<Infallible> {
     let Some((ToChild::Enter(destination), mut fds)) = channel.receive_any_size()? else { exit_now(0) };
-    let first = fds.pop().ok_or_else(|| Error::new(Code::SetupFailed, ENTER, "its first process wasn't named"))?;
+    let first = fds
+        .pop()
+        .ok_or_else(|| Error::new(Code::SetupFailed, ENTER, "the descriptor of its first process is missing"))?;
     let mut score = open_score().during(Act::Limits)?;
-    // While it may still be lowered.
+    // Set now: to lower it takes a right that this process is about to lose.
     score.set(destination.oom_score_adj).during(Act::Limits)?;
-    enter(&destination, &first).during(Act::Namespaces)?;
+    enter_namespaces(&destination, &first).during(Act::Namespaces)?;
     drop(first);
     // The death signal is lost with a change of credentials.
     die_with(supervisor)?;
@@ -104,19 +107,19 @@ fn enter_and_become(channel: &Channel, program: &OwnedFd, supervisor: Option<Pid
     let (theirs, mailbox) = Channel::mailbox()?;
     channel.send(&FromChild::Ready, &theirs.fds())?;
     drop(theirs);
-    let channels = Channels { own: channel, newborn: &mailbox };
+    let channels = Channels { own: channel, process: &mailbox };
     match channel.receive_any_size()? {
-        Some((ToChild::Process(process), fds)) => become_process(&destination, &process, fds, score, channels, program),
+        Some((ToChild::Process(process), fds)) => set_up_process(&destination, &process, fds, score, channels, program),
         _ => exit_now(0),
     }
 }
 
 /// The channels of an intermediate process.
 struct Channels<'a> {
-    /// Its own, whose end tells the supervisor that everything else comes over the other one.
+    /// Its own. When it closes, the supervisor goes on with the other one.
     own: &'a Channel,
-    /// That of the process which it makes, for its own last words too.
-    newborn: &'a Channel,
+    /// The channel of the process that it makes, over which it reports its own last message too.
+    process: &'a Channel,
 }
 
 /// Opens this process's out-of-memory score. The files in /proc of a process that hides belong to root (proc(5)); in the
@@ -130,20 +133,20 @@ fn open_score() -> Result<OomScore> {
 
 const ENTER: &str = "enter the container";
 
-/// Nobody can enter what does not run.
+/// The error of a request to enter a container that has ended.
 #[must_use]
-pub fn has_ended() -> Error {
+pub fn container_has_ended() -> Error {
     Error::new(Code::ContainerEnded, ENTER, "it has ended, or is being stopped")
         .hint("create another one with Container.create()")
 }
 
-/// Enters all namespaces in one call: either all or none, and those of the process that is meant, even if its number has
-/// gone to another by now.
-fn enter(destination: &Destination, first: &OwnedFd) -> Result<()> {
+/// Enters all namespaces in one call: either all or none. The pidfd makes sure that they are those of the container, even
+/// if the number of its first process was reused.
+fn enter_namespaces(destination: &Destination, first: &OwnedFd) -> Result<()> {
     let flags = destination.namespaces.iter().fold(0, |flags, kind| flags | kind.flag());
     if flags != 0 {
         setns(first, CloneFlags::from_bits_retain(flags as i32))
-            .map_err(|errno| if errno == Errno::ESRCH { has_ended() } else { Error::os(ENTER, "", errno) })?;
+            .map_err(|errno| if errno == Errno::ESRCH { container_has_ended() } else { Error::os(ENTER, "", errno) })?;
     }
     let around = &destination.surroundings;
     match &around.user_namespace {
@@ -154,9 +157,9 @@ fn enter(destination: &Destination, first: &OwnedFd) -> Result<()> {
     identity::drop_bounding(Capabilities::ALL, &around.most)
 }
 
-/// The acts before the birth, in their order: all that takes a right, a descriptor or a look at the container's files.
+/// Does what comes before the process is made: all that takes a right, a descriptor or a look at the container's files.
 /// Nobody in the container can see this process, unless they share the supervisor's PID namespace.
-fn become_process(
+fn set_up_process(
     destination: &Destination,
     process: &Process,
     mut fds: Vec<OwnedFd>,
@@ -166,7 +169,7 @@ fn become_process(
 ) -> Result<Infallible> {
     score.set(process.resources.oom_score_adj).during(Act::Limits)?;
     drop(score);
-    // The terminal's master must be gone before the birth: who has it reads and types for the user.
+    // The terminal's master must be closed before the process is made: whoever has it reads and types for the user.
     match process.tty {
         Some(size) => terminal::open_inside(size, &root::current()?, channels.own).during(Act::Terminal)?,
         None => {
@@ -178,45 +181,45 @@ fn become_process(
     if let Some(mask) = process.umask {
         umask(Mode::from_raw_mode(mask));
     }
-    // The rights of this process are those of the supervisor over the container: none of them is left at the birth.
+    // This process has the supervisor's rights over the container: it drops all of them before it makes the process.
     let command = complete::assume(&destination.surroundings, process)?;
     hide()?;
     let program = Some(program).filter(|_| destination.init);
-    // What is born has a copy of every descriptor, and who traces it can keep it from the exec that would close them. So
+    // The process gets a copy of every descriptor, and a tracer can keep it from the exec that would close them. So
     // nothing is open from here on but what the command is to have, its channel, and the program for an init. This process's
     // own channel, over which it could send descriptors to the supervisor, is closed.
-    let fds = exec::arrange_fds(&process.preserve_fds, fds, channels.newborn, program).during(Act::Descriptors)?;
-    let Err(error) = give_birth(process, command, &fds);
+    let fds = exec::arrange_fds(&process.preserve_fds, fds, channels.process, program).during(Act::Descriptors)?;
+    let Err(error) = make_process(process, command, &fds);
     complete::report(&fds.channel, error.during(Act::Namespaces))
 }
 
-/// Makes the process itself, as a child of the supervisor. It does nothing before the supervisor has been told of it:
-/// nobody else would ever end it.
-fn give_birth(process: &Process, command: PreparedCommand, fds: &Arranged) -> Result<Infallible> {
+/// Makes the process itself, as a child of the supervisor. It waits until the supervisor was sent its number: nobody else
+/// would ever end it.
+fn make_process(process: &Process, command: PreparedCommand, fds: &Arranged) -> Result<Infallible> {
     let step = "start the process";
-    let (go, tell) = pipe_with(PipeFlags::CLOEXEC).at(step, "")?;
+    let (go, release) = pipe_with(PipeFlags::CLOEXEC).at(step, "")?;
     let body = || {
         if !matches!(File::from(go).read(&mut [0]), Ok(1)) {
             return 0;
         }
-        match be_born(process) {
+        match start_session(process) {
             Ok(()) => command.exec(process, fds),
             Err(error) => complete::report(&fds.channel, error.during(Act::Terminal)),
         }
     };
-    let (new, tell) =
-        spawn_apart(libc::CLONE_PARENT as u64, tell, body).map_err(|errno| no_process(Error::os(step, "", errno)))?;
-    fds.channel.send(&FromChild::Born(new.pid.as_raw_nonzero().get()), &[])?;
-    File::from(tell).write_all(b"g").at(step, "")?;
+    let (new, release) = spawn_apart(libc::CLONE_PARENT as u64, release, body)
+        .map_err(|errno| explain_clone_error(Error::os(step, "", errno)))?;
+    fds.channel.send(&FromChild::ProcessMade(new.pid.as_raw_nonzero().get()), &[])?;
+    File::from(release).write_all(b"g").at(step, "")?;
     exit_now(0)
 }
 
-/// The error for a process that the kernel refuses to make, with the reasons that are known for it.
-fn no_process(error: Error) -> Error {
+/// Adds the known reasons to the error of a clone3(2) that the kernel refuses.
+fn explain_clone_error(error: Error) -> Error {
     match error.errno.map(Errno::from_raw) {
         // What the kernel says of a PID namespace whose first process is gone (pid_namespaces(7)). A container that is so
         // short of memory can't be entered either.
-        Some(Errno::ENOMEM) => has_ended(),
+        Some(Errno::ENOMEM) => container_has_ended(),
         Some(Errno::EAGAIN) => {
             error.hint("the limit of processes is reached (nproc), in which this one counts for two")
         }
@@ -224,8 +227,9 @@ fn no_process(error: Error) -> Error {
     }
 }
 
-/// The acts after the birth: those that no process can do for another. The container may watch all of them.
-fn be_born(process: &Process) -> Result<()> {
+/// Starts the session of the new process and takes its terminal: no process can do that for another. The container may
+/// watch all of it.
+fn start_session(process: &Process) -> Result<()> {
     // It must lead its session to get a controlling terminal.
     setsid().at("start a session", "")?;
     if process.tty.is_some() {

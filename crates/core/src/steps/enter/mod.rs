@@ -1,4 +1,4 @@
-//! Entering a running container.
+//! Starting further processes in a running container.
 //!
 //! Everything in the container may be hostile, and lie in wait for whoever enters: with `CAP_SYS_PTRACE` in the initial user
 //! namespace no flag of a process keeps others out of its memory and its descriptors (ptrace(2), pidfd_getfd(2)). So who
@@ -10,9 +10,9 @@
 //! 2. **The intermediate process** (`intermediate`): one for each process that enters, made before it. It is told which
 //!    container it is for, enters its namespaces, and waits for the process. Where the container has a PID namespace of its
 //!    own, nobody inside can see it: setns(2) puts only its children in there.
-//! 3. **The process** itself, which is born into the PID namespace as the last thing that the intermediate process does.
+//! 3. **The process** itself, which the intermediate process makes in the PID namespace as the last thing it does.
 //!
-//! What must not be seen is done by the second, before the birth; what belongs to a process alone is done by the third.
+//! What must not be seen is done by the second, before it makes the third; what belongs to a process alone is done by the third.
 //! The order and its reasons stand there.
 
 mod entrance;
@@ -25,7 +25,7 @@ use crate::plan::Plan;
 use crate::plan::namespace::Kind;
 
 pub use entrance::{EntranceProcess, serve, start};
-pub use intermediate::has_ended;
+pub use intermediate::container_has_ended;
 
 /// What an intermediate process is told of the container that it enters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +36,7 @@ pub struct Destination {
     pub init: bool,
     /// Out-of-memory score of the container's first process; `None` keeps the supervisor's.
     pub oom_score_adj: Option<i32>,
-    /// What it is to its processes.
+    /// The user namespace, capabilities and system call filter that limit its processes.
     pub surroundings: Surroundings,
 }
 

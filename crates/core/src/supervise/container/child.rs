@@ -12,11 +12,11 @@ use crate::state::journal::EntryId;
 /// A process that the supervisor is the parent of, and its pidfd.
 #[derive(Debug)]
 pub struct Child {
-    /// Its number, ours until it is reaped.
+    /// Its process id, which is not reused before it is reaped.
     pub pid: Pid,
     /// Readable when it has ended.
     pub pidfd: OwnedFd,
-    /// Its entry in the journal.
+    /// Its entry in the journal; `None` before it is recorded.
     pub slot: Option<EntryId>,
 }
 

@@ -17,24 +17,24 @@ impl From<Channel> for Connection {
 }
 
 impl Connection {
-    /// The channel that is spoken over now.
+    /// The channel in use.
     #[must_use]
     pub fn current(&self) -> &Channel {
         &self.current
     }
 
-    /// With another one to come.
+    /// The same connection, with the channel that follows when this one closes.
     #[must_use]
     pub fn with_successor(self, successor: Option<Channel>) -> Connection {
         Connection { successor, ..self }
     }
 
-    /// Another one takes its place, now. The old one comes back.
+    /// Replaces the channel in use at once, and returns the old one.
     pub fn replace(&mut self, new: Channel) -> Channel {
         std::mem::replace(&mut self.current, new)
     }
 
-    /// It has closed: the one to come takes its place, if there is one. The old one comes back.
+    /// The channel in use has closed: the successor takes its place, if there is one. Returns the old channel.
     pub fn succeed(&mut self) -> Option<Channel> {
         self.successor.take().map(|successor| self.replace(successor))
     }

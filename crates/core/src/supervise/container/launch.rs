@@ -13,7 +13,7 @@ use crate::plan::sandbox::Sandbox;
 use crate::steps::channel::{Channel, FromChild, ToChild};
 use crate::steps::{self, Inputs, Waiting, complete, intermediate};
 
-/// The process that was made.
+/// The process that the supervisor made for a new container.
 #[derive(Debug)]
 pub enum Launched {
     /// The container's first process.
@@ -23,7 +23,7 @@ pub enum Launched {
 }
 
 impl Launched {
-    /// The new process.
+    /// The new process, whichever of the two it is.
     #[must_use]
     pub fn child(&self) -> &Child {
         let (Launched::First(child) | Launched::Intermediate(child)) = self;
@@ -39,7 +39,7 @@ impl Launched {
     /// The same, after something was done to the process.
     ///
     /// # Errors
-    /// Those of what was done.
+    /// The error of `act`.
     pub fn try_map(self, act: impl FnOnce(bool, Child) -> Result<Child>) -> Result<Launched> {
         match self {
             Launched::First(child) => act(false, child).map(Launched::First),
@@ -78,7 +78,7 @@ fn run_intermediate(plan: &Plan, host: &Host, mut inputs: Inputs, waiting: Waiti
         inputs.mapped = plan.sandbox.user_namespace.is_private() && plan.sandbox.namespaces.clock.is_some();
         let body = || steps::run_taken_over(plan, inputs, waiting);
         let new = spawn(flags | libc::CLONE_PARENT as u64, body).map_err(|errno| refused(plan, host, errno))?;
-        channel.send(&FromChild::Born(new.pid.as_raw_nonzero().get()), &[])
+        channel.send(&FromChild::ProcessMade(new.pid.as_raw_nonzero().get()), &[])
     });
     if let Err(error) = result {
         let _ = channel.send(&FromChild::Failed(error.during(Act::Namespaces)), &[]);

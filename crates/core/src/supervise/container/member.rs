@@ -12,14 +12,14 @@ use super::phase::{Cause, InitRole, Phase};
 use super::signals::{Delivery, delivery};
 use crate::supervise::protocol::{Exit, ProcessAddress};
 
-/// Who asked for a process, and how it is told to them.
+/// Who requested a process, and what is reported to them.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestOrigin {
     /// The caller's numbers for the container and the process.
     pub address: ProcessAddress,
-    /// Tell when the command runs; else its report comes with its end.
+    /// Report when the command starts; otherwise its report comes with its end.
     pub announce: bool,
-    /// When the request came.
+    /// The time of the request, from which the time limit and the duration count.
     pub since: Instant,
     /// The process is killed after this many milliseconds.
     pub timeout_ms: Option<u64>,
@@ -44,7 +44,7 @@ pub enum SignalRole {
 pub struct Member {
     /// Who asked for it; nobody yet, of one that was prewarmed.
     pub request: Option<RequestOrigin>,
-    /// Where it stands.
+    /// Its state, from the request to the end.
     pub phase: Phase,
     /// The intermediate process that made it, until it is reaped.
     pub intermediate: Option<Child>,
@@ -72,13 +72,13 @@ impl Member {
         }
     }
 
-    /// Nothing of it is left.
+    /// Whether it and its intermediate process are reaped.
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.phase.has_ended() && self.intermediate.is_none()
     }
 
-    /// Ends it for good.
+    /// Marks it as ending for this cause, and kills it.
     pub fn end(&mut self, cause: Cause) {
         self.phase.end(cause);
         self.kill();
@@ -206,7 +206,7 @@ impl Member {
         }
     }
 
-    /// Takes its end: what became of it stands in its phase.
+    /// Records its end; [`Member::phase`] then holds the outcome. Returns the process that was reaped.
     pub fn reaped(&mut self, status: Status, usage: Usage) -> Option<Child> {
         let by_us = self.killed_for.filter(|_| status == Status::Signaled(libc::SIGKILL));
         let duration_us = self.request.map_or(0, |request| request.since.elapsed().as_micros() as u64);

@@ -33,28 +33,28 @@ use crate::steps::etc::Files;
 pub struct Holdings {
     /// The layers of its image.
     pub leases: Leases,
-    /// Where it writes, on an image.
+    /// Its writable layer, if it runs on an image.
     pub writable: Option<WritableLayer>,
     /// What it holds of the host's network.
     pub attachment: Attachment,
     /// What its files in /etc say.
     pub name_files: Files,
-    /// Where its changes are kept; the lock on it.
+    /// The directory in which its changes are kept, locked by this.
     pub kept: Option<ChangesDirectory>,
     /// Its mount namespace, held so that its end is told before the kernel takes the mounts down.
     pub mounts: Option<OwnedFd>,
 }
 
-/// How far the list of what the command changed has come.
+/// The progress of the list of changes.
 #[derive(Debug)]
 pub enum ListingState {
     /// The layers are not known yet, or nobody wants a list.
     Without,
-    /// The layers, once the recipe has told them.
+    /// The layers to look through, as the first process has reported them.
     Known(ContainerLayers),
     /// A process looks through them.
     Running(Collector),
-    /// It is done; with the list, where one is wanted.
+    /// The list is finished; `None` if nobody wanted it.
     Done(Option<OwnedFd>),
 }
 
@@ -63,11 +63,11 @@ pub enum ListingState {
 pub struct Container {
     /// What was resolved; until a prewarmed container is asked for, its process half is that of another of its kind.
     pub plan: Rc<Plan>,
-    /// What it holds.
+    /// Locks, layers and mounts of the host that it uses.
     pub holdings: Holdings,
     /// The program that connects it, where it is not the kernel.
     pub user_network: Option<UserNetwork>,
-    /// What its caller is told of it.
+    /// What is reported to the caller when the command starts or ends.
     pub report: Report,
     /// The first process, with whose end the container ends.
     pub first: Member,
@@ -75,9 +75,9 @@ pub struct Container {
     pub entered: BTreeMap<u32, Member>,
     /// The next of these numbers.
     next: u32,
-    /// What its changes are.
+    /// The list of its changes, which is made after the command has ended.
     pub listing: ListingState,
-    /// It was asked to end.
+    /// [`Container::stop`] was called: no process may enter any more.
     is_stopping: bool,
 }
 
@@ -95,7 +95,7 @@ impl Container {
         if number == 0 { Some(&self.first) } else { self.entered.get(&number) }
     }
 
-    /// As [`Container::member`].
+    /// [`Container::member`], mutable.
     pub fn member_mut(&mut self, number: u32) -> Option<&mut Member> {
         if number == 0 { Some(&mut self.first) } else { self.entered.get_mut(&number) }
     }
@@ -163,7 +163,7 @@ impl Container {
 
     /// Must the channel of its first process be listened to while that runs? If not, what it said is read at its end.
     #[must_use]
-    pub fn is_heard(&self) -> bool {
+    pub fn needs_channel_watch(&self) -> bool {
         let Plan { sandbox, process } = &*self.plan;
         let asks = sandbox.network.kind().needs_program() || process.tty.is_some() || sandbox.init;
         let announce = self.first.request.is_none_or(|request| request.announce);
@@ -223,7 +223,7 @@ mod tests {
     fn member() -> Member {
         let (address, since) = (ProcessAddress::of_container(1), Instant::now());
         let request = RequestOrigin { address, announce: false, since, timeout_ms: None };
-        Member::new(Some(request), Phase::Summoned { then: Then::Run }, SignalRole::Plain)
+        Member::new(Some(request), Phase::Requested { then: Then::Run }, SignalRole::Plain)
     }
 
     fn container(args: &[&str]) -> Container {
@@ -247,7 +247,7 @@ mod tests {
     fn a_process_that_entered_works_and_one_that_waits_for_a_request_does_not() {
         let mut container = container(&[]);
         container.take_in(member());
-        container.take_in(Member::new(None, Phase::Summoned { then: Then::Stand }, SignalRole::Plain));
+        container.take_in(Member::new(None, Phase::Requested { then: Then::Stand }, SignalRole::Plain));
         assert_eq!(container.working().count(), 1);
     }
 }

@@ -1,4 +1,4 @@
-//! The states of a container's process, each with what only it has, and the ways from one to the next.
+//! The states of a container's process, each with the data that only this state has, and the transitions between them.
 
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -26,18 +26,18 @@ pub struct Command {
 /// What a process does when everything but its command is prepared.
 #[derive(Debug)]
 pub enum Then {
-    /// It goes on: it knows its command.
+    /// It executes its command, which it knows already.
     Run,
-    /// It waits: nobody has asked for it yet.
+    /// It waits for a request: it was prewarmed.
     Stand,
-    /// It waits for this command, which came before it was ready.
+    /// It takes this command, which was requested before it was ready.
     Take(Box<Command>),
 }
 
 /// Why a process is being ended.
 #[derive(Debug)]
 pub enum Cause {
-    /// Somebody wants it gone.
+    /// The caller, or the end of its container, asked for it.
     Wanted,
     /// Its time limit is over.
     TimeLimit,
@@ -48,11 +48,11 @@ pub enum Cause {
 /// What is left of a process that is being ended.
 #[derive(Debug)]
 pub enum Remains {
-    /// Nothing was made yet.
+    /// There is no process: the entrance has not answered yet.
     Nothing,
-    /// The intermediate process, which may have made it in this moment and not told of it yet.
+    /// The intermediate process, which may just have made the process without having reported it.
     Intermediate(Child),
-    /// The process itself.
+    /// The process that is, or would become, the command.
     Process(Child),
 }
 
@@ -80,31 +80,31 @@ impl Remains {
 /// How far the init of a process is, where it has one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum InitRole {
-    /// There is none, or the kernel ends the others with it: it is PID 1.
+    /// There is no init, or it is PID 1 and the kernel ends the other processes with it.
     #[default]
     Plain,
-    /// In a shared PID namespace: it ends what comes of the command, and is asked to, not killed.
+    /// It runs in a shared PID namespace and ends the command's descendants itself: it is asked to end, not killed.
     InCharge,
 }
 
-/// What became of a process.
+/// How a process ended.
 #[derive(Debug)]
 pub enum Outcome {
-    /// Its command ended.
+    /// Its command ran, or was stopped before it could, and ended.
     Exited(Exit),
-    /// It never had a command, and nobody is to be told why.
+    /// It never had a command: no request waits for the reason.
     Unasked,
-    /// It came to nothing.
+    /// It failed before its command ran.
     Failed(Error),
-    /// It was prewarmed and came to nothing while a command waited for it; with the reason, where there is one.
+    /// It was prewarmed and failed while a command waited for it; with the reason, if one is known.
     Unfit(Box<Command>, Option<Error>),
 }
 
-/// Where a process of a container stands.
+/// The state of a process of a container.
 #[derive(Debug)]
 pub enum Phase {
-    /// The entrance was asked to make it and has not answered.
-    Summoned {
+    /// The entrance was asked for its intermediate process and has not answered.
+    Requested {
         /// What comes after its preparation.
         then: Then,
     },
@@ -112,20 +112,20 @@ pub enum Phase {
     Staging {
         /// The intermediate process.
         child: Child,
-        /// The channel, which passes on to the process that it makes, or is followed by that one's.
+        /// The channel to it. The process that it makes inherits this channel, or has one that succeeds it.
         channel: Connection,
         /// What comes after its preparation.
         then: Then,
     },
-    /// It walks the recipe.
+    /// The process exists and goes through the steps before its command.
     Preparing {
-        /// The process.
+        /// The process that becomes the command.
         child: Child,
         /// The channel to it.
         channel: Connection,
         /// What comes after its preparation.
         then: Then,
-        /// What its init has said.
+        /// Whether its init has taken charge of the descendants of the command.
         init: InitRole,
     },
     /// Prepared, it waits for a command.
@@ -134,50 +134,50 @@ pub enum Phase {
         child: Child,
         /// The channel to it.
         channel: Connection,
-        /// It will make the command's process, and not become it.
+        /// It is an intermediate process, which makes the command's process and doesn't become it.
         is_intermediate: bool,
     },
-    /// Its command runs.
+    /// The command was executed and has not ended.
     Running {
         /// The command, or its init.
         child: Child,
         /// The channel to its init, where it has one.
         channel: Option<Connection>,
-        /// What its init has said.
+        /// Whether its init has taken charge of the descendants of the command.
         init: InitRole,
         /// How its command ended, as its init saw it.
         reported: Option<Status>,
     },
     /// It was killed, or asked to end, and its end is waited for.
     Ending {
-        /// What is left of it.
+        /// The process that is still to be reaped.
         remains: Remains,
-        /// The channel to it, if it is open still.
+        /// The channel to it, while it is open.
         channel: Option<Connection>,
-        /// Why.
+        /// The reason, which decides what is reported to the caller.
         cause: Cause,
-        /// What its init has said.
+        /// Whether its init has taken charge of the descendants of the command.
         init: InitRole,
         /// How its command ended, as its init saw it.
         reported: Option<Status>,
-        /// The command that waited for it, which another process is made for.
+        /// The command that waited for it, for which another process will be made.
         unserved: Option<Box<Command>>,
     },
-    /// It has ended.
+    /// Its process was reaped, or will never be made.
     Ended(Outcome),
 }
 
-/// The stand-in while a phase is taken apart.
+/// The placeholder while a transition takes a phase apart.
 const TAKEN: Phase = Phase::Ended(Outcome::Unasked);
 
 /// What is to be done after a transition.
 #[derive(Debug)]
 pub enum Next {
-    /// Nothing.
+    /// Nothing, until the next event.
     Wait,
-    /// It stands and waits for a command.
+    /// It is prepared, and joins the pool.
     Stands,
-    /// It stands, and here is its command.
+    /// It is prepared, and this command is to be sent to it.
     Command(Box<Command>),
     /// The process that an intermediate process has made is to be set up.
     SetUp,
@@ -190,7 +190,7 @@ impl Phase {
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
-            Phase::Summoned { .. } => "summoned",
+            Phase::Requested { .. } => "requested",
             Phase::Staging { .. } => "staging",
             Phase::Preparing { .. } => "preparing",
             Phase::Standing { .. } => "standing",
@@ -200,7 +200,7 @@ impl Phase {
         }
     }
 
-    /// The channel to it.
+    /// The open channel to the process or to its intermediate process.
     #[must_use]
     pub fn channel(&self) -> Option<&Channel> {
         match self {
@@ -208,7 +208,7 @@ impl Phase {
                 Some(channel.current())
             }
             Phase::Running { channel, .. } | Phase::Ending { channel, .. } => channel.as_ref().map(Connection::current),
-            Phase::Summoned { .. } | Phase::Ended(_) => None,
+            Phase::Requested { .. } | Phase::Ended(_) => None,
         }
     }
 
@@ -221,11 +221,11 @@ impl Phase {
             | Phase::Standing { child, .. }
             | Phase::Running { child, .. } => Some(child),
             Phase::Ending { remains, .. } => remains.child(),
-            Phase::Summoned { .. } | Phase::Ended(_) => None,
+            Phase::Requested { .. } | Phase::Ended(_) => None,
         }
     }
 
-    /// As [`Phase::child`].
+    /// [`Phase::child`], mutable: its entry in the journal is noted here.
     pub fn child_mut(&mut self) -> Option<&mut Child> {
         match self {
             Phase::Staging { child, .. }
@@ -233,7 +233,7 @@ impl Phase {
             | Phase::Standing { child, .. }
             | Phase::Running { child, .. } => Some(child),
             Phase::Ending { remains, .. } => remains.child_mut(),
-            Phase::Summoned { .. } | Phase::Ended(_) => None,
+            Phase::Requested { .. } | Phase::Ended(_) => None,
         }
     }
 
@@ -248,25 +248,25 @@ impl Phase {
         }
     }
 
-    /// Its intermediate process may tell that it has made it.
+    /// Whether its intermediate process may still report that it has made the process.
     #[must_use]
-    pub fn expects_birth(&self) -> bool {
+    pub fn expects_process(&self) -> bool {
         matches!(self, Phase::Staging { .. } | Phase::Ending { remains: Remains::Intermediate(_), .. })
     }
 
-    /// The command runs.
+    /// Whether the command was executed and has not ended.
     #[must_use]
     pub fn is_running(&self) -> bool {
         matches!(self, Phase::Running { .. })
     }
 
-    /// Nothing of it is left.
+    /// Whether its process is gone and reaped.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         matches!(self, Phase::Ended(_))
     }
 
-    /// What its init has said.
+    /// Whether its init has taken charge of the descendants of the command.
     #[must_use]
     pub fn init(&self) -> InitRole {
         match self {
@@ -281,7 +281,7 @@ impl Phase {
     /// It has a command already, or is not there any more; the command comes back.
     pub fn take_command(&mut self, command: Box<Command>) -> Result<Next, Box<Command>> {
         match self {
-            Phase::Summoned { then } | Phase::Staging { then, .. } | Phase::Preparing { then, .. }
+            Phase::Requested { then } | Phase::Staging { then, .. } | Phase::Preparing { then, .. }
                 if matches!(then, Then::Stand) =>
             {
                 *then = Then::Take(command);
@@ -296,9 +296,9 @@ impl Phase {
     ///
     /// # Errors
     /// It was not asked for.
-    pub fn made(&mut self, made: Child, channel: Channel) -> Result<Next, Error> {
+    pub fn intermediate_made(&mut self, made: Child, channel: Channel) -> Result<Next, Error> {
         match std::mem::replace(self, TAKEN) {
-            Phase::Summoned { then } => {
+            Phase::Requested { then } => {
                 *self = Phase::Staging { child: made, channel: channel.into(), then };
                 Ok(Next::Wait)
             }
@@ -340,7 +340,7 @@ impl Phase {
                 *self = ending;
                 Ok(Next::Wait)
             }
-            other => Err(self.out_of_place(other, "word that it waits for a command")),
+            other => Err(self.out_of_place(other, "a report that it waits for a command")),
         }
     }
 
@@ -377,29 +377,29 @@ impl Phase {
         }
     }
 
-    /// The intermediate process has made the process. The intermediate one comes back: it is still to be reaped.
+    /// The intermediate process has made the process. Returns the intermediate one, which is still to be reaped.
     ///
     /// # Errors
     /// There is one already, or none was to come.
-    pub fn born(&mut self, born: Child) -> Result<(Next, Option<Child>), Error> {
+    pub fn process_made(&mut self, process: Child) -> Result<(Next, Option<Child>), Error> {
         match std::mem::replace(self, TAKEN) {
             Phase::Staging { child, channel, then } => {
-                *self = Phase::Preparing { child: born, channel, then, init: InitRole::Plain };
+                *self = Phase::Preparing { child: process, channel, then, init: InitRole::Plain };
                 Ok((Next::SetUp, Some(child)))
             }
             Phase::Ending { remains: Remains::Intermediate(child), channel, cause, init, reported, unserved } => {
-                let remains = Remains::Process(born);
+                let remains = Remains::Process(process);
                 *self = Phase::Ending { remains, channel, cause, init, reported, unserved };
                 Ok((Next::End, Some(child)))
             }
             other => {
-                born.end_now();
+                process.end_now();
                 Err(self.out_of_place(other, "a new process"))
             }
         }
     }
 
-    /// Another channel takes the place of the one to it. The old one comes back.
+    /// Replaces the channel to it, and returns the old one.
     ///
     /// # Errors
     /// It isn't about to execute an init.
@@ -410,7 +410,7 @@ impl Phase {
         }
     }
 
-    /// Its init ends what comes of the command.
+    /// Its init has taken charge of the descendants of the command.
     ///
     /// # Errors
     /// It has no init that could say so now.
@@ -420,16 +420,16 @@ impl Phase {
                 *init = InitRole::InCharge;
                 Ok(())
             }
-            _ => Err(self.unexpected("word of its init")),
+            _ => Err(self.unexpected("a message of an init")),
         }
     }
 
-    /// Its channel has closed: the one that follows it, if there is one, takes its place. The old one comes back.
+    /// Its channel has closed: the successor, if there is one, takes its place. Returns the old channel.
     pub fn succeed_channel(&mut self) -> Option<Channel> {
         match self {
             Phase::Staging { channel, .. } | Phase::Standing { channel, .. } => channel.succeed(),
             Phase::Ending { channel, .. } => channel.as_mut()?.succeed(),
-            Phase::Summoned { .. } | Phase::Preparing { .. } | Phase::Running { .. } | Phase::Ended(_) => None,
+            Phase::Requested { .. } | Phase::Preparing { .. } | Phase::Running { .. } | Phase::Ended(_) => None,
         }
     }
 
@@ -449,14 +449,14 @@ impl Phase {
                 *self = Phase::Running { child, channel: keep.then_some(channel), init, reported: None };
                 Ok(())
             }
-            other => Err(self.out_of_place(other, "word that its command runs")),
+            other => Err(self.out_of_place(other, "a report that its command runs")),
         }
     }
 
     /// Its init saw the command end.
     ///
     /// # Errors
-    /// No command has run.
+    /// The command is not running, nor being ended.
     pub fn command_ended(&mut self, status: Status) -> Result<(), Error> {
         match self {
             Phase::Running { reported, .. } | Phase::Ending { reported, .. } => {
@@ -467,16 +467,16 @@ impl Phase {
         }
     }
 
-    /// It is to end for this cause, and comes to that by itself or by a signal. The first cause is the one that counts.
+    /// Marks it as ending for this cause; the caller sends the signal. The first cause counts, but `Wanted` gives way.
     pub fn end(&mut self, cause: Cause) {
         let keeps = |cause: &Cause, then: Then| match (cause, then) {
-            // Nobody wants it any more, whatever it was to run.
+            // The command is not wanted any more either.
             (Cause::Wanted | Cause::TimeLimit, _) => None,
             (Cause::Failed(_), Then::Take(command)) => Some(command),
             (Cause::Failed(_), _) => None,
         };
         *self = match std::mem::replace(self, TAKEN) {
-            Phase::Summoned { then } => Phase::Ending {
+            Phase::Requested { then } => Phase::Ending {
                 remains: Remains::Nothing,
                 channel: None,
                 unserved: keeps(&cause, then),
@@ -512,7 +512,7 @@ impl Phase {
                 Phase::Ending { remains: Remains::Process(child), channel, cause, init, reported, unserved: None }
             }
             Phase::Ending { remains, channel, cause: first, init, reported, unserved } => {
-                // Whoever wants it gone wants nothing in its place either.
+                // Whoever asked for its end doesn't want another process in its place.
                 let unserved = if matches!(cause, Cause::Failed(_)) { unserved } else { None };
                 let first = if matches!(first, Cause::Wanted) { cause } else { first };
                 Phase::Ending { remains, channel, cause: first, init, reported, unserved }
@@ -525,7 +525,7 @@ impl Phase {
     #[must_use]
     pub fn is_awaited(&self) -> bool {
         match self {
-            Phase::Summoned { then } | Phase::Staging { then, .. } | Phase::Preparing { then, .. } => {
+            Phase::Requested { then } | Phase::Staging { then, .. } | Phase::Preparing { then, .. } => {
                 matches!(then, Then::Take(_))
             }
             Phase::Ending { unserved, .. } => unserved.is_some(),
@@ -549,13 +549,13 @@ impl Phase {
         };
     }
 
-    /// A process that is not heard of any more before its command has run; one that waits for it is served by another.
+    /// The state after the channel has closed before the command ran. A command that waited gets another process.
     fn silent(remains: Remains, then: Then, init: InitRole) -> Phase {
         let unserved = if let Then::Take(command) = then { Some(command) } else { None };
         Phase::Ending { remains, channel: None, cause: Cause::Wanted, init, reported: None, unserved }
     }
 
-    /// Its process has ended: takes it out, and says what became of it. `exit` tells of a status how the command ended.
+    /// Its process has ended: takes it out, and records the outcome. `exit` tells of a status how the command ended.
     /// In a state without a process nothing happens.
     pub fn reaped(&mut self, status: Status, exit: impl FnOnce(Status, bool) -> Exit) -> Option<Child> {
         let (child, outcome) = match std::mem::replace(self, TAKEN) {
@@ -568,7 +568,7 @@ impl Phase {
                         Error::new(
                             Code::SetupFailed,
                             "make the container",
-                            "its intermediate process ended without a word",
+                            "its intermediate process ended without a message",
                         )
                         .during(Act::Namespaces),
                     ),
@@ -610,11 +610,11 @@ impl Phase {
         Some(child)
     }
 
-    /// There will be no process: the entrance could not make one.
-    pub fn unmade(&mut self, error: Error) {
+    /// The entrance could not make the intermediate process, so there will be no process.
+    pub fn make_failed(&mut self, error: Error) {
         *self = match std::mem::replace(self, TAKEN) {
-            Phase::Summoned { then: Then::Take(command) } => Phase::Ended(Outcome::Unfit(command, Some(error))),
-            Phase::Summoned { .. } => Phase::Ended(Outcome::Failed(error)),
+            Phase::Requested { then: Then::Take(command) } => Phase::Ended(Outcome::Unfit(command, Some(error))),
+            Phase::Requested { .. } => Phase::Ended(Outcome::Failed(error)),
             Phase::Ending { remains: Remains::Nothing, cause: Cause::Failed(first), .. } => {
                 Phase::Ended(Outcome::Failed(first))
             }

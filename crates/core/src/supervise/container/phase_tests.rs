@@ -39,8 +39,8 @@ fn error(why: &str) -> Error {
     Error::new(Code::SetupFailed, "try", why)
 }
 
-fn summoned(then: Then) -> Phase {
-    Phase::Summoned { then }
+fn requested(then: Then) -> Phase {
+    Phase::Requested { then }
 }
 
 fn staging(then: Then) -> Phase {
@@ -69,7 +69,7 @@ fn ended() -> Phase {
 fn all() -> Vec<Phase> {
     let mut ending = running();
     ending.end(Cause::Wanted);
-    vec![summoned(Then::Stand), staging(Then::Run), preparing(Then::Run), standing(false), running(), ending, ended()]
+    vec![requested(Then::Stand), staging(Then::Run), preparing(Then::Run), standing(false), running(), ending, ended()]
 }
 
 fn exit(status: Status, timed_out: bool) -> Exit {
@@ -101,34 +101,34 @@ fn refused(act: impl Fn(&mut Phase) -> Result<(), Error>) -> Vec<&'static str> {
 #[test]
 fn an_event_in_a_state_that_cannot_have_it_is_an_error_that_names_both() {
     assert_eq!(
-        refused(|phase| phase.made(child(), channel()).map(drop)),
+        refused(|phase| phase.intermediate_made(child(), channel()).map(drop)),
         ["staging", "preparing", "standing", "running", "ending", "ended"],
         "only a process that was asked of the entrance is made"
     );
     assert_eq!(
         refused(|phase| phase.ready(None).map(drop)),
-        ["summoned", "staging", "preparing", "standing", "running", "ended"],
+        ["requested", "staging", "preparing", "standing", "running", "ended"],
         "what knows its command does not wait for one"
     );
-    assert_eq!(refused(Phase::commanded), ["summoned", "staging", "preparing", "running", "ending", "ended"]);
+    assert_eq!(refused(Phase::commanded), ["requested", "staging", "preparing", "running", "ending", "ended"]);
     assert_eq!(
-        refused(|phase| phase.born(child()).map(drop)),
-        ["summoned", "preparing", "standing", "running", "ending", "ended"],
+        refused(|phase| phase.process_made(child()).map(drop)),
+        ["requested", "preparing", "standing", "running", "ending", "ended"],
         "nobody is taken for a container's process twice"
     );
-    assert_eq!(refused(Phase::in_charge), ["summoned", "staging", "standing", "running", "ended"]);
+    assert_eq!(refused(Phase::in_charge), ["requested", "staging", "standing", "running", "ended"]);
     assert_eq!(
         refused(|phase| phase.renew_channel(channel()).map(drop)),
-        ["summoned", "staging", "standing", "running", "ending", "ended"],
+        ["requested", "staging", "standing", "running", "ending", "ended"],
         "only an init that is about to be executed has a channel of its own"
     );
     assert_eq!(
         refused(|phase| phase.executed(false)),
-        ["summoned", "staging", "standing", "running", "ending", "ended"]
+        ["requested", "staging", "standing", "running", "ending", "ended"]
     );
     assert_eq!(
         refused(|phase| phase.command_ended(Status::Exited(0))),
-        ["summoned", "staging", "preparing", "standing", "ended"]
+        ["requested", "staging", "preparing", "standing", "ended"]
     );
 }
 
@@ -145,7 +145,7 @@ fn a_command_is_run_in_one_go_where_nothing_is_staged() {
 fn an_intermediate_process_makes_the_process_and_is_still_to_be_reaped() {
     let mut phase = staging(Then::Run);
     assert!(phase.child().is_some() && phase.own_child().is_none());
-    let (next, intermediate) = phase.born(child()).unwrap();
+    let (next, intermediate) = phase.process_made(child()).unwrap();
     assert!(matches!(next, Next::SetUp) && intermediate.is_some());
     assert_eq!(phase.name(), "preparing");
 }
@@ -162,12 +162,12 @@ fn what_is_prepared_ahead_stands_until_its_command_comes() {
 
 #[test]
 fn a_command_that_comes_early_is_handed_over_when_it_stands() {
-    for mut phase in [summoned(Then::Stand), staging(Then::Stand), preparing(Then::Stand)] {
+    for mut phase in [requested(Then::Stand), staging(Then::Stand), preparing(Then::Stand)] {
         assert!(matches!(phase.take_command(command()), Ok(Next::Wait)));
         assert!(phase.is_awaited());
         assert!(phase.take_command(command()).is_err(), "it has one already");
-        if phase.name() == "summoned" {
-            phase.made(child(), channel()).unwrap();
+        if phase.name() == "requested" {
+            phase.intermediate_made(child(), channel()).unwrap();
         }
         let Next::Command(command) = phase.ready(None).unwrap() else { panic!("it stands") };
         assert_eq!(phase.name(), "standing");
@@ -219,15 +219,15 @@ fn what_an_init_saw_counts_before_its_own_end() {
 }
 
 #[test]
-fn one_that_is_born_in_the_moment_it_is_ended_is_to_be_ended_too() {
+fn one_that_is_made_in_the_moment_it_is_ended_is_to_be_ended_too() {
     let mut phase = staging(Then::Run);
     phase.end(Cause::Wanted);
-    let (next, intermediate) = phase.born(child()).unwrap();
+    let (next, intermediate) = phase.process_made(child()).unwrap();
     assert!(matches!(next, Next::End) && intermediate.is_some() && phase.child().is_some());
-    let mut phase = summoned(Then::Stand);
+    let mut phase = requested(Then::Stand);
     phase.end(Cause::Wanted);
     assert!(phase.child().is_none() && phase.reaped(Status::Exited(0), exit).is_none());
-    assert!(matches!(phase.made(child(), channel()).unwrap(), Next::End));
+    assert!(matches!(phase.intermediate_made(child(), channel()).unwrap(), Next::End));
 }
 
 #[test]
@@ -240,11 +240,11 @@ fn an_intermediate_process_that_ends_without_a_word_is_a_failure_and_one_that_wa
 
 #[test]
 fn what_the_entrance_could_not_make_says_why() {
-    let mut phase = summoned(Then::Take(command()));
-    phase.unmade(error("no processes are left"));
+    let mut phase = requested(Then::Take(command()));
+    phase.make_failed(error("no processes are left"));
     assert!(matches!(phase, Phase::Ended(Outcome::Unfit(_, Some(_)))));
-    let mut phase = summoned(Then::Stand);
-    phase.unmade(error("no processes are left"));
+    let mut phase = requested(Then::Stand);
+    phase.make_failed(error("no processes are left"));
     assert!(matches!(phase, Phase::Ended(Outcome::Failed(_))));
 }
 

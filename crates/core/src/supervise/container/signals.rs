@@ -25,11 +25,11 @@ fn default_action(signal: Signal) -> DefaultAction {
 /// What to send so that a signal has its effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivery {
-    /// The signal itself.
+    /// Send the signal itself.
     AsIs,
-    /// `SIGKILL` in its place: the process would have been ended by it.
+    /// Send `SIGKILL` instead: the default action of the signal ends a process.
     Kill,
-    /// `SIGSTOP` in its place.
+    /// Send `SIGSTOP` instead: the default action of the signal stops a process.
     Stop,
 }
 

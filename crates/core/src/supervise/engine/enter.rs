@@ -14,34 +14,34 @@ use crate::plan::{Plan, enter};
 use crate::spec::EnterSpec;
 use crate::state::journal::{JournalEntry, Termination};
 use crate::steps::channel::{Channel, ToChild};
-use crate::steps::enter::{Destination, has_ended};
+use crate::steps::enter::{Destination, container_has_ended};
 use crate::supervise::container::Container;
 use crate::supervise::container::child::Child;
 use crate::supervise::container::member::{Member, RequestOrigin, SignalRole};
 use crate::supervise::container::phase::{Cause, Command, Next, Outcome, Phase, Then};
-use crate::supervise::entrance::{Entrance, EntranceAnswer, lost};
+use crate::supervise::entrance::{Entrance, EntranceAnswer, entrance_lost};
 use crate::supervise::protocol::{Event, ProcessAddress};
 
 /// A process that is to enter a container.
 pub struct EnterRequest<'a> {
     /// The caller's numbers for the container, and for the process.
     pub address: ProcessAddress,
-    /// What is wanted.
+    /// The caller's options for the process.
     pub spec: &'a EnterSpec,
     /// Standard input, output and error.
     pub stdio: [OwnedFd; 3],
     /// Descriptors for the plan's `preserve_fds`.
     pub fds: Vec<OwnedFd>,
-    /// Tell when the command runs.
+    /// Report when the command starts ([`Event::Started`]), and not only when it ends.
     pub announce: bool,
 }
 
 impl Engine {
-    /// Lets a process enter a container. Whatever comes of it is told in events.
+    /// Starts a process in a running container. Success and failure are reported as events.
     pub fn enter(&mut self, request: EnterRequest<'_>) {
         let address = request.address;
         if let Err(errors) = self.try_enter(request) {
-            self.tell(Event::Failed { address, errors }, None);
+            self.emit(Event::Failed { address, errors }, None);
         }
     }
 
@@ -49,58 +49,58 @@ impl Engine {
         let since = Instant::now();
         let EnterRequest { address, spec, stdio, fds, announce } = request;
         let Some(Key { container: number, .. }) = self.find(ProcessAddress::of_container(address.container)) else {
-            return Err(has_ended().into());
+            return Err(container_has_ended().into());
         };
         self.drain(Key::first(number));
         let Some(container) = self.containers.get(&number).filter(|container| container.takes_processes()) else {
-            return Err(has_ended().into());
+            return Err(container_has_ended().into());
         };
         let plan = enter::resolve(&container.plan, spec)?;
         let timeout_ms = plan.process.timeout_ms;
         let command = Box::new(Command { plan: Rc::new(plan), stdio, fds });
-        let key = match self.newcomer(number) {
+        let key = match self.waiting_member(number) {
             Some(key) => key,
-            None => self.summon(number)?,
+            None => self.request_member(number)?,
         };
-        let Some(member) = self.member_mut(key) else { return Err(has_ended().into()) };
+        let Some(member) = self.member_mut(key) else { return Err(container_has_ended().into()) };
         member.request = Some(RequestOrigin { address, announce, since, timeout_ms });
         match member.phase.take_command(command) {
             Ok(Next::Command(command)) => self.hand_over(key, *command),
             Ok(_) => {}
-            Err(_) => return Err(has_ended().into()),
+            Err(_) => return Err(container_has_ended().into()),
         }
-        self.keep_newcomer(number);
+        self.keep_member_waiting(number);
         Ok(())
     }
 
-    /// The process that waits outside of a container for a command, best one that stands.
-    fn newcomer(&self, number: u32) -> Option<Key> {
+    /// The oldest prewarmed process that waits for a command in this container.
+    fn waiting_member(&self, number: u32) -> Option<Key> {
         let waiting = |member: &Member| {
             member.request.is_none()
                 && matches!(
                     member.phase,
                     Phase::Standing { .. }
-                        | Phase::Summoned { then: Then::Stand }
+                        | Phase::Requested { then: Then::Stand }
                         | Phase::Staging { then: Then::Stand, .. }
                 )
         };
         let container = self.containers.get(&number)?;
         let mut waiting = container.members(number).filter(|(key, member)| key.member != 0 && waiting(member));
-        // The oldest is the first to stand.
+        // The oldest is the first to be prepared.
         waiting.next().map(|(key, _)| key)
     }
 
-    /// Sees to it that one process waits ahead of the next request.
-    pub(super) fn keep_newcomer(&mut self, number: u32) {
+    /// Makes sure that one process waits ahead of the next request.
+    pub(super) fn keep_member_waiting(&mut self, number: u32) {
         let takes_more = self.containers.get(&number).is_some_and(Container::takes_processes);
-        if takes_more && self.newcomer(number).is_none() {
-            // Whoever asks next is told why there is none.
-            let _ = self.summon(number);
+        if takes_more && self.waiting_member(number).is_none() {
+            // If this fails, the next request fails with the reason.
+            let _ = self.request_member(number);
         }
     }
 
-    /// Asks the entrance for a process that enters this container.
-    fn summon(&mut self, number: u32) -> Result<Key> {
+    /// Asks the entrance for a process that enters this container, and starts the entrance if there is none.
+    fn request_member(&mut self, number: u32) -> Result<Key> {
         if self.entrance.is_none() {
             self.watch_for_strays()?;
             let entrance = Entrance::start(&self.program)?;
@@ -109,10 +109,10 @@ impl Engine {
             self.entrance = Some(entrance);
         }
         let (Some(entrance), Some(container)) = (&mut self.entrance, self.containers.get_mut(&number)) else {
-            return Err(lost());
+            return Err(entrance_lost());
         };
         let signals = signals(&container.plan);
-        let member = container.take_in(Member::new(None, Phase::Summoned { then: Then::Stand }, signals));
+        let member = container.take_in(Member::new(None, Phase::Requested { then: Then::Stand }, signals));
         let key = Key { container: number, member };
         if let Err(error) = entrance.ask(key) {
             container.entered.remove(&member);
@@ -121,51 +121,52 @@ impl Engine {
         Ok(key)
     }
 
-    /// Takes what the entrance has answered.
-    pub(super) fn entrance_says(&mut self) {
+    /// Handles one answer of the entrance.
+    pub(super) fn read_entrance(&mut self) {
         let Some(entrance) = &mut self.entrance else { return };
         match entrance.answer() {
-            EntranceAnswer::Made(key, child, channel) => self.intermediate_is_there(key, child, channel),
-            EntranceAnswer::Failed(key, error) => self.is_unmade(key, error),
+            EntranceAnswer::Made(key, child, channel) => self.send_destination(key, child, channel),
+            EntranceAnswer::Failed(key, error) => self.member_failed(key, error),
             EntranceAnswer::Late => {}
             EntranceAnswer::Gone => self.entrance_ended(),
         }
     }
 
-    /// The entrance has ended: whoever waits for a process of its is told, and the next request starts another.
+    /// The entrance has ended: the members that wait for its answer fail, and the next request starts another entrance.
     pub(super) fn entrance_ended(&mut self) {
         let Some(entrance) = self.entrance.take() else { return };
         self.events.stop_listening(entrance.channel());
         self.events.unwatch(entrance.pidfd());
         for key in entrance.end() {
-            self.is_unmade(key, lost());
+            self.member_failed(key, entrance_lost());
         }
     }
 
-    fn is_unmade(&mut self, key: Key, error: Error) {
+    /// The entrance could not make the intermediate process of this member.
+    fn member_failed(&mut self, key: Key, error: Error) {
         if let Some(member) = self.member_mut(key) {
-            member.phase.unmade(error);
+            member.phase.make_failed(error);
         }
         self.finish_member(key);
         self.finish_if_over(key.container);
     }
 
-    /// An intermediate process waits to be told which container it is for.
-    fn intermediate_is_there(&mut self, key: Key, child: Child, channel: Channel) {
+    /// Tells a new intermediate process which container to enter.
+    fn send_destination(&mut self, key: Key, child: Child, channel: Channel) {
         let Ok(child) = self.watch_end(key, EventSource::IntermediateEnd, child) else {
-            return self.is_unmade(key, lost());
+            return self.member_failed(key, entrance_lost());
         };
         let Some(container) = self.containers.get_mut(&key.container) else { return child.end_now() };
         let first = container.first.phase.own_child().map(|child| child.pidfd.try_clone());
         let destination = Destination::of(&container.plan, self.resolver.host().privileged);
         let Some(member) = container.entered.get_mut(&key.member) else { return child.end_now() };
-        match member.phase.made(child, channel) {
+        match member.phase.intermediate_made(child, channel) {
             Ok(Next::End) => return member.kill(),
             Ok(_) => {}
             Err(error) => return member.end(Cause::Failed(error)),
         }
         let (Some(channel), Some(Ok(first))) = (member.phase.channel(), first) else {
-            return member.end(Cause::Failed(has_ended()));
+            return member.end(Cause::Failed(container_has_ended()));
         };
         let begun = channel
             .send_any_size(&ToChild::Enter(Box::new(destination)), &[first.as_fd()])
@@ -175,9 +176,9 @@ impl Engine {
         }
     }
 
-    /// A process that enters is in the container, and about to execute its command. With the first process of a PID
-    /// namespace of its own the kernel ends it in any case; elsewhere it has an init, which is asked to end.
-    pub(super) fn newcomer_is_there(&mut self, key: Key) {
+    /// Records a process that has entered a container in the journal, unless the container has a PID namespace of its own:
+    /// there the kernel ends it with the first process. Elsewhere it has an init, which is asked to end.
+    pub(super) fn note_entered(&mut self, key: Key) {
         let Some(container) = self.containers.get(&key.container) else { return };
         if container.plan.sandbox.namespaces.makes(Kind::Pid) {
             return;
@@ -194,11 +195,11 @@ impl Engine {
         }
     }
 
-    /// A process that waited for a request ended by itself. One that could not enter is not followed by another until
-    /// somebody asks, who is then told why.
-    pub(super) fn newcomer_is_lost(&mut self, number: u32, outcome: &Outcome) {
+    /// A process that waited for a request ended by itself: another takes its place. If it failed to enter, there is none
+    /// before the next request, which then fails with the reason.
+    pub(super) fn replace_waiting_member(&mut self, number: u32, outcome: &Outcome) {
         if !matches!(outcome, Outcome::Failed(_)) {
-            self.keep_newcomer(number);
+            self.keep_member_waiting(number);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! epoll(7), with tokens.
+//! The event loop: epoll(7), with a [`Token`] for each descriptor.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
@@ -18,7 +18,7 @@ const MOST: usize = 64;
 pub struct EventLoop(OwnedFd);
 
 impl EventLoop {
-    /// One that watches nothing.
+    /// An event loop that watches nothing yet.
     ///
     /// # Errors
     /// No descriptors are left.
@@ -26,10 +26,10 @@ impl EventLoop {
         epoll::create(epoll::CreateFlags::CLOEXEC).at("make the event loop", "").map(EventLoop)
     }
 
-    /// Watches a descriptor.
+    /// Watches a descriptor; [`EventLoop::wait`] returns `token` when one of `flags` is true of it.
     ///
     /// # Errors
-    /// Those of epoll_ctl(2).
+    /// Fails as epoll_ctl(2) does.
     pub fn watch(&self, fd: impl AsFd, token: Token, flags: epoll::EventFlags) -> Result<()> {
         epoll::add(&self.0, fd, token.data(), flags).at("watch a file descriptor", "")
     }
@@ -37,13 +37,13 @@ impl EventLoop {
     /// Changes what a watched descriptor is watched for.
     ///
     /// # Errors
-    /// Those of epoll_ctl(2).
+    /// Fails as epoll_ctl(2) does.
     pub fn rewatch(&self, fd: impl AsFd, token: Token, flags: epoll::EventFlags) -> Result<()> {
         epoll::modify(&self.0, fd, token.data(), flags).at("watch a file descriptor", "")
     }
 
-    /// Stops watching a descriptor, which to close is not enough: processes that are just being made have copies, and epoll
-    /// tells of what is watched until the last of them is closed.
+    /// Stops watching a descriptor. To close it isn't enough: processes that are just being made have copies, and epoll
+    /// reports on a descriptor until the last copy is closed.
     pub fn unwatch(&self, fd: impl AsFd) {
         let _ = epoll::delete(&self.0, fd);
     }
@@ -51,12 +51,12 @@ impl EventLoop {
     /// Watches a channel for what can be received.
     ///
     /// # Errors
-    /// Those of epoll_ctl(2).
+    /// Fails as epoll_ctl(2) does.
     pub fn listen(&self, channel: &Channel, token: Token) -> Result<()> {
         channel.sources().into_iter().try_for_each(|source| self.watch(source, token, epoll::EventFlags::IN))
     }
 
-    /// Stops watching a channel.
+    /// Undoes [`EventLoop::listen`].
     pub fn stop_listening(&self, channel: &Channel) {
         channel.sources().into_iter().for_each(|source| self.unwatch(source));
     }
@@ -64,7 +64,7 @@ impl EventLoop {
     /// Waits until something is ready or the time has come, and returns what is ready.
     ///
     /// # Errors
-    /// Those of epoll_wait(2).
+    /// Fails as epoll_wait(2) does.
     pub fn wait(&self, until: Option<Instant>) -> Result<Vec<Token>> {
         let mut ready: Vec<epoll::Event> = Vec::with_capacity(MOST);
         let timeout = until.map(|until| {

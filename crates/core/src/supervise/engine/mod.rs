@@ -1,8 +1,8 @@
 //! The containers of one supervisor and the events that move them.
 //!
-//! Single-threaded: everything is told by readiness of descriptors in one epoll(7). What the outside is to hear is left
-//! in [`Engine::take_events`]; who listens is not this module's business. The engine keeps the loop and the containers;
-//! what has a life of its own (the pool, the host's network, images, what is left over) is a member with its own methods.
+//! Single-threaded: one epoll(7) reports everything that happens. Events for the outside wait in [`Engine::take_events`];
+//! this module doesn't know who takes them. The engine keeps the loop and the containers; what has state of its own (the
+//! pool, the host's network, images, what is left over) is a member with its own methods.
 
 pub mod enter;
 mod event_loop;
@@ -40,15 +40,15 @@ use crate::spec::Spec;
 
 /// A container that is asked for, with its first process.
 pub struct RunRequest<'a> {
-    /// The caller's numbers.
+    /// The caller's numbers for the container and its first process, which every event names.
     pub address: ProcessAddress,
-    /// What is wanted.
+    /// The caller's options, not resolved yet.
     pub spec: &'a Spec,
     /// Standard input, output and error; `None` hands on the supervisor's own.
     pub stdio: Option<[OwnedFd; 3]>,
     /// Descriptors for the plan's `preserve_fds`.
     pub fds: Vec<OwnedFd>,
-    /// Tell when the command runs.
+    /// Report when the command starts ([`Event::Started`]), and not only when it ends.
     pub announce: bool,
 }
 
@@ -63,14 +63,14 @@ pub struct Engine {
     network: SharedNetwork,
     janitor: Janitor,
     strays: Strays,
-    /// None where one request is all there is.
+    /// `None` where this engine serves a single request.
     pool: Option<Pool>,
-    /// Who makes processes that enter, once one was asked for.
+    /// The process that makes those that enter; started with the first request to enter.
     entrance: Option<Entrance>,
-    /// Containers by number of ours: the caller's numbers are theirs to choose.
+    /// Containers by a number of the engine's own: callers choose theirs freely, and may repeat them.
     containers: HashMap<u32, Container>,
     next: u32,
-    told: Vec<(Event, Option<OwnedFd>)>,
+    pending_events: Vec<(Event, Option<OwnedFd>)>,
 }
 
 impl Engine {
@@ -97,14 +97,14 @@ impl Engine {
             entrance: None,
             containers: HashMap::new(),
             next: 1,
-            told: Vec::new(),
+            pending_events: Vec::new(),
         })
     }
 
     /// Watches a descriptor of the front.
     ///
     /// # Errors
-    /// Those of epoll_ctl(2).
+    /// Fails as epoll_ctl(2) does.
     pub fn watch(&self, fd: impl AsFd, token: Token, flags: EventFlags) -> Result<()> {
         self.events.watch(fd, token, flags)
     }
@@ -112,7 +112,7 @@ impl Engine {
     /// Changes what a watched descriptor of the front is watched for.
     ///
     /// # Errors
-    /// Those of epoll_ctl(2).
+    /// Fails as epoll_ctl(2) does.
     pub fn rewatch(&self, fd: impl AsFd, token: Token, flags: EventFlags) -> Result<()> {
         self.events.rewatch(fd, token, flags)
     }
@@ -126,7 +126,7 @@ impl Engine {
     /// that are ready.
     ///
     /// # Errors
-    /// Those of epoll_wait(2).
+    /// Fails as epoll_wait(2) does.
     pub fn wait(&mut self) -> Result<Vec<u32>> {
         self.janitor.reap();
         let quiet = self.pool.as_ref().map_or_else(Instant::now, Pool::quiet);
@@ -152,7 +152,7 @@ impl Engine {
             match token {
                 Token::Front(number) => fronts.push(number),
                 Token::Mounts | Token::Images => {}
-                Token::Entrance => self.entrance_says(),
+                Token::Entrance => self.read_entrance(),
                 Token::EntranceEnd => self.entrance_ended(),
                 Token::Children => children_ended = true,
                 Token::Container(key, source) => self.handle(key, source),
@@ -164,9 +164,9 @@ impl Engine {
         Ok(fronts)
     }
 
-    /// What the outside is to hear, oldest first, with descriptors that go along.
+    /// The events since the last call, oldest first, each with the descriptor that goes with it.
     pub fn take_events(&mut self) -> Vec<(Event, Option<OwnedFd>)> {
-        std::mem::take(&mut self.told)
+        std::mem::take(&mut self.pending_events)
     }
 
     /// No container is left.
@@ -175,7 +175,7 @@ impl Engine {
         self.containers.is_empty()
     }
 
-    /// Starts a container. Whatever comes of it is told in events.
+    /// Starts a container. Success and failure are reported as events.
     pub fn start(&mut self, request: RunRequest<'_>) {
         let (address, since) = (request.address, Instant::now());
         let launched =
@@ -187,22 +187,22 @@ impl Engine {
                 None => self.launch(request, resolved, since).during(Act::Supervisor).map_err(Vec::from),
             });
         if let Err(errors) = launched {
-            self.tell(Event::Failed { address, errors }, None);
+            self.emit(Event::Failed { address, errors }, None);
         }
     }
 
-    /// Tells that a request came to nothing.
+    /// Reports that a request failed.
     pub fn fail(&mut self, address: ProcessAddress, error: Error) {
-        self.tell(Event::Failed { address, errors: vec![error.during(Act::Supervisor)] }, None);
+        self.emit(Event::Failed { address, errors: vec![error.during(Act::Supervisor)] }, None);
     }
 
-    fn tell(&mut self, event: Event, fd: Option<OwnedFd>) {
-        self.told.push((event, fd));
+    fn emit(&mut self, event: Event, fd: Option<OwnedFd>) {
+        self.pending_events.push((event, fd));
     }
 
-    /// Examines the host and tells the findings.
+    /// Examines the host and reports the findings.
     pub fn examine(&mut self, id: u64) {
-        // What a killed one left is no finding. Where it can't be collected, the next start says why.
+        // What a killed supervisor left is not a finding. If it can't be collected, the next start says why.
         if self.run.is_none()
             && RunDirectory::path(self.resolver.host()).exists()
             && let Ok(path) = RunDirectory::make(self.resolver.host())
@@ -210,7 +210,7 @@ impl Engine {
             let _ = self.collect(&path);
         }
         let findings = doctor::examine(self.resolver.host());
-        self.tell(Event::Examined { id, findings }, None);
+        self.emit(Event::Examined { id, findings }, None);
     }
 
     /// Sends a signal to a process of a container.
@@ -246,7 +246,7 @@ impl Engine {
 
     fn signal(&mut self, address: ProcessAddress, send: impl FnOnce(&mut Member)) {
         let Some(key) = self.find(address) else { return };
-        // How a process is ended depends on how far it has come.
+        // How a process is ended depends on its state.
         self.drain(key);
         let Some(container) = self.containers.get_mut(&key.container) else { return };
         if let Some(member) = container.member_mut(key.member) {
@@ -254,14 +254,14 @@ impl Engine {
         }
     }
 
-    /// The process that somebody asked for by these numbers.
+    /// The process that was requested under these numbers.
     fn find(&self, address: ProcessAddress) -> Option<Key> {
         let asked = |member: &Member| member.request.is_some_and(|request| request.address == address);
         let mut all = self.containers.iter().flat_map(|(container, it)| it.members(*container));
         all.find(|(_, member)| asked(member)).map(|(key, _)| key)
     }
 
-    /// Ends every container, and prewarms none any more.
+    /// Ends every container, and stops prewarming.
     pub fn kill_all(&mut self) {
         self.pool = None;
         let keys: Vec<u32> = self.containers.keys().copied().collect();
@@ -270,7 +270,7 @@ impl Engine {
         }
     }
 
-    /// Ends a container. How that is done depends on how far it has come, so what it has said is heard first.
+    /// Ends a container. How that is done depends on its state, so the messages it has sent are read first.
     fn end_container(&mut self, container: u32) {
         self.drain(Key::first(container));
         if let Some(container) = self.containers.get_mut(&container) {
@@ -324,7 +324,7 @@ impl Engine {
         self.janitor.collect(self.resolver.host())
     }
 
-    /// Has what containers have left be removed.
+    /// Starts to remove what ended containers have left on the disk.
     pub fn sweep(&mut self) {
         self.janitor.sweep();
     }
@@ -334,13 +334,13 @@ impl Engine {
         self.janitor.let_go();
     }
 
-    /// There is something of the host's to give back, which takes a moment.
+    /// Whether [`Engine::release`] has something of the host's network to remove, which takes a moment.
     #[must_use]
     pub fn holds_network(&self) -> bool {
         self.network.is_used()
     }
 
-    /// Gives back what containers shared, when the last of them is gone.
+    /// Removes what the containers shared of the host's network, once the last of them is gone.
     ///
     /// # Errors
     /// The kernel refuses to remove the bridge.

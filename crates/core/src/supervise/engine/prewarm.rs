@@ -25,7 +25,7 @@ use crate::supervise::resolve::Resolved;
 use nsrs_base::error::Result;
 use nsrs_base::host::mountinfo;
 
-/// A command that waited for a container which came to nothing.
+/// A command whose prewarmed container failed before it could take it.
 pub(super) struct Unserved {
     pub request: RequestOrigin,
     pub command: Command,
@@ -129,7 +129,7 @@ impl Engine {
             member.phase.refuse(Box::new(command));
             return member.kill();
         }
-        if member.phase.commanded().is_err() || key.member != 0 || container.is_heard() {
+        if member.phase.commanded().is_err() || key.member != 0 || container.needs_channel_watch() {
             return;
         }
         if let Some(channel) = container.first.phase.channel() {
@@ -181,7 +181,7 @@ impl Engine {
         table
     }
 
-    /// A prewarmed container that a request waited for came to nothing: one is made anew.
+    /// A prewarmed container failed while a request waited for it: makes a new one.
     pub(super) fn launch_anew(&mut self, Unserved { request, command, leases }: Unserved) {
         let Command { plan, stdio, fds } = command;
         if let Some(pool) = &mut self.pool {

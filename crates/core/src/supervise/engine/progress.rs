@@ -14,7 +14,7 @@ use super::token::{EventSource, Key, Token};
 use crate::diff::collect::{Collected, Collector, ContainerLayers};
 use crate::state::journal::EntryId;
 use crate::steps::channel::{Channel, FromChild, Received, ToChild};
-use crate::steps::enter::has_ended;
+use crate::steps::enter::container_has_ended;
 use crate::supervise::container::child::Child;
 use crate::supervise::container::launch;
 use crate::supervise::container::member::Member;
@@ -30,7 +30,7 @@ impl Engine {
     pub(super) fn drain(&mut self, key: Key) {
         let is_readable = |member: &Member| member.phase.channel().is_some_and(Channel::is_readable);
         for _ in 0..MOST_MESSAGES {
-            if !self.member(key).is_some_and(is_readable) || !self.hear(key) {
+            if !self.member(key).is_some_and(is_readable) || !self.read_message(key) {
                 return;
             }
         }
@@ -45,12 +45,12 @@ impl Engine {
     }
 
     /// Reads one message of a process, or the end of its channel. `false`: there was none.
-    fn hear(&mut self, key: Key) -> bool {
+    fn read_message(&mut self, key: Key) -> bool {
         let Some(channel) = self.member(key).and_then(|member| member.phase.channel()) else { return false };
         match channel.next::<FromChild>() {
             Ok(Received::Message((message, fds))) => {
-                if let Err(error) = self.heard(key, message, fds) {
-                    self.doubt(key, error);
+                if let Err(error) = self.handle_message(key, message, fds) {
+                    self.reject_message(key, error);
                 }
             }
             Ok(Received::Nothing) => return false,
@@ -63,12 +63,12 @@ impl Engine {
         true
     }
 
-    /// A message came that its sender can't have sent in this state. From the start of its command on it may be the command
-    /// that speaks, where it has the right to trace its init: then nothing comes of it. Before that the set-up went wrong.
-    fn doubt(&mut self, key: Key, error: Error) {
+    /// Handles a message that doesn't fit the state of its sender. Once the command runs, the command may have sent it, if it
+    /// may trace its init: then the message is ignored. Before that the set-up went wrong, and the process is ended.
+    fn reject_message(&mut self, key: Key, error: Error) {
         let error = error.during(Act::Supervisor);
         let Some(container) = self.containers.get_mut(&key.container) else { return };
-        // What else it has said counts no more. To hear it first would be to come here again for each message.
+        // Its other messages don't count any more. To read them first would only come here again for each.
         match container.entered.get_mut(&key.member) {
             Some(member) if !member.phase.is_running() => member.end(Cause::Failed(error)),
             None if !container.first.phase.is_running() => container.end(Cause::Failed(error)),
@@ -76,8 +76,8 @@ impl Engine {
         }
     }
 
-    /// That of an intermediate process may be followed by the one of the process that it makes. With an init the end of the
-    /// channel is the init's own end; else it tells that the command runs, or, after a failure, that it never will.
+    /// The channel of an intermediate process may be succeeded by that of the process that it makes. If there is an init, its
+    /// channel closes when the init ends; otherwise it closes when the command is executed, or after a failure.
     fn channel_closed(&mut self, key: Key) {
         if let Some(old) = self.member_mut(key).and_then(|member| member.phase.succeed_channel()) {
             self.events.stop_listening(&old);
@@ -108,7 +108,8 @@ impl Engine {
         member.phase.close_channel();
     }
 
-    fn heard(&mut self, key: Key, message: FromChild, mut fds: Vec<OwnedFd>) -> Result<()> {
+    /// Handles one message of a process, as far as its state allows it.
+    fn handle_message(&mut self, key: Key, message: FromChild, mut fds: Vec<OwnedFd>) -> Result<()> {
         let out_of_place =
             |what: &str| Error::new(Code::SetupFailed, "follow the container", format!("{what} came out of place"));
         let Some(container) = self.containers.get_mut(&key.container) else { return Ok(()) };
@@ -117,11 +118,11 @@ impl Engine {
         let member = if is_first { Some(first) } else { entered.get_mut(&key.member) };
         let Some(member) = member else { return Ok(()) };
         let is_late = matches!(member.phase, Phase::Ending { .. });
-        if is_late && !matches!(message, FromChild::Ended(_) | FromChild::Born(_) | FromChild::Failed(_)) {
+        if is_late && !matches!(message, FromChild::Ended(_) | FromChild::ProcessMade(_) | FromChild::Failed(_)) {
             // It was on its way when the process was ended.
             return Ok(());
         }
-        // Of a process that entered: from its birth on the container may have got at its end of the channel.
+        // As soon as a process that enters is made, the container may have got at its end of the channel.
         let is_before = match member.phase {
             Phase::Running { .. } => false,
             Phase::Preparing { .. } | Phase::Standing { .. } => is_first,
@@ -147,7 +148,7 @@ impl Engine {
             FromChild::Note(note) if is_first && is_before => report.fallbacks.push(note),
             FromChild::Terminal if is_before && !fds.is_empty() => {
                 if let Some(request) = member.request {
-                    self.tell(Event::Terminal { address: request.address }, fds.pop());
+                    self.emit(Event::Terminal { address: request.address }, fds.pop());
                 }
             }
             FromChild::Ready => {
@@ -182,19 +183,19 @@ impl Engine {
                 // It is being ended.
                 _ => {}
             },
-            FromChild::Born(pid) if member.phase.expects_birth() => {
-                // Whoever may trace the process that tells of another can speak for it.
-                let born = Pid::from_raw(pid).filter(|pid| is_child(*pid) && !self.has_child(*pid));
-                match born.map(|pid| (pid, pidfd_open(pid, PidfdFlags::empty()))) {
-                    Some((pid, Ok(pidfd))) => self.born(key, pid, pidfd),
+            FromChild::ProcessMade(pid) if member.phase.expects_process() => {
+                // Whoever may trace the sender can send messages in its name.
+                let made = Pid::from_raw(pid).filter(|pid| is_child(*pid) && !self.has_child(*pid));
+                match made.map(|pid| (pid, pidfd_open(pid, PidfdFlags::empty()))) {
+                    Some((pid, Ok(pidfd))) => self.process_made(key, pid, pidfd),
                     _ => return Err(out_of_place("a new process")),
                 }
             }
             FromChild::Ended(_) | FromChild::Executed | FromChild::InCharge => {
-                return Err(out_of_place("word of an init"));
+                return Err(out_of_place("a message of an init"));
             }
             FromChild::Failed(_)
-            | FromChild::Born(_)
+            | FromChild::ProcessMade(_)
             | FromChild::Channel
             | FromChild::Note(_)
             | FromChild::Terminal
@@ -210,7 +211,7 @@ impl Engine {
         let mut report = container.report.clone();
         let Some(member) = container.member_mut(key.member) else { return };
         if let Err(error) = member.phase.executed(keep) {
-            return self.doubt(key, error);
+            return self.reject_message(key, error);
         }
         let Some(pid) = member.phase.child().map(|child| child.pid.as_raw_nonzero().get()) else { return };
         let request = member.request;
@@ -219,7 +220,7 @@ impl Engine {
             container.report.pid = pid;
         }
         if let Some(request) = request.filter(|request| request.announce) {
-            self.tell(Event::Started { address: request.address, report }, None);
+            self.emit(Event::Started { address: request.address, report }, None);
         }
     }
 
@@ -231,7 +232,7 @@ impl Engine {
         match member.intermediate.take() {
             Some(intermediate) => match reap(intermediate.pid) {
                 Ok(None) if !is_readable(&intermediate.pidfd) => member.intermediate = Some(intermediate),
-                _ => self.is_gone(&intermediate.pidfd, intermediate.slot),
+                _ => self.forget_child(&intermediate.pidfd, intermediate.slot),
             },
             // It has made none: its end is the end of what it was for.
             None => self.reap(key),
@@ -257,9 +258,9 @@ impl Engine {
             self.events.stop_listening(channel);
         }
         let Some(ended) = self.member_mut(key).and_then(|member| member.reaped(status, usage)) else { return };
-        self.is_gone(&ended.pidfd, ended.slot);
+        self.forget_child(&ended.pidfd, ended.slot);
         if key.member == 0 {
-            self.first_is_gone(key.container);
+            self.first_process_ended(key.container);
         } else if status == Status::Signaled(libc::SIGKILL) {
             self.end_stray_of(pid);
         }
@@ -270,7 +271,8 @@ impl Engine {
         self.member(key).and_then(|member| member.phase.child()).is_some_and(|child| is_readable(&child.pidfd))
     }
 
-    fn is_gone(&mut self, pidfd: &OwnedFd, slot: Option<EntryId>) {
+    /// Stops watching a child that has ended, and removes its entry from the journal.
+    fn forget_child(&mut self, pidfd: &OwnedFd, slot: Option<EntryId>) {
         self.events.unwatch(pidfd);
         if let Some(run) = &mut self.run {
             run.strike(slot);
@@ -278,7 +280,7 @@ impl Engine {
     }
 
     /// With its first process a container's network ends, and the others that are in it.
-    fn first_is_gone(&mut self, number: u32) {
+    fn first_process_ended(&mut self, number: u32) {
         let Some(container) = self.containers.get_mut(&number) else { return };
         if let Some(network) = &mut container.user_network {
             network.end();
@@ -326,7 +328,7 @@ impl Engine {
         }
     }
 
-    /// The changes are listed.
+    /// The process that lists the changes has ended: takes its result.
     pub(super) fn listed(&mut self, number: u32) {
         let Some(container) = self.containers.get_mut(&number) else { return };
         let collector = match std::mem::replace(&mut container.listing, ListingState::Done(None)) {
@@ -374,11 +376,11 @@ impl Engine {
         match (request, outcome) {
             (Some(request), Outcome::Exited(exit)) => {
                 let report = (!request.announce).then_some(report);
-                self.tell(Event::Exited { address: request.address, exit, report }, None);
+                self.emit(Event::Exited { address: request.address, exit, report }, None);
             }
             // Whatever step met it first.
             (Some(request), Outcome::Failed(_) | Outcome::Unfit(..)) if has_ended_meanwhile(container) => {
-                self.fail(request.address, has_ended());
+                self.fail(request.address, container_has_ended());
             }
             (Some(request), Outcome::Failed(error)) => self.fail(request.address, error),
             (Some(request), Outcome::Unfit(_, Some(error))) => self.fail(request.address, error),
@@ -386,7 +388,7 @@ impl Engine {
                 let why = "the process that was to enter ended before its command ran";
                 self.fail(request.address, Error::new(Code::SetupFailed, "enter the container", why));
             }
-            (None, outcome) => self.newcomer_is_lost(key.container, &outcome),
+            (None, outcome) => self.replace_waiting_member(key.container, &outcome),
         }
     }
 
@@ -426,7 +428,7 @@ impl Engine {
                     ListingState::Done(list) => list,
                     _ => None,
                 };
-                self.tell(Event::Exited { address: request.address, exit, report }, list);
+                self.emit(Event::Exited { address: request.address, exit, report }, list);
             }
             Outcome::Unasked | Outcome::Unfit(..) => {}
         }

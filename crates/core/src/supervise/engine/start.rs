@@ -185,9 +185,9 @@ impl Engine {
     pub(super) fn note_new(&mut self, key: Key) -> Result<()> {
         let Some(container) = self.containers.get(&key.container) else { return Ok(()) };
         let Some(member) = container.member(key.member) else { return Ok(()) };
-        let is_heard = key.member != 0 || container.is_heard();
+        let needs_channel_watch = key.member != 0 || container.needs_channel_watch();
         // The channel of an intermediate process, which is watched already, goes on to the process that it makes.
-        if let (Some(channel), true, None) = (member.phase.channel(), is_heard, &member.intermediate) {
+        if let (Some(channel), true, None) = (member.phase.channel(), needs_channel_watch, &member.intermediate) {
             self.events.listen(channel, Token::Container(key, EventSource::Channel))?;
         }
         let is_shared = container.plan.sandbox.init && !container.plan.sandbox.namespaces.makes(Kind::Pid);
@@ -223,24 +223,24 @@ impl Engine {
     }
 
     /// An intermediate process has made the process that it was for.
-    pub(super) fn born(&mut self, key: Key, pid: Pid, pidfd: OwnedFd) {
+    pub(super) fn process_made(&mut self, key: Key, pid: Pid, pidfd: OwnedFd) {
         let child = match self.watch_end(key, EventSource::End, Child::new(pid, pidfd)) {
             Ok(child) => child,
             Err(error) => return self.give_up(key, error),
         };
         let Some(container) = self.containers.get_mut(&key.container) else { return };
         let Some(member) = container.member_mut(key.member) else { return };
-        let (next, intermediate) = match member.phase.born(child) {
-            Ok(born) => born,
+        let (next, intermediate) = match member.phase.process_made(child) {
+            Ok(made) => made,
             Err(error) => return self.give_up(key, error),
         };
         member.intermediate = intermediate;
         if matches!(next, Next::End) {
-            // It was told of in the very moment in which it was ended.
+            // It was reported just after it was told to end.
             return member.kill();
         }
         if key.member != 0 {
-            return self.newcomer_is_there(key);
+            return self.note_entered(key);
         }
         if let Some(channel) = member.phase.channel() {
             // If it is gone already, its end tells.

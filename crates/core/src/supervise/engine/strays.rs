@@ -57,7 +57,7 @@ impl Engine {
     pub(super) fn reap_strays(&mut self) {
         let Some(ends) = &self.strays.ends else { return };
         ends.clear();
-        // One whose birth was told and not heard yet is none.
+        // A process whose report has not been read yet is not a stray.
         for key in self.expecting() {
             self.drain(key);
         }
@@ -79,10 +79,10 @@ impl Engine {
         }
     }
 
-    /// The processes whose intermediate process may have told of their birth.
+    /// The members whose intermediate process may have reported its process, in a message that was not read yet.
     fn expecting(&self) -> Vec<Key> {
         let all = self.containers.iter().flat_map(|(number, container)| container.members(*number));
-        all.filter(|(_, member)| member.phase.expects_birth()).map(|(key, _)| key).collect()
+        all.filter(|(_, member)| member.phase.expects_process()).map(|(key, _)| key).collect()
     }
 
     /// Somebody here waits for the end of the process of this number.

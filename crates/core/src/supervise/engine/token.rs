@@ -5,9 +5,9 @@ use rustix::event::epoll;
 /// Which descriptor of a container's process is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventSource {
-    /// The channel to it.
+    /// The channel to the process: a message arrived, or the other end closed.
     Channel,
-    /// It has ended.
+    /// The pidfd of the process: it has ended.
     End,
     /// The intermediate process that made it has ended.
     IntermediateEnd,
@@ -15,7 +15,7 @@ pub enum EventSource {
     NetworkReady,
     /// The program that connects the container has ended.
     NetworkEnd,
-    /// The container's changes are listed.
+    /// The pidfd of the process that lists the container's changes: it has ended.
     Listed,
 }
 
@@ -54,13 +54,13 @@ pub enum Token {
     Mounts,
     /// Names of the image store have changed.
     Images,
-    /// The entrance says something.
+    /// The entrance has sent a message.
     Entrance,
     /// The entrance has ended.
     EntranceEnd,
-    /// A child has ended.
+    /// A child of the supervisor has ended, possibly one that nobody watches by a pidfd.
     Children,
-    /// A descriptor of a container.
+    /// A descriptor of a process in a container.
     Container(Key, EventSource),
 }
 
@@ -73,7 +73,7 @@ pub const MOST_MEMBERS: u32 = 1 << (KIND_SHIFT - MEMBER_SHIFT);
 const FIRST_SOURCE: u64 = 16;
 
 impl Token {
-    /// As epoll carries it.
+    /// The 64 bits that epoll carries with the descriptor.
     #[must_use]
     pub fn data(self) -> epoll::EventData {
         let of = |kind: u64, index: u64| kind << KIND_SHIFT | index;
@@ -91,7 +91,7 @@ impl Token {
         })
     }
 
-    /// From what epoll carried; `None` for what no token is.
+    /// Decodes what epoll carried; `None` if it is not a token.
     #[must_use]
     pub fn from_data(data: epoll::EventData) -> Option<Token> {
         let bits = data.u64();

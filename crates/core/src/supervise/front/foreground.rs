@@ -24,7 +24,7 @@ use nsrs_base::sys::wait::Status;
 
 /// The number of the signals among the descriptors of this front.
 const SIGNALS: u32 = 1;
-/// The only container's number.
+/// The address of the only container and its first process.
 const ONLY: ProcessAddress = ProcessAddress { container: 1, process: 1 };
 
 /// Signals that are the supervisor's own: `SIGCHLD` of its children, and those about its terminal output.
@@ -43,7 +43,7 @@ fn forwarded() -> SigSet {
 /// How a container ended, and what its caller should see.
 #[derive(Debug)]
 pub struct ContainerEnd {
-    /// How.
+    /// The exit code or signal of its command, and what it used.
     pub exit: Exit,
     /// It was ended by Ctrl-C on the caller's terminal. A shell that runs a script goes on with its next line unless what it
     /// waits for dies of the signal itself; an exit code says that the signal was handled.
@@ -119,7 +119,7 @@ fn say(text: &str) {
     let is_raw = tcgetattr(&stderr).is_ok_and(|modes| !modes.output_modes.contains(OutputModes::OPOST));
     let line = notice(text);
     let line = if is_raw { line.replace('\n', "\r\n") } else { line };
-    // That it can't be told is no matter of the command's.
+    // A failure to report this must not fail the command.
     let _ = stderr.write_all(line.as_bytes());
 }
 

@@ -44,7 +44,7 @@ pub struct OutputPump {
     process: ChildProcess,
     /// Kept open, never read: the command must not see the reader gone (EPIPE) before it was sent the signal.
     _from: OwnedFd,
-    /// Where the pump is told that nothing more comes.
+    /// A byte here tells the pump that the command has ended.
     over: OwnedFd,
     has_ended: bool,
 }
@@ -52,9 +52,9 @@ pub struct OutputPump {
 /// Whether the reader of a stream is still there.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ReaderState {
-    /// It reads on.
+    /// The reader has the stream open.
     Reads,
-    /// It is gone: the command's writing deserves `SIGPIPE`.
+    /// The reader has closed the stream: a command that writes to it should get `SIGPIPE`.
     Gone,
 }
 

@@ -18,11 +18,11 @@ use nsrs_base::error::Result;
 use nsrs_base::sys::fds::stdio;
 use nsrs_base::sys::poll;
 
-/// Standard input has something.
+/// Standard input is readable.
 const INPUT: u32 = 10;
-/// Standard output takes something.
+/// Standard output is writable.
 const OUTPUT: u32 = 11;
-/// The container's terminal has or takes something.
+/// The container's terminal is readable or writable.
 const MASTER: u32 = 12;
 
 /// What a pipe takes without blocking once it is writable (`PIPE_BUF`).
@@ -45,7 +45,7 @@ pub struct Relay {
     input_open: bool,
     /// False for a file, which can't be polled and never blocks: it is read whenever the container's terminal takes something.
     input_polled: bool,
-    /// What was typed last.
+    /// The last byte that was written to the terminal: end of input counts only at the start of a line.
     last: Option<u8>,
     /// The container's side is closed and drained.
     pub ended: bool,
@@ -75,7 +75,7 @@ impl Relay {
     /// Starts relaying; the caller's terminal becomes raw, so that every key reaches the container.
     ///
     /// # Errors
-    /// Those of the event loop.
+    /// The event loop fails.
     pub fn start(master: OwnedFd, engine: &Engine) -> Result<Relay> {
         let _ = rustix::io::ioctl_fionbio(&master, true);
         let saved = if isatty(input()) { tcgetattr(input()).ok() } else { None };
@@ -160,7 +160,7 @@ impl Relay {
     /// Moves what can be moved after one of the descriptors is ready.
     ///
     /// # Errors
-    /// Those of the event loop.
+    /// The event loop fails.
     pub fn ready(&mut self, number: u32, engine: &Engine) -> Result<()> {
         match number {
             INPUT => self.read_input(engine),

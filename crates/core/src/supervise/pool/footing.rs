@@ -19,12 +19,12 @@ use nsrs_base::host::mountinfo::{self, MountEntry};
 pub struct Footing {
     /// Device and inode behind each path.
     pub files: Vec<Option<(u64, u64)>>,
-    /// See [`mounts`].
+    /// The mounts that the paths lie on or have below them ([`mounts`]); `None` if /proc can't be read.
     pub mounts: Option<Vec<Vec<u8>>>,
 }
 
 impl Footing {
-    /// That of a plan, now.
+    /// Looks at the paths of a plan, and takes down what they lead to now.
     pub fn of(plan: &Plan) -> Footing {
         Footing { files: files(plan), mounts: mountinfo::read("self").ok().map(|table| mounts(plan, &table)) }
     }

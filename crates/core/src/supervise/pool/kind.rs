@@ -74,7 +74,7 @@ impl PoolKind {
         Some(self.prewarmed.remove(index))
     }
 
-    /// Takes all of them.
+    /// Takes every prewarmed container of this kind, and returns their numbers.
     pub fn take_all(&mut self) -> impl Iterator<Item = u32> + use<> {
         std::mem::take(&mut self.prewarmed).into_iter().map(|prewarmed| prewarmed.key)
     }

@@ -78,7 +78,7 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// An empty pool.
+    /// An empty pool, which watches the mounts of the supervisor.
     ///
     /// # Errors
     /// /proc can't be read.
