@@ -93,8 +93,10 @@ export const user: Identity = isRoot
 
 /** The environment of a caller: little, and nothing of the one who runs the tests. */
 function environment(identity: Identity, extra: Record<string, string | undefined> = {}): NodeJS.ProcessEnv {
-  const { PATH, NSRS_NATIVE_DIR, NSRS_TEST_RUN } = process.env
+  const { PATH, NSRS_NATIVE_DIR, NSRS_TEST_RUN, LLVM_PROFILE_FILE, NODE_V8_COVERAGE } = process.env
   const path = `${PATH}:/usr/sbin:/sbin`
+  // Where coverage is measured. The files are of whoever runs the tests.
+  const counters = isRoot && identity.uid !== 0 ? {} : { LLVM_PROFILE_FILE, NODE_V8_COVERAGE }
   return {
     PATH: path,
     HOME: identity.home,
@@ -102,6 +104,7 @@ function environment(identity: Identity, extra: Record<string, string | undefine
     LANG: 'C.UTF-8',
     NSRS_NATIVE_DIR,
     NSRS_TEST_RUN,
+    ...counters,
     ...extra,
   }
 }
