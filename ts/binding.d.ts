@@ -102,7 +102,7 @@ export interface ExitReport {
 }
 
 /** Resolves the plan of the JSON of a `Spec` and touches nothing. */
-export declare function explain(spec: string): Promise<Explanation>
+export declare function explain(spec: string): Explanation
 
 /** A plan that was resolved and not carried out, or every reason why there is none. */
 export interface Explanation {

@@ -38,6 +38,7 @@ export class CollectedRun implements TaskObserver {
   #stdout: Collector | undefined
   #stderr: Collector | undefined
   #input: Readable | undefined
+  #stdin: Writable | undefined
   /** The ends that have yet to come: that of the task, and those of its output streams. */
   #pending = 1
   #ended: Ended | undefined
@@ -145,7 +146,8 @@ export class CollectedRun implements TaskObserver {
     const input = this.call.options.input as string | Uint8Array | Readable
     const bytes = typeof input === 'string' ? Buffer.from(input) : input
     if (bytes instanceof Uint8Array && writeSmallInput(fd, bytes)) return
-    this.#send(bytes, writable(fd))
+    this.#stdin = writable(fd)
+    this.#send(bytes, this.#stdin)
   }
 
   #send(input: string | Uint8Array | Readable, stream: Writable): void {
@@ -160,12 +162,15 @@ export class CollectedRun implements TaskObserver {
     input.pipe(stream)
   }
 
-  /** The input broke off: the command is killed, and nobody waits for those who hold its output any longer. */
+  /** The input broke off: the command is killed. If it has ended, that counts, and nobody waits for who holds its output. */
   #fail(error: unknown): void {
     if (this.#pending <= 0) return
+    if (this.#ended !== undefined) {
+      this.#close()
+      return
+    }
     this.#failure ??= error
-    if (this.#ended === undefined) this.#task.kill(SIGKILL)
-    else this.#close()
+    this.#task.kill(SIGKILL)
   }
 
   #overflow(): void {
@@ -177,6 +182,7 @@ export class CollectedRun implements TaskObserver {
     if (--this.#pending > 0) return
     this.#stopWatching?.()
     this.#input?.unpipe()
+    this.#stdin?.destroy()
     if (this.#ended === undefined || this.#failure !== undefined) {
       this.reject(this.#failure)
       return

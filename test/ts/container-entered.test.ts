@@ -76,8 +76,8 @@ test('an input that fails ends the command, whoever else holds its output', asyn
   }
   const running = box.exec('sh', ['-c', 'setsid sleep 64 & sleep 65; true'], { input: failing(200) })
   await t.throwsAsync(running, { message: 'bad input' })
-  const over = box.exec('sh', ['-c', 'setsid sleep 66 & true'], { input: failing(500) })
-  await t.throwsAsync(over, { message: 'bad input' })
+  const over = box.exec('sh', ['-c', 'setsid sleep 66 & echo done'], { input: failing(500) })
+  t.is((await over).stdout, 'done')
 })
 
 test('stop() asks what has entered, and lets nothing more in', async (t) => {

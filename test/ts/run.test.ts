@@ -93,6 +93,13 @@ test('an input that is closed when the command takes no more is no failure', asy
   t.like(await running, { stdout: 'one', timedOut: true })
 })
 
+test.serial('an input that never ends holds nothing open when the command has ended', async (t) => {
+  await run('true', [], { ...box, input: new Readable({ read() {} }) })
+  const before = openFiles()
+  for (let index = 0; index < 10; index++) await run('true', [], { ...box, input: new Readable({ read() {} }) })
+  t.true(await until(() => openFiles() <= before, 3000), `${openFiles()} open files, ${before} before`)
+})
+
 test('an exit code that is not 0 rejects with the whole result', async (t) => {
   const error = await t.throwsAsync(run('sh', ['-c', 'echo out; echo why >&2; exit 7'], box), { instanceOf: ExitError })
   t.like(error, { exitCode: 7, signal: undefined, stdout: 'out', stderr: 'why', failed: true, name: 'ExitError' })

@@ -33,6 +33,18 @@ test('several workers and the main thread run containers at once', async (t) => 
   t.deepEqual(await Promise.all(workers), ['1,2,3', '1,2,3', '1,2,3'])
 })
 
+test('a worker warns of nothing that it closes', async (t) => {
+  const program = `
+    const warnings = []
+    process.on('warning', (warning) => warnings.push(warning.message))
+    for (let index = 0; index < 3; index++) await spawn('true', options).wait()
+    await run('cat', [], { ...options, input: 'small' })
+    await new Promise((resolve) => setTimeout(resolve, 100))
+    parentPort.postMessage(warnings)
+  `
+  t.deepEqual(await inWorker(program).message, [])
+})
+
 test('a worker ends by itself when its containers have', async (t) => {
   const { worker, message } = inWorker("await run('true', options); parentPort.postMessage('done')")
   const exit = new Promise((resolve) => worker.once('exit', resolve))

@@ -1,5 +1,5 @@
 import { PassThrough, pipeline, type Readable, type Writable } from 'node:stream'
-import { close, readable, writable } from '../io/pipe-streams.ts'
+import { closePipe, readable, writable } from '../io/pipe-streams.ts'
 import { take } from './supervisor.ts'
 
 /** What can be done with one direction of pipe. */
@@ -84,7 +84,7 @@ export class DeferredPipe<Stream extends Readable | Writable> {
       this.#stream(state.early)
       return
     }
-    if (state.name === 'untaken') close(take(state.fd))
+    if (state.name === 'untaken') closePipe(take(state.fd))
     if (state.name !== 'streaming') this.#state = { name: 'none' }
   }
 

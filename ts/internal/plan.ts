@@ -25,7 +25,7 @@ export async function resolvePlan(
 ): Promise<Explanation> {
   checkCommand(command, args, options)
   checkOptions(options)
-  const { text, json, failed } = await native().binding.explain(toSpec(commandWords(command, args), options, {}))
+  const { text, json, failed } = native().binding.explain(toSpec(commandWords(command, args), options, {}))
   if (failed !== undefined) throw fromRecords(failed)
   return { text, plan: JSON.parse(json) }
 }

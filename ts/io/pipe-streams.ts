@@ -1,6 +1,7 @@
 import { closeSync } from 'node:fs'
 import { Socket } from 'node:net'
 import type { Readable, Writable } from 'node:stream'
+import { isMainThread } from 'node:worker_threads'
 import { isBun, isDeno } from '../native/js-runtime.ts'
 import { bunReadable, bunWritable } from './bun-streams.ts'
 
@@ -21,6 +22,16 @@ export function writable(fd: number): Writable {
 
 /** Closes a descriptor that has no stream. */
 export function close(fd: number): void {
-  if (isDeno) new Socket({ fd }).destroy()
+  if (isDeno) closeAsSocket(fd)
   else closeSync(fd)
+}
+
+/** Closes an end of a pipe that has no stream. A worker warns where node:fs closes a descriptor that it didn't open. */
+export function closePipe(fd: number): void {
+  if (isDeno || !isMainThread) closeAsSocket(fd)
+  else closeSync(fd)
+}
+
+function closeAsSocket(fd: number): void {
+  new Socket({ fd, readable: false, writable: true }).destroy()
 }

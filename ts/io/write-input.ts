@@ -1,6 +1,6 @@
-import { closeSync, writeSync } from 'node:fs'
+import { writeSync } from 'node:fs'
 import type { Readable, Writable } from 'node:stream'
-import { canUseDescriptors } from './pipe-streams.ts'
+import { canUseDescriptors, closePipe } from './pipe-streams.ts'
 
 /** This many bytes fit into any empty pipe, so writing them never blocks. */
 const SMALL = 4096
@@ -13,7 +13,7 @@ export function writeSmallInput(fd: number, bytes: Uint8Array): boolean {
   } catch {
     // The command has closed its standard input.
   }
-  closeSync(fd)
+  closePipe(fd)
   return true
 }
 

@@ -247,10 +247,9 @@ impl Engine {
         let (status, usage) = match reap(pid) {
             Ok(Some(end)) => end,
             // Somebody else traces it. What it used can't be known, and it is reaped as a stray when that one lets go of it.
-            Ok(None) if self.has_ended(key) => match hidden_status(pid) {
-                Some(status) => (status, Usage::default()),
-                None => return,
-            },
+            Ok(None) if self.has_ended(key) => {
+                (hidden_status(pid).unwrap_or(Status::Signaled(libc::SIGKILL)), Usage::default())
+            }
             Ok(None) => return,
             Err(_) => (Status::Signaled(libc::SIGKILL), Usage::default()),
         };
