@@ -109,9 +109,13 @@ unless(noBusybox(), asEach, 'a supervisor that is not understood is ended, and w
   const native = place.make('native')
   for (const name of ['nsrs.node', 'nsrs-runtime', 'nsrs-image']) copyFileSync(join(source, name), join(native, name))
   const runtime = readFileSync(join(source, 'nsrs-runtime'))
-  const said = runtime.indexOf('HelloversionStarted')
-  t.true(said > 0, 'the names of events in the executable')
-  runtime.write('Hullo', said)
+  // The name of the first event, wherever the linker has put it.
+  let places = 0
+  for (let at = runtime.indexOf('Hello'); at >= 0; at = runtime.indexOf('Hello', at)) {
+    runtime.write('Hullo', at)
+    places++
+  }
+  t.true(places > 0, 'the names of events in the executable')
   writeFileSync(join(native, 'nsrs-runtime'), runtime)
   const lost = await program(t, place, 1024, "done(await settled(run('sleep', ['600'], options)))", {
     NSRS_NATIVE_DIR: native,

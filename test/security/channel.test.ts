@@ -24,7 +24,7 @@ const attacks = {
 
 for (const [attack, title] of Object.entries(attacks)) {
   if (!has('cc')) skip(title, 'cc is missing')
-  else if (attack === 'stall' && !isRoot) skip(title, 'userfaultfd(2) takes root')
+  else if (attack === 'stall' && !isRoot) skip(title, 'needs root')
   else
     test.serial(title, async (t) => {
       const rootfs = busybox()
