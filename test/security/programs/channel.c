@@ -98,7 +98,10 @@ static void attack_by_lingering(int theirs) {
 static void attack_by_stalling(int theirs) {
   stall(theirs);
   usleep(100000);
-  /* And something to look at, for whoever only looks when there is. */
+}
+
+/* Something to look at, for whoever only looks when there is. It may be the end of the container. */
+static void announce(int theirs) {
   unsigned long one = 1;
   if (fork()) return;
   write(theirs, &one, sizeof one);
@@ -107,7 +110,7 @@ static void attack_by_stalling(int theirs) {
 
 int main(int count, char **words) {
   if (count != 2) return 2;
-  int init = syscall(SYS_pidfd_open, 1, 0), taken = 0;
+  int init = syscall(SYS_pidfd_open, 1, 0), taken[MOST_FDS], many = 0;
   int is_linger = strcmp(words[1], "linger") == 0;
   if (!is_linger && !stalling()) {
     perror(words[1]);
@@ -116,11 +119,12 @@ int main(int count, char **words) {
   for (int number = 3; number < MOST_FDS; number++) {
     int theirs = syscall(SYS_pidfd_getfd, init, number, 0);
     if (theirs < 0) continue;
-    taken++;
+    taken[many++] = theirs;
     if (is_linger) attack_by_lingering(theirs);
     else attack_by_stalling(theirs);
   }
-  printf("%d\n", taken);
+  printf("%d\n", many);
   fflush(stdout);
+  for (int index = 0; !is_linger && index < many; index++) announce(taken[index]);
   pause();
 }
