@@ -43,8 +43,9 @@ export function toEnterSpec(
 /** The options that the core takes, as it takes them. */
 function core(options: AnyOptions | AnyEnterOptions): Record<string, unknown> {
   const core: Record<string, unknown> = {}
-  for (const [key, value] of Object.entries(options)) {
-    if (!Object.hasOwn(OWN_OPTIONS, key)) core[key] = value
+  const given = options as Readonly<Record<string, unknown>>
+  for (const key of Object.keys(given)) {
+    if (!Object.hasOwn(OWN_OPTIONS, key)) core[key] = given[key]
   }
   const { timeout, env } = options
   // As in child_process, 0 means no limit.
