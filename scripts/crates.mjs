@@ -2,7 +2,10 @@
 
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { dirname } from 'node:path'
+import { dirname, join } from 'node:path'
+
+/** What lints while it compiles: nothing is compiled for one of the two only. */
+export const linting = { RUSTC_WORKSPACE_WRAPPER: join(import.meta.dirname, 'clippy.sh') }
 
 /**
  * Builds the tests of the crates; the executables of the unit tests, each with the directory of its crate, where cargo
@@ -11,7 +14,8 @@ import { dirname } from 'node:path'
 export function build() {
   const args = ['test', '--workspace', '--quiet', '--no-run', '--message-format=json-render-diagnostics']
   const stdio = ['ignore', 'pipe', 'inherit']
-  const { status, stdout } = spawnSync('cargo', args, { encoding: 'utf8', stdio, maxBuffer: 1 << 28 })
+  const env = { ...process.env, ...linting }
+  const { status, stdout } = spawnSync('cargo', args, { encoding: 'utf8', stdio, env, maxBuffer: 1 << 28 })
   if (status !== 0) process.exit(1)
   return stdout
     .split('\n')

@@ -67,7 +67,8 @@ function startCrates(who, commands) {
 }
 
 const who = process.getuid() === 0 ? 'as root' : 'as this user'
-const ended = startCrates(who, [['cargo', ['test', '--workspace', '--quiet', '--no-fail-fast'], {}]])
+const cargo = ['test', '--workspace', '--quiet', '--no-fail-fast']
+const ended = startCrates(who, [['cargo', cargo, { env: { ...process.env, ...crates.linting } }]])
 failed += (await ava(who, [], {})).failed
 await ended()
 if (process.getuid() === 0) {
