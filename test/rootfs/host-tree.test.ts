@@ -1,5 +1,6 @@
 // The host's own tree, copy-on-write.
 
+import { once } from 'node:events'
 import {
   chmodSync,
   chownSync,
@@ -10,6 +11,7 @@ import {
   rmdirSync,
   writeFileSync,
 } from 'node:fs'
+import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { snapshot } from '../helpers/canary.ts'
 import {
@@ -212,6 +214,23 @@ asEach("what the host forbids on the caller's file system stays forbidden there"
       t.regex(stdout, /^[1-9]\d*\n$/, `${dir} ${more} ${stderr}`)
     }
   }
+})
+
+asEach('of what is mounted onto a name of the host only a regular file is taken over', async (t, place) => {
+  // It takes root to mount it.
+  if (!isRoot) return t.pass()
+  const dir = place.make('mounted')
+  const listening = createServer((socket) => socket.destroy()).listen(join(place.dir, 'listening'))
+  await once(listening, 'listening')
+  t.teardown(() => listening.close())
+  chmodSync(join(place.dir, 'listening'), 0o777)
+  const script = `mount --make-rprivate /; cd "$1"; echo text > ../file; mkfifo -m 666 ../fifo; mknod -m 666 ../zero c 1 5
+    for name in file fifo zero listening; do touch $name; mount --bind ../$name $name; done`
+  const look = `cat file; for name in fifo zero listening; do [ -f $name ] && [ ! -s $name ] || echo "taken $name"; done
+    python3 -c 'import socket; socket.socket(socket.AF_UNIX).connect("listening")' 2> /dev/null && echo connected
+    true`
+  const { stdout, stderr } = await mounted(place, dir, script, ['--', 'sh', '-c', look])
+  t.is(stdout, 'text\n', stderr)
 })
 
 unless(

@@ -301,7 +301,10 @@ fn kernel_views(sheet: &mut Sheet<'_, '_>, pseudo: &Pseudo) -> Result {
     let group = tty_group.map_or(String::new(), |group| format!(" of group {group}"));
     let queues = if *mqueue { ", own mqueue" } else { "" };
     let nodes = format!("null, zero, full, random, urandom, tty ({how})");
-    sheet.prose("/dev", &format!("{nodes}, own pts{group}, shm of {}{queues}", size(*shm_size)))
+    sheet.prose(
+        "/dev",
+        &format!("{nodes}, own pts{group}, shm of {}{queues}; nodes elsewhere open nothing", size(*shm_size)),
+    )
 }
 
 /// Where masks lie; the paths themselves are in the plan's JSON.

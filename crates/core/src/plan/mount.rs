@@ -140,8 +140,8 @@ pub fn parse_volume(text: &str, cwd: &str, home: Option<&str>) -> Result<Mount> 
 /// The target is not absolute, or an option is unknown.
 pub fn parse_tmpfs(text: &str) -> Result<Mount> {
     let (target, options) = text.split_once(':').unwrap_or((text, ""));
-    // What docker gives a tmpfs; an option takes each back.
-    let mut all = vec!["nosuid", "nodev", "noexec"];
+    // With `nodev` what docker gives a tmpfs; an option takes each back.
+    let mut all = vec!["nosuid", "noexec"];
     all.extend(options.split(',').filter(|option| !option.is_empty()));
     build(MountParts {
         option: Written { name: TMPFS, value: format!("{text:?}") },
@@ -220,7 +220,8 @@ fn build(parts: MountParts<'_>) -> Result<Mount> {
     let mut mount = Mount {
         target: parts.target.clone(),
         source,
-        attributes: Attributes::default(),
+        // A device node outside /dev is a way to hardware that nobody has decided about: who wants one asks for `dev`.
+        attributes: Attributes { nodev: true, ..Attributes::default() },
         propagation: Propagation::default(),
         option: parts.option.clone(),
     };
@@ -312,7 +313,7 @@ mod tests {
     fn a_volume_is_a_recursive_private_bind_mount() {
         let mount = volume("/src:/dst:ro,nosuid").unwrap();
         assert_eq!(mount.source, MountSource::Bind { path: "/src".into(), recursive: true });
-        assert!(mount.attributes.read_only && mount.attributes.nosuid && !mount.attributes.nodev);
+        assert!(mount.attributes.read_only && mount.attributes.nosuid && mount.attributes.nodev);
         assert_eq!(mount.propagation, Propagation::Private);
     }
 

@@ -5,7 +5,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, OFlags, StatVfsMountFlags, fstat, statvfs};
+use rustix::fs::{CWD, FileType, OFlags, StatVfsMountFlags, fstat, statvfs};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
@@ -76,11 +76,21 @@ fn fill_mount_points(
         attach(&mount, &root.target(&overlay.path, Missing::Directory)?, &overlay.path)?;
     }
     for path in plan.files.iter().filter(|path| of(path)) {
-        let file = clone_tree(CWD, path, false).at("open the mounted file", path)?;
-        make_read_only(&file, false, path)?;
-        attach(&file, &root.target(path, Missing::File)?, path)?;
+        attach(mounted_file(path, scratch)?, &root.target(path, Missing::File)?, path)?;
     }
     Ok(())
+}
+
+/// What takes the place of a file that is a mount point on the host: its copy, read-only. A socket would lead to whoever
+/// listens on the host, as a fifo or a device would: nothing can be reached by the empty file in its place.
+fn mounted_file(path: &str, scratch: &Scratch) -> Result<OwnedFd> {
+    let file = clone_tree(CWD, path, false).at("open the mounted file", path)?;
+    // Of the copy: the name may mean something else by now.
+    if !FileType::from_raw_mode(fstat(&file).at("look at the mounted file", path)?.st_mode).is_file() {
+        return scratch.empty_file();
+    }
+    make_read_only(&file, false, path)?;
+    Ok(file)
 }
 
 impl AssembledHost {
@@ -149,7 +159,7 @@ fn hide(plan: &HostRoot, path: &str, must: bool, scratch: &Scratch, root: &RootD
         Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS | Errno::LOOP) if !must => return Ok(()),
         Err(errno) => return Err(Error::os("hide", path, errno).code(Code::InvalidArgument)),
     };
-    let directory = rustix::fs::FileType::from_raw_mode(fstat(&place).at("hide", path)?.st_mode).is_dir();
+    let directory = FileType::from_raw_mode(fstat(&place).at("hide", path)?.st_mode).is_dir();
     let holds_cwd = plan.reveal.as_ref().is_some_and(|reveal| reveal.starts_with(&format!("{path}/")));
     let mount = match (directory, holds_cwd) {
         // The way to the working directory is made in it, so it can't be the shared, read-only one.

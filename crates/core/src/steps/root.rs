@@ -109,6 +109,7 @@ pub fn enter(
             tree
         }
     };
+    forbid_devices(&tree)?;
     fchdir(&tree).at("enter the root file system", "")?;
     // With both names "." the old root ends up stacked on the new one, and needs no directory to be put in.
     pivot_root(".", ".").map_err(|errno| {
@@ -123,6 +124,13 @@ pub fn enter(
     unmount(".", UnmountFlags::DETACH).at("leave the host's tree", "")?;
     chdir("/").at("enter the root file system", "/")?;
     current()
+}
+
+/// Takes from device nodes that the tree holds, wherever in it, the power to open a device: those of the container are in /dev,
+/// which is mounted later, as are the caller's mounts, which say for themselves.
+fn forbid_devices(tree: &OwnedFd) -> Result<()> {
+    let change = AttributeChange { set: libc::MOUNT_ATTR_NODEV, ..AttributeChange::default() };
+    set_attributes(tree, c"", true, change).at("forbid devices in the root file system", "")
 }
 
 /// Makes the root writable again, unless the caller asked for a read-only one.

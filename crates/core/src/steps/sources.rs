@@ -7,7 +7,7 @@ use rustix::fs::{CWD, Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
-use super::mount_api::{FsContext, RESTRICTED, clone_tree};
+use super::mount_api::{FsContext, RESTRICTED, clone_tree, make_read_only};
 use super::scratch::Scratch;
 use super::search_permission::with_unsearchable;
 use crate::plan::mount::{Mount, MountSource};
@@ -124,6 +124,8 @@ impl Sources {
                         Error::new(Code::SetupFailed, "use the host's", "it is not the device it should be").on(path)
                     );
                 }
+                // A device is written to all the same; its inode, which is the host's, can't be changed.
+                make_read_only(&node, false, &path)?;
                 self.nodes.push(node);
             }
         }

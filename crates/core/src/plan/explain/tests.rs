@@ -62,10 +62,10 @@ root          /srv/alpine, read-only
 /proc         new
 /sys          new, read-only
 /dev          null, zero, full, random, urandom, tty (made), own pts of group 5, shm of 64 MiB,
-              own mqueue
+              own mqueue; nodes elsewhere open nothing
 own files     /etc/hosts, /etc/resolv.conf, /etc/hostname
   add hosts   db:10.0.0.5
-mount         /data: /data of the host, read-only, nosuid
+mount         /data: /data of the host, read-only, nosuid, nodev
 mount         /tmp: tmpfs, at most 64 MiB, mode 1777, nosuid, nodev, noexec
 
 hostname      nsrs
@@ -124,7 +124,7 @@ root          the host's tree, copy-on-write: changes live in memory and die wit
 /proc         new
 /sys          new, read-only
 /dev          null, zero, full, random, urandom, tty (bound from the host), own pts, shm of 64
-              MiB, own mqueue
+              MiB, own mqueue; nodes elsewhere open nothing
 own files     /etc/hosts
 
 hostname      the host's, copied
