@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use nsrs_base::error::{Code, Error, Result};
 use nsrs_store::config::ImageConfig;
-use nsrs_store::content::{Store, is_full};
+use nsrs_store::content::{INDEX_DIGEST, Store, is_full};
 use nsrs_store::digest::Digest;
 use nsrs_store::platform::Platform;
 use nsrs_store::reference::Reference;
@@ -23,9 +23,6 @@ use fetcher::Fetcher;
 
 pub use options::{JOBS, PullOptions};
 
-/// The annotation of a name in the store with the digest of the index that the image was chosen from: it lets the next pull
-/// see in one request that nothing has changed.
-pub const INDEX: &str = "dev.nsrs.index.digest";
 /// The annotation with the platform that was asked for.
 pub const PLATFORM: &str = "dev.nsrs.platform";
 /// What a finished pull has put into the store.
@@ -74,7 +71,7 @@ fn unchanged(
     let Ok(descriptor) = store.resolve(&reference.to_string()) else { return Ok(None) };
     let note = |name: &str| descriptor.annotations().as_ref().and_then(|notes| notes.get(name)).cloned();
     let image: Digest = descriptor.digest().as_ref().parse()?;
-    let known = note(INDEX).and_then(|text| text.parse().ok()).unwrap_or(image);
+    let known = note(INDEX_DIGEST).and_then(|text| text.parse().ok()).unwrap_or(image);
     if note(PLATFORM) != Some(platform.to_string()) || !complete(store, &image, options)? {
         return Ok(None);
     }
@@ -144,7 +141,7 @@ fn fetch(
     store.add(&document.bytes)?;
     let mut notes = json!({ PLATFORM: platform.to_string() });
     if resolved.chosen.is_some() {
-        notes[INDEX] = resolved.top.digest.to_string().into();
+        notes[INDEX_DIGEST] = resolved.top.digest.to_string().into();
     }
     // Configurations often lack the variant, and some name another processor than the index.
     let own = resolved.platform.clone().unwrap_or_else(|| config.platform());

@@ -99,9 +99,12 @@ impl Reference {
     /// The short form that people write: `busybox:latest`, `me/tool:1`, `quay.io/a/b:c`.
     #[must_use]
     pub fn familiar(&self) -> String {
-        // A name that reads as an id keeps its `library/`.
-        let official =
-            self.repository.strip_prefix("library/").filter(|rest| !rest.contains('/') && !reads_as_id(rest));
+        // A name that reads as an id or a digest keeps its `library/`.
+        let reads_as_digest = |rest: &str| rest == "sha256" && self.tag.is_some();
+        let official = self
+            .repository
+            .strip_prefix("library/")
+            .filter(|rest| !rest.contains('/') && !reads_as_id(rest) && !reads_as_digest(rest));
         let name = match (self.registry.as_str(), official) {
             // `library/a.b` would be fine, but a first part that reads as a registry must not stand first.
             (DEFAULT_REGISTRY, Some(rest)) => rest.to_owned(),

@@ -4,11 +4,11 @@ use oci_spec::image::{Descriptor, ImageManifest};
 use serde_json::Value;
 
 use super::config::ImageConfig;
-use super::content::{IndexEntry, Store, digest_of, unknown};
+use super::content::{IndexEntry, Store, claimed_digest, digest_of, unknown};
 use super::digest::Digest;
 use super::platform::Platform;
 use super::reference::Reference;
-use nsrs_base::calls::{LOAD, PULL};
+use nsrs_base::calls::{LOAD, PULL, REMOVE};
 use nsrs_base::error::{Code, Error, Result};
 
 /// An image with everything that describes it.
@@ -75,32 +75,62 @@ pub fn host_architecture() -> &'static str {
     }
 }
 
+/// Finds the image of a digest under `NAME@DIGEST`, which is `text`.
+fn find_digest(
+    text: &str,
+    reference: Option<&Reference>,
+    digest: &Digest,
+    images: &[IndexEntry],
+) -> Result<IndexEntry> {
+    let full = reference.map(ToString::to_string);
+    let has_name =
+        |image: &&IndexEntry| image.name.as_deref().is_some_and(|name| name == text || full.as_deref() == Some(name));
+    let of_repository = |image: &&IndexEntry| match (&image.name, reference) {
+        (None, _) => true,
+        (Some(name), Some(reference)) => Reference::parse(name).is_ok_and(|other| other.name() == reference.name()),
+        (Some(_), None) => false,
+    };
+    let has_digest = |image: &&IndexEntry| image.has_digest(digest);
+    let named = images.iter().find(has_name);
+    if let Some(image) = named.filter(has_digest).or_else(|| images.iter().filter(of_repository).find(has_digest)) {
+        return Ok(image.clone());
+    }
+    match named {
+        None => Err(unknown(text, images)),
+        Some(image) => {
+            let own = image.descriptor.digest();
+            Err(Error::new(Code::ImageInvalid, "find the image", format!("what has this name has the digest {own}"))
+                .on(text)
+                .hint(format!("remove it ({}), and get the image again", REMOVE.of(own.as_ref()))))
+        }
+    }
+}
+
 impl Store {
     /// Finds the image that a user means: by its name, as it is or completed by docker's rules, by its id or digest, or by
-    /// the beginning of one.
+    /// the beginning of one. `NAME@DIGEST` and `sha256:…` are digests, whatever names there are.
     ///
     /// # Errors
-    /// There is no such image (`ImageNotFound`, with the nearest names), there are several, or the name is invalid.
+    /// There is no such image (`ImageNotFound`, with the nearest names), there are several, or the name is invalid. The
+    /// image that has the name of a digest has another one (`ImageInvalid`).
     pub fn find(&self, text: &str) -> Result<IndexEntry> {
         let images = self.images()?;
         let parsed = Reference::parse(text);
         let reference = parsed.as_ref().ok();
         let full = reference.map(ToString::to_string);
-        let named = |name: &str| images.iter().find(|image| image.name.as_deref() == Some(name));
-        if let Some(image) = named(text).or_else(|| named(full.as_deref()?)) {
-            return Ok(image.clone());
-        }
-        // name@digest, of which only the digest says what it is.
-        if let Some(digest) = reference.and_then(Reference::digest) {
-            let prefix = reference.map(Reference::name).unwrap_or_default();
-            let found = images.iter().find(|image| {
-                let of_repository = image.name.as_deref().is_none_or(|name| name.starts_with(&prefix));
-                of_repository && image.digest().is_ok_and(|other| other == digest)
-            });
-            return found.cloned().ok_or_else(|| unknown(text, &images));
+        if let Some(digest) = claimed_digest(text) {
+            return find_digest(text, reference, &digest, &images);
         }
         let hex = text.strip_prefix("sha256:").unwrap_or(text);
-        if hex.is_empty() || hex.len() > 64 || !hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+        let is_hex = (1..=64).contains(&hex.len()) && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        // A repository of the name sha256 is called library/sha256.
+        if !is_hex || hex == text {
+            let named = |name: &str| images.iter().find(|image| image.name.as_deref() == Some(name));
+            if let Some(image) = named(text).or_else(|| named(full.as_deref()?)) {
+                return Ok(image.clone());
+            }
+        }
+        if !is_hex {
             return Err(parsed.map_or_else(|error| error, |name| unknown(&name.to_string(), &images)));
         }
         let mut found: Vec<(Digest, &IndexEntry)> = Vec::new();

@@ -1,7 +1,7 @@
 //! `images`, `tag`, `inspect` and `history`: what is there.
 
 use nsrs_base::error::Result;
-use nsrs_store::content::{IndexEntry, Store};
+use nsrs_store::content::{INDEX_DIGEST, IndexEntry, Store};
 use nsrs_store::digest::Digest;
 use nsrs_store::reference::Reference;
 use nsrs_store::stored_image::StoredImage;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::Call;
 use crate::caller_store::open_store;
 use crate::output;
-use crate::pull::{INDEX, PLATFORM};
+use crate::pull::PLATFORM;
 
 /// `images [--digests] [--no-trunc] [NAME]`: images by name, the last one first.
 ///
@@ -122,7 +122,7 @@ pub fn tag(call: Call) -> Result<()> {
     // What a registry has under the name of a pull it hasn't under this one.
     let mut descriptor = image.descriptor.clone();
     let notes = descriptor.annotations().clone().map(|mut notes| {
-        notes.retain(|note, _| note != INDEX && note != PLATFORM);
+        notes.retain(|note, _| note != INDEX_DIGEST && note != PLATFORM);
         notes
     });
     descriptor.set_annotations(notes);
@@ -138,7 +138,7 @@ pub fn tag(call: Call) -> Result<()> {
 /// The digest that a registry has under the name, if the image was pulled by it.
 fn pulled(named: &IndexEntry) -> Option<Digest> {
     let notes = named.descriptor.annotations().as_ref().filter(|notes| notes.contains_key(PLATFORM))?;
-    notes.get(INDEX).and_then(|index| index.parse().ok()).or_else(|| named.digest().ok())
+    notes.get(INDEX_DIGEST).and_then(|index| index.parse().ok()).or_else(|| named.digest().ok())
 }
 
 fn open(store: &Store, text: &str) -> Result<StoredImage> {

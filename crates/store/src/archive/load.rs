@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{CONFIG, MANIFEST, MOST_INDEX};
 use crate::compression::{self, Compression};
 use crate::config::ImageConfig;
-use crate::content::{IndexEntry, Ingest, IngestStart, MOST_METADATA, PruneWait, Store};
+use crate::content::{IndexEntry, Ingest, IngestStart, MOST_METADATA, PruneWait, Store, check_name};
 use crate::digest::Digest;
 use crate::limits::Limits;
 use crate::reference::Reference;
@@ -260,6 +260,7 @@ fn finish(store: &Store, contents: Contents, name: Option<&str>) -> Result<Loade
     let mut images = Vec::new();
     // All are looked at before the first is listed.
     for (name, descriptor) in &found {
+        name.as_deref().map_or(Ok(()), |name| check_name(name, descriptor))?;
         let named = IndexEntry { name: name.clone(), descriptor: descriptor.clone() };
         let image = store.image(&named)?;
         for (blob, diff_id) in image.layers()?.iter().zip(&image.config.diff_ids) {

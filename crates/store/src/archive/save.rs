@@ -59,13 +59,23 @@ fn described(image: &IndexEntry) -> Result<Value> {
     let mut value = serde_json::to_value(&image.descriptor)
         .map_err(|error| Error::new(Code::ImageInvalid, "write the archive", error.to_string()))?;
     let mut annotations = json!({});
-    if let Some(name) = &image.name {
+    if let Some(name) = saved_name(image) {
         // The full name is containerd's, docker and podman read it; the specification's may be a tag only.
         annotations["io.containerd.image.name"] = name.as_str().into();
         annotations["org.opencontainers.image.ref.name"] = name.as_str().into();
     }
     value["annotations"] = annotations;
     Ok(value)
+}
+
+/// The name that the archive gives. A pull by the digest of an index has a digest in its name that nobody can hold against
+/// the archive, where only the image is.
+fn saved_name(image: &IndexEntry) -> Option<String> {
+    let name = image.name.clone()?;
+    match (Reference::parse(&name), image.digest()) {
+        (Ok(reference), Ok(own)) if reference.digest().is_some() => Some(reference.with_digest(own).to_string()),
+        _ => Some(name),
+    }
 }
 
 /// Docker's list of images: several names of one image are one entry.

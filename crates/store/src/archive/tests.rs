@@ -10,6 +10,7 @@ use super::*;
 use crate::content::{IndexEntry, IngestStart, PruneWait, Store};
 use crate::digest::Digest;
 use crate::limits::Limits;
+use crate::reference::Reference;
 use crate::tar::write::Writer;
 use crate::tar::{EntryKind, TarEntry};
 use crate::unpack::UnpackOptions;
@@ -610,6 +611,90 @@ fn images_are_found_by_what_people_call_them() {
     for text in ["zzz", "busybox:1", "ghcr.io/busybox", &format!("busybox@{}", Digest::of(b"no"))] {
         assert_eq!(store.find(text).unwrap_err().code, Code::ImageNotFound, "{text}");
     }
+}
+
+/// An archive with an OCI layout of one image, whose entry in the index has this annotation.
+fn layout_archive(scratch: &Scratch, annotation: &str, name: &str) -> (IndexEntry, Vec<u8>) {
+    let store = scratch.store("source");
+    let one = image(&store, None, &[tar(&[("a", Some("1"))])]);
+    let mut files = vec![("oci-layout".to_owned(), r#"{"imageLayoutVersion":"1.0.0"}"#.as_bytes().to_vec())];
+    for digest in store.blobs_of(&one.digest().unwrap()).unwrap() {
+        files.push((format!("blobs/sha256/{}", digest.hex()), fs::read(store.blob_path(&digest)).unwrap()));
+    }
+    let mut descriptor = serde_json::to_value(&one.descriptor).unwrap();
+    descriptor["annotations"] = json!({ annotation: name });
+    let index = json!({ "schemaVersion": 2, "manifests": [descriptor] });
+    files.push(("index.json".to_owned(), index.to_string().into_bytes()));
+    let mut writer = Writer::new(Vec::new());
+    for (path, bytes) in &files {
+        writer.entry(&entry(EntryKind::File, path, bytes.len())).unwrap();
+        writer.data(bytes).unwrap();
+    }
+    (one, writer.finish().unwrap())
+}
+
+#[test]
+fn a_name_with_a_digest_is_that_of_no_other_image() {
+    let scratch = Scratch::new("false-digest");
+    let other = Digest::of(b"other");
+    let name = format!("r.example/foo@{other}");
+    for annotation in ["io.containerd.image.name", "org.opencontainers.image.ref.name"] {
+        let (one, archive) = layout_archive(&scratch, annotation, &name);
+        let own = one.digest().unwrap();
+        let store = scratch.store(annotation);
+        let error = load::load(&store, &archive[..], None, Limits::default()).unwrap_err().to_string();
+        assert!(error.contains(&other.to_string()) && error.contains(&own.to_string()), "{error}");
+        assert_eq!(store.images().unwrap(), []);
+        // As the name that the caller gives.
+        let error = load::load(&store, &archive[..], Some(&name), Limits::default()).unwrap_err().to_string();
+        assert!(error.contains(&other.to_string()) && error.contains(&own.to_string()), "{error}");
+        let right = format!("r.example/foo@{own}");
+        load::load(&store, &archive[..], Some(&right), Limits::default()).unwrap();
+        assert_eq!(store.find(&right).unwrap().digest().unwrap(), own);
+        assert_eq!(store.tag(&name, &one.descriptor).unwrap_err().code, Code::ImageInvalid);
+        // What somebody else wrote into the index.
+        let index = scratch.at(annotation).join("index.json");
+        let text = fs::read_to_string(&index).unwrap();
+        fs::write(&index, text.replace(&right, &name)).unwrap();
+        let error = store.find(&name).unwrap_err();
+        assert_eq!((error.code, error.subject.as_str()), (Code::ImageInvalid, name.as_str()));
+        assert!(error.to_string().contains(&own.to_string()), "{error}");
+    }
+}
+
+#[test]
+fn a_digest_is_never_taken_for_a_name() {
+    let scratch = Scratch::new("digest-names");
+    let store = scratch.store("store");
+    let one = image(&store, Some("docker.io/library/box:1"), &[tar(&[("a", Some("1"))])]);
+    let id = store.image(&one).unwrap().id;
+    let two = image(&store, Some(&format!("docker.io/library/{id}")), &[tar(&[("a", Some("2"))])]);
+    assert_eq!(store.find(&id.to_string()).unwrap().name, one.name);
+    assert_eq!(store.find(&format!("library/{id}")).unwrap().digest().unwrap(), two.digest().unwrap());
+    assert_eq!(Reference::parse(&format!("library/{id}")).unwrap().familiar(), format!("library/{id}"));
+    // Another repository, whose name begins alike.
+    let digest = two.digest().unwrap();
+    store.tag("quay.io/x/box-evil:1", &two.descriptor).unwrap();
+    assert_eq!(store.find(&format!("quay.io/x/box@{digest}")).unwrap_err().code, Code::ImageNotFound);
+    assert_eq!(store.find(&format!("quay.io/x/box-evil@{digest}")).unwrap().digest().unwrap(), digest);
+}
+
+#[test]
+fn an_image_that_was_pulled_by_the_digest_of_its_index_is_saved_under_its_own() {
+    let scratch = Scratch::new("index-digest");
+    let store = scratch.store("store");
+    let mut one = image(&store, None, &[tar(&[("a", Some("1"))])]);
+    let (own, index) = (one.digest().unwrap(), Digest::of(b"index"));
+    let notes = [(crate::content::INDEX_DIGEST.to_owned(), index.to_string())];
+    one.descriptor.set_annotations(Some(notes.into_iter().collect()));
+    let name = format!("docker.io/library/box@{index}");
+    store.tag(&name, &one.descriptor).unwrap();
+    let named = store.find(&format!("box@{index}")).unwrap();
+    assert_eq!(named.name.as_deref(), Some(name.as_str()));
+    let to = scratch.store("to");
+    load::load(&to, &saved(&store, &[named], save::Format::Oci)[..], None, Limits::default()).unwrap();
+    assert_eq!(to.find(&format!("box@{own}")).unwrap().digest().unwrap(), own);
+    assert_eq!(to.find(&format!("box@{index}")).unwrap_err().code, Code::ImageNotFound);
 }
 
 #[test]

@@ -18,6 +18,10 @@ use nsrs_base::error::{At, Code, Error, Result};
 /// The annotation that holds a name (OCI image specification, annotations.md).
 pub(super) const NAME: &str = "org.opencontainers.image.ref.name";
 
+/// The annotation of a name with the digest of the index that a pull chose the image from. It lets the next pull see in
+/// one request that nothing has changed, and the image be found by that digest. An archive can't bring it.
+pub const INDEX_DIGEST: &str = "dev.nsrs.index.digest";
+
 /// An image of the index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IndexEntry {
@@ -34,6 +38,37 @@ impl IndexEntry {
     /// It's of an algorithm that isn't known.
     pub fn digest(&self) -> Result<Digest> {
         digest_of(&self.descriptor)
+    }
+
+    /// Whether this is the image's digest, or that of the index that it was pulled by.
+    #[must_use]
+    pub fn has_digest(&self, digest: &Digest) -> bool {
+        has_digest(&self.descriptor, digest)
+    }
+}
+
+fn has_digest(descriptor: &Descriptor, digest: &Digest) -> bool {
+    let index = descriptor.annotations().as_ref().and_then(|notes| notes.get(INDEX_DIGEST));
+    [Some(descriptor.digest().as_ref()), index.map(String::as_str)].contains(&Some(&digest.to_string()))
+}
+
+/// The digest that a name ends in: that of `NAME@DIGEST`.
+#[must_use]
+pub fn claimed_digest(name: &str) -> Option<Digest> {
+    name.rsplit_once('@')?.1.parse().ok()
+}
+
+/// Makes sure that a name with a digest is given to nothing else.
+///
+/// # Errors
+/// It has another digest (`ImageInvalid`).
+pub(crate) fn check_name(name: &str, descriptor: &Descriptor) -> Result<()> {
+    match claimed_digest(name).filter(|digest| !has_digest(descriptor, digest)) {
+        None => Ok(()),
+        Some(_) => {
+            let why = format!("the image has the digest {}, not that of its name", descriptor.digest());
+            Err(Error::new(Code::ImageInvalid, "name the image", why).on(name))
+        }
     }
 }
 
@@ -108,11 +143,12 @@ impl Store {
     /// Gives a manifest (or index of manifests) a name. One that had the name before loses it.
     ///
     /// # Errors
-    /// The manifest isn't in the store, the name is invalid, or the index can't be written.
+    /// The manifest isn't in the store, the name is invalid or has another digest, or the index can't be written.
     pub fn tag(&self, name: &str, descriptor: &Descriptor) -> Result<()> {
         if name.is_empty() || name.len() > 1024 || name.chars().any(|c| c.is_control() || c.is_whitespace()) {
             return Err(Error::new(Code::InvalidArgument, "name the image", "invalid name").on(format!("{name:?}")));
         }
+        check_name(name, descriptor)?;
         self.put(Some(name), descriptor)
     }
 

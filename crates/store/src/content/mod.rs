@@ -36,7 +36,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-pub use index::{IndexEntry, digest_of, unknown};
+pub(crate) use index::check_name;
+pub use index::{INDEX_DIGEST, IndexEntry, claimed_digest, digest_of, unknown};
 pub use ingest::{Ingest, IngestReader, IngestStart};
 pub use layers::{LayerRecord, UnpackedLayer};
 pub use prune::{DamagedImage, PruneWait, Pruned};
