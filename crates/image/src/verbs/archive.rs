@@ -1,6 +1,7 @@
 //! `load`, `save`, `import` and `export`: images as files.
 
-use std::collections::HashMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, IsTerminal, Read, Write};
 use std::os::fd::AsRawFd;
@@ -29,7 +30,7 @@ use crate::progress::{Mode as How, Phase, Progress, ProgressEvent};
 /// directory with an OCI layout.
 ///
 /// # Errors
-/// Those of [`load::load`].
+/// Those of [`load::load`]: then every name stays with the image that has it.
 pub fn load(mut call: Call) -> Result<()> {
     let input = call.args.value("--input")?;
     let name = call.args.value("--name")?;
@@ -38,18 +39,23 @@ pub fn load(mut call: Call) -> Result<()> {
     let store = make_store()?;
     let rest = std::mem::replace(&mut call.args, crate::args::Args::new(Vec::new())).rest("at most one file", 0, 1)?;
     let path = input.or_else(|| rest.into_iter().next());
+    let make_ready = |image: &StoredImage| match unpack {
+        true => store.prepare(image, &options, Some(&layer_progress(&call.progress, image))),
+        false => store.verify_layers(image, &options),
+    };
     let loaded = match path.as_deref().map(Path::new) {
-        Some(path) if path.is_dir() => load::load_layout(&store, path, name.as_deref())?,
-        path => load::load(&store, reader(path)?, name.as_deref(), options.limits)?,
+        Some(path) if path.is_dir() => load::load_layout(&store, path, name.as_deref(), make_ready)?,
+        path => load::load(&store, reader(path)?, name.as_deref(), options.limits, make_ready)?,
     };
     for error in &loaded.refused {
         call.progress.warn(format!("ignoring a name in the archive: {error}"));
     }
     if unpack {
+        let mut told = BTreeSet::new();
         for image in &loaded.images {
-            let opened = store.image(image)?;
-            store.prepare(&opened, &options, Some(&layer_progress(&call.progress, &opened)))?;
-            super::warn_of_losses(&store, &opened, &call.progress)?;
+            if told.insert(image.digest()?) {
+                super::warn_of_losses(&store, &store.image(image)?, &call.progress)?;
+            }
         }
     }
     print_images(&call, &store, "loaded", &loaded.images)
@@ -86,9 +92,16 @@ fn layer_progress(progress: &Progress, image: &StoredImage) -> LayerProgress {
 /// Prints which images were added.
 fn print_images(call: &Call, store: &Store, verb: &str, images: &[IndexEntry]) -> Result<()> {
     let mut values: Vec<Value> = Vec::new();
+    let mut known = BTreeMap::new();
     for image in images {
-        let opened = store.image(image)?;
-        values.push(json!({ "name": image.name, "id": opened.id.to_string(), "digest": opened.digest.to_string() }));
+        let (id, digest) = match known.entry(image.digest()?) {
+            Entry::Occupied(found) => found.into_mut(),
+            Entry::Vacant(free) => {
+                let opened = store.image(image)?;
+                free.insert((opened.id.to_string(), opened.digest.to_string()))
+            }
+        };
+        values.push(json!({ "name": image.name, "id": id, "digest": digest }));
     }
     if call.json {
         return output::json(&values.into());

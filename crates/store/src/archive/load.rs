@@ -1,6 +1,7 @@
 //! Images read from an archive (of docker or podman `save`, old and new, or an OCI layout) in one pass, or from a directory
 //! with an OCI layout.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -9,13 +10,14 @@ use std::path::Path;
 use oci_spec::image::Descriptor;
 use serde_json::{Value, json};
 
-use super::{CONFIG, MANIFEST, MOST_INDEX};
+use super::{CONFIG, MANIFEST, MOST_INDEX, MOST_NAMES};
 use crate::compression::{self, Compression};
 use crate::config::ImageConfig;
 use crate::content::{IndexEntry, Ingest, IngestStart, MOST_METADATA, PruneWait, Store, check_name};
 use crate::digest::Digest;
 use crate::limits::Limits;
 use crate::reference::Reference;
+use crate::stored_image::StoredImage;
 use crate::tar::EntryKind;
 use crate::tar::read::TarReader;
 use crate::unpack::destination::{clean, split};
@@ -44,7 +46,7 @@ struct Part {
 /// What came of an archive.
 #[derive(Debug)]
 pub struct Loaded {
-    /// The images as they are listed in the store; they aren't unpacked.
+    /// The images as they are listed in the store.
     pub images: Vec<IndexEntry>,
     /// What is wrong with names that the archive gives and no image can have: they are left out.
     pub refused: Vec<Error>,
@@ -58,16 +60,23 @@ fn bad(why: impl Into<String>) -> Error {
 }
 
 /// Loads the images of an archive, packed by gzip or zstd or not at all, up to a limit. `name` is the name of the image if the
-/// archive has one image (and none for it).
+/// archive has one image (and none for it). `make_ready` is called once for each image: [`Store::prepare`], or at least
+/// [`Store::verify_layers`]. All names are given together, once every image is ready.
 ///
 /// # Errors
-/// It is not an archive of an image; a part is missing or altered: then nothing is listed. What came in with it stays
-/// until the next [`Store::prune`].
-pub fn load(store: &Store, input: impl Read + Send, name: Option<&str>, limits: Limits) -> Result<Loaded> {
+/// It is not an archive of an image; a part is missing or altered; those of `make_ready`. Then nothing is listed, and every
+/// name stays with the image that has it. What came in with it stays until the next [`Store::prune`].
+pub fn load(
+    store: &Store,
+    input: impl Read + Send,
+    name: Option<&str>,
+    limits: Limits,
+    make_ready: impl FnMut(&StoredImage) -> Result<()>,
+) -> Result<Loaded> {
     whole(store, || {
         let input = compression::unpacked_within(input, limits)?;
         let contents = archive(store, BufReader::with_capacity(256 << 10, input))?;
-        finish(store, contents, name)
+        finish(store, contents, name, make_ready)
     })
 }
 
@@ -75,8 +84,13 @@ pub fn load(store: &Store, input: impl Read + Send, name: Option<&str>, limits: 
 ///
 /// # Errors
 /// Those of [`load`].
-pub fn load_layout(store: &Store, directory: &Path, name: Option<&str>) -> Result<Loaded> {
-    whole(store, || finish(store, layout(store, directory)?, name))
+pub fn load_layout(
+    store: &Store,
+    directory: &Path,
+    name: Option<&str>,
+    make_ready: impl FnMut(&StoredImage) -> Result<()>,
+) -> Result<Loaded> {
+    whole(store, || finish(store, layout(store, directory)?, name, make_ready))
 }
 
 fn whole(store: &Store, work: impl FnOnce() -> Result<Loaded>) -> Result<Loaded> {
@@ -231,14 +245,19 @@ fn listed(value: Option<&Value>) -> Result<Vec<Digest>> {
     lists.chain(config).filter_map(|entry| entry["digest"].as_str()).map(str::parse).collect()
 }
 
-fn finish(store: &Store, contents: Contents, name: Option<&str>) -> Result<Loaded> {
+fn finish(
+    store: &Store,
+    contents: Contents,
+    name: Option<&str>,
+    make_ready: impl FnMut(&StoredImage) -> Result<()>,
+) -> Result<Loaded> {
     let name = name.map(|name| Reference::parse(name).map(|name| name.to_string())).transpose()?;
-    let index = contents.lists.get("index.json").filter(|index| index["manifests"].is_array());
+    let index = contents.lists.get("index.json").and_then(|index| index["manifests"].as_array());
     let manifest = contents.lists.get("manifest.json").and_then(Value::as_array);
-    let mut refused = Vec::new();
+    let mut names = Names::default();
     let mut found: FoundImages = match (index, manifest) {
-        (Some(index), manifest) => from_index(store, index, manifest, &mut refused)?,
-        (None, Some(manifest)) => from_manifest(store, &contents, manifest, &mut refused)?,
+        (Some(index), manifest) => from_index(store, index, manifest, &mut names)?,
+        (None, Some(manifest)) => from_manifest(store, &contents, manifest, &mut names)?,
         (None, None) => {
             return Err(bad("not an archive of an image (neither index.json nor manifest.json)")
                 .hint("a root file system is brought in by: nsrs import"));
@@ -255,14 +274,28 @@ fn finish(store: &Store, contents: Contents, name: Option<&str>) -> Result<Loade
         }
         found.truncate(1);
         found[0].0 = Some(name);
-        refused.clear();
+        names.refused.clear();
     }
-    let mut images = Vec::new();
-    // All are looked at before the first is listed.
-    for (name, descriptor) in &found {
-        name.as_deref().map_or(Ok(()), |name| check_name(name, descriptor))?;
-        let named = IndexEntry { name: name.clone(), descriptor: descriptor.clone() };
-        let image = store.image(&named)?;
+    let images: Vec<IndexEntry> = found.into_iter().map(|(name, descriptor)| IndexEntry { name, descriptor }).collect();
+    check_and_make_ready(store, &images, make_ready)?;
+    store.put(&images)?;
+    Ok(Loaded { images, refused: names.refused })
+}
+
+/// Looks at all images before it makes the first one ready, each once under however many names.
+fn check_and_make_ready(
+    store: &Store,
+    images: &[IndexEntry],
+    mut make_ready: impl FnMut(&StoredImage) -> Result<()>,
+) -> Result<()> {
+    let mut opened = BTreeMap::new();
+    for named in images {
+        named.name.as_deref().map_or(Ok(()), |name| check_name(name, &named.descriptor))?;
+        let digest = named.digest()?;
+        if opened.contains_key(&digest) {
+            continue;
+        }
+        let image = store.image(named)?;
         for (blob, diff_id) in image.layers()?.iter().zip(&image.config.diff_ids) {
             if !store.has(blob) {
                 return Err(bad("a layer isn't in the archive").on(blob.to_string()));
@@ -273,75 +306,101 @@ fn finish(store: &Store, contents: Contents, name: Option<&str>) -> Result<Loade
                     .on(diff_id.to_string()));
             }
         }
-        images.push(named);
+        opened.insert(digest, image);
     }
-    for image in &images {
-        match &image.name {
-            Some(name) => store.tag(name, &image.descriptor)?,
-            None => store.list(&image.descriptor)?,
+    opened.values().try_for_each(&mut make_ready)
+}
+
+/// The names that an archive gives, and how many of them were looked at.
+#[derive(Default)]
+struct Names {
+    count: usize,
+    refused: Vec<Error>,
+}
+
+impl Names {
+    /// The full form of each name. An invalid one is refused, once.
+    fn full(&mut self, names: impl IntoIterator<Item = String>) -> Result<Vec<String>> {
+        let mut valid = Vec::new();
+        for name in names {
+            self.count_one()?;
+            match Reference::parse(&name) {
+                Ok(name) => valid.push(name.to_string()),
+                Err(error) if self.refused.contains(&error) => {}
+                Err(error) => self.refused.push(error),
+            }
+        }
+        Ok(valid)
+    }
+
+    /// Counts a name, or an image that may have none.
+    fn count_one(&mut self) -> Result<()> {
+        self.count += 1;
+        match self.count > MOST_NAMES {
+            true => Err(bad(format!("more than {MOST_NAMES} images and names"))),
+            false => Ok(()),
         }
     }
-    Ok(Loaded { images, refused })
+}
+
+/// An image under each of its names, or without one.
+fn under_names(names: Vec<String>, descriptor: &Descriptor) -> FoundImages {
+    match names.is_empty() {
+        true => vec![(None, descriptor.clone())],
+        false => names.into_iter().map(|name| (Some(name), descriptor.clone())).collect(),
+    }
 }
 
 /// The images of an OCI layout. Docker's list, if it is there too, has the names that the index may not have.
-fn from_index(
-    store: &Store,
-    index: &Value,
-    manifest: Option<&Vec<Value>>,
-    refused: &mut Vec<Error>,
-) -> Result<FoundImages> {
+fn from_index(store: &Store, index: &[Value], manifest: Option<&Vec<Value>>, names: &mut Names) -> Result<FoundImages> {
     let mut found = Vec::new();
-    for entry in index["manifests"].as_array().into_iter().flatten() {
+    let mut by_id: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
+    for item in manifest.into_iter().flatten() {
+        by_id.entry(item["Config"].as_str().map_or("", config_name)).or_default().push(item);
+    }
+    let mut ids: BTreeMap<Digest, String> = BTreeMap::new();
+    for entry in index {
+        names.count_one()?;
         let mut entry = entry.clone();
         let annotation = |name: &str| entry["annotations"][name].as_str().map(str::to_owned);
         // A bare word may be a name or, as docker writes it, a tag of nothing: it doesn't count as one.
         let name = annotation("io.containerd.image.name")
             .or_else(|| annotation("org.opencontainers.image.ref.name").filter(|name| name.contains([':', '/'])));
-        let mut names: Vec<String> = name.iter().filter_map(|name| full(name, refused)).collect();
+        let mut own = names.full(name)?;
         if let Some(entry) = entry.as_object_mut() {
             // They concern the archive, not the image.
             entry.remove("annotations");
         }
         let descriptor: Descriptor =
             serde_json::from_value(entry).map_err(|error| bad(error.to_string()).on("index.json"))?;
-        let named = IndexEntry { name: None, descriptor: descriptor.clone() };
-        if names.is_empty()
-            && let Some(list) = manifest
-        {
-            let id = store.image(&named)?.id.hex();
-            let own = list.iter().filter(|item| item["Config"].as_str().is_some_and(|config| config.contains(&id)));
-            names = own.flat_map(tags).filter_map(|tag| full(&tag, refused)).collect();
+        if own.is_empty() && manifest.is_some() {
+            let named = IndexEntry { name: None, descriptor: descriptor.clone() };
+            let id = match ids.entry(named.digest()?) {
+                Entry::Occupied(id) => id.into_mut(),
+                Entry::Vacant(free) => free.insert(store.image(&named)?.id.hex()),
+            };
+            own = names.full(by_id.get(id.as_str()).into_iter().flatten().flat_map(|item| tags(item)))?;
         }
-        match names.is_empty() {
-            true => found.push((None, descriptor)),
-            false => found.extend(names.into_iter().map(|name| (Some(name), descriptor.clone()))),
-        }
+        found.extend(under_names(own, &descriptor));
     }
     Ok(found)
 }
 
-/// The full form of a name. An invalid one is refused, once.
-fn full(name: &str, refused: &mut Vec<Error>) -> Option<String> {
-    match Reference::parse(name) {
-        Ok(name) => Some(name.to_string()),
-        Err(error) => {
-            if !refused.contains(&error) {
-                refused.push(error);
-            }
-            None
-        }
-    }
+/// The id that the path of a configuration in docker's list has: `blobs/sha256/HEX` or `HEX.json`.
+fn config_name(path: &str) -> &str {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    name.strip_suffix(".json").unwrap_or(name)
 }
 
-fn tags(item: &Value) -> Vec<String> {
-    item["RepoTags"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+fn tags(item: &Value) -> impl Iterator<Item = String> {
+    item["RepoTags"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned)
 }
 
 /// The images of docker's older form, which has no manifests: they are made.
-fn from_manifest(store: &Store, contents: &Contents, list: &[Value], refused: &mut Vec<Error>) -> Result<FoundImages> {
+fn from_manifest(store: &Store, contents: &Contents, list: &[Value], names: &mut Names) -> Result<FoundImages> {
     let mut found = Vec::new();
     for item in list {
+        names.count_one()?;
         let part = |path: &Value| -> Result<Part> {
             let path = path.as_str().ok_or_else(|| bad("a path in manifest.json is not a string"))?;
             let mut path = clean(path.as_bytes())?;
@@ -372,11 +431,7 @@ fn from_manifest(store: &Store, contents: &Contents, list: &[Value], refused: &m
         });
         let bytes = manifest.to_string().into_bytes();
         let descriptor = descriptor(&store.add(&bytes)?, bytes.len() as u64);
-        let names: Vec<String> = tags(item).iter().filter_map(|tag| full(tag, refused)).collect();
-        match names.is_empty() {
-            true => found.push((None, descriptor)),
-            false => found.extend(names.into_iter().map(|name| (Some(name), descriptor.clone()))),
-        }
+        found.extend(under_names(names.full(tags(item))?, &descriptor));
     }
     Ok(found)
 }

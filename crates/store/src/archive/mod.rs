@@ -15,3 +15,5 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 /// The largest list of images in an archive, in bytes.
 const MOST_INDEX: u64 = 4 << 20;
+/// How many images and names an archive may have, together.
+const MOST_NAMES: usize = 10_000;

@@ -14,7 +14,7 @@ use crate::reference::Reference;
 use crate::tar::write::Writer;
 use crate::tar::{EntryKind, TarEntry};
 use crate::unpack::UnpackOptions;
-use nsrs_base::error::Code;
+use nsrs_base::error::{Code, Result};
 
 struct Scratch(PathBuf);
 
@@ -113,6 +113,11 @@ fn saved(store: &Store, images: &[IndexEntry], format: save::Format) -> Vec<u8> 
     archive
 }
 
+/// Loads an archive as `nsrs load` does.
+fn load_and_prepare(store: &Store, input: impl std::io::Read + Send, name: Option<&str>) -> Result<load::Loaded> {
+    load::load(store, input, name, Limits::default(), |image| store.prepare(image, &options(), None))
+}
+
 /// Runs a program, which must succeed; returns what it printed.
 fn run(program: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).output().unwrap_or_else(|error| panic!("{program}: {error}"));
@@ -142,7 +147,7 @@ fn what_is_saved_is_loaded_as_the_same_image() {
         assert_eq!(archive, saved(&from, &[one.clone(), two.clone(), other.clone()], format), "the same bytes again");
         for packed in [archive.clone(), zstd::encode_all(&archive[..], 1).unwrap()] {
             let to = scratch.store(&format!("to-{format:?}-{}", packed.len()));
-            let loaded = load::load(&to, &packed[..], None, Limits::default()).unwrap();
+            let loaded = load_and_prepare(&to, &packed[..], None).unwrap();
             assert_eq!((loaded.images.len(), loaded.refused), (3, vec![]));
             assert_eq!(to.resolve(NAME).unwrap().digest(), one.descriptor.digest());
             assert_eq!(to.resolve("quay.io/x/y:z").unwrap().digest(), one.descriptor.digest());
@@ -184,9 +189,9 @@ fn skopeo_reads_what_is_saved_and_what_it_writes_is_loaded() {
         run("skopeo", &["copy", "--quiet", &source, &to]);
     }
     let to = scratch.store("to");
-    load::load(&to, fs::File::open(&old).unwrap(), None, Limits::default()).unwrap();
-    load::load_layout(&to, &layout, None).unwrap();
-    load::load(&to, fs::File::open(&archive).unwrap(), None, Limits::default()).unwrap();
+    load_and_prepare(&to, fs::File::open(&old).unwrap(), None).unwrap();
+    load::load_layout(&to, &layout, None, |_| Ok(())).unwrap();
+    load_and_prepare(&to, fs::File::open(&archive).unwrap(), None).unwrap();
     for tag in ["old", "layout", "archive"] {
         let opened = to.image(&to.find(&format!("test:{tag}")).unwrap()).unwrap();
         assert_eq!(opened.config.cmd(), ["sh"]);
@@ -315,18 +320,18 @@ fn what_is_no_archive_of_an_image_is_refused_and_leaves_nothing() {
         ("index-of-nothing", tar(&[("oci-layout", Some("{}")), ("index.json", Some(&json!({ "manifests": [{ "mediaType": MANIFEST, "digest": Digest::of(b"x").to_string(), "size": 1 }] }).to_string()))]), "not in the store"),
     ] {
         let store = scratch.store(name);
-        let error = load::load(&store, &bytes[..], None, Limits::default()).unwrap_err();
+        let error = load_and_prepare(&store, &bytes[..], None).unwrap_err();
         assert!(error.to_string().contains(why), "{name}: {error}");
         assert_eq!(store.images().unwrap(), [], "{name}");
         assert_eq!(fs::read_dir(scratch.at(name).join("blobs/sha256")).unwrap().count(), 0, "{name}");
     }
     // With the right diff id it is one.
     let right = config.replace(&Digest::of(b"other").to_string(), &Digest::of(&layer).to_string());
-    let loaded = load::load(&scratch.store("right"), &old(item, &right)[..], None, Limits::default()).unwrap();
+    let loaded = load_and_prepare(&scratch.store("right"), &old(item, &right)[..], None).unwrap();
     assert_eq!(loaded.images[0].name.as_deref(), Some("docker.io/library/x:1"));
     // Invalid names are reported, and the others stay.
     let item = item.replace(r#""x:1""#, r#""../../x","x:1","UPPER:1","hos/typeV:1""#);
-    let loaded = load::load(&scratch.store("names"), &old(&item, &right)[..], None, Limits::default()).unwrap();
+    let loaded = load_and_prepare(&scratch.store("names"), &old(&item, &right)[..], None).unwrap();
     let names: Vec<_> = loaded.images.iter().map(|image| image.name.as_deref().unwrap()).collect();
     assert_eq!(names, ["docker.io/library/x:1"]);
     let refused: Vec<_> = loaded.refused.iter().map(|error| error.subject.as_str()).collect();
@@ -633,6 +638,72 @@ fn layout_archive(scratch: &Scratch, annotation: &str, name: &str) -> (IndexEntr
     (one, writer.finish().unwrap())
 }
 
+/// An archive of docker's older form with an image of one packed layer, which by the configuration has this diff id.
+fn docker_archive(tags: &[String], layer: &[u8], diff_id: &Digest) -> Vec<u8> {
+    let config = json!({ "architecture": "amd64", "os": "linux",
+        "rootfs": { "type": "layers", "diff_ids": [diff_id.to_string()] } })
+    .to_string();
+    let manifest = json!([{ "Config": "config.json", "RepoTags": tags, "Layers": ["layer.tar"] }]).to_string();
+    let mut writer = Writer::new(Vec::new());
+    let files = [("layer.tar", layer), ("config.json", config.as_bytes()), ("manifest.json", manifest.as_bytes())];
+    for (path, bytes) in files {
+        writer.entry(&entry(EntryKind::File, path, bytes.len())).unwrap();
+        writer.data(bytes).unwrap();
+    }
+    writer.finish().unwrap()
+}
+
+#[test]
+fn a_load_that_fails_leaves_a_name_with_the_image_that_has_it() {
+    let scratch = Scratch::new("name-last");
+    let tags = ["r.example/x:1".to_owned()];
+    let (right, wrong) = (tar(&[("a", Some("1"))]), tar(&[("a", Some("2"))]));
+    let packed = |layer: &[u8]| zstd::encode_all(layer, 1).unwrap();
+    let good = docker_archive(&tags, &packed(&right), &Digest::of(&right));
+    let cut = packed(&wrong);
+    for (name, bad) in [
+        ("diff-id", docker_archive(&tags, &packed(&wrong), &Digest::of(&right))),
+        ("truncated", docker_archive(&tags, &cut[..cut.len() - 8], &Digest::of(&wrong))),
+        ("outside", {
+            let layer = tar(&[("../../a", Some("1"))]);
+            docker_archive(&tags, &packed(&layer), &Digest::of(&layer))
+        }),
+    ] {
+        let store = scratch.store(name);
+        load_and_prepare(&store, &good[..], None).unwrap();
+        let before = store.images().unwrap();
+        load_and_prepare(&store, &bad[..], None).unwrap_err();
+        assert_eq!(store.images().unwrap(), before, "{name}");
+        if name != "outside" {
+            let unprepared =
+                load::load(&store, &bad[..], None, Limits::default(), |image| store.verify_layers(image, &options()));
+            unprepared.unwrap_err();
+            assert_eq!(store.images().unwrap(), before, "{name}");
+        }
+        store.prune(PruneWait::Yes, true).unwrap();
+        let kept = store.prepared_image("r.example/x:1", None).unwrap();
+        let layer = scratch.at(name).join(&kept.facts.layers[0]);
+        assert_eq!(fs::read_to_string(layer.join("a")).unwrap(), "1", "{name}");
+    }
+}
+
+#[test]
+fn an_archive_has_a_limited_number_of_names_which_are_written_at_once() {
+    let scratch = Scratch::new("names-at-once");
+    let store = scratch.store("store");
+    let layer = tar(&[("a", Some("1"))]);
+    let archive = |count: usize| {
+        let tags: Vec<String> = (0..count).map(|number| format!("t:{number}")).collect();
+        docker_archive(&tags, &layer, &Digest::of(&layer))
+    };
+    let error = load_and_prepare(&store, &archive(100_000)[..], None).unwrap_err();
+    assert!(error.to_string().contains("more than 10000 images and names"), "{error}");
+    let start = std::time::Instant::now();
+    assert_eq!(load_and_prepare(&store, &archive(9_999)[..], None).unwrap().images.len(), 9_999);
+    assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
+    assert_eq!(store.images().unwrap().len(), 9_999);
+}
+
 #[test]
 fn a_name_with_a_digest_is_that_of_no_other_image() {
     let scratch = Scratch::new("false-digest");
@@ -642,14 +713,14 @@ fn a_name_with_a_digest_is_that_of_no_other_image() {
         let (one, archive) = layout_archive(&scratch, annotation, &name);
         let own = one.digest().unwrap();
         let store = scratch.store(annotation);
-        let error = load::load(&store, &archive[..], None, Limits::default()).unwrap_err().to_string();
+        let error = load_and_prepare(&store, &archive[..], None).unwrap_err().to_string();
         assert!(error.contains(&other.to_string()) && error.contains(&own.to_string()), "{error}");
         assert_eq!(store.images().unwrap(), []);
         // As the name that the caller gives.
-        let error = load::load(&store, &archive[..], Some(&name), Limits::default()).unwrap_err().to_string();
+        let error = load_and_prepare(&store, &archive[..], Some(&name)).unwrap_err().to_string();
         assert!(error.contains(&other.to_string()) && error.contains(&own.to_string()), "{error}");
         let right = format!("r.example/foo@{own}");
-        load::load(&store, &archive[..], Some(&right), Limits::default()).unwrap();
+        load_and_prepare(&store, &archive[..], Some(&right)).unwrap();
         assert_eq!(store.find(&right).unwrap().digest().unwrap(), own);
         assert_eq!(store.tag(&name, &one.descriptor).unwrap_err().code, Code::ImageInvalid);
         // What somebody else wrote into the index.
@@ -692,7 +763,7 @@ fn an_image_that_was_pulled_by_the_digest_of_its_index_is_saved_under_its_own() 
     let named = store.find(&format!("box@{index}")).unwrap();
     assert_eq!(named.name.as_deref(), Some(name.as_str()));
     let to = scratch.store("to");
-    load::load(&to, &saved(&store, &[named], save::Format::Oci)[..], None, Limits::default()).unwrap();
+    load_and_prepare(&to, &saved(&store, &[named], save::Format::Oci)[..], None).unwrap();
     assert_eq!(to.find(&format!("box@{own}")).unwrap().digest().unwrap(), own);
     assert_eq!(to.find(&format!("box@{index}")).unwrap_err().code, Code::ImageNotFound);
 }
@@ -704,7 +775,7 @@ fn an_archive_that_unpacks_to_more_than_the_limit_is_refused() {
     let zeroes = String::from_utf8(vec![0; 8 << 20]).unwrap();
     let packed = zstd::encode_all(&tar(&[("layer.tar", Some(&zeroes))])[..], 3).unwrap();
     let limits = Limits { floor: 1 << 20, ratio: 100, entries: 10 };
-    let error = load::load(&store, &packed[..], None, limits).unwrap_err();
+    let error = load::load(&store, &packed[..], None, limits, |_| Ok(())).unwrap_err();
     assert!(error.to_string().contains("100 times its size"), "{error}");
     assert_eq!(fs::read_dir(scratch.at("store/ingest")).unwrap().count(), 0);
 }

@@ -2,6 +2,7 @@
 //!
 //! Entries and fields that others put there stay as they are; only the entries that are named are touched.
 
+use std::collections::{HashMap, HashSet};
 use std::fs;
 
 use oci_spec::image::Descriptor;
@@ -145,11 +146,7 @@ impl Store {
     /// # Errors
     /// The manifest isn't in the store, the name is invalid or has another digest, or the index can't be written.
     pub fn tag(&self, name: &str, descriptor: &Descriptor) -> Result<()> {
-        if name.is_empty() || name.len() > 1024 || name.chars().any(|c| c.is_control() || c.is_whitespace()) {
-            return Err(Error::new(Code::InvalidArgument, "name the image", "invalid name").on(format!("{name:?}")));
-        }
-        check_name(name, descriptor)?;
-        self.put(Some(name), descriptor)
+        self.put(&[IndexEntry { name: Some(name.to_owned()), descriptor: descriptor.clone() }])
     }
 
     /// Lists a manifest without a name, unless it is listed already.
@@ -157,41 +154,67 @@ impl Store {
     /// # Errors
     /// The manifest isn't in the store, or the index can't be written.
     pub fn list(&self, descriptor: &Descriptor) -> Result<()> {
-        self.put(None, descriptor)
+        self.put(&[IndexEntry { name: None, descriptor: descriptor.clone() }])
     }
 
-    fn put(&self, name: Option<&str>, descriptor: &Descriptor) -> Result<()> {
-        let digest = digest_of(descriptor)?;
-        if !self.has(&digest) {
-            return Err(Error::new(Code::ImageNotFound, "name the image", "its manifest isn't in the store")
-                .on(digest.to_string()));
+    /// Does [`Store::tag`] or [`Store::list`] for all of these at once: readers see either none of them or all. The last of
+    /// several with one name has it.
+    ///
+    /// # Errors
+    /// Those of [`Store::tag`]: then nothing has changed.
+    pub(crate) fn put(&self, images: &[IndexEntry]) -> Result<()> {
+        let new: Vec<Value> = images.iter().map(|image| self.index_value(image)).collect::<Result<_>>()?;
+        let named = || new.iter().enumerate().filter_map(|(at, entry)| Some((name_of(entry)?, at)));
+        let last: HashMap<&str, usize> = named().collect();
+        let found_names: HashSet<&str> = named().filter_map(|(_, at)| new[at]["digest"].as_str()).collect();
+        self.change(|entries| {
+            entries.retain(|other| match (name_of(other), other["digest"].as_str()) {
+                (Some(name), _) => !last.contains_key(name),
+                // An entry without a name of the same image has found its name.
+                (None, digest) => digest.is_none_or(|digest| !found_names.contains(digest)),
+            });
+            let listed = entries.iter().filter_map(|entry| entry["digest"].as_str());
+            let mut listed: HashSet<String> = listed.chain(found_names.iter().copied()).map(str::to_owned).collect();
+            for (at, entry) in new.iter().enumerate() {
+                let is_new = match name_of(entry) {
+                    Some(name) => last.get(name) == Some(&at),
+                    None => listed.insert(entry["digest"].as_str().unwrap_or_default().to_owned()),
+                };
+                if is_new {
+                    entries.push(entry.clone());
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// The entry of an image in the index.
+    fn index_value(&self, image: &IndexEntry) -> Result<Value> {
+        let step = "name the image";
+        if let Some(name) = &image.name {
+            if name.is_empty() || name.len() > 1024 || name.chars().any(|c| c.is_control() || c.is_whitespace()) {
+                return Err(Error::new(Code::InvalidArgument, step, "invalid name").on(format!("{name:?}")));
+            }
+            check_name(name, &image.descriptor)?;
         }
-        let mut entry = serde_json::to_value(descriptor)
-            .map_err(|error| Error::new(Code::ImageInvalid, "name the image", error.to_string()))?;
+        let digest = image.digest()?;
+        if !self.has(&digest) {
+            return Err(Error::new(Code::ImageNotFound, step, "its manifest isn't in the store").on(digest.to_string()));
+        }
+        let mut entry = serde_json::to_value(&image.descriptor)
+            .map_err(|error| Error::new(Code::ImageInvalid, step, error.to_string()))?;
         if let Some(annotations) = entry["annotations"].as_object_mut() {
             annotations.remove(NAME);
         }
-        if let Some(name) = name {
-            entry["annotations"][NAME] = name.into();
+        if let Some(name) = &image.name {
+            entry["annotations"][NAME] = name.as_str().into();
         }
         if entry["annotations"].as_object().is_none_or(serde_json::Map::is_empty)
             && let Some(entry) = entry.as_object_mut()
         {
             entry.remove("annotations");
         }
-        self.change(|entries| {
-            let same = |other: &Value| other["digest"] == entry["digest"];
-            match name {
-                // An entry without a name of the same image has found its name.
-                Some(name) => {
-                    entries.retain(|other| name_of(other) != Some(name) && (name_of(other).is_some() || !same(other)))
-                }
-                None if entries.iter().any(same) => return Ok(()),
-                None => {}
-            }
-            entries.push(entry.clone());
-            Ok(())
-        })
+        Ok(entry)
     }
 
     /// The manifest (or index of manifests) of this name.

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use super::Store;
 use super::layout::PACKED;
 use crate::digest::Digest;
+use crate::stored_image::StoredImage;
 use crate::unpack::{self, UnpackOptions};
 use nsrs_base::error::{At, Result};
 
@@ -20,8 +21,26 @@ impl Store {
     /// # Errors
     /// What is there of the layer can't be read.
     pub fn has_unpacked(&self, blob: &Digest, diff_id: &Digest) -> Result<bool> {
-        let noted = fs::read_to_string(self.pair_path(blob)).is_ok_and(|noted| noted == diff_id.to_string());
-        Ok(noted && self.layer(diff_id)?.is_some())
+        Ok(self.is_noted(blob, diff_id) && self.layer(diff_id)?.is_some())
+    }
+
+    fn is_noted(&self, blob: &Digest, diff_id: &Digest) -> bool {
+        fs::read_to_string(self.pair_path(blob)).is_ok_and(|noted| noted == diff_id.to_string())
+    }
+
+    /// Holds the layers of an image against the diff ids of its configuration, and unpacks none.
+    ///
+    /// # Errors
+    /// Those of [`unpack::verify`]; a layer isn't there.
+    pub fn verify_layers(&self, image: &StoredImage, options: &UnpackOptions) -> Result<()> {
+        for (blob, diff_id) in image.layers()?.iter().zip(&image.config.diff_ids) {
+            if !self.is_noted(blob, diff_id) {
+                let options = UnpackOptions { diff_id: Some(*diff_id), ..options.clone() };
+                unpack::verify(self.open_blob(blob)?, &options)?;
+                self.note_pair(blob, diff_id)?;
+            }
+        }
+        Ok(())
     }
 
     /// Unpacks a blob, unless its layer is there. What is read must have this diff id in either case: the verdict on an
