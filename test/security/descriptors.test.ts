@@ -1,7 +1,10 @@
 // Nothing of the caller's crosses into a container unasked (CVE-2016-9962, CVE-2024-21626).
 
-import { writeFileSync } from 'node:fs'
+import { closeSync, openSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import test from 'ava'
+import { Container, run } from '../../ts/index.ts'
+import { busybox } from '../helpers/host.ts'
 import { asEach, cli, unless } from '../helpers/product.ts'
 import { busyboxRoot, noBusybox } from '../helpers/roots.ts'
 
@@ -94,4 +97,34 @@ unless(noBusybox(), asEach, 'the host is beyond every way up', async (t, place) 
     places.every((at) => /^\/($|dev|proc|sys|etc\/(hosts|hostname|resolv.conf)$)/.test(at)),
     places.join(' '),
   )
+})
+
+unless(noBusybox(), asEach, 'a directory is no standard stream, for whoever asks', async (t, place) => {
+  const run = [process.execPath, cli, 'run', '--network', 'none']
+  const rootfs = busyboxRoot(place)
+  for (const [number, name] of ['standard input', 'standard output', 'standard error'].entries()) {
+    for (const root of [['--rootfs', rootfs], ['--rootfs', rootfs, '--init'], ['--']]) {
+      const script = `exec ${number}</; exec "$@"`
+      const reading = ['cat', `/proc/self/fd/${number}/etc/passwd`]
+      const { code, stdout, stderr } = await place.exec('bash', ['-c', script, 'bash', ...run, ...root, ...reading])
+      t.is(code, 125, `${name} ${root} ${stdout}`)
+      // On standard error nothing can be told.
+      if (number !== 2) t.regex(stderr, new RegExp(`${name}: a directory.*\nhint: `))
+    }
+  }
+})
+
+test('a directory is no standard stream that a program gives', async (t) => {
+  const rootfs = { dir: busybox() }
+  const directory = openSync('/', 'r')
+  t.teardown(() => closeSync(directory))
+  const expected = { code: 'ERR_NSRS_INVALID_ARGUMENT', message: /standard (input|output|error): a directory/ }
+  await using box = await Container.create({ rootfs, network: 'none' })
+  for (const stream of ['stdin', 'stdout', 'stderr']) {
+    for (let round = 0; round < 3; round++) {
+      await t.throwsAsync(run('true', { rootfs, network: 'none', [stream]: directory }), expected, stream)
+    }
+    await t.throwsAsync(box.exec('true', { [stream]: directory }), expected, stream)
+  }
+  t.is((await box.exec('echo', ['goes on'])).stdout, 'goes on')
 })

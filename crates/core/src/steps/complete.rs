@@ -3,6 +3,7 @@
 
 use std::os::fd::OwnedFd;
 
+use rustix::fs::{FileType, fstat};
 use serde::{Deserialize, Serialize};
 
 use super::channel::{Channel, FromChild};
@@ -12,9 +13,9 @@ use super::{exec, identity, image_root, limits, root, terminal};
 use crate::plan::process::{Process, Rights};
 use crate::plan::root::Root;
 use crate::plan::sandbox::Sandbox;
-use nsrs_base::error::{Act, At, During, Error, Result};
+use nsrs_base::error::{Act, At, Code, During, Error, Result};
 use nsrs_base::ids::maps::UserNamespace;
-use nsrs_base::sys::fds::replace_stdio;
+use nsrs_base::sys::fds::{self, replace_stdio};
 use nsrs_base::sys::process::exit_now;
 use nsrs_base::sys::seccomp;
 
@@ -64,14 +65,29 @@ impl Surroundings {
     }
 }
 
+/// The names of the standard streams, for errors.
+const STREAMS: [&str; 3] = ["standard input", "standard output", "standard error"];
+
 /// Makes these the standard input, output and error of this process; `None` keeps those it has.
 ///
 /// # Errors
-/// Fails as dup2(2) does.
+/// One is a directory (`InvalidArgument`): a command could leave its root by it, with openat(2). Fails as dup2(2) does.
 pub fn take_stdio(stdio: Option<[OwnedFd; 3]>) -> Result<()> {
-    let Some(stdio) = stdio else { return Ok(()) };
-    for (number, fd) in (0..).zip(stdio) {
-        replace_stdio(fd, number).at("take standard input and output", number)?;
+    const STEP: &str = "take standard input and output";
+    for (number, fd) in (0..).zip(stdio.into_iter().flatten()) {
+        replace_stdio(fd, number).at(STEP, number)?;
+    }
+    for (name, fd) in STREAMS.into_iter().zip(fds::stdio()) {
+        let stat = fstat(fd).at(STEP, name)?;
+        if FileType::from_raw_mode(stat.st_mode).is_dir() {
+            return Err(Error::new(
+                Code::InvalidArgument,
+                STEP,
+                "a directory, by which a command could leave its root",
+            )
+            .on(name)
+            .hint("give a file, a pipe or /dev/null"));
+        }
     }
     Ok(())
 }
