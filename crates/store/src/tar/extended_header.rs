@@ -2,9 +2,9 @@
 
 use super::error::malformed;
 use super::pax;
-use nsrs_base::error::Result;
+use nsrs_base::error::{Result, show};
 
-/// What extended headers say of the entry that follows them.
+/// What an extended header says of the entry that follows it.
 #[derive(Debug, Default)]
 pub(super) struct ExtendedHeader {
     pub(super) path: Option<Vec<u8>>,
@@ -14,66 +14,128 @@ pub(super) struct ExtendedHeader {
     pub(super) gid: Option<u64>,
     pub(super) mtime: Option<(i64, u32)>,
     pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-    pub(super) sparse_parts: Vec<(u64, u64)>,
-    pub(super) sparse_offset: Option<u64>,
-    pub(super) sparse_map: bool,
-    pub(super) sparse_in_data: bool,
-    pub(super) sparse_name: Option<Vec<u8>>,
-    pub(super) sparse_size: Option<u64>,
+    pub(super) sparse: PaxSparse,
+}
+
+/// What it says of a sparse file.
+#[derive(Debug, Default)]
+pub(super) struct PaxSparse {
+    pub(super) name: Option<Vec<u8>>,
+    major: Vec<u8>,
+    minor: Vec<u8>,
+    size: Option<u64>,
+    real_size: Option<u64>,
+    /// The map as one list.
+    map: Vec<(u64, u64)>,
+    /// The map as pairs of records.
+    pairs: Vec<(u64, u64)>,
+    blocks: Option<u64>,
+    /// An offset whose length is still to come.
+    offset: Option<u64>,
+}
+
+/// Where the map of a sparse file is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum PaxMap {
+    /// The entry is no sparse file, or of a version that isn't known, which is then read as it is.
+    None,
+    /// In the header.
+    Header(Vec<(u64, u64)>),
+    /// At the beginning of the data.
+    Data,
+}
+
+impl PaxSparse {
+    /// The size of the file with its holes.
+    pub(super) fn size(&self) -> Option<u64> {
+        self.size.or(self.real_size)
+    }
+
+    /// # Errors
+    /// The header has a version with a map, and none or an incomplete one.
+    pub(super) fn take_map(&mut self) -> Result<PaxMap> {
+        let is_mapped = !self.map.is_empty() || !self.pairs.is_empty();
+        match (&self.major[..], &self.minor[..]) {
+            (b"0", b"0" | b"1") => {}
+            (b"1", b"0") => return Ok(PaxMap::Data),
+            (b"", b"") if is_mapped => {}
+            _ => return Ok(PaxMap::None),
+        }
+        let (list, pairs) = (std::mem::take(&mut self.map), std::mem::take(&mut self.pairs));
+        let map = if pairs.is_empty() { list } else { pairs };
+        match self.blocks == Some(map.len() as u64) && self.offset.is_none() {
+            true => Ok(PaxMap::Header(map)),
+            false => Err(malformed("malformed map of a sparse file")),
+        }
+    }
 }
 
 impl ExtendedHeader {
-    /// Adds another header, which overrides the earlier ones.
+    /// Reads a header. It takes the place of one before it; within it, the last of equal keys counts.
     ///
     /// # Errors
     /// It is malformed.
-    pub(super) fn read(&mut self, bytes: &[u8]) -> Result<()> {
+    pub(super) fn read(bytes: &[u8]) -> Result<ExtendedHeader> {
+        let mut all = ExtendedHeader::default();
         for (key, value) in pax::records(bytes)? {
-            let number = || {
-                let key = String::from_utf8_lossy(key);
-                pax::decimal(value).ok_or_else(|| malformed(format!("the PAX value of {key} is not a number")))
-            };
-            // An empty value removes an earlier one.
-            let bytes = (!value.is_empty()).then(|| value.to_vec());
-            match key {
-                b"path" => self.path = bytes,
-                b"linkpath" => self.link = bytes,
-                b"size" => self.size = if value.is_empty() { None } else { Some(number()?) },
-                b"uid" => self.uid = if value.is_empty() { None } else { Some(number()?) },
-                b"gid" => self.gid = if value.is_empty() { None } else { Some(number()?) },
-                b"mtime" => {
-                    self.mtime = match bytes {
-                        None => None,
-                        Some(text) => {
-                            Some(pax::time(&text).ok_or_else(|| malformed("the PAX value of mtime is not a time"))?)
-                        }
+            all.record(key, value)?;
+        }
+        Ok(all)
+    }
+
+    fn record(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        let number = || {
+            let key = String::from_utf8_lossy(key);
+            pax::decimal(value).ok_or_else(|| malformed(format!("the PAX value of {key} is not a number")))
+        };
+        // An empty value removes an earlier one.
+        let bytes = (!value.is_empty()).then(|| value.to_vec());
+        let optional = || if value.is_empty() { Ok(None) } else { number().map(Some) };
+        if matches!(key, b"path" | b"linkpath" | b"uname" | b"gname") && value.contains(&0) {
+            return Err(malformed("a name contains a zero byte").on(show(value)));
+        }
+        match key {
+            b"path" => self.path = bytes,
+            b"linkpath" => self.link = bytes,
+            b"size" => self.size = optional()?,
+            b"uid" => self.uid = optional()?,
+            b"gid" => self.gid = optional()?,
+            b"mtime" => {
+                self.mtime = match bytes {
+                    None => None,
+                    Some(text) => {
+                        Some(pax::time(&text).ok_or_else(|| malformed("the PAX value of mtime is not a time"))?)
                     }
                 }
-                b"GNU.sparse.major" => self.sparse_in_data = value == b"1",
-                b"GNU.sparse.name" => self.sparse_name = bytes,
-                b"GNU.sparse.size" | b"GNU.sparse.realsize" => self.sparse_size = Some(number()?),
-                b"GNU.sparse.numblocks" => self.sparse_map = true,
-                b"GNU.sparse.offset" => self.sparse_offset = Some(number()?),
-                b"GNU.sparse.numbytes" => {
-                    let offset =
-                        self.sparse_offset.take().ok_or_else(|| malformed("malformed map of a sparse file"))?;
-                    self.sparse_parts.push((offset, number()?));
+            }
+            b"GNU.sparse.major" => self.sparse.major = value.to_vec(),
+            b"GNU.sparse.minor" => self.sparse.minor = value.to_vec(),
+            b"GNU.sparse.name" => self.sparse.name = bytes,
+            b"GNU.sparse.size" => self.sparse.size = optional()?,
+            b"GNU.sparse.realsize" => self.sparse.real_size = optional()?,
+            b"GNU.sparse.numblocks" => self.sparse.blocks = optional()?,
+            b"GNU.sparse.offset" => {
+                if self.sparse.offset.replace(number()?).is_some() {
+                    return Err(malformed("malformed map of a sparse file"));
                 }
-                b"GNU.sparse.map" => {
-                    self.sparse_map = true;
-                    let numbers: Option<Vec<u64>> = match value {
-                        [] => Some(Vec::new()),
-                        value => value.split(|byte| *byte == b',').map(pax::decimal).collect(),
-                    };
-                    let numbers = numbers.filter(|numbers| numbers.len() % 2 == 0);
-                    let numbers = numbers.ok_or_else(|| malformed("malformed map of a sparse file"))?;
-                    self.sparse_parts = numbers.chunks(2).map(|pair| (pair[0], pair[1])).collect();
-                }
-                key => {
-                    if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                        self.xattrs.retain(|(other, _)| other != name);
-                        self.xattrs.push((name.to_vec(), value.to_vec()));
-                    }
+            }
+            b"GNU.sparse.numbytes" => {
+                let offset = self.sparse.offset.take().ok_or_else(|| malformed("malformed map of a sparse file"))?;
+                self.sparse.pairs.push((offset, number()?));
+            }
+            b"GNU.sparse.map" => {
+                let numbers: Option<Vec<u64>> = match value {
+                    [] => Some(Vec::new()),
+                    value => value.split(|byte| *byte == b',').map(pax::decimal).collect(),
+                };
+                let numbers = numbers.filter(|numbers| numbers.len() % 2 == 0);
+                let numbers = numbers.ok_or_else(|| malformed("malformed map of a sparse file"))?;
+                self.sparse.map = numbers.chunks(2).map(|pair| (pair[0], pair[1])).collect();
+            }
+            key => {
+                if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
+                    self.xattrs.retain(|(other, _)| other != name);
+                    self.xattrs.push((name.to_vec(), value.to_vec()));
                 }
             }
         }

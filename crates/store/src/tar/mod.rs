@@ -1,12 +1,15 @@
 //! Reading and writing tar archives.
 //!
-//! The fields of a header are read by the tar crate. Its iterator isn't used: it takes the names and extended headers of
-//! an archive into memory at whatever length they claim, doesn't read values with a line feed in them (a
-//! `security.capability` may well have one) and knows no sparse files in PAX form.
+//! Headers are written by the tar crate, and read here. Its iterator takes the names and extended headers of an archive into
+//! memory at whatever length they claim, doesn't read values with a line feed in them (a `security.capability` may well have
+//! one) and knows no sparse files in PAX form; and its fields aren't those that Go sees in a header that is unusual.
 
 mod blocks;
 mod error;
 mod extended_header;
+#[cfg(test)]
+mod go_tests;
+mod header;
 pub mod pax;
 pub mod read;
 mod sparse;

@@ -1,20 +1,18 @@
 //! The entries of an archive, one after the other, from a stream: old, ustar, GNU and PAX, with long names, extended
 //! attributes and sparse files of all these forms.
 //!
-//! Where readers of archives are known to differ (sizes of entries without data, of PAX headers), this one does as Go's
-//! does, which docker and containerd use: what they see in an image is what is unpacked here.
+//! Where readers of archives differ, this one does as Go's does, which docker, containerd and scanners of images use: what they
+//! see in an image is what is unpacked here. It refuses some archives that Go's reads, and a test compares the two.
 
-use std::borrow::Cow;
-use std::io::{self, BufRead};
-
-use tar::{EntryType, Header};
+use std::io::BufRead;
 
 use super::blocks::BlockReader;
 use super::error::malformed;
-use super::extended_header::{ExtendedHeader, until_zero};
+use super::extended_header::{ExtendedHeader, PaxMap, PaxSparse, until_zero};
+use super::header::{Block, Header};
 use super::{EntryKind, TarEntry, sparse};
+use nsrs_base::error::Result;
 use nsrs_base::error::show;
-use nsrs_base::error::{Error, Result};
 
 /// The largest extended header or long name that is read into memory, in bytes.
 const MAX_EXTENDED: u64 = 1 << 20;
@@ -23,6 +21,22 @@ const MAX_EXTENDED: u64 = 1 << 20;
 #[derive(Debug)]
 pub struct TarReader<R> {
     blocks: BlockReader<R>,
+}
+
+/// What stands before an entry and holds for it.
+#[derive(Default)]
+struct BeforeEntry {
+    extended: Option<ExtendedHeader>,
+    /// GNU's long name.
+    path: Option<Vec<u8>>,
+    /// GNU's long target of a link.
+    link: Option<Vec<u8>>,
+}
+
+impl BeforeEntry {
+    fn is_empty(&self) -> bool {
+        self.extended.is_none() && self.path.is_none() && self.link.is_none()
+    }
 }
 
 /// How large the file of an entry is, and which parts of it are in the archive.
@@ -48,35 +62,34 @@ impl<R: BufRead> TarReader<R> {
     /// # Errors
     /// The archive is truncated or malformed.
     pub fn next_entry(&mut self) -> Result<Option<TarEntry>> {
-        let mut extended = ExtendedHeader::default();
-        let mut has_extended = false;
+        let mut before = BeforeEntry::default();
         loop {
             let Some(header) = self.header()? else {
-                return match has_extended {
-                    true => Err(malformed("nothing follows an extended header")),
-                    false => Ok(None),
+                return match before.is_empty() {
+                    true => Ok(None),
+                    false => Err(malformed("nothing follows an extended header")),
                 };
             };
-            let size = header.entry_size().map_err(|_| malformed("the size of an entry is not a number"))?;
-            match header.entry_type() {
-                EntryType::XHeader => {
-                    let bytes = self.extended_data(size)?;
-                    extended.read(&bytes)?;
-                    has_extended = true;
+            match header.kind {
+                b'x' => before.extended = Some(ExtendedHeader::read(&self.extended_data(header.size)?)?),
+                // It holds for all entries that follow; what git and others write there doesn't matter here. But it is an
+                // entry by itself for Go, which takes what stood before it.
+                b'g' => {
+                    ExtendedHeader::read(&self.extended_data(header.size)?)?;
+                    before = BeforeEntry::default();
                 }
-                // It holds for all entries that follow; what git and others write there doesn't matter here.
-                EntryType::XGlobalHeader => drop(self.extended_data(size)?),
-                EntryType::GNULongName => {
-                    extended.path = Some(until_zero(self.extended_data(size)?));
-                    has_extended = true;
+                b'L' => before.path = Some(until_zero(self.extended_data(header.size)?)),
+                b'K' => before.link = Some(until_zero(self.extended_data(header.size)?)),
+                // A volume label. It's an entry by itself, too.
+                b'V' => {
+                    let mut extended = before.extended.unwrap_or_default();
+                    if extended.sparse.take_map()? != PaxMap::None {
+                        return Err(malformed("a sparse entry that is no file"));
+                    }
+                    self.blocks.begin_data(extended.size.unwrap_or(header.size))?;
+                    before = BeforeEntry::default();
                 }
-                EntryType::GNULongLink => {
-                    extended.link = Some(until_zero(self.extended_data(size)?));
-                    has_extended = true;
-                }
-                // A volume label has no data.
-                other if other.as_byte() == b'V' => {}
-                _ => return self.entry(&header, size, extended).map(Some),
+                _ => return self.entry(header, before).map(Some),
             }
         }
     }
@@ -108,23 +121,18 @@ impl<R: BufRead> TarReader<R> {
         if self.blocks.ended {
             return Ok(None);
         }
-        let block = self.blocks.block()?;
-        let Some(block) = block.filter(|block| block.iter().any(|byte| *byte != 0)) else {
-            // What follows the end marker is not part of the archive.
-            self.blocks.ended = true;
-            return Ok(None);
-        };
-        let header = Header::from_byte_slice(&block).clone();
-        let sum = |value: fn(u8) -> i64| -> i64 {
-            let field = 148..156;
-            (0..).zip(block).map(|(index, byte)| if field.contains(&index) { 32 } else { value(byte) }).sum()
-        };
-        let stated = header.cksum().map(i64::from).unwrap_or(-1);
-        // Old programs added the bytes up as signed ones.
-        if stated != sum(i64::from) && stated != sum(|byte| i64::from(byte as i8)) {
-            return Err(malformed("a header has a wrong checksum").hint("make sure that it is a complete tar archive"));
+        let is_empty = |block: &Block| block.iter().all(|byte| *byte == 0);
+        match self.blocks.block()? {
+            Some(block) if !is_empty(&block) => return Header::read(block).map(Some),
+            // The end marker are two empty blocks, of which the second may be missing. What follows them is not part of the
+            // archive; what follows one is for some readers.
+            Some(_) if self.blocks.block()?.is_some_and(|block| !is_empty(&block)) => {
+                return Err(malformed("the end marker is incomplete"));
+            }
+            _ => {}
         }
-        Ok(Some(header))
+        self.blocks.ended = true;
+        Ok(None)
     }
 
     fn extended_data(&mut self, size: u64) -> Result<Vec<u8>> {
@@ -135,23 +143,20 @@ impl<R: BufRead> TarReader<R> {
         })
     }
 
-    fn entry(&mut self, header: &Header, size: u64, mut extended: ExtendedHeader) -> Result<TarEntry> {
-        let mut path = extended.path.take().unwrap_or_else(|| header.path_bytes().into_owned());
-        let kind = entry_kind(header, &path)?;
-        let number = |value: io::Result<u64>, what: &str| number(header, value, what);
-        let device = match kind {
-            EntryKind::CharDevice | EntryKind::BlockDevice => {
-                let device = |value: io::Result<Option<u32>>| {
-                    number(value.map(|value| value.unwrap_or(0).into()), "device number")
-                };
-                let (major, minor) = (device(header.device_major())?, device(header.device_minor())?);
-                (u32::try_from(major).unwrap_or(0), u32::try_from(minor).unwrap_or(0))
-            }
-            _ => (0, 0),
+    fn entry(&mut self, header: Header, before: BeforeEntry) -> Result<TarEntry> {
+        let mut extended = before.extended.unwrap_or_default();
+        // GNU's long name counts before that of PAX, wherever it stands; an empty one doesn't.
+        let chosen = |gnu: Option<Vec<u8>>, pax: Option<Vec<u8>>, own: &[u8]| {
+            gnu.filter(|name| !name.is_empty()).or(pax).unwrap_or_else(|| own.to_vec())
         };
-        let stored = extended.size.unwrap_or(size);
+        let mut path = chosen(before.path, extended.path.take(), &header.path);
+        let kind = entry_kind(header.kind, &path)?;
+        let stored = extended.size.unwrap_or(header.size);
         let extent = match kind {
-            EntryKind::File => self.extent(header, stored, &mut extended, &mut path)?,
+            EntryKind::File => self.extent(&header, stored, &mut extended.sparse, &mut path)?,
+            _ if extended.sparse.take_map()? != PaxMap::None => {
+                return Err(malformed("a sparse entry that is no file").on(show(&path)));
+            }
             // A link or a directory has no data, whatever its size says.
             _ => {
                 self.blocks.begin_data(0)?;
@@ -162,28 +167,21 @@ impl<R: BufRead> TarReader<R> {
             return Err(malformed("a name contains a zero byte").on(show(&path)));
         }
         let link = match kind {
-            EntryKind::HardLink | EntryKind::Symlink => {
-                extended.link.or_else(|| header.link_name_bytes().map(Cow::into_owned)).unwrap_or_default()
-            }
+            EntryKind::HardLink | EntryKind::Symlink => chosen(before.link, extended.link, &header.link),
             _ => Vec::new(),
         };
         if link.contains(&0) {
             return Err(malformed("the target of a link contains a zero byte").on(show(&path)));
         }
+        let is_device = matches!(kind, EntryKind::CharDevice | EntryKind::BlockDevice);
         Ok(TarEntry {
             link,
             kind,
-            mode: header.mode().map_err(|_| malformed("its mode is not a number").on(show(&path)))? & 0o7777,
-            uid: match extended.uid {
-                Some(uid) => uid,
-                None => number(header.uid(), "owner")?,
-            },
-            gid: match extended.gid {
-                Some(gid) => gid,
-                None => number(header.gid(), "group")?,
-            },
-            mtime: extended.mtime.unwrap_or_else(|| (mtime(header), 0)),
-            device,
+            mode: header.mode,
+            uid: extended.uid.unwrap_or(header.uid),
+            gid: extended.gid.unwrap_or(header.gid),
+            mtime: extended.mtime.unwrap_or((header.mtime, 0)),
+            device: if is_device { header.device } else { (0, 0) },
             size: extent.size,
             sparse: extent.sparse,
             xattrs: extended.xattrs,
@@ -192,30 +190,23 @@ impl<R: BufRead> TarReader<R> {
     }
 
     /// Begins the data of a file. The name of a sparse one may be in its extended header.
-    fn extent(
-        &mut self,
-        header: &Header,
-        stored: u64,
-        extended: &mut ExtendedHeader,
-        path: &mut Vec<u8>,
-    ) -> Result<Extent> {
+    fn extent(&mut self, header: &Header, stored: u64, extended: &mut PaxSparse, path: &mut Vec<u8>) -> Result<Extent> {
         self.blocks.begin_data(stored)?;
-        let is_gnu = header.entry_type() == EntryType::GNUSparse;
-        let parts = if extended.sparse_in_data {
-            sparse::read_pax_map(&mut self.blocks)?
-        } else if extended.sparse_map {
-            std::mem::take(&mut extended.sparse_parts)
-        } else if is_gnu {
+        let (size, parts) = if header.kind == b'S' {
             sparse::read_gnu_map(&mut self.blocks, header)?
         } else {
-            return Ok(Extent { size: stored, sparse: None });
-        };
-        if let Some(name) = extended.sparse_name.take() {
-            *path = name;
-        }
-        let size = match is_gnu {
-            true => number(header, header.as_gnu().map_or(Ok(0), tar::GnuHeader::real_size), "size")?,
-            false => extended.sparse_size.ok_or_else(|| malformed("a sparse file without its size"))?,
+            let map = extended.take_map()?;
+            if map == PaxMap::None {
+                return Ok(Extent { size: stored, sparse: None });
+            }
+            if let Some(name) = extended.name.take() {
+                *path = name;
+            }
+            let size = extended.size().ok_or_else(|| malformed("a sparse file without its size"))?;
+            match map {
+                PaxMap::Header(parts) => (size, parts),
+                _ => (size, sparse::read_pax_map(&mut self.blocks)?),
+            }
         };
         sparse::check(&parts, size, self.blocks.left()).map_err(|why| malformed(why).on(show(path)))?;
         // An empty part only says where the file ends, which its size says, too.
@@ -224,35 +215,21 @@ impl<R: BufRead> TarReader<R> {
     }
 }
 
-fn entry_kind(header: &Header, path: &[u8]) -> Result<EntryKind> {
-    Ok(match header.entry_type() {
-        // In the oldest form only a slash at the end marks a directory.
-        EntryType::Regular | EntryType::Continuous if path.ends_with(b"/") => EntryKind::Directory,
-        EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => EntryKind::File,
-        EntryType::Link => EntryKind::HardLink,
-        EntryType::Symlink => EntryKind::Symlink,
-        EntryType::Char => EntryKind::CharDevice,
-        EntryType::Block => EntryKind::BlockDevice,
-        EntryType::Directory => EntryKind::Directory,
-        EntryType::Fifo => EntryKind::Fifo,
+fn entry_kind(kind: u8, path: &[u8]) -> Result<EntryKind> {
+    Ok(match kind {
+        // In the oldest form only a slash at the end marks a directory. In all others it is a file's name as any other:
+        // it has data, and who took it for a directory would read them as headers, or miss them.
+        0 if path.ends_with(b"/") => EntryKind::Directory,
+        0 | b'0' | b'7' | b'S' => EntryKind::File,
+        b'1' => EntryKind::HardLink,
+        b'2' => EntryKind::Symlink,
+        b'3' => EntryKind::CharDevice,
+        b'4' => EntryKind::BlockDevice,
+        b'5' => EntryKind::Directory,
+        b'6' => EntryKind::Fifo,
         other => {
-            let kind = char::from(other.as_byte()).escape_default();
+            let kind = char::from(other).escape_default();
             return Err(malformed(format!("unknown entry type '{kind}'")).on(show(path)));
         }
     })
-}
-
-fn number(header: &Header, value: io::Result<u64>, what: &str) -> Result<u64> {
-    value.map_err(|_| -> Error { malformed(format!("its {what} is not a number")).on(show(&header.path_bytes())) })
-}
-
-/// The time in a header; before 1970 in GNU's binary form.
-fn mtime(header: &Header) -> i64 {
-    let field = &header.as_old().mtime;
-    if field[0] & 0x80 == 0 {
-        return header.mtime().ok().and_then(|time| i64::try_from(time).ok()).unwrap_or(0);
-    }
-    let mut eight = [0; 8];
-    eight.copy_from_slice(&field[4..12]);
-    i64::from_be_bytes(eight)
 }

@@ -2,10 +2,9 @@
 
 use std::io::{self, BufRead};
 
-use tar::Header;
-
 use super::blocks::BlockReader;
 use super::error::{malformed, read_error};
+use super::header::{Header, gnu_sparse_more};
 use super::{BLOCK, pax};
 use nsrs_base::error::{Error, Result};
 
@@ -23,35 +22,19 @@ fn too_many_parts() -> Error {
     malformed("a sparse file has too many parts")
 }
 
-/// Reads the map of a sparse file in GNU's own form: in the header, and in blocks behind it.
-pub(super) fn read_gnu_map<R: BufRead>(reader: &mut BlockReader<R>, header: &Header) -> Result<Parts> {
-    let gnu = header.as_gnu().ok_or_else(|| malformed("a sparse file without a GNU header"))?;
-    let mut parts = Vec::new();
-    let push = |parts: &mut Parts, block: &tar::GnuSparseHeader| match (block.offset(), block.length()) {
-        _ if block.is_empty() => Ok(()),
-        (Ok(offset), Ok(length)) => {
-            parts.push((offset, length));
-            Ok(())
-        }
-        _ => Err(malformed_map()),
-    };
-    for block in &gnu.sparse {
-        push(&mut parts, block)?;
-    }
-    let mut more = gnu.is_extended();
+/// Reads the map of a sparse file in GNU's own form: in the header, and in blocks behind it. Returns the size of the file, too.
+pub(super) fn read_gnu_map<R: BufRead>(reader: &mut BlockReader<R>, header: &Header) -> Result<(u64, Parts)> {
+    let (size, mut parts, mut more) = header.gnu_sparse()?;
     while more {
         let block = reader.block()?.ok_or_else(|| read_error(io::ErrorKind::UnexpectedEof.into()))?;
-        let mut extension = tar::GnuExtSparseHeader::new();
-        extension.as_mut_bytes().copy_from_slice(&block);
-        for block in extension.sparse() {
-            push(&mut parts, block)?;
-        }
+        let (others, is_continued) = gnu_sparse_more(&block)?;
+        parts.extend(others);
         if parts.len() as u64 > MAX_PARTS {
             return Err(too_many_parts());
         }
-        more = extension.is_extended();
+        more = is_continued;
     }
-    Ok(parts)
+    Ok((size, parts))
 }
 
 /// Reads the map of a sparse file in PAX form 1.0: decimal lines at the beginning of its data, filled to whole blocks.

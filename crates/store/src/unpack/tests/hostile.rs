@@ -191,7 +191,7 @@ fn hostile() -> Vec<(&'static str, Vec<u8>, Comes)> {
         (
             "size-negative",
             raw(|header| header.as_old_mut().size = *b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"),
-            Error("larger than a file"),
+            Error("is negative"),
         ),
         ("size-longer", raw(|header| header.set_size(1_000_000)), Error("truncated")),
         ("uid-minus-one", raw(|header| header.set_uid(u64::from(u32::MAX))), Error("not a valid id")),
@@ -218,7 +218,14 @@ fn hostile() -> Vec<(&'static str, Vec<u8>, Comes)> {
         (
             "sparse-lies",
             [
-                extended(&[record("GNU.sparse.map", b"0,99999"), record("GNU.sparse.size", b"100000")].concat()),
+                extended(
+                    &[
+                        record("GNU.sparse.numblocks", b"1"),
+                        record("GNU.sparse.map", b"0,99999"),
+                        record("GNU.sparse.size", b"100000"),
+                    ]
+                    .concat(),
+                ),
                 raw(|_| {}),
             ]
             .concat(),
