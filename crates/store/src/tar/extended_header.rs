@@ -84,10 +84,8 @@ impl ExtendedHeader {
     }
 
     fn record(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
-        let number = || {
-            let key = String::from_utf8_lossy(key);
-            pax::decimal(value).ok_or_else(|| malformed(format!("the PAX value of {key} is not a number")))
-        };
+        let number =
+            || pax::decimal(value).ok_or_else(|| malformed(format!("the PAX value of {} is not a number", show(key))));
         // An empty value removes an earlier one.
         let bytes = (!value.is_empty()).then(|| value.to_vec());
         let optional = || if value.is_empty() { Ok(None) } else { number().map(Some) };

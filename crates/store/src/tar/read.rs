@@ -84,7 +84,7 @@ impl<R: BufRead> TarReader<R> {
                 b'V' => {
                     let mut extended = before.extended.unwrap_or_default();
                     if extended.sparse.take_map()? != PaxMap::None {
-                        return Err(malformed("a sparse entry that is no file"));
+                        return Err(malformed("a sparse entry that is not a regular file"));
                     }
                     self.blocks.begin_data(extended.size.unwrap_or(header.size))?;
                     before = BeforeEntry::default();
@@ -155,7 +155,7 @@ impl<R: BufRead> TarReader<R> {
         let extent = match kind {
             EntryKind::File => self.extent(&header, stored, &mut extended.sparse, &mut path)?,
             _ if extended.sparse.take_map()? != PaxMap::None => {
-                return Err(malformed("a sparse entry that is no file").on(show(&path)));
+                return Err(malformed("a sparse entry that is not a regular file").on(show(&path)));
             }
             // A link or a directory has no data, whatever its size says.
             _ => {
